@@ -1,0 +1,74 @@
+"""The preprocessing recipe: what weights were trained to see, as plain data.
+
+It is stated once, here, and carried out in two places: the geometry (resize, crop) by `images`
+on decoded pixels, the arithmetic (scale, mean, std) by the engine on whole batches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
+
+from ._digest import digest
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes the tensor that a backbone was trained on.
+
+    Parameters
+    ----------
+    resize : int or (int, int), default=None
+        Length of the shorter side in pixels, or (height, width). None: no resizing.
+    crop : (int, int), default=None
+        (height, width) of the centre crop in pixels. None: no cropping.
+    interpolation : str, default="bilinear"
+        Resampling filter of the resize, with antialiasing.
+    channels : {1, 3}, default=3
+        1 for a greyscale backbone, 3 for RGB.
+    mean, std : tuple of float, default=None
+        Per channel, on the scale where pixels run from 0 to 1. None: not applied.
+
+    Examples
+    --------
+    >>> from sklearn_featx._preprocess import Preprocess
+    >>> Preprocess(resize=256, crop=(224, 224)).with_image_size(320)
+    Preprocess(resize=366, crop=(320, 320), interpolation='bilinear', channels=3, mean=None, std=None)
+    """
+
+    resize: int | tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    interpolation: Interpolation = "bilinear"
+    channels: int = 3
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """(height, width) of every preprocessed image, None where it varies with the image."""
+        if self.crop is not None:
+            return self.crop
+        return self.resize if isinstance(self.resize, tuple) else None
+
+    @property
+    def digest(self) -> str:
+        """Digest of every field."""
+        return digest(*(repr(getattr(self, field.name)) for field in fields(self)))
+
+    def with_image_size(self, size: int | Sequence[int]) -> Self:
+        """Return the same recipe for another image size.
+
+        Parameters
+        ----------
+        size : int or (int, int)
+            Side, or (height, width), in pixels, of what the backbone sees. The share of the
+            image that the crop keeps stays as it was; a recipe without a crop resizes to `size`.
+        """
+        height, width = (size, size) if isinstance(size, int) else size
+        if self.crop is None or not isinstance(self.resize, int):
+            return replace(self, resize=(height, width), crop=None)
+        kept = min(self.crop) / self.resize
+        # Rounded to nearest: 224 of 256 at 320 is 365.7, and cropping needs at least 320.
+        shorter = max(round(min(height, width) / kept), height, width)
+        return replace(self, resize=shorter, crop=(height, width))

@@ -1,0 +1,45 @@
+"""The progress bar of long work: shown when `verbose` asks for it, on standard error."""
+
+from types import TracebackType
+from typing import Self
+
+from tqdm.auto import tqdm
+
+
+class Progress:
+    """A progress bar that counts images.
+
+    Parameters
+    ----------
+    total : int
+        Number of images of the whole job.
+    verbose : int
+        The bar is shown when this is positive.
+    description : str
+        Label in front of the bar.
+    """
+
+    def __init__(self, total: int, *, verbose: int, description: str) -> None:
+        self._bar = tqdm(
+            total=total,
+            desc=description,
+            unit=" images",
+            disable=verbose <= 0,
+            # The rate over the whole run: a prefetched start would mislead a moving average.
+            smoothing=0.0,
+        )
+
+    def update(self, n_images: int) -> None:
+        """Count `n_images` more as done."""
+        self._bar.update(n_images)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()

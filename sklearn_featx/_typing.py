@@ -1,0 +1,13 @@
+"""Names for types that recur in signatures."""
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+AnyArray: TypeAlias = npt.NDArray[Any]
+Pooling: TypeAlias = Literal["avg", "max", "avgmax", "gem", "cls", "flatten"]
+Granularity: TypeAlias = Literal["stage", "block"] | list[str]
+UnfreezeDepth: TypeAlias = int | Literal["all"] | tuple[int, int]

