@@ -9,11 +9,14 @@
     │   ├── UnknownBackboneError         no backbone of that name
     │   ├── UnknownLayerError            no stage or node of that name, no such depth
     │   └── WeightsError                 weights missing, damaged, unreachable or of another network
+    ├── StoreError                       a store cannot be used: users see a StoreWarning
+    ├── DivergenceError (RuntimeError)   training left the finite numbers
     └── MissingDependencyError (ImportError)
 
     FeatxWarning (UserWarning)
     ├── RandomWeightsWarning             a backbone with random weights is used
-    └── CutWarning                       a network could not be traced and is cut at its top-level parts
+    ├── CutWarning                       a network could not be traced; it is cut at its top-level parts
+    └── StoreWarning                     a store does not work: rows are computed, not remembered
 
 The errors keep the built-in type that scikit-learn's users expect as a second base.
 """
@@ -21,12 +24,15 @@ The errors keep the built-in type that scikit-learn's users expect as a second b
 __all__ = [
     "BackboneError",
     "CutWarning",
+    "DivergenceError",
     "FeatxError",
     "FeatxWarning",
     "ImageError",
     "InputError",
     "MissingDependencyError",
     "RandomWeightsWarning",
+    "StoreError",
+    "StoreWarning",
     "UnknownBackboneError",
     "UnknownLayerError",
     "WeightsError",
@@ -83,6 +89,14 @@ class WeightsError(BackboneError):
     """Weights are missing, damaged, unreachable or belong to another network."""
 
 
+class StoreError(FeatxError):
+    """A store cannot be used as it is: no file of its folder can hold its rows."""
+
+
+class DivergenceError(FeatxError, RuntimeError):
+    """Training diverged: the loss or a parameter is no longer a finite number."""
+
+
 class MissingDependencyError(FeatxError, ImportError):
     """An optional package is needed and is not installed."""
 
@@ -97,3 +111,7 @@ class RandomWeightsWarning(FeatxWarning):
 
 class CutWarning(FeatxWarning):
     """A network could not be traced and is cut at its top-level parts instead."""
+
+
+class StoreWarning(FeatxWarning):
+    """A store does not work: results are right, but rows are computed instead of remembered."""

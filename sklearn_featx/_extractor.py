@@ -1,0 +1,306 @@
+"""PretrainedFeatureExtractor: parameters, fit, transform, names, tags. The work is elsewhere."""
+
+import os
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import normalize as scale_to_unit_norm
+
+from ._activations import Recipe, activations
+from ._image_input import read_images
+from ._sklearn_compat import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _check_feature_names_in,
+    _fit_context,
+)
+from ._typing import AnyArray, FloatArray, Pooling
+from .backbones import Backbone, get_backbone
+from .engines import resolve_device
+
+
+class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
+    """Turn images into columns with a frozen pretrained network.
+
+    Each image goes once through the network in inference mode, after the preprocessing that the
+    weights were trained with; the activations before the classification head, or of any layer, are
+    its features. A row depends on its image alone, not on the rows beside it.
+
+    The transformer is stateless: `transform` works without `fit`, which checks parameters and X.
+
+    Parameters
+    ----------
+    backbone : str or nn.Module, default="efficientnet_lite0"
+        A name of `backbone_names`; ``"efficientnet_lite0"`` comes with its ImageNet weights and
+        needs no download. Or any network that takes one tensor and returns one.
+    weights : str, path or None, default="DEFAULT"
+        ``"DEFAULT"``: the best weights that the backbone's library offers; the name of other
+        weights; a ``.pth`` or ``.safetensors`` file; None for random weights, with a warning.
+        Not used for an own network.
+    layer : str or list of str, default=None
+        None: what goes into the classification head. Else the name of a stage (see
+        `backbone_stages`), of a module or of an operation inside the network, or several, whose
+        features are concatenated in this order.
+    pooling : {"avg", "max", "avgmax", "gem", "cls", "flatten"} or None, default="avg"
+        How a feature map or token grid becomes a vector: the mean, the maximum or the mean of both
+        over positions; their generalised mean with power 3 [1]_; the class token; all values; or
+        not at all (the result then has more than two axes). Vectors stay as they are.
+    preprocessing : callable, default=None
+        None: the preprocessing that the weights were trained with. Else a function from a PIL
+        image to a tensor or array, used as it is.
+    image_size : int or (int, int), default=None
+        Side, or (height, width), in pixels, of what the network sees. None: as in its training;
+        for an own network: as the images are, which must then have one size.
+    image_shape : tuple of int, default=None
+        For rows that are flattened images: (height, width) or (height, width, channels). For rows
+        of plain numbers, which are no pixels: ``(1, -1)``, or ``(channels, -1)`` for signals.
+    value_range : (float, float), default=None
+        Values of black and white. None: the range of an integer type, 0 to 1 for floats.
+    batch_size : int, default=None
+        Images in one pass. None: chosen for the device. When memory runs out, batches are halved.
+    device : str, default="auto"
+        ``"auto"``: a GPU if there is one. Any other name is never changed silently.
+    n_jobs : int, default=None
+        Number of threads that read and decode ahead of the network. None: 1.
+    normalize : bool, default=False
+        Scale each row to unit Euclidean norm.
+    verbose : int, default=0
+        1 shows a progress bar with images per second.
+
+    Attributes
+    ----------
+    n_features_out_ : int
+        Number of columns that `transform` returns.
+    n_features_in_ : int
+        Number of columns of X; only when X has columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X; only when X has columns that are all named by strings.
+
+    See Also
+    --------
+    FineTuneClassifier : Train the last stages of the network as well.
+    backbone_stages : The stages of a backbone.
+
+    References
+    ----------
+    .. [1] F. Radenović, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human
+       annotation", IEEE TPAMI 41(7), 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn_featx import PretrainedFeatureExtractor
+    >>> photographs = load_sample_images().images
+    >>> features = PretrainedFeatureExtractor().fit_transform(photographs)
+    >>> features.shape
+    (2, 1280)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
+        "backbone": [str, HasMethods(["forward", "named_modules"])],
+        "weights": [str, os.PathLike, None],
+        "layer": [str, list, tuple, None],
+        "pooling": [StrOptions({"avg", "max", "avgmax", "gem", "cls", "flatten"}), None],
+        "preprocessing": [callable, None],
+        "image_size": [Interval(Integral, 1, None, closed="left"), list, tuple, None],
+        "image_shape": [list, tuple, None],
+        "value_range": [list, tuple, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "device": [str],
+        "n_jobs": [Integral, None],
+        "normalize": ["boolean"],
+        "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        weights: str | os.PathLike[str] | None = "DEFAULT",
+        layer: str | list[str] | None = None,
+        pooling: Pooling | None = "avg",
+        preprocessing: Callable[[Any], Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        batch_size: int | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        normalize: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.layer = layer
+        self.pooling = pooling
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.batch_size = batch_size
+        self.device = device
+        self.n_jobs = n_jobs
+        self.normalize = normalize
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and X, and load the network.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            Arrays (n, height, width[, channels]) or (n, channels, height, width), rows of pixels
+            or numbers with `image_shape`, tensors; or sequences of paths, encoded bytes, PIL
+            images, arrays; or a dataset with ``samples`` such as torchvision's ``ImageFolder``.
+        y : ignored
+            For scikit-learn's conventions.
+
+        Returns
+        -------
+        self : PretrainedFeatureExtractor
+            The transformer.
+
+        Raises
+        ------
+        InputError, ImageError
+            If X cannot be read as images, or a file does not exist.
+        BackboneError
+            If the backbone, its weights or a layer does not exist, or does not take such images.
+        """
+        images = read_images(
+            self, X, image_shape=self._shape(), value_range=self.value_range, reset=True
+        )
+        resolve_device(self.device)
+        recipe = self._recipe()
+        shapes = recipe.output_shapes(recipe.input_shape(images))
+        self._check_shapes(recipe, shapes)
+        self.n_features_out_ = sum(int(np.prod(shape)) for shape in shapes)
+        return self
+
+    def transform(self, X: Any) -> FloatArray:
+        """Compute the features of images.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        features : ndarray of shape (n_images, n_features_out_), float32
+            One row per image, in the order of X. With ``pooling=None``, arrays of the shape that
+            the layer has.
+
+        Raises
+        ------
+        InputError, ImageError
+            If X or one of its images cannot be read.
+        """
+        self._validate_params()
+        images = read_images(
+            self, X, image_shape=self._shape(), value_range=self.value_range, reset=False
+        )
+        recipe = self._recipe()
+        layers = activations(
+            images,
+            recipe,
+            batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
+            verbose=int(self.verbose),
+        )
+        self._check_shapes(recipe, [layer.shape[1:] for layer in layers])
+        features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
+        return _unit_norm(features) if self.normalize else features
+
+    def get_feature_names_out(self, input_features: Any = None) -> AnyArray:
+        """Return the names of the columns: backbone, layer (where one is named) and number.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Checked against the names seen in `fit`; not used.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features_out_,), object
+            ``efficientnet_lite0_0000`` and so on.
+
+        Raises
+        ------
+        NotFittedError
+            If the number of features depends on X and `fit` has not seen it.
+        """
+        _check_feature_names_in(self, input_features, generate_names=False)
+        recipe = self._recipe()
+        shapes = self._known_shapes(recipe)
+        if any(len(shape) != 1 for shape in shapes):
+            raise ValueError(
+                "pooling=None returns arrays with more than two axes, whose values have no names. "
+                "Use another pooling, such as 'flatten'."
+            )
+        prefixes = [recipe.backbone.name]
+        if self.layer is not None:
+            prefixes = [f"{recipe.backbone.name}_{layer}" for layer in recipe.layers]
+        names = [
+            f"{prefix}_{i:0{len(str(shape[0] - 1))}d}"
+            for prefix, shape in zip(prefixes, shapes, strict=True)
+            for i in range(shape[0])
+        ]
+        return np.asarray(names, dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = self.image_shape is not None
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = self.image_shape is None
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def _shape(self) -> tuple[int, ...] | None:
+        return None if self.image_shape is None else tuple(self.image_shape)
+
+    def _backbone(self) -> Backbone:
+        return get_backbone(self.backbone, self.weights)
+
+    def _recipe(self) -> Recipe:
+        backbone = self._backbone()
+        if self.preprocessing is not None:
+            preprocess = self.preprocessing
+        elif self.image_size is None:
+            preprocess = backbone.preprocess
+        else:
+            preprocess = backbone.preprocess.with_image_size(self.image_size)
+        layers = [backbone.stages[-1].name] if self.layer is None else self.layer
+        names = (layers,) if isinstance(layers, str) else tuple(layers)
+        return Recipe(backbone, names, self.pooling, preprocess, self.device)
+
+    def _known_shapes(self, recipe: Recipe) -> list[tuple[int, ...]]:
+        size = getattr(recipe.preprocess, "output_size", None)
+        plain_numbers = self.image_shape is not None and self.image_shape[-1] == -1
+        if size is not None and not plain_numbers:
+            return recipe.output_shapes((recipe.backbone.preprocess.channels, *size))
+        if len(recipe.layers) == 1 and hasattr(self, "n_features_out_"):
+            return [(self.n_features_out_,)]
+        raise NotFittedError(
+            "The number of features of this backbone depends on the images; call 'fit' first."
+        )
+
+    def _check_shapes(self, recipe: Recipe, shapes: list[tuple[int, ...]]) -> None:
+        if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
+            raise ValueError(
+                f"pooling={self.pooling!r}: layers {list(recipe.layers)} have the shapes {shapes} "
+                "and cannot be concatenated. Choose another pooling, or one layer."
+            )
+
+
+def _unit_norm(features: FloatArray) -> FloatArray:
+    flat = features.reshape(len(features), -1)
+    unit: FloatArray = scale_to_unit_norm(flat).reshape(features.shape)
+    return unit

@@ -1,0 +1,64 @@
+"""X of an estimator: checked in scikit-learn's words where it is a table, read as images where not."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from ._sklearn_compat import _check_feature_names, _check_n_features
+from .images import ImageCollection, as_image_collection
+
+
+def read_images(
+    estimator: Any,
+    X: Any,
+    *,
+    image_shape: tuple[int, ...] | None,
+    value_range: tuple[float, float] | None,
+    reset: bool,
+) -> ImageCollection:
+    """Take X as images, and check or record its columns on the estimator.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Gets `n_features_in_` and `feature_names_in_` where X has columns.
+    X : array-like, list, Series, DataFrame or Dataset
+        The images.
+    image_shape, value_range : tuple or None
+        As in the estimators.
+    reset : bool
+        True in `fit`: record the columns; False: compare with what was recorded.
+
+    Returns
+    -------
+    images : ImageCollection
+        Nothing is read from files yet.
+
+    Raises
+    ------
+    InputError, ImageError, ValueError
+        If X cannot be read as images.
+    """
+    if image_shape is not None and _is_table(X, plain_numbers=image_shape[-1] == -1):
+        dtype = np.float32 if image_shape[-1] == -1 else "numeric"
+        X = validate_data(estimator, X, reset=reset, dtype=dtype)
+    elif hasattr(X, "columns"):
+        _check_feature_names(estimator, X, reset=reset)
+        _check_n_features(estimator, X, reset=reset)
+    return as_image_collection(X, image_shape=image_shape, value_range=value_range)
+
+
+def _is_table(X: Any, *, plain_numbers: bool) -> bool:
+    """Whether X is meant as a table of numbers, one row per image."""
+    shape = getattr(X, "shape", None)
+    if plain_numbers:
+        # Everything but (n, channels, length), so that a wrong X meets scikit-learn's own checks.
+        return shape is None or len(shape) != 3
+    if shape is not None:
+        return len(shape) == 2 and not (shape[1] == 1 and np.asarray(X).dtype.kind not in "biufc")
+    return isinstance(X, list | tuple) and bool(X) and _is_row_of_numbers(X[0])
+
+
+def _is_row_of_numbers(row: Any) -> bool:
+    return isinstance(row, list | tuple) and bool(row) and np.isscalar(row[0])

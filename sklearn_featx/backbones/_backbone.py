@@ -1,0 +1,314 @@
+"""A backbone: an ordered chain of frozen stages, cut from a network."""
+
+import copy
+import functools
+import itertools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .._digest import combine, digest
+from .._preprocess import Preprocess
+from .._typing import Granularity, Pooling, UnfreezeDepth
+from ..exceptions import BackboneError, CutWarning, UnknownLayerError
+from ._granularity import blocks, by_first_use, named_ends, stage_ends, unknown_name
+from ._network import Network
+from ._normalise import Normalise
+from ._pooling import Pool
+from ._sequence import stages_by_order
+from ._tracing import Chain, UntraceableError, cut, trace
+from ._weights import digest_tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a backbone.
+
+    Parameters
+    ----------
+    name : str
+        Module path in the network; several, joined by ``"+"``, where no cut separates them.
+    module : nn.Module
+        Its operations; shares the network's parameters.
+    """
+
+    name: str
+    module: nn.Module
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+class Backbone:
+    """A frozen network as an ordered chain of stages.
+
+    Parameters
+    ----------
+    network : Network
+        The network and what is known about it.
+    granularity : {"stage", "block"} or list of str, default="stage"
+        What a stage is.
+
+    Attributes
+    ----------
+    name : str
+        Name of the backbone.
+    preprocess : Preprocess
+        What the weights were trained to see.
+    stages : tuple of Stage
+        From input to output; together they hold every parameter of the network once.
+    """
+
+    def __init__(self, network: Network, granularity: Granularity = "stage") -> None:
+        self.network = network
+        self.name = network.name
+        self.preprocess: Preprocess = network.preprocess
+        self.granularity = granularity
+        self._chains = self._trace()
+        self.stages = tuple(self._cut())
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters of all stages."""
+        return sum(parameter.numel() for parameter in self.network.module.parameters())
+
+    def split_point(self, unfreeze_depth: UnfreezeDepth) -> int:
+        """Number of frozen stages before the first trained one.
+
+        Parameters
+        ----------
+        unfreeze_depth : int, "all" or (int, int)
+            Number of stages, counted from the output, that are trained; or the first and the one
+            past the last of a block of stages, counted from the input.
+
+        Returns
+        -------
+        split : int
+            Stages ``[:split]`` are the trunk, ``[split:]`` the tail.
+
+        Raises
+        ------
+        UnknownLayerError
+            If there are not that many stages.
+        """
+        n_stages = len(self.stages)
+        if isinstance(unfreeze_depth, tuple):
+            start, stop = unfreeze_depth
+            if not 0 <= start < stop <= n_stages:
+                raise UnknownLayerError(
+                    f"unfreeze_depth={unfreeze_depth!r}: a block of stages is (start, stop) with "
+                    f"0 <= start < stop <= {n_stages}. {self._list_of_stages()}"
+                )
+            return start
+        depth = n_stages if unfreeze_depth == "all" else unfreeze_depth
+        if not 0 <= depth <= n_stages:
+            raise UnknownLayerError(
+                f"unfreeze_depth={unfreeze_depth!r}: backbone {self.name!r} has {n_stages} stages. "
+                f"{self._list_of_stages()}"
+            )
+        return n_stages - depth
+
+    @property
+    def normalise(self) -> Normalise:
+        """Module that turns preprocessed pixels into what the first stage takes."""
+        return Normalise(self.preprocess.mean, self.preprocess.std)
+
+    def trunk(self, split: int) -> nn.Module:
+        """Return normalisation and the first `split` stages, for inference.
+
+        It shares the network's parameters.
+        """
+        return self.tapped([self.stages[split - 1].name]) if split else self.normalise
+
+    def tail(self, split: int) -> list[nn.Module]:
+        """Return private copies of the stages from `split` on, traced for training as well.
+
+        What these learn never reaches the backbone.
+        """
+        return [copy.deepcopy(stage.module) for stage in self.stages[split:]]
+
+    def tapped(self, layers: Sequence[str]) -> nn.Module:
+        """Return normalisation and the part of the network that computes the named layers.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            Names of stages, modules or operations.
+
+        Returns
+        -------
+        module : nn.Module
+            Returns a tuple with the activations of each layer; nothing after the deepest is run.
+
+        Raises
+        ------
+        UnknownLayerError
+            If a name is unknown; the nearest names are listed.
+        """
+        if self._chains is None:
+            wanted = [self._stage_position(name) for name in layers]
+            return nn.Sequential(self.normalise, _StageTaps(self.stages, wanted))
+        positions = [self._position(name) for name in layers]
+        graph = self._chains[0].tapped(positions)
+        return nn.Sequential(self.normalise, torch.fx.GraphModule(self.network.module, graph))
+
+    def pool(self, pooling: Pooling | None) -> Pool:
+        """Pooling that fits this network's layout of activations."""
+        convolves_1d = any(isinstance(m, nn.Conv1d) for m in self.network.module.modules())
+        return Pool(
+            pooling,
+            channels_last=self.network.channels_last,
+            tokens=not convolves_1d,
+            prefix_tokens=self.network.prefix_tokens,
+        )
+
+    def shapes(self, module: nn.Module, input_shape: Sequence[int]) -> list[tuple[int, ...]]:
+        """Shapes of what a module of this backbone returns for one row, without computing it.
+
+        Parameters
+        ----------
+        module : nn.Module
+            A stage, a trunk, or what `tapped` returns.
+        input_shape : sequence of int
+            Shape of one row, without the batch axis.
+
+        Raises
+        ------
+        BackboneError
+            If the network cannot take rows of that shape.
+        """
+        try:
+            outputs = _dry_run(module, (2, *input_shape))
+        except Exception as error:
+            # Networks fail on wrong sizes in as many ways as there are networks.
+            raise BackboneError(
+                f"backbone {self.name!r} cannot take rows of shape {tuple(input_shape)}: {error}. "
+                "Check image_size and image_shape."
+            ) from error
+        return [tuple(output.shape[1:]) for output in outputs]
+
+    def digest(self, split: int) -> str:
+        """Digest of all that happens to a preprocessed row in the first `split` stages."""
+        return combine([digest("chain-1"), *self._stage_digests[:split]])
+
+    @functools.cached_property
+    def _stage_digests(self) -> list[str]:
+        return [_digest_stage(stage.module) for stage in self.stages]
+
+    def _trace(self) -> tuple[Chain, Chain] | None:
+        """Chains of the inference and the training mode; None where a mode cannot be traced."""
+        network = self.network
+        try:
+            traces = [
+                trace(
+                    network.module,
+                    train=train,
+                    leaf_modules=network.leaf_modules,
+                    autowrap_functions=network.autowrap_functions,
+                )
+                for train in (False, True)
+            ]
+        except UntraceableError as error:
+            warnings.warn(
+                f"backbone {self.name!r} cannot be traced ({error}). It is cut at its top-level "
+                "parts if they run one after the other; if not, it is one stage.",
+                CutWarning,
+                stacklevel=2,
+            )
+            return None
+        return Chain(network.module, traces[0]), Chain(network.module, traces[1])
+
+    def _cut(self) -> list[Stage]:
+        if self._chains is None:
+            return [Stage(name, module) for name, module in stages_by_order(self.network)]
+        ends = self._common_ends()
+        eval_chain, train_chain = self._chains
+        last = (len(eval_chain.nodes) - 1, len(train_chain.nodes) - 1)
+        segments = cut(eval_chain, train_chain, [*ends.values(), last])
+        names = self._stage_names(list(ends))
+        return [Stage(name, part.eval()) for name, part in zip(names, segments, strict=True)]
+
+    def _common_ends(self) -> dict[str, tuple[int, int]]:
+        """Ends that both modes have, with their positions in both."""
+        assert self._chains is not None
+        in_eval, in_train = (self._ends(chain) for chain in self._chains)
+        return {name: (in_eval[name], in_train[name]) for name in in_eval if name in in_train}
+
+    def _ends(self, chain: Chain) -> dict[str, int]:
+        if isinstance(self.granularity, list):
+            return named_ends(chain, self.granularity)
+        return stage_ends(chain, self._paths())
+
+    def _paths(self) -> list[str]:
+        if self.granularity == "block":
+            return blocks(self.network.module, self.network.stages)
+        return list(self.network.stages)
+
+    def _stage_names(self, ends: Sequence[str]) -> list[str]:
+        """Name each stage by the modules that start in it, or as the user did."""
+        assert self._chains is not None
+        if isinstance(self.granularity, list):
+            return [*ends, "output"]
+        order = by_first_use(self._chains[0], self._paths())
+        starts = [0, *(order.index(end) for end in ends), len(order)]
+        return ["+".join(order[a:b]) for a, b in itertools.pairwise(starts)]
+
+    def _position(self, name: str) -> int:
+        """Position in the inference chain of a stage's end, a module's end or an operation."""
+        assert self._chains is not None
+        chain = self._chains[0]
+        stops = [*(stop for stop, _ in self._common_ends().values()), len(chain.nodes) - 1]
+        positions = chain.named_positions()
+        positions |= dict(zip((stage.name for stage in self.stages), stops, strict=True))
+        if name not in positions:
+            raise UnknownLayerError(unknown_name("layer", name, positions))
+        return positions[name]
+
+    def _stage_position(self, name: str) -> int:
+        names = [stage.name for stage in self.stages]
+        if name not in names:
+            raise UnknownLayerError(unknown_name("layer", name, names))
+        return names.index(name)
+
+    def _list_of_stages(self) -> str:
+        names = ", ".join(stage.name for stage in self.stages)
+        return f"From input to output: {names}."
+
+
+class _StageTaps(nn.Module):
+    """Stages in order, up to the deepest wanted one; returns what the wanted ones return."""
+
+    def __init__(self, stages: Sequence[Stage], wanted: Sequence[int]) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(*(stage.module for stage in stages[: max(wanted) + 1]))
+        self.wanted = tuple(wanted)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = {}
+        for i, part in enumerate(self.parts):
+            x = part(x)
+            if i in self.wanted:
+                found[i] = x.clone()
+        return tuple(found[i] for i in self.wanted)
+
+
+def _dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    """Run on tensors that have a shape and no values."""
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        output = module(torch.empty(shape))
+    return output if isinstance(output, tuple) else (output,)
+
+
+def _digest_stage(module: nn.Module) -> str:
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    text = str(getattr(module, "eval_graph", ""))
+    described = [digest(name, type(m).__qualname__, m.extra_repr()) for name, m in module.named_modules()]
+    return combine(
+        [digest(text), *described, *(digest(name, digest_tensor(t)) for name, t in tensors)]
+    )

@@ -1,0 +1,174 @@
+"""Which modules are stages, and where in the chain each stage ends.
+
+Stages are named by module paths. A stage owns at least one weight: modules that hold only
+normalisation parameters, operations without parameters, and single tensors such as a class token
+join the stage that is running when they are used.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+
+from torch import nn
+
+from ..exceptions import UnknownLayerError
+from ._tracing import Chain
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def top_level(network: nn.Module, opened: Collection[str] = ()) -> list[str]:
+    """Paths of the top-level modules with weights; those in `opened` are replaced by their children.
+
+    A network whose weights all sit in one child is opened there, whatever its name.
+    """
+    paths = _children(network, "")
+    while any(path in opened for path in paths) or len(paths) == 1:
+        unfolded = [
+            child
+            for path in paths
+            for child in (
+                _children(network, path) if path in opened or len(paths) == 1 else [path]
+            )
+        ]
+        if not unfolded or unfolded == paths:
+            break
+        paths = unfolded
+    return paths
+
+
+def blocks(network: nn.Module, stages: Sequence[str]) -> list[str]:
+    """Paths of the blocks: what the containers among the stages hold, down to the first module."""
+    found: list[str] = []
+    for path in stages:
+        inner = _container_inside(network, path)
+        found.extend([path] if inner is None else blocks(network, _children(network, inner)))
+    return found
+
+
+def stage_ends(chain: Chain, stages: Sequence[str]) -> dict[str, int]:
+    """Where each stage ends, as far as the chain can be cut there.
+
+    Parameters
+    ----------
+    chain : Chain
+        A traced network.
+    stages : sequence of str
+        Module paths of the stages.
+
+    Returns
+    -------
+    ends : dict of str to int
+        The first module path *after* the cut, and the position of the cut: the last split point
+        before that module's first operation.
+    """
+    spans = _spans(chain, stages)
+    ends: dict[str, int] = {}
+    running_last = -1
+    for path, following in pairwise(spans):
+        running_last = max(running_last, spans[path][1])
+        between = range(spans[following][0] - 1, running_last - 1, -1)
+        position = next((i for i in between if i in chain.crossing), None)
+        if position is not None:
+            ends[following] = position
+    return _without_shared(chain, ends)
+
+
+def by_first_use(chain: Chain, stages: Sequence[str]) -> list[str]:
+    """Return the module paths that the chain uses, in order of their first operation."""
+    return list(_spans(chain, stages))
+
+
+def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
+    """Positions of the named ends of stages.
+
+    Raises
+    ------
+    UnknownLayerError
+        If a name is unknown, or more than one value crosses there.
+    """
+    positions = chain.named_positions()
+    ends = {}
+    for name in names:
+        if name not in positions:
+            raise UnknownLayerError(unknown_name("granularity", name, positions))
+        if positions[name] not in chain.crossing:
+            raise UnknownLayerError(
+                f"granularity: the network cannot be cut after {name!r}, because a shortcut "
+                f"passes it by. It can be cut after {_cuttable_near(chain, positions[name])}."
+            )
+        ends[name] = positions[name]
+    return _without_shared(chain, ends)
+
+
+def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
+    """Message for an unknown name: the nearest known ones."""
+    names = list(known)
+    near = get_close_matches(str(name), names, n=3, cutoff=0.5) or names[:8]
+    return f"{parameter}: there is no {name!r}. Did you mean one of {near}?"
+
+
+def _children(network: nn.Module, path: str) -> list[str]:
+    module = network.get_submodule(path)
+    prefix = f"{path}." if path else ""
+    return [f"{prefix}{name}" for name, child in module.named_children() if _has_weights(child)]
+
+
+def _has_weights(module: nn.Module) -> bool:
+    """Whether a module holds more than normalisation parameters."""
+    return any(
+        next(part.parameters(recurse=False), None) is not None
+        for part in module.modules()
+        if "norm" not in type(part).__name__.lower()
+    )
+
+
+def _container_inside(network: nn.Module, path: str) -> str | None:
+    """Path of the container that a module is, or of the one container of blocks in it."""
+    module = network.get_submodule(path)
+    if isinstance(module, _CONTAINERS):
+        return path
+    children = _children(network, path)
+    if len(children) != 1 or next(module.parameters(recurse=False), None) is not None:
+        return None
+    inner = [network.get_submodule(child) for child in _children(network, children[0])]
+    # A block often keeps its layers in a container, too: `conv` of an inverted residual.
+    holds_blocks = all(
+        not isinstance(part, _CONTAINERS) and _children(part, "") for part in inner
+    )
+    return children[0] if inner and holds_blocks else None
+
+
+def _spans(chain: Chain, stages: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """First and last position at which each stage's parameters are read, in order of the first."""
+    spans: dict[str, tuple[int, int]] = {}
+    for i in range(len(chain.nodes)):
+        for name in chain.parameters_at(i):
+            path = _owner(name, stages)
+            if path is not None:
+                spans[path] = (spans.get(path, (i, i))[0], i)
+    return spans
+
+
+def _owner(parameter: str, stages: Sequence[str]) -> str | None:
+    return next((path for path in stages if parameter.startswith(f"{path}.")), None)
+
+
+def _without_shared(chain: Chain, ends: Mapping[str, int]) -> dict[str, int]:
+    """Leave out the cuts that would put one parameter into two segments."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for i in range(len(chain.nodes)):
+        for name in chain.parameters_at(i):
+            first.setdefault(name, i)
+            last[name] = i
+    return {
+        name: position
+        for name, position in ends.items()
+        if not any(first[p] <= position < last[p] for p in first)
+    }
+
+
+def _cuttable_near(chain: Chain, position: int) -> list[str]:
+    nearest = sorted(chain.crossing, key=lambda i: abs(i - position))[:4]
+    return [chain.trace.names[chain.crossing[i]] for i in sorted(nearest)]

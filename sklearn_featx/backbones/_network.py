@@ -1,0 +1,51 @@
+"""What every source of backbones hands over: a headless network and what is known about it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from .._preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network without its classification head, ready to be cut.
+
+    Parameters
+    ----------
+    name : str
+        Name of the backbone; the prefix of its feature names.
+    module : nn.Module
+        The network in inference mode, without gradient; its last weight layer is removed when it
+        is a classification head.
+    preprocess : Preprocess
+        What the weights were trained to see.
+    stages : tuple of str
+        Module paths of the architecture's own stages.
+    origin : dict of str to str
+        Where it came from: plain values from which it can be built again.
+    leaf_modules : tuple of type, default=()
+        Module classes that tracing keeps as one operation.
+    autowrap_functions : tuple of callable, default=()
+        Functions that tracing keeps as one operation.
+    channels_last : bool, default=False
+        Whether four-dimensional activations are (n, height, width, channels).
+    prefix_tokens : int, default=0
+        Number of tokens before the patches in (n, tokens, channels) activations.
+    """
+
+    name: str
+    module: nn.Module
+    preprocess: Preprocess
+    stages: tuple[str, ...]
+    origin: dict[str, str] = field(default_factory=dict)
+    leaf_modules: tuple[type[nn.Module], ...] = ()
+    autowrap_functions: tuple[Any, ...] = ()
+    channels_last: bool = False
+    prefix_tokens: int = 0
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Put a module into inference mode and switch its gradients off."""
+    return module.eval().requires_grad_(False)

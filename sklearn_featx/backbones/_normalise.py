@@ -1,0 +1,36 @@
+"""Pixels to the tensor that a network was trained on: scale, mean, standard deviation."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Normalise(nn.Module):
+    """uint8 (n, height, width, channels) to float32 (n, channels, height, width), normalised.
+
+    Tensors of any other type pass as they are: they were prepared by the user.
+
+    Parameters
+    ----------
+    mean, std : sequence of float or None
+        Per channel, on the scale where pixels run from 0 to 1. None: 0 and 1.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        super().__init__()
+        centre = torch.tensor([0.0] if mean is None else list(mean), dtype=torch.float64)
+        spread = torch.tensor([1.0] if std is None else list(std), dtype=torch.float64)
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        for name, value in (("scale", 1 / (255 * spread)), ("shift", -centre / spread)):
+            self.register_buffer(name, value.float().view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise a batch of pixels."""
+        if x.dtype is not torch.uint8:
+            return x
+        # Permuting (n, h, w, c) gives a channels_last tensor without moving a byte.
+        return x.permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)

@@ -1,0 +1,115 @@
+"""How a feature map or a token grid becomes a vector.
+
+========  =======================================================================================
+avg       mean over positions; over the patch tokens where there are class tokens
+max       maximum over the same positions
+avgmax    mean of the two above
+gem       generalised mean, ``mean(max(x, 1e-6) ** 3) ** (1/3)`` (Radenović et al. 2019)
+cls       the first token
+flatten   every value, in order (channels, height, width)
+========  =======================================================================================
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .._typing import Pooling
+from ..exceptions import UnknownLayerError
+
+_GEM_POWER = 3.0
+_GEM_FLOOR = 1e-6
+
+
+class Pool(nn.Module):
+    """Pool activations to one vector a row.
+
+    Parameters
+    ----------
+    pooling : str or None
+        One of the rules above. None returns what comes in.
+    channels_last : bool, default=False
+        Whether four-dimensional activations are (n, height, width, channels).
+    tokens : bool, default=True
+        Whether three-dimensional activations are (n, tokens, channels), not (n, channels, length).
+    prefix_tokens : int, default=0
+        Number of tokens before the patches.
+    """
+
+    def __init__(
+        self,
+        pooling: Pooling | None,
+        *,
+        channels_last: bool = False,
+        tokens: bool = True,
+        prefix_tokens: int = 0,
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.channels_last = channels_last
+        self.tokens = tokens
+        self.prefix_tokens = prefix_tokens
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool a batch.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, ...)
+            Activations.
+
+        Returns
+        -------
+        pooled : torch.Tensor of shape (n, n_features)
+            The vectors; activations that are vectors already stay as they are.
+        """
+        if x.ndim == 2 or self.pooling is None:
+            return x
+        if self.pooling == "cls":
+            return self._class_token(x)
+        maps = self._channels_first(x)
+        return maps.flatten(1) if self.pooling == "flatten" else _reduce(maps, self.pooling)
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of a pooled row, from the shape of a row of activations."""
+        if len(shape) <= 1 or self.pooling is None:
+            return tuple(shape)
+        if self.pooling == "cls":
+            self._check_tokens(len(shape) + 1)
+        if self.pooling == "flatten":
+            return (math.prod(shape),)
+        channels_at_end = self._channels_at_end(len(shape) + 1)
+        return (shape[-1] if channels_at_end else shape[0],)
+
+    def _channels_at_end(self, ndim: int) -> bool:
+        return (ndim == 3 and self.tokens) or (ndim == 4 and self.channels_last)
+
+    def _class_token(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_tokens(x.ndim)
+        return x[:, 0]
+
+    def _check_tokens(self, ndim: int) -> None:
+        if ndim != 3 or not self.tokens or self.prefix_tokens == 0:
+            raise UnknownLayerError(
+                "pooling='cls' needs activations with a class token, and these have none. "
+                "Use pooling='avg', or a vision transformer with a class token."
+            )
+
+    def _channels_first(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim == 3 and self.tokens:
+            keep_all = self.pooling == "flatten"
+            return (x if keep_all else x[:, self.prefix_tokens :]).movedim(-1, 1)
+        return x.movedim(-1, 1) if self._channels_at_end(x.ndim) else x
+
+
+def _reduce(maps: torch.Tensor, pooling: str) -> torch.Tensor:
+    flat = maps.flatten(2)
+    if pooling == "avg":
+        return flat.mean(2)
+    if pooling == "max":
+        return flat.amax(2)
+    if pooling == "avgmax":
+        return (flat.mean(2) + flat.amax(2)) / 2
+    return flat.clamp(min=_GEM_FLOOR).pow(_GEM_POWER).mean(2).pow(1 / _GEM_POWER)

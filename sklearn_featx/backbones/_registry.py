@@ -1,0 +1,156 @@
+"""From what a user names to a backbone; each network is built once per process.
+
+Networks live here and nowhere else: estimators hold names, clones and threads share what is built.
+"""
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from .._typing import Granularity
+from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
+from ._backbone import Backbone
+from ._custom import build_custom, digest_module
+from ._granularity import top_level, unknown_name
+from ._network import Network, freeze
+from ._packaged import PACKAGED_NAME, PACKAGED_PREPROCESS, SamePad2d, build_packaged
+from ._torchvision import build_torchvision, head_path, quantised_names, remove_head, torchvision_names
+
+Value = TypeVar("Value")
+
+# Enough for a search over backbones; a network has up to some GB.
+_MAX_KEPT = 8
+
+
+class _Memo:
+    """The most recently used values by key; each is built once, whatever the number of threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def get(self, key: Hashable, build: Callable[[], Value]) -> Value:
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = build()
+            self._values.move_to_end(key)
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
+            value: Value = self._values[key]
+            return value
+
+
+PACKAGED_NAMES = (PACKAGED_NAME,)
+
+_networks = _Memo(_MAX_KEPT)
+_backbones = _Memo(2 * _MAX_KEPT)
+
+
+def backbone_names() -> list[str]:
+    """Names of the backbones that need no further package: the packaged ones and torchvision's.
+
+    Returns
+    -------
+    names : list of str
+        Sorted; the packaged ones, whose weights need no download, first.
+
+    Examples
+    --------
+    >>> from sklearn_featx import backbone_names
+    >>> backbone_names()[0]
+    'efficientnet_lite0'
+    >>> "resnet18" in backbone_names()
+    True
+    """
+    return [*PACKAGED_NAMES, *torchvision_names()]
+
+
+def get_backbone(
+    backbone: str | nn.Module,
+    weights: str | Path | None = "DEFAULT",
+    granularity: Granularity = "stage",
+) -> Backbone:
+    """Return the backbone that a user named, built at most once per process.
+
+    Parameters
+    ----------
+    backbone : str or nn.Module
+        A name of `backbone_names`, or an own network.
+    weights : str, path or None, default="DEFAULT"
+        Name of weights, weights file, or None for random weights. Own networks bring their own.
+    granularity : {"stage", "block"} or list of str, default="stage"
+        What a stage is.
+
+    Returns
+    -------
+    backbone : Backbone
+        Frozen; shared by all who ask for the same.
+
+    Raises
+    ------
+    UnknownBackboneError
+        If there is no backbone of that name; the nearest names are listed.
+    WeightsError
+        If the weights do not exist, do not fit, or cannot be downloaded.
+    UnknownLayerError
+        If `granularity` names what the network does not have.
+    """
+    key, build = _source(backbone, weights)
+    network = _networks.get(key, build)
+    named = tuple(granularity) if isinstance(granularity, list) else granularity
+    return _backbones.get((key, named), lambda: Backbone(network, granularity))
+
+
+def _source(
+    backbone: str | nn.Module, weights: str | Path | None
+) -> tuple[Hashable, Callable[[], Network]]:
+    """Key of a network and the function that builds it."""
+    if isinstance(backbone, nn.Module):
+        return ("module", digest_module(backbone)), lambda: build_custom(backbone)
+    chosen = None if weights is None else str(weights)
+    _check_name(backbone)
+    if chosen is None:
+        warnings.warn(
+            f"backbone {backbone!r} is used with random weights (weights=None).",
+            RandomWeightsWarning,
+            stacklevel=4,
+        )
+    build = _packaged_network if backbone in PACKAGED_NAMES else build_torchvision
+    return (backbone, *_weights_key(chosen)), lambda: build(backbone, chosen)
+
+
+def _packaged_network(name: str, weights: str | None) -> Network:
+    module = freeze(build_packaged(name, weights))
+    remove_head(module, head_path(module))
+    return Network(
+        name=name,
+        module=module,
+        preprocess=PACKAGED_PREPROCESS,
+        stages=tuple(top_level(module, opened=("blocks",))),
+        origin={"source": "packaged", "name": name, "weights": str(weights)},
+        leaf_modules=(SamePad2d,),
+    )
+
+
+def _weights_key(weights: str | None) -> tuple[Hashable, ...]:
+    """Name of the weights; a file also by size and time of change."""
+    if weights is None or not Path(weights).is_file():
+        return (weights,)
+    status = Path(weights).stat()
+    return (weights, status.st_size, status.st_mtime_ns)
+
+
+def _check_name(name: str) -> None:
+    if name in quantised_names() and name not in torchvision_names():
+        raise BackboneError(
+            f"backbone={name!r} is a quantised network: it has no floating-point weights to train "
+            f"or to fold. Use {name.removeprefix('quantized_')!r} instead."
+        )
+    if name not in backbone_names():
+        raise UnknownBackboneError(unknown_name("backbone", name, backbone_names()))

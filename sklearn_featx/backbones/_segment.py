@@ -1,0 +1,68 @@
+"""A piece of a network as a module of its own, with a graph for each mode."""
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+
+class Segment(nn.Module):
+    """The operations between two split points, sharing the network's parameters and buffers.
+
+    A trace bakes in what depends on the mode (``F.dropout(training=self.training)``); therefore a
+    segment holds a graph for inference and one for training, and `forward` follows the mode.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network that the graphs were traced from; parameters keep their names in it.
+    eval_graph : torch.fx.Graph
+        Operations of the inference mode.
+    train_graph : torch.fx.Graph
+        Operations of the training mode.
+    """
+
+    def __init__(
+        self, network: nn.Module, eval_graph: fx.Graph, train_graph: fx.Graph
+    ) -> None:
+        super().__init__()
+        graphs = (eval_graph, train_graph)
+        for graph in graphs:
+            for node in graph.nodes:
+                if node.op in ("call_module", "get_attr"):
+                    _share(network, self, str(node.target))
+        # In a tuple, so that these are not registered: the state dict names each tensor once.
+        self._runners = tuple(fx.GraphModule(self, graph) for graph in graphs)
+        self.training = network.training
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the operations of the current mode."""
+        runner: Any = self._runners[self.training]
+        return runner(x)
+
+    @property
+    def eval_graph(self) -> fx.Graph:
+        """Operations of the inference mode."""
+        return self._runners[0].graph
+
+
+def _share(source: nn.Module, target: nn.Module, path: str) -> None:
+    """Register what stands at `path` in `source` at the same path in `target`."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        source = getattr(source, parent)
+        if parent not in target._modules:
+            target.add_module(parent, nn.Module())
+        child = target._modules[parent]
+        assert child is not None
+        if child is source:
+            return
+        target = child
+    value = getattr(source, name)
+    if isinstance(value, nn.Parameter):
+        target.register_parameter(name, value)
+    elif isinstance(value, torch.Tensor):
+        persistent = name not in source._non_persistent_buffers_set
+        target.register_buffer(name, value, persistent=persistent)
+    else:
+        target.add_module(name, value)

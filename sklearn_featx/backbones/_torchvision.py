@@ -1,0 +1,154 @@
+"""Backbones from torchvision's classification models."""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
+
+from .._preprocess import Interpolation, Preprocess
+from ..exceptions import WeightsError
+from ._granularity import top_level, unknown_name
+from ._network import Network, freeze
+from ._weights import load_state, read_state_dict, sha256_of_file
+
+# Containers that only hold the chain together: their children are the stages.
+_OPENED = ("features", "encoder", "encoder.layers", "blocks", "trunk_output", "layers", "classifier")
+_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def torchvision_names() -> list[str]:
+    """Names of torchvision's classification models, sorted."""
+    return sorted(list_models(module=torchvision.models))
+
+
+def quantised_names() -> list[str]:
+    """Names of torchvision's quantised models, which cannot be backbones."""
+    return sorted(list_models(module=torchvision.models.quantization))
+
+
+def build_torchvision(name: str, weights: str | None) -> Network:
+    """Build one of torchvision's classification models without its head.
+
+    Parameters
+    ----------
+    name : str
+        One of `torchvision_names()`.
+    weights : str or None
+        ``"DEFAULT"``, a name in the model's weights enum, the path of a ``.pth`` or
+        ``.safetensors`` file, or None for random weights.
+
+    Returns
+    -------
+    network : Network
+        The network, its preprocessing and its stages.
+
+    Raises
+    ------
+    WeightsError
+        If the weights do not exist, do not fit, or cannot be downloaded.
+    """
+    enum = get_model_weights(name)
+    entry, file = _resolve(name, enum, weights)
+    recipe_entry = entry if entry is not None else enum.DEFAULT
+    module = get_model(name, weights=None, **_constructor_arguments(name, recipe_entry))
+    origin = {"source": "torchvision", "name": name, "weights": str(weights)}
+    head = head_path(module)
+    if entry is not None:
+        state = _download(name, entry)
+        load_state(module, state, source=str(entry), optional=_AUXILIARY)
+        origin["weights"] = entry.name
+    elif file is not None:
+        state = read_state_dict(file)
+        load_state(
+            module, state, source=str(file), ignored=(f"{head}.",), optional=_AUXILIARY
+        )
+        origin["sha256"] = sha256_of_file(file)
+    remove_head(module, head)
+    freeze(module)
+    return Network(
+        name=name,
+        module=module,
+        preprocess=_recipe(recipe_entry),
+        stages=tuple(top_level(module, _OPENED)),
+        origin=origin,
+        channels_last=name.startswith("swin"),
+        prefix_tokens=1 if name.startswith("vit") else 0,
+    )
+
+
+def head_path(module: nn.Module) -> str:
+    """Path of the last weight layer: the classification head."""
+    layers = [n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    return layers[-1]
+
+
+def remove_head(module: nn.Module, path: str) -> None:
+    """Put an identity in the head's place, so that what went into it comes out."""
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, nn.Identity())
+
+
+def _resolve(
+    name: str, enum: type[WeightsEnum], weights: str | None
+) -> tuple[WeightsEnum | None, Path | None]:
+    if weights is None:
+        return None, None
+    if weights == "DEFAULT":
+        return enum.DEFAULT, None
+    if weights in enum.__members__:
+        return enum[weights], None
+    path = Path(weights).expanduser()
+    if path.suffix or path.exists():
+        return None, path
+    raise WeightsError(
+        unknown_name("weights", weights, ["DEFAULT", *enum.__members__])
+        + f" Those are the weights of {name!r}; a file ends in .pth or .safetensors."
+    )
+
+
+def _constructor_arguments(name: str, entry: WeightsEnum) -> dict[str, Any]:
+    if name in _WITH_AUXILIARY_HEADS:
+        # Both were trained on inputs scaled otherwise than torchvision's preset; the networks undo
+        # it themselves when this is set.
+        return {"transform_input": True, "aux_logits": False, "init_weights": False}
+    if name.startswith("vit"):
+        return {"image_size": entry.meta["min_size"][0]}
+    return {}
+
+
+def _recipe(entry: WeightsEnum) -> Preprocess:
+    preset = entry.transforms()
+    interpolation: Interpolation = preset.interpolation.value
+    return Preprocess(
+        resize=preset.resize_size[0],
+        crop=(preset.crop_size[0], preset.crop_size[0]),
+        interpolation=interpolation,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def _download(name: str, entry: WeightsEnum) -> dict[str, torch.Tensor]:
+    target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(entry.url)  # noqa: PTH119 # a URL
+    try:
+        state: dict[str, torch.Tensor] = entry.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    except (URLError, OSError) as error:
+        raise WeightsError(
+            f"weights: {entry} of backbone {name!r} could not be downloaded ({error}). Without a "
+            f"network: fetch {entry.url} elsewhere and put it at {str(target)!r}, or pass the "
+            "file as weights='/path/to/file.pth'. The backbone 'efficientnet_lite0' comes with "
+            "its weights and needs no download."
+        ) from error
+    except RuntimeError as error:
+        raise WeightsError(
+            f"weights: {str(target)!r} is damaged ({error}). Delete it and try again."
+        ) from error
+    return state

@@ -1,0 +1,149 @@
+"""Weights: from a file or a state dict into a network, nothing executed, everything accounted for."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .._digest import combine, digest, digest_array
+from .._optional import import_optional
+from ..exceptions import WeightsError
+
+StateDict = Mapping[str, torch.Tensor]
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Read a weights file without executing anything in it.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.safetensors`` file, or a file of `torch.save` that holds tensors.
+
+    Returns
+    -------
+    state : dict of str to torch.Tensor
+        On the CPU. A checkpoint's ``"state_dict"`` or ``"model"`` entry is unwrapped, and a
+        ``"module."`` prefix of data-parallel training removed.
+
+    Raises
+    ------
+    WeightsError
+        If the file does not exist or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"weights: there is no file {str(path)!r}.")
+    if path.suffix == ".safetensors":
+        safetensors = import_optional(
+            "safetensors.torch", extra="safetensors", purpose="A .safetensors file"
+        )
+        loaded = _attempt(lambda: safetensors.load_file(path), path)
+    else:
+        loaded = _attempt(lambda: torch.load(path, map_location="cpu", weights_only=True), path)
+    return _state_of(loaded, path)
+
+
+def load_state(
+    module: nn.Module,
+    state: StateDict,
+    *,
+    source: str,
+    ignored: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Load a state dict; everything must match except what is named.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network to fill, in place.
+    state : mapping of str to torch.Tensor
+        The weights.
+    source : str
+        Where they came from, for messages.
+    ignored : tuple of str, default=()
+        Prefixes of keys that are left alone when their shapes differ or they are missing: the
+        classification head.
+    optional : tuple of str, default=()
+        Prefixes of keys that the network need not have: auxiliary heads.
+
+    Raises
+    ------
+    WeightsError
+        If keys are missing, unexpected or of another shape; all of them are listed.
+    """
+    own = module.state_dict()
+    unexpected = [k for k in state if k not in own and not k.startswith((*ignored, *optional))]
+    wrong = [k for k in state if k in own and state[k].shape != own[k].shape]
+    misfits = [
+        f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in wrong
+        if not k.startswith(ignored)
+    ]
+    # Counters of batches seen came with PyTorch 0.4.1; older files lack them, and eval ignores them.
+    missing = [
+        k
+        for k in own
+        if k not in state and not k.startswith(ignored) and not k.endswith("num_batches_tracked")
+    ]
+    if missing or unexpected or misfits:
+        raise WeightsError(
+            f"weights: {source} does not fit the network. Missing: {_some(missing)}; "
+            f"unexpected: {_some(unexpected)}; of another shape: {_some(misfits)}."
+        )
+    fitting = {k: v for k, v in state.items() if k in own and k not in wrong}
+    module.load_state_dict(fitting, strict=False)
+
+
+def digest_state(module: nn.Module) -> str:
+    """Digest of every parameter and buffer of a module, with their names."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return combine(
+        part for name, tensor in tensors for part in (digest(name), digest_tensor(tensor))
+    )
+
+
+def digest_tensor(tensor: torch.Tensor) -> str:
+    """Digest of a tensor's dtype, shape and values."""
+    plain = tensor.detach().cpu().contiguous()
+    if plain.dtype is torch.bfloat16:
+        return digest("bfloat16", digest_array(plain.view(torch.int16).numpy()))
+    return digest_array(plain.numpy())
+
+
+def _attempt(load: Callable[[], object], path: Path) -> object:
+    try:
+        return load()
+    except Exception as error:
+        # The readers' own errors range from UnpicklingError to struct.error; one name for all.
+        raise WeightsError(
+            f"weights: {str(path)!r} cannot be read as tensors ({type(error).__name__}: {error}). "
+            "Files that hold more than tensors are refused, since reading them could run code; "
+            "save the network's state_dict() instead."
+        ) from error
+
+
+def _state_of(loaded: object, path: Path) -> dict[str, torch.Tensor]:
+    for entry in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(entry), Mapping):
+            loaded = loaded[entry]
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in loaded.values()
+    ):
+        raise WeightsError(f"weights: {str(path)!r} holds no state dict of tensors.")
+    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more
