@@ -6,9 +6,9 @@ is said by a `Recipe` alone.
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -20,8 +20,23 @@ from .backbones import Backbone
 from .engines import TorchEngine, resolve_device
 from .images import ImageCollection, iterate_batches, prepare_callable, prepare_geometry
 
-# What an engine that is not run yet would choose.
+# Preprocessed images are only collected, not computed with: the number matters little.
 _ROWS_PER_COPY = 32
+
+
+class Tap(NamedTuple):
+    """A place where activations leave the network.
+
+    Parameters
+    ----------
+    layer : str or None
+        Name of a stage, module or operation; None: the preprocessed image, before the network.
+    pooling : str or None, default=None
+        How they become vectors; None: as they are.
+    """
+
+    layer: str | None
+    pooling: Pooling | None = None
 
 
 @dataclass(frozen=True)
@@ -32,10 +47,8 @@ class Recipe:
     ----------
     backbone : Backbone
         The network.
-    layers : tuple of str
-        Layers whose activations are wanted; none: the preprocessed images themselves.
-    pooling : str or None
-        How activations become vectors; None: as they are.
+    taps : tuple of Tap
+        Where rows are taken, all in one pass.
     preprocess : Preprocess or callable
         The geometry, or a function from image to tensor.
     device : str, default="auto"
@@ -43,10 +56,24 @@ class Recipe:
     """
 
     backbone: Backbone
-    layers: tuple[str, ...]
-    pooling: Pooling | None
+    taps: tuple[Tap, ...]
     preprocess: Preprocess | Callable[[Any], Any]
     device: str = "auto"
+
+    @property
+    def network_taps(self) -> tuple[Tap, ...]:
+        """The taps inside the network."""
+        return tuple(tap for tap in self.taps if tap.layer is not None)
+
+    @property
+    def trunk(self) -> Any:
+        """The part of the network that computes its taps, a module that returns a tuple."""
+        return self.backbone.tapped([str(tap.layer) for tap in self.network_taps])
+
+    @property
+    def pools(self) -> list[Any]:
+        """Pooling of each tap inside the network."""
+        return [self.backbone.pool(tap.pooling) for tap in self.network_taps]
 
     def prepare(self, images: ImageCollection) -> Callable[[AnyArray], AnyArray]:
         """Return the function from a loaded image to what enters the network."""
@@ -67,10 +94,9 @@ class Recipe:
         return self._prepared(images)
 
     def output_shapes(self, input_shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shape of a row of each layer, without computing it."""
-        module = self.backbone.tapped(self.layers)
-        pool = self.backbone.pool(self.pooling)
-        return [pool.output_shape(s) for s in self.backbone.shapes(module, input_shape)]
+        """Shape of a row of each tap inside the network, without computing it."""
+        shapes = self.backbone.shapes(self.trunk, input_shape)
+        return [pool.output_shape(s) for pool, s in zip(self.pools, shapes, strict=True)]
 
     def _prepared(self, images: ImageCollection) -> tuple[int, ...]:
         batches = iterate_batches(images, [0], self.prepare(images), batch_size=1, n_threads=0)
@@ -80,35 +106,28 @@ class Recipe:
         return data.shape[1:]
 
 
-@dataclass
-class Activations:
-    """Rows of a set of images.
-
-    Parameters
-    ----------
-    layers : list of ndarray of shape (n_images, ...)
-        One array for each layer of the recipe; float32, or uint8 when no layer was asked for.
-    """
-
-    layers: list[AnyArray] = field(default_factory=list)
-
-    def put(self, rows: Sequence[int], results: Sequence[AnyArray], n_rows: int) -> None:
-        """Store a batch's results at their rows."""
-        if not self.layers:
-            self.layers = [np.empty((n_rows, *r.shape[1:]), dtype=r.dtype) for r in results]
-        for layer, result in zip(self.layers, results, strict=True):
-            layer[rows] = result
+def choose_preprocess(
+    backbone: Backbone,
+    preprocessing: Callable[[Any], Any] | None,
+    image_size: int | Sequence[int] | None,
+) -> Preprocess | Callable[[Any], Any]:
+    """Return the user's function, or the backbone's own recipe, for another size if one is given."""
+    if preprocessing is not None:
+        return preprocessing
+    if image_size is None:
+        return backbone.preprocess
+    return backbone.preprocess.with_image_size(image_size)
 
 
-def activations(
+def stream(
     images: ImageCollection,
     recipe: Recipe,
     *,
     batch_size: int | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
-) -> list[AnyArray]:
-    """Compute the rows of images.
+) -> Iterator[tuple[list[int], list[AnyArray]]]:
+    """Compute the rows of images, a batch at a time.
 
     Parameters
     ----------
@@ -123,18 +142,19 @@ def activations(
     verbose : int, default=0
         1 shows a progress bar.
 
-    Returns
-    -------
-    layers : list of ndarray of shape (n_images, ...)
-        One array for each layer of the recipe, float32; the preprocessed images when it names none.
+    Yields
+    ------
+    rows : list of int
+        Positions of the batch's images.
+    taps : list of ndarray of shape (len(rows), ...)
+        Rows of each tap, float32; preprocessed images as they are, mostly uint8.
 
     Raises
     ------
     ImageError
         For the first image that cannot be read.
     """
-    engine = engine_for(recipe) if recipe.layers else None
-    found = Activations()
+    engine = engine_for(recipe) if recipe.network_taps else None
     batches = iterate_batches(
         images,
         range(len(images)),
@@ -144,10 +164,33 @@ def activations(
     )
     with Progress(len(images), verbose=verbose, description=recipe.backbone.name) as progress:
         for batch in batches:
-            results = engine.run(batch.data) if engine else [batch.data]
-            found.put(batch.rows, results, len(images))
+            computed = iter(engine.run(batch.data) if engine else ())
+            yield batch.rows, [
+                batch.data if tap.layer is None else next(computed) for tap in recipe.taps
+            ]
             progress.update(len(batch.rows))
-    return found.layers
+
+
+def activations(images: ImageCollection, recipe: Recipe, **settings: Any) -> list[AnyArray]:
+    """Compute the rows of images, all in memory.
+
+    Parameters
+    ----------
+    images, recipe, **settings
+        As in `stream`.
+
+    Returns
+    -------
+    taps : list of ndarray of shape (n_images, ...)
+        Rows of each tap, in the order of the images.
+    """
+    found: list[AnyArray] = []
+    for rows, results in stream(images, recipe, **settings):
+        if not found:
+            found = [np.empty((len(images), *r.shape[1:]), dtype=r.dtype) for r in results]
+        for whole, result in zip(found, results, strict=True):
+            whole[rows] = result
+    return found
 
 
 _engines: weakref.WeakKeyDictionary[Backbone, dict[Any, TorchEngine]] = weakref.WeakKeyDictionary()
@@ -157,13 +200,11 @@ _engines_lock = threading.Lock()
 def engine_for(recipe: Recipe) -> TorchEngine:
     """Return the engine that runs a recipe, made at most once per process."""
     device = resolve_device(recipe.device)
-    key = (recipe.layers, recipe.pooling, device)
     with _engines_lock:
         engines = _engines.setdefault(recipe.backbone, {})
+        key = (recipe.network_taps, device)
         if key not in engines:
-            pool = recipe.backbone.pool(recipe.pooling)
-            module = recipe.backbone.tapped(recipe.layers)
-            engines[key] = TorchEngine(module, [pool] * len(recipe.layers), device=device)
+            engines[key] = TorchEngine(recipe.trunk, recipe.pools, device=device)
         return engines[key]
 
 

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import normalize as scale_to_unit_norm
 
-from ._activations import Recipe, activations
+from ._activations import Recipe, Tap, activations, choose_preprocess
 from ._image_input import read_images
 from ._sklearn_compat import (
     HasMethods,
@@ -20,7 +20,7 @@ from ._sklearn_compat import (
     _fit_context,
 )
 from ._typing import AnyArray, FloatArray, Pooling
-from .backbones import Backbone, get_backbone
+from .backbones import get_backbone
 from .engines import resolve_device
 
 
@@ -35,9 +35,10 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    backbone : str or nn.Module, default="efficientnet_lite0"
+    backbone : str, nn.Module or callable, default="efficientnet_lite0"
         A name of `backbone_names`; ``"efficientnet_lite0"`` comes with its ImageNet weights and
-        needs no download. Or any network that takes one tensor and returns one.
+        needs no download. Or any network that takes one tensor and returns one; or a function
+        without arguments that builds one, called once per process.
     weights : str, path or None, default="DEFAULT"
         ``"DEFAULT"``: the best weights that the backbone's library offers; the name of other
         weights; a ``.pth`` or ``.safetensors`` file; None for random weights, with a warning.
@@ -102,7 +103,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
-        "backbone": [str, HasMethods(["forward", "named_modules"])],
+        "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
         "weights": [str, os.PathLike, None],
         "layer": [str, list, tuple, None],
         "pooling": [StrOptions({"avg", "max", "avgmax", "gem", "cls", "flatten"}), None],
@@ -246,7 +247,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
             )
         prefixes = [recipe.backbone.name]
         if self.layer is not None:
-            prefixes = [f"{recipe.backbone.name}_{layer}" for layer in recipe.layers]
+            prefixes = [f"{recipe.backbone.name}_{layer}" for layer, _ in recipe.taps]
         names = [
             f"{prefix}_{i:0{len(str(shape[0] - 1))}d}"
             for prefix, shape in zip(prefixes, shapes, strict=True)
@@ -266,27 +267,20 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
     def _shape(self) -> tuple[int, ...] | None:
         return None if self.image_shape is None else tuple(self.image_shape)
 
-    def _backbone(self) -> Backbone:
-        return get_backbone(self.backbone, self.weights)
-
     def _recipe(self) -> Recipe:
-        backbone = self._backbone()
-        if self.preprocessing is not None:
-            preprocess = self.preprocessing
-        elif self.image_size is None:
-            preprocess = backbone.preprocess
-        else:
-            preprocess = backbone.preprocess.with_image_size(self.image_size)
+        backbone = get_backbone(self.backbone, self.weights)
+        preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
         layers = [backbone.stages[-1].name] if self.layer is None else self.layer
         names = (layers,) if isinstance(layers, str) else tuple(layers)
-        return Recipe(backbone, names, self.pooling, preprocess, self.device)
+        taps = tuple(Tap(name, self.pooling) for name in names)
+        return Recipe(backbone, taps, preprocess, self.device)
 
     def _known_shapes(self, recipe: Recipe) -> list[tuple[int, ...]]:
         size = getattr(recipe.preprocess, "output_size", None)
         plain_numbers = self.image_shape is not None and self.image_shape[-1] == -1
         if size is not None and not plain_numbers:
             return recipe.output_shapes((recipe.backbone.preprocess.channels, *size))
-        if len(recipe.layers) == 1 and hasattr(self, "n_features_out_"):
+        if len(recipe.taps) == 1 and hasattr(self, "n_features_out_"):
             return [(self.n_features_out_,)]
         raise NotFittedError(
             "The number of features of this backbone depends on the images; call 'fit' first."
@@ -295,7 +289,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
     def _check_shapes(self, recipe: Recipe, shapes: list[tuple[int, ...]]) -> None:
         if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
             raise ValueError(
-                f"pooling={self.pooling!r}: layers {list(recipe.layers)} have the shapes {shapes} "
+                f"pooling={self.pooling!r}: layers {[tap.layer for tap in recipe.taps]} have the shapes {shapes} "
                 "and cannot be concatenated. Choose another pooling, or one layer."
             )
 

@@ -15,7 +15,7 @@
 
     FeatxWarning (UserWarning)
     ├── RandomWeightsWarning             a backbone with random weights is used
-    ├── CutWarning                       a network could not be traced; it is cut at its top-level parts
+    ├── CutWarning                       a network cannot be traced; cut at its top-level parts
     └── StoreWarning                     a store does not work: rows are computed, not remembered
 
 The errors keep the built-in type that scikit-learn's users expect as a second base.

@@ -72,7 +72,7 @@ def backbone_names() -> list[str]:
 
 
 def get_backbone(
-    backbone: str | nn.Module,
+    backbone: str | nn.Module | Callable[[], nn.Module],
     weights: str | Path | None = "DEFAULT",
     granularity: Granularity = "stage",
 ) -> Backbone:
@@ -80,8 +80,9 @@ def get_backbone(
 
     Parameters
     ----------
-    backbone : str or nn.Module
-        A name of `backbone_names`, or an own network.
+    backbone : str, nn.Module or callable
+        A name of `backbone_names`, an own network, or a function that builds one; it is called
+        once per process.
     weights : str, path or None, default="DEFAULT"
         Name of weights, weights file, or None for random weights. Own networks bring their own.
     granularity : {"stage", "block"} or list of str, default="stage"
@@ -108,11 +109,13 @@ def get_backbone(
 
 
 def _source(
-    backbone: str | nn.Module, weights: str | Path | None
+    backbone: str | nn.Module | Callable[[], nn.Module], weights: str | Path | None
 ) -> tuple[Hashable, Callable[[], Network]]:
     """Key of a network and the function that builds it."""
     if isinstance(backbone, nn.Module):
         return ("module", digest_module(backbone)), lambda: build_custom(backbone)
+    if not isinstance(backbone, str):
+        return ("factory", backbone), lambda: build_custom(_built(backbone))
     chosen = None if weights is None else str(weights)
     _check_name(backbone)
     if chosen is None:
@@ -136,6 +139,16 @@ def _packaged_network(name: str, weights: str | None) -> Network:
         origin={"source": "packaged", "name": name, "weights": str(weights)},
         leaf_modules=(SamePad2d,),
     )
+
+
+def _built(factory: Callable[[], nn.Module]) -> nn.Module:
+    module = factory()
+    if not isinstance(module, nn.Module):
+        raise BackboneError(
+            f"backbone={factory!r} returned {type(module).__name__}; a callable backbone takes no "
+            "argument and returns an nn.Module."
+        )
+    return module
 
 
 def _weights_key(weights: str | None) -> tuple[Hashable, ...]:

@@ -1,1 +1,28 @@
-"""To come."""
+"""Images: whatever a user holds becomes uint8 arrays.
+
+The way of an image through this sub-package::
+
+    X ──as_image_collection──▶ ImageCollection ──load(i)──▶ uint8 (H, W, C) ──prepare──▶ item
+                                     │                                                    │
+                                 digest(i)                              iterate_batches ──▶ Batch
+
+Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow; tensors
+and dataframes are recognised by what they can do, their packages are never imported.
+"""
+
+from ._adapter import as_image_collection
+from ._collection import ImageCollection
+from ._decode import decode
+from ._geometry import resize_and_crop
+from ._prefetch import Batch, iterate_batches, prepare_callable, prepare_geometry
+
+__all__ = [
+    "Batch",
+    "ImageCollection",
+    "as_image_collection",
+    "decode",
+    "iterate_batches",
+    "prepare_callable",
+    "prepare_geometry",
+    "resize_and_crop",
+]

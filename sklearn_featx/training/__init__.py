@@ -1,1 +1,49 @@
-"""To come."""
+"""The trainable half: rows (activations at a split point) in, a trained tail and head out.
+
+It knows rows, targets and modules; not images, backbones, engines or stores. Arrays go in and out,
+torch and skorch stay inside.
+
+::
+
+    net = make_net(lambda: TailAndHead(stages, make_head("linear", 512, 10, seed=0), ...), ...)
+    net.fit(RowsDataset(rows, codes), codes)
+    logits = predict_rows(net, rows, 64)
+"""
+
+from ._build import continue_fit, make_net
+from ._dataset import RowsDataset
+from ._head import make_head, set_linear
+from ._module import TailAndHead, parameter_table
+from ._net import FineTuneNet
+from ._optimizer import parameter_groups
+from ._penalty import choose_alpha, choose_C
+from ._probe import (
+    fit_linear_probe_classifier,
+    fit_linear_probe_multilabel,
+    fit_linear_probe_regressor,
+)
+from ._random import derive_seed, seeded
+from ._state import load_trained_state, plain_history, predict_rows, trained_state
+
+__all__ = [
+    "FineTuneNet",
+    "RowsDataset",
+    "TailAndHead",
+    "choose_C",
+    "choose_alpha",
+    "continue_fit",
+    "derive_seed",
+    "fit_linear_probe_classifier",
+    "fit_linear_probe_multilabel",
+    "fit_linear_probe_regressor",
+    "load_trained_state",
+    "make_head",
+    "make_net",
+    "parameter_groups",
+    "parameter_table",
+    "plain_history",
+    "predict_rows",
+    "seeded",
+    "set_linear",
+    "trained_state",
+]

@@ -1,0 +1,614 @@
+"""FineTuneClassifier and FineTuneRegressor: labels in, predictions out."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
+
+from ._finetune_base import FineTuneEstimator, Probe
+from ._sklearn_compat import StrOptions, _fit_context
+from ._targets import (
+    check_labels,
+    check_targets,
+    check_two_classes,
+    encode,
+    row_weights,
+    standardisation,
+)
+from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
+from .images import ImageCollection
+from .training import (
+    choose_alpha,
+    choose_C,
+    fit_linear_probe_classifier,
+    fit_linear_probe_regressor,
+)
+
+
+class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
+    """Classify images with a pretrained network whose last stages are trained.
+
+    `unfreeze_depth` says how many of the backbone's stages, counted from the output, are trained
+    with a new head. The stages before them, the trunk, are frozen: each image goes through them
+    once, and training runs on what came out.
+
+    1. Images are preprocessed as the weights require and go through the trunk, in inference mode.
+    2. The head starts at the L2-regularised logistic regression on the frozen embeddings (LP-FT
+       [1]_). At ``unfreeze_depth=0`` that is the model.
+    3. Tail and head are trained together, deeper stages with smaller learning rates.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or callable, default="efficientnet_lite0"
+        A name of `backbone_names`; any network from one tensor to one tensor, which is copied,
+        never changed; or a function without arguments that builds one.
+    weights : str, path or None, default="DEFAULT"
+        Name of weights, a ``.pth`` or ``.safetensors`` file, or None for random weights.
+    unfreeze_depth : int, "all" or (int, int), default=1
+        Number of stages, counted from the output, that are trained with the head: 0 is a linear
+        probe, ``"all"`` full fine-tuning. A pair trains the block of stages ``[start, stop)``,
+        counted from the input; those after it stay frozen (surgical fine-tuning [2]_).
+    granularity : {"stage", "block"} or list of str, default="stage"
+        What a stage is: the architecture's own, each residual or transformer block, or the parts
+        between the named modules.
+    head : {"linear", "mlp"}, nn.Module or callable, default="linear"
+        The head: linear; one hidden layer; a module, which is copied; or a function
+        ``(n_inputs, n_outputs) -> nn.Module``.
+    head_init : {"probe", "random"}, default="probe"
+        Where a linear head starts. Other heads start at random, and so does `partial_fit`.
+    C : float or "auto", default="auto"
+        Inverse of the penalty of the probe, as in `LogisticRegression`, on standardised
+        embeddings. ``"auto"``: chosen by cross-validation.
+    lr : float, default=1e-3
+        Learning rate of the head.
+    backbone_lr : float, default=0.1
+        Learning rate of the last stage, as a multiple of `lr`.
+    layer_decay : float, default=0.75
+        Factor on the learning rate for each stage further from the output.
+    weight_decay : float, default=0.01
+        Weight decay of weights; norms and biases have none.
+    max_epochs : int, default=10
+        Passes over the rows.
+    batch_size : int, default=32
+        Rows in one step of the optimizer.
+    optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
+        The optimizer; its learning rates warm up and then fall along a cosine.
+    early_stopping : bool, default=False
+        Set a part of the rows aside, stop when their loss no longer falls, and restore the best
+        weights.
+    validation_fraction : float, default=0.1
+        The part that is set aside.
+    n_iter_no_change : int, default=5
+        Epochs without improvement before stopping early.
+    batch_norm : {"frozen", "train"}, default="frozen"
+        Whether running statistics of batch normalisation in trained stages stay as pretrained.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in scikit-learn.
+    random_state : int, RandomState or None, default=None
+        Seed of everything random. Torch's global generator is left as it was.
+    callbacks : list, default=None
+        skorch callbacks, or (name, callback) pairs.
+    net_params : dict, default=None
+        Further arguments of `skorch.NeuralNet`; they have the last word.
+    preprocessing : callable, default=None
+        None: the preprocessing of the weights. Else a function from a PIL image to a tensor.
+    image_size : int or (int, int), default=None
+        Side, or (height, width), in pixels, of what the network sees.
+    image_shape : tuple of int, default=None
+        For rows that are flattened images, ``(height, width[, channels])``; ``(1, -1)`` for plain
+        numbers.
+    value_range : (float, float), default=None
+        Values of black and white; None: from the type.
+    device : str, default="auto"
+        ``"auto"``: a GPU if there is one.
+    n_jobs : int, default=None
+        Number of threads that read and decode images.
+    verbose : int, default=0
+        1 shows progress bars, 2 skorch's table of epochs.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    net_ : skorch.NeuralNet
+        The net that was trained.
+    history_ : list of dict
+        One record for each epoch; empty where no epoch was needed.
+    trained_state_ : dict of str to ndarray
+        What training changed, by name.
+    backbone_digest_ : str
+        Digest of the backbone; compared when a saved estimator is used again.
+    n_embedding_, n_outputs_ : int
+        Numbers of inputs and outputs of the head.
+    seed_ : int
+        The seed that was drawn from `random_state`.
+    n_features_in_ : int
+        Number of columns of X; only when X has columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X; only when X has named columns.
+
+    See Also
+    --------
+    FineTuneRegressor : The same for numbers.
+    unfreeze_depths : The depths of a backbone, for a parameter grid.
+
+    References
+    ----------
+    .. [1] A. Kumar et al., "Fine-tuning can distort pretrained features and underperform
+       out-of-distribution", ICLR 2022.
+    .. [2] Y. Lee et al., "Surgical fine-tuning improves adaptation to distribution shifts",
+       ICLR 2023.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_featx import FineTuneClassifier
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> clf = FineTuneClassifier(
+    ...     image_shape=(8, 8), value_range=(0, 16), image_size=32, unfreeze_depth=0
+    ... )
+    >>> clf.fit(X[:40], y[:40]).predict(X[40:44]).shape
+    (4,)
+    """
+
+    _task = "classification"
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
+        **FineTuneEstimator._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        weights: str | os.PathLike[str] | None = "DEFAULT",
+        unfreeze_depth: UnfreezeDepth = 1,
+        granularity: Granularity = "stage",
+        head: Any = "linear",
+        head_init: Literal["probe", "random"] = "probe",
+        C: float | Literal["auto"] = "auto",
+        lr: float = 1e-3,
+        backbone_lr: float = 0.1,
+        layer_decay: float = 0.75,
+        weight_decay: float = 0.01,
+        max_epochs: int = 10,
+        batch_size: int = 32,
+        optimizer: str | type = "adamw",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        batch_norm: Literal["frozen", "train"] = "frozen",
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        callbacks: Sequence[Any] | None = None,
+        net_params: Mapping[str, Any] | None = None,
+        preprocessing: Callable[[Any], Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.unfreeze_depth = unfreeze_depth
+        self.granularity = granularity
+        self.head = head
+        self.head_init = head_init
+        self.C = C
+        self.lr = lr
+        self.backbone_lr = backbone_lr
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.batch_norm = batch_norm
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.callbacks = callbacks
+        self.net_params = net_params
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.device = device
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the tail and the head.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `PretrainedFeatureExtractor.fit`.
+        y : array-like of shape (n_images,)
+            Labels of any type.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        self : FineTuneClassifier
+            The fitted classifier.
+
+        Raises
+        ------
+        InputError, ImageError
+            If X or one of its images cannot be read.
+        BackboneError
+            If the backbone, its weights or the depth does not exist.
+        DivergenceError
+            If the loss is no longer finite.
+        """
+        images = self._images(X, reset=True)
+        labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
+        self._set_classes(labels)
+        codes, weights = self._codes_and_weights(labels, sample_weight)
+        check_two_classes(codes, weights, self.classes_)
+        return self._fit_rows(images, codes, weights)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one epoch on some images, on from where the net is.
+
+        The first call starts at a random head, since it may not see every class.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+        y : array-like of shape (n_images,)
+            Labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed at the first call.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        self : FineTuneClassifier
+            The classifier.
+        """
+        first = not hasattr(self, "trained_state_")
+        images = self._images(X, reset=first)
+        labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
+        if first:
+            if classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            self._set_classes(np.asarray(classes))
+        return self._continue_fit(images, *self._codes_and_weights(labels, sample_weight))
+
+    def predict_proba(self, X: Any) -> FloatArray:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_images, n_classes), float64
+            In the order of `classes_`.
+        """
+        logits = self._outputs(X)
+        likelihood: FloatArray = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return likelihood / likelihood.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> AnyArray:
+        """Most probable label.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_images,)
+            Of the type of `classes_`.
+        """
+        outputs = self._outputs(X)
+        labels: AnyArray = self.classes_[outputs.argmax(axis=1)]
+        return labels
+
+    def _set_classes(self, labels: AnyArray) -> None:
+        self.classes_ = np.unique(labels)
+        self.n_outputs_ = len(self.classes_)
+
+    def _codes_and_weights(
+        self, labels: AnyArray, sample_weight: Any
+    ) -> tuple[AnyArray, AnyArray | None]:
+        codes = encode(labels, self.classes_)
+        weights = row_weights(
+            sample_weight,
+            len(codes),
+            codes=codes,
+            classes=self.classes_,
+            class_weight=self.class_weight,
+        )
+        return codes, weights
+
+    def _probe(
+        self, features: AnyArray | None, targets: AnyArray, weights: AnyArray | None
+    ) -> Probe:
+        C = self.C
+        if C == "auto":
+            C = choose_C(features, targets, weights, seed=self.seed_)
+        return fit_linear_probe_classifier(
+            features, targets, self.n_outputs_, C=C, sample_weight=weights
+        )
+
+
+class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
+    """Predict numbers from images with a pretrained network whose last stages are trained.
+
+    As `FineTuneClassifier`, with the mean squared error on standardised targets; the head starts
+    at the ridge regression on the frozen embeddings.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or callable, default="efficientnet_lite0"
+        A name of `backbone_names`, any network from one tensor to one tensor, or a function that
+        builds one.
+    weights : str, path or None, default="DEFAULT"
+        Name of weights, a ``.pth`` or ``.safetensors`` file, or None for random weights.
+    unfreeze_depth : int, "all" or (int, int), default=1
+        Number of stages, counted from the output, that are trained with the head.
+    granularity : {"stage", "block"} or list of str, default="stage"
+        What a stage is.
+    head : {"linear", "mlp"}, nn.Module or callable, default="linear"
+        The head.
+    head_init : {"probe", "random"}, default="probe"
+        Where a linear head starts.
+    C : float or "auto", default="auto"
+        Inverse of the penalty of the probe (``alpha = 1 / C`` in `Ridge`), on standardised
+        embeddings. ``"auto"``: chosen by leave-one-out cross-validation.
+    lr : float, default=1e-3
+        Learning rate of the head.
+    backbone_lr : float, default=0.1
+        Learning rate of the last stage, as a multiple of `lr`.
+    layer_decay : float, default=0.75
+        Factor on the learning rate for each stage further from the output.
+    weight_decay : float, default=0.01
+        Weight decay of weights; norms and biases have none.
+    max_epochs : int, default=10
+        Passes over the rows.
+    batch_size : int, default=32
+        Rows in one step of the optimizer.
+    optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
+        The optimizer.
+    early_stopping : bool, default=False
+        Set a part of the rows aside, stop when their loss no longer falls, restore the best.
+    validation_fraction : float, default=0.1
+        The part that is set aside.
+    n_iter_no_change : int, default=5
+        Epochs without improvement before stopping early.
+    batch_norm : {"frozen", "train"}, default="frozen"
+        Whether running statistics in trained stages stay as pretrained.
+    random_state : int, RandomState or None, default=None
+        Seed of everything random.
+    callbacks : list, default=None
+        skorch callbacks, or (name, callback) pairs.
+    net_params : dict, default=None
+        Further arguments of `skorch.NeuralNet`.
+    preprocessing : callable, default=None
+        None: the preprocessing of the weights. Else a function from a PIL image to a tensor.
+    image_size : int or (int, int), default=None
+        Side, or (height, width), in pixels, of what the network sees.
+    image_shape : tuple of int, default=None
+        For rows that are flattened images, or ``(1, -1)`` for plain numbers.
+    value_range : (float, float), default=None
+        Values of black and white; None: from the type.
+    device : str, default="auto"
+        ``"auto"``: a GPU if there is one.
+    n_jobs : int, default=None
+        Number of threads that read and decode images.
+    verbose : int, default=0
+        1 shows progress bars, 2 skorch's table of epochs.
+
+    Attributes
+    ----------
+    net_ : skorch.NeuralNet
+        The net that was trained.
+    history_ : list of dict
+        One record for each epoch; empty where no epoch was needed.
+    trained_state_ : dict of str to ndarray
+        What training changed, by name.
+    target_mean_, target_scale_ : ndarray of shape (n_outputs_,)
+        Mean and standard deviation of the training targets.
+    target_ndim_ : int
+        Number of axes that y had.
+    backbone_digest_ : str
+        Digest of the backbone; compared when a saved estimator is used again.
+    n_embedding_, n_outputs_ : int
+        Numbers of inputs and outputs of the head.
+    seed_ : int
+        The seed that was drawn from `random_state`.
+    n_features_in_ : int
+        Number of columns of X; only when X has columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X; only when X has named columns.
+
+    See Also
+    --------
+    FineTuneClassifier : The same for labels; explains the method.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_featx import FineTuneRegressor
+    >>> X, y = load_digits(return_X_y=True)
+    >>> reg = FineTuneRegressor(
+    ...     image_shape=(8, 8), value_range=(0, 16), image_size=32, unfreeze_depth=0
+    ... )
+    >>> reg.fit(X[:40], y[:40]).predict(X[40:44]).shape
+    (4,)
+    """
+
+    _task = "regression"
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        weights: str | os.PathLike[str] | None = "DEFAULT",
+        unfreeze_depth: UnfreezeDepth = 1,
+        granularity: Granularity = "stage",
+        head: Any = "linear",
+        head_init: Literal["probe", "random"] = "probe",
+        C: float | Literal["auto"] = "auto",
+        lr: float = 1e-3,
+        backbone_lr: float = 0.1,
+        layer_decay: float = 0.75,
+        weight_decay: float = 0.01,
+        max_epochs: int = 10,
+        batch_size: int = 32,
+        optimizer: str | type = "adamw",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        batch_norm: Literal["frozen", "train"] = "frozen",
+        random_state: int | np.random.RandomState | None = None,
+        callbacks: Sequence[Any] | None = None,
+        net_params: Mapping[str, Any] | None = None,
+        preprocessing: Callable[[Any], Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.unfreeze_depth = unfreeze_depth
+        self.granularity = granularity
+        self.head = head
+        self.head_init = head_init
+        self.C = C
+        self.lr = lr
+        self.backbone_lr = backbone_lr
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.batch_norm = batch_norm
+        self.random_state = random_state
+        self.callbacks = callbacks
+        self.net_params = net_params
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.device = device
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the tail and the head.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `PretrainedFeatureExtractor.fit`.
+        y : array-like of shape (n_images,) or (n_images, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        self : FineTuneRegressor
+            The fitted regressor.
+        """
+        images = self._images(X, reset=True)
+        targets, weights = self._checked(images, y, sample_weight)
+        self._set_targets(targets, weights)
+        return self._fit_rows(images, self._standardised(targets), weights)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one epoch on some images, on from where the net is.
+
+        The first call sets the mean and scale of the targets.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+        y : array-like of shape (n_images,) or (n_images, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        self : FineTuneRegressor
+            The regressor.
+        """
+        first = not hasattr(self, "trained_state_")
+        images = self._images(X, reset=first)
+        targets, weights = self._checked(images, y, sample_weight)
+        if first:
+            self._set_targets(targets, weights)
+        return self._continue_fit(images, self._standardised(targets), weights)
+
+    def predict(self, X: Any) -> FloatArray:
+        """Predict the targets.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        values : ndarray of shape (n_images,) or (n_images, n_outputs), float64
+            As many columns as y had in `fit`.
+        """
+        outputs = self._outputs(X)
+        values: FloatArray = outputs * self.target_scale_ + self.target_mean_
+        return values[:, 0] if self.target_ndim_ == 1 else values
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _checked(
+        self, images: ImageCollection, y: Any, sample_weight: Any
+    ) -> tuple[AnyArray, AnyArray | None]:
+        targets = check_targets(y, name=type(self).__name__, n_rows=len(images))
+        return targets, row_weights(sample_weight, len(targets))
+
+    def _set_targets(self, targets: AnyArray, weights: AnyArray | None) -> None:
+        self.target_mean_, self.target_scale_ = standardisation(targets, weights)
+        self.target_ndim_ = targets.ndim
+        self.n_outputs_ = len(self.target_mean_)
+
+    def _standardised(self, targets: AnyArray) -> AnyArray:
+        columns = targets.reshape(len(targets), -1)
+        standard: AnyArray = (columns - self.target_mean_) / self.target_scale_
+        return standard
+
+    def _probe(
+        self, features: AnyArray | None, targets: AnyArray, weights: AnyArray | None
+    ) -> Probe:
+        alpha = choose_alpha(features, targets, weights) if self.C == "auto" else 1 / self.C
+        return fit_linear_probe_regressor(features, targets, alpha=alpha, sample_weight=weights)

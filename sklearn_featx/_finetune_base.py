@@ -1,0 +1,272 @@
+"""What FineTuneClassifier and FineTuneRegressor share: parameters, images to rows, the net.
+
+A fitted estimator is builtins and arrays: `trained_state_` holds what training changed, and the net
+is rebuilt from it and the named backbone when it is needed. Networks are kept beside the estimators,
+never in them, so clones, copies and pickles stay small.
+"""
+
+import os
+import weakref
+from abc import ABCMeta, abstractmethod
+from numbers import Integral, Real
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ._activations import Recipe, Tap, activations, choose_preprocess, stream
+from ._image_input import read_images
+from ._sklearn_compat import HasMethods, Interval, StrOptions
+from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
+from .backbones import Backbone, get_backbone
+from .engines import resolve_device
+from .exceptions import WeightsError
+from .images import ImageCollection
+from .training import (
+    FineTuneNet,
+    RowsDataset,
+    TailAndHead,
+    continue_fit,
+    load_trained_state,
+    make_head,
+    make_net,
+    plain_history,
+    predict_rows,
+    set_linear,
+    trained_state,
+)
+
+# Nets by estimator: each can be rebuilt from the estimator's `trained_state_`.
+_nets: weakref.WeakKeyDictionary[BaseEstimator, FineTuneNet] = weakref.WeakKeyDictionary()
+
+# Weight and bias of a linear head.
+Probe: TypeAlias = tuple[AnyArray, AnyArray]
+
+_AT_LEAST_ZERO = Interval(Real, 0, None, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_COUNT = Interval(Integral, 1, None, closed="left")
+
+
+class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
+    """What classifier and regressor share: parameters, the way of the images, the net."""
+
+    _task: Literal["classification", "regression"]
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
+        "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
+        "weights": [str, os.PathLike, None],
+        "unfreeze_depth": [
+            Interval(Integral, 0, None, closed="left"),
+            StrOptions({"all"}),
+            tuple,
+            list,
+        ],
+        "granularity": [StrOptions({"stage", "block"}), list],
+        "head": [StrOptions({"linear", "mlp"}), HasMethods(["forward"]), callable],
+        "head_init": [StrOptions({"probe", "random"})],
+        "C": [_POSITIVE, StrOptions({"auto"})],
+        "lr": [_POSITIVE],
+        "backbone_lr": [_AT_LEAST_ZERO],
+        "layer_decay": [_POSITIVE],
+        "weight_decay": [_AT_LEAST_ZERO],
+        "max_epochs": [_COUNT],
+        "batch_size": [_COUNT],
+        "optimizer": [StrOptions({"adamw", "adam", "sgd"}), type],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [_COUNT],
+        "batch_norm": [StrOptions({"frozen", "train"})],
+        "random_state": ["random_state"],
+        "callbacks": [list, tuple, None],
+        "net_params": [dict, None],
+        "preprocessing": [callable, None],
+        "image_size": [_COUNT, list, tuple, None],
+        "image_shape": [list, tuple, None],
+        "value_range": [list, tuple, None],
+        "device": [str],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose", _AT_LEAST_ZERO],
+    }
+
+    @property
+    def net_(self) -> FineTuneNet:
+        """The skorch net that was trained; its `history` is skorch's own object."""
+        check_is_fitted(self, "trained_state_")
+        if self not in _nets:
+            backbone = self._backbone()
+            if backbone.digest(len(backbone.stages)) != self.backbone_digest_:
+                raise WeightsError(
+                    f"backbone {backbone.name!r} is not the one that this estimator was fitted on: "
+                    "its weights or its structure differ. Fit again, or restore the old weights."
+                )
+            net = self._make_net(backbone).initialize()
+            load_trained_state(net.module_, self.trained_state_)
+            _nets[self] = net
+        return _nets[self]
+
+    @abstractmethod
+    def _probe(
+        self, features: AnyArray | None, targets: AnyArray, weights: AnyArray | None
+    ) -> Probe:
+        """Weight and bias of the linear probe."""
+
+    # Images to rows
+
+    def _images(self, X: Any, *, reset: bool) -> ImageCollection:
+        shape = None if self.image_shape is None else tuple(self.image_shape)
+        return read_images(
+            self, X, image_shape=shape, value_range=self.value_range, reset=reset
+        )
+
+    def _backbone(self) -> Backbone:
+        granularity: Granularity = self.granularity
+        return get_backbone(self.backbone, self.weights, granularity)
+
+    def _split(self, backbone: Backbone) -> int:
+        depth: UnfreezeDepth = self.unfreeze_depth
+        return backbone.split_point(tuple(depth) if isinstance(depth, list) else depth)  # type: ignore[arg-type]
+
+    def _recipe(self, backbone: Backbone, *splits: int) -> Recipe:
+        """Recipe whose rows are taken after the given numbers of stages."""
+        last = len(backbone.stages)
+        taps = tuple(
+            Tap(backbone.stages[k - 1].name if k else None, "avg" if k == last else None)
+            for k in splits
+        )
+        preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
+        return Recipe(backbone, taps, preprocess, self.device)
+
+    def _rows(self, images: ImageCollection, backbone: Backbone, *splits: int) -> list[AnyArray]:
+        recipe = self._recipe(backbone, *splits)
+        return activations(images, recipe, n_jobs=self.n_jobs, verbose=int(self.verbose))
+
+    def _training_rows(
+        self, images: ImageCollection, backbone: Backbone
+    ) -> tuple[AnyArray, AnyArray | None]:
+        """Rows at the split point, and the embeddings when the probe needs them; in one pass."""
+        split, last = self._split(backbone), len(backbone.stages)
+        if split == last or not self._starts_at_probe():
+            (rows,) = self._rows(images, backbone, split)
+            return rows, rows if split == last else None
+        rows, embeddings = self._rows(images, backbone, split, last)
+        return rows, embeddings
+
+    def _starts_at_probe(self) -> bool:
+        return bool(self.head_init == "probe" and self.head == "linear")
+
+    # The net
+
+    def _make_net(self, backbone: Backbone, start: Probe | None = None) -> FineTuneNet:
+        return make_net(
+            lambda: self._make_module(backbone, start),
+            task=self._task,
+            lr=self.lr,
+            backbone_lr=self.backbone_lr,
+            layer_decay=self.layer_decay,
+            weight_decay=self.weight_decay,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            early_stopping=self.early_stopping,
+            validation_fraction=self.validation_fraction,
+            n_iter_no_change=self.n_iter_no_change,
+            random_state=self.seed_,
+            device=resolve_device(self.device),
+            callbacks=self.callbacks,
+            net_params=self.net_params,
+            verbose=int(self.verbose),
+        )
+
+    def _make_module(self, backbone: Backbone, start: Probe | None) -> TailAndHead:
+        split = self._split(backbone)
+        stages = backbone.tail(split)
+        trained = [self._is_trained(k, backbone) for k in range(split, len(backbone.stages))]
+        if split == 0:
+            stages, trained = [backbone.normalise, *stages], [False, *trained]
+        head = make_head(self.head, self.n_embedding_, self.n_outputs_, seed=self.seed_)
+        if self._is_probe(backbone):
+            # A closed solution, exact to float64; nothing trains it in float32.
+            head.double()
+        if start is not None:
+            set_linear(head, *start)
+        # Pooling does nothing to vectors; an own network may end in a feature map.
+        pooled = backbone.pool("avg").followed_by(head)
+        return TailAndHead(stages, pooled, trained=trained, batch_norm=self.batch_norm)
+
+    def _is_trained(self, stage: int, backbone: Backbone) -> bool:
+        if isinstance(self.unfreeze_depth, tuple | list):
+            start, stop = self.unfreeze_depth
+            return start <= stage < stop
+        return stage >= self._split(backbone)
+
+    # Fit and predict
+
+    def _fit_rows(
+        self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
+    ) -> Self:
+        backbone = self._start(images)
+        rows, embeddings = self._training_rows(images, backbone)
+        probe = None
+        if self._starts_at_probe():
+            probe = self._probe(embeddings, targets, weights)
+        net = self._make_net(backbone, probe)
+        if self._is_probe(backbone):
+            net.initialize()
+        else:
+            net.fit(RowsDataset(rows, targets, weights), None)
+        return self._keep(net)
+
+    def _start(self, images: ImageCollection) -> Backbone:
+        """Set what is known before training."""
+        backbone = self._backbone()
+        resolve_device(self.device)
+        # Checks that the network takes such images, before any of them is read.
+        recipe = self._recipe(backbone, len(backbone.stages))
+        self._split(backbone)
+        (shape,) = recipe.output_shapes(recipe.input_shape(images))
+        self.n_embedding_ = int(np.prod(shape))
+        self.backbone_digest_ = backbone.digest(len(backbone.stages))
+        self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        return backbone
+
+    def _is_probe(self, backbone: Backbone) -> bool:
+        """Whether the linear probe is the whole model: nothing is left to train."""
+        return self._starts_at_probe() and self._split(backbone) == len(backbone.stages)
+
+    def _keep(self, net: FineTuneNet) -> Self:
+        _nets[self] = net
+        self.trained_state_ = trained_state(net)
+        self.history_ = plain_history(net.history)
+        return self
+
+    def _continue_fit(
+        self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
+    ) -> Self:
+        """Train for one epoch, on from where the net is."""
+        if hasattr(self, "trained_state_"):
+            net, backbone = self.net_, self._backbone()
+        else:
+            backbone = self._start(images)
+            net = self._make_net(backbone).initialize()
+        (rows,) = self._rows(images, backbone, self._split(backbone))
+        return self._keep(continue_fit(net, RowsDataset(rows, targets, weights), 1))
+
+    def _outputs(self, X: Any) -> FloatArray:
+        """Logits or standardised values of images."""
+        check_is_fitted(self, "trained_state_")
+        images = self._images(X, reset=False)
+        net, backbone = self.net_, self._backbone()
+        recipe = self._recipe(backbone, self._split(backbone))
+        outputs = np.empty((len(images), self.n_outputs_))
+        for rows, results in stream(images, recipe, n_jobs=self.n_jobs, verbose=int(self.verbose)):
+            outputs[rows] = predict_rows(net, results[0], len(rows))
+        return outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = self.image_shape is not None
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = self.image_shape is None
+        return tags

@@ -1,0 +1,224 @@
+"""Adapter: whatever a user passes as X becomes an `ImageCollection`.
+
+One thing that is no collection is refused, with the way out. All else is reduced to an array of
+numbers, a list of items or a dataset, and each of these has its collection.
+Errors that concern X as a whole are `InputError`; those of one entry are `ImageError` with its row.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .._typing import AnyArray
+from ..exceptions import InputError
+from ._arrays import array_to_collection, refuse_empty, refuse_vector
+from ._collection import ImageCollection, ItemList
+from ._dataset import DatasetItems, dataset_paths
+from ._items import as_item
+from ._layout import ImageShape, check_image_shape
+from ._recognise import (
+    is_array_like,
+    is_dataset,
+    is_frame,
+    is_missing,
+    is_number,
+    is_series,
+    is_sparse,
+    is_tensor,
+    tensor_to_array,
+)
+from ._scaling import ValueRange, check_value_range
+
+
+def as_image_collection(
+    X: Any,
+    *,
+    image_shape: tuple[int, ...] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> ImageCollection:
+    """Make a collection of images of whatever holds them.
+
+    No file is read: only that every path leads to a file is checked.
+
+    Parameters
+    ----------
+    X : array, tensor, sequence, dataframe, series or dataset of n images
+        - Arrays and tensors of shape (n, H, W), (n, H, W, C) or (n, C, H, W), with 1, 3 or 4
+          (RGBA) channels; or (n, d) with `image_shape`.
+        - Lists, tuples, 1-D arrays, series and one-column dataframes of paths, bytes (the content
+          of a file), PIL images, arrays of one image, or tensors, also mixed.
+        - torch datasets whose items are images or (image, target); of a torchvision
+          `ImageFolder` without a transform, and a `Subset` of one, the files are read directly.
+    image_shape : tuple of int, default=None
+        Shape of one image: (H, W), (H, W, C) or (C, H, W). Needed for 2-D arrays; decides an
+        ambiguous layout of others. (1, -1): each row of a 2-D array is d plain numbers, not
+        pixels. (C, -1): each row is a signal of C channels, X of shape (n, C, L) or (n, C * L).
+    value_range : (float, float), default=None
+        Values of black and white in arrays. None: 0 to 1 for floats and booleans, 0 to 65535 for
+        uint16, 0 to 255 for all other integers. Files and PIL images carry their own.
+
+    Returns
+    -------
+    collection : ImageCollection
+        The images, not yet read.
+
+    Raises
+    ------
+    InputError
+        If X as a whole cannot be read as images.
+    ImageError
+        If an entry is missing, is no image, has no file, or has values out of range. It carries
+        the row and the path.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_featx.images import as_image_collection
+    >>> digits = load_digits().data
+    >>> images = as_image_collection(digits, image_shape=(8, 8), value_range=(0, 16))
+    >>> images.load(0).shape, images.load(0).dtype, images.n_features
+    ((8, 8, 1), dtype('uint8'), 64)
+    """
+    shape, limits = check_image_shape(image_shape), check_value_range(value_range)
+    if isinstance(X, ImageCollection):
+        return X
+    _refuse_single(X)
+    source = _reduce(X)
+    if isinstance(source, np.ndarray):
+        return array_to_collection(source, shape, limits)
+    if isinstance(source, list):
+        return _from_list(source, shape, limits)
+    refuse_empty((len(source),))
+    if _is_of_values(shape):
+        raise InputError(f"image_shape={shape}: plain numbers are read from arrays, not datasets.")
+    return DatasetItems(source, np.arange(len(source)), shape, limits)
+
+
+def _refuse_single(X: Any) -> None:
+    """Refuse what is one image, one folder or no collection at all."""
+    if isinstance(X, str | os.PathLike):
+        raise InputError(
+            f"X is one path, {os.fspath(X)!r}, where a list of images is expected. For one file "
+            'pass [path]; for a folder pass sorted(Path(folder).rglob("*.jpg")).'
+        )
+    if isinstance(X, bytes | bytearray | memoryview | Image.Image):
+        raise InputError(
+            f"X is one image ({type(X).__name__}) where a list of images is expected. Pass [X]."
+        )
+    if is_sparse(X):
+        raise InputError(
+            "Sparse data was passed, but dense data is required. Use X.toarray() to convert it."
+        )
+
+
+def _reduce(X: Any) -> Any:
+    """Reduce X to an ndarray, a list or a dataset."""
+    if is_tensor(X):
+        return tensor_to_array(X)
+    if is_frame(X):
+        return _frame_to_source(X)
+    if is_series(X):
+        return X.to_list()
+    if isinstance(X, list | tuple):
+        return _sequence_to_source(X)
+    if is_array_like(X):
+        return _array_to_source(_unmasked(X))
+    if is_dataset(X):
+        paths = dataset_paths(X)
+        return X if paths is None else paths
+    raise _unknown_type(X)
+
+
+def _unknown_type(X: Any) -> InputError:
+    hint = " Pass list(X)." if hasattr(X, "__iter__") and not hasattr(X, "keys") else ""
+    return InputError(
+        f"X is of type {type(X).__name__}: expected an array, a tensor, a list of images or "
+        f"paths, a column of a dataframe, or a dataset.{hint}"
+    )
+
+
+def _frame_to_source(X: Any) -> AnyArray | list[Any]:
+    columns = [str(name) for name in X.columns]
+    table = np.asarray(X.to_numpy())
+    if table.dtype.kind in "buifc":
+        return table
+    if len(columns) == 1:
+        return list(table[:, 0])
+    refuse_empty(table.shape)
+    raise InputError(
+        f"X is a dataframe of {len(columns)} columns ({', '.join(map(repr, columns[:5]))}"
+        f"{', ...' if len(columns) > 5 else ''}) where one column of images or paths is expected. "
+        f"Select it, X[{columns[0]!r}], or name it in a ColumnTransformer."
+    )
+
+
+def _unmasked(X: Any) -> AnyArray:
+    if np.ma.is_masked(X):
+        raise InputError("X is a masked array with masked values. Fill them, X.filled(0).")
+    return np.asarray(X)
+
+
+def _sequence_to_source(X: list[Any] | tuple[Any, ...]) -> AnyArray | list[Any]:
+    """Nested lists of numbers are an array; any other sequence is a list of items."""
+    if len(X) and isinstance(X[0], list | tuple):
+        try:
+            return _array_to_source(np.asarray(X))
+        except ValueError:
+            return list(X)
+    return list(X)
+
+
+def _array_to_source(array: AnyArray) -> AnyArray | list[Any]:
+    """Keep arrays of numbers; one column of anything else is a list of items."""
+    if array.dtype.kind == "S":
+        raise InputError(
+            f"X is an array of dtype {array.dtype}, which drops zero bytes. Pass a list of bytes, "
+            "or paths as str."
+        )
+    if array.dtype.kind not in "OUT":
+        return array
+    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
+        return list(array.ravel())
+    if array.dtype.kind == "O":
+        return _objects_to_numbers(array)
+    raise InputError(
+        f"X is an array of strings of shape {array.shape} where one column of paths is expected."
+    )
+
+
+def _objects_to_numbers(array: AnyArray) -> AnyArray:
+    """Find the dtype that numbers held as objects have."""
+    numbers = np.array(array.tolist())
+    if numbers.dtype.kind in "buifc":
+        return numbers
+    raise InputError(
+        f"X is an array of objects of shape {array.shape} that are not all numbers. Pass one "
+        "column of images or paths."
+    )
+
+
+def _from_list(
+    entries: list[Any], image_shape: ImageShape | None, value_range: ValueRange | None
+) -> ImageCollection:
+    refuse_empty((len(entries),))
+    if is_number(entries[0]) and not is_missing(entries[0]):
+        refuse_vector((len(entries),))
+    if _is_of_values(image_shape):
+        return array_to_collection(_stacked(entries), image_shape, value_range)
+    return ItemList(
+        [as_item(entry, row, image_shape, value_range) for row, entry in enumerate(entries)]
+    )
+
+
+def _is_of_values(image_shape: ImageShape | None) -> bool:
+    return image_shape is not None and image_shape[-1] == -1
+
+
+def _stacked(entries: list[Any]) -> AnyArray:
+    """Make one array of rows of plain numbers."""
+    try:
+        return np.stack([tensor_to_array(e) if is_tensor(e) else np.asarray(e) for e in entries])
+    except ValueError as error:
+        raise InputError(f"rows of plain numbers must have one shape: {error}") from error

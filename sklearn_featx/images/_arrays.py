@@ -1,0 +1,161 @@
+"""Arrays: a block of numbers becomes a collection of pixels or of plain numbers.
+
+Values are checked at once, some rows at a time; they are scaled when an image is loaded.
+"""
+
+import math
+from typing import NoReturn
+
+import numpy as np
+
+from .._typing import AnyArray
+from ..exceptions import ImageError, InputError
+from ._collection import ImageCollection, PixelArray, ValueArray
+from ._layout import ImageShape, choose_layout
+from ._scaling import ValueRange, check_rows, chunks, effective_range
+
+
+def array_to_collection(
+    X: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
+) -> ImageCollection:
+    """Make a collection of an array.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, ...)
+        Numbers.
+    image_shape : tuple of int or None
+        Shape of one item, checked by `check_image_shape`.
+    value_range : (float, float) or None
+        Values of black and white.
+
+    Returns
+    -------
+    collection : ImageCollection
+        A `ValueArray` if `image_shape` ends in -1, else a `PixelArray`.
+
+    Raises
+    ------
+    InputError
+        If the shape or dtype does not fit.
+    ImageError
+        If a row has values that are not finite or out of range.
+    """
+    if X.ndim < 2:
+        refuse_vector(X.shape)
+    refuse_empty(X.shape)
+    if image_shape is not None and image_shape[-1] == -1:
+        return _values(X, image_shape, value_range)
+    return _pixels(X, image_shape, value_range)
+
+
+def refuse_vector(shape: tuple[int, ...]) -> NoReturn:
+    """Refuse numbers without an axis of samples and one of features, in scikit-learn's words."""
+    found = f"{len(shape)}D array" if shape else "scalar array"
+    raise InputError(
+        f"Expected 2D array, got {found} instead: shape {shape}. Pass one row or image per sample."
+    )
+
+
+def refuse_empty(shape: tuple[int, ...]) -> None:
+    """Refuse an X without samples or features, in scikit-learn's words."""
+    for length, what in zip(shape[:2], ("sample", "feature"), strict=False):
+        if length == 0:
+            raise InputError(
+                f"Found array with 0 {what}(s) (shape={shape}) while a minimum of 1 is required."
+            )
+
+
+def _values(
+    X: AnyArray, image_shape: ImageShape, value_range: ValueRange | None
+) -> ImageCollection:
+    """Rows of plain numbers."""
+    if value_range is not None:
+        raise InputError(
+            f"value_range is for pixels; with image_shape={image_shape} rows are plain numbers. "
+            "Leave it None."
+        )
+    if X.dtype.kind not in "buif":
+        raise InputError(f"Complex data not supported, nor other than real numbers: {X.dtype}.")
+    n_features = X.shape[1] if X.ndim == 2 else None
+    X = _as_signals(X, image_shape)
+    # A float64 too large for float32 becomes inf and is refused as such.
+    with np.errstate(over="ignore"):
+        values = np.asarray(X, dtype=np.float32)
+    _check_finite(values)
+    return ValueArray(values, n_features)
+
+
+def _as_signals(X: AnyArray, image_shape: ImageShape) -> AnyArray:
+    channels = image_shape[0]
+    if channels == 1 and X.ndim == 2:
+        return X
+    if channels > 1 and X.ndim == 3 and X.shape[1] == channels and X.size:
+        return X
+    if channels > 1 and X.ndim == 2 and X.shape[1] % channels == 0:
+        return X.reshape(len(X), channels, -1)
+    wanted = "(n, d)" if channels == 1 else f"(n, {channels}, L) or (n, {channels} * L)"
+    raise InputError(f"image_shape={image_shape} needs X of shape {wanted}, got {X.shape}.")
+
+
+def _check_finite(values: AnyArray) -> None:
+    for start, chunk in chunks(values):
+        finite = np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            what = "NaN" if np.isnan(chunk[row]).any() else "infinity (inf)"
+            raise ImageError(
+                f"Input X contains {what} or a value too large for dtype('float32').",
+                row=start + row,
+            )
+
+
+def _pixels(
+    X: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
+) -> ImageCollection:
+    """Images of one shape in one array."""
+    n_features = X.shape[1] if X.ndim == 2 else None
+    try:
+        limits = effective_range(X.dtype, value_range)
+        X = _rows_to_images(X, image_shape)
+        layout = choose_layout(X.shape[1:], image_shape)
+    except ImageError as error:
+        raise InputError(f"X of shape {X.shape}: {error.reason}") from error
+    check_rows(X, limits)
+    return PixelArray(X, layout, limits, n_features)
+
+
+def _rows_to_images(X: AnyArray, image_shape: ImageShape | None) -> AnyArray:
+    """Give X one axis per axis of an image."""
+    if X.ndim == 2:
+        return _unflatten(X, image_shape)
+    if X.ndim == 5:
+        raise InputError(
+            f"X of shape {X.shape} has 5 axes: videos are not supported. Select frames, for "
+            "example X[:, 0]."
+        )
+    if X.ndim == 3 and image_shape is None and X.shape[2] in (1, 3, 4):
+        raise InputError(
+            f"X of shape {X.shape} is ambiguous: one image with channels, or {len(X)} grey images "
+            f"of {X.shape[1]} x {X.shape[2]} pixels. Pass X[None] for one image, or "
+            f"image_shape={X.shape[1:]} for grey images."
+        )
+    return X
+
+
+def _unflatten(X: AnyArray, image_shape: ImageShape | None) -> AnyArray:
+    columns = X.shape[1]
+    if image_shape is None:
+        side = math.isqrt(columns)
+        example = f"image_shape=({side}, {side})" if side**2 == columns else "image_shape=(H, W)"
+        raise InputError(
+            f"X has 2 axes, shape {X.shape}: rows of {columns} numbers. Say what a row is: pass "
+            f"{example} if it is a flattened image, or image_shape=(1, -1) for plain numbers. If X "
+            "is one image, pass X[None]."
+        )
+    if math.prod(image_shape) != columns:
+        raise InputError(
+            f"X has {columns} columns, but image_shape={image_shape} needs "
+            f"{math.prod(image_shape)}."
+        )
+    return X.reshape(len(X), *image_shape)

@@ -1,0 +1,259 @@
+"""ImageCollection: n images, read one at a time when asked, the same from any thread.
+
+Three kinds of storage here, one contract: a block of pixels, a block of plain numbers, a list of
+items (datasets of the user's have their own file). All of them pickle; what is pickled holds the
+selected rows alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .._digest import digest, digest_array
+from .._typing import AnyArray, Pixels
+from ..exceptions import ImageError
+from ._items import Item, array_to_pixels, digest_pixels
+from ._layout import Layout
+from ._scaling import ValueRange
+
+Rows: TypeAlias = Sequence[int] | slice | npt.NDArray[Any]
+
+
+class ImageCollection(ABC):
+    """A sequence of images that are read when asked for.
+
+    Attributes
+    ----------
+    kind : {"pixels", "values"}
+        Whether `load` returns uint8 pixels or float32 numbers.
+    n_features : int or None
+        Number of columns when X was a 2-D numeric table.
+    item_shape : tuple of int or None
+        Shape of every item when kind is "values"; None for pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_featx.images import as_image_collection
+    >>> images = as_image_collection(np.zeros((10, 3, 8, 6), dtype=np.uint8))
+    >>> len(images), images.kind, images.load(0).shape
+    (10, 'pixels', (8, 6, 3))
+    >>> len(images.take([0, 5]))
+    2
+    """
+
+    kind: Literal["pixels", "values"] = "pixels"
+    n_features: int | None = None
+    item_shape: tuple[int, ...] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def load(self, i: int) -> AnyArray:
+        """Read one image.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image.
+
+        Returns
+        -------
+        image : ndarray of shape (H, W, C), dtype uint8
+            C is 1 for grey and 3 for RGB. For values: float32 of `item_shape`. It may share
+            memory with X and is not to be written to.
+
+        Raises
+        ------
+        ImageError
+            If the image cannot be read. It carries `row`, which is `i`, and `path`.
+        """
+
+    @abstractmethod
+    def digest(self, i: int) -> str:
+        """Digest of one image's content: equal for equal content, wherever it lies.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image.
+
+        Returns
+        -------
+        digest : str
+            Of a file's bytes; or of an array's values, shape, dtype and value range.
+
+        Raises
+        ------
+        ImageError
+            If the image cannot be read. It carries `row`, which is `i`, and `path`.
+        """
+
+    def path(self, i: int) -> str | None:  # noqa: ARG002 (most collections have no files)
+        """Return the file of one image.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image.
+
+        Returns
+        -------
+        path : str or None
+            None where the image comes from memory.
+        """
+        return None
+
+    @abstractmethod
+    def take(self, rows: Rows) -> "ImageCollection":
+        """Select images without reading or copying them.
+
+        Parameters
+        ----------
+        rows : sequence of int, slice or boolean mask
+            Which images, in which order.
+
+        Returns
+        -------
+        collection : ImageCollection
+            The selected images.
+        """
+
+
+class _ArrayCollection(ImageCollection):
+    """Rows of one array, which is not copied before it is pickled."""
+
+    def __init__(self, array: AnyArray, n_features: int | None = None) -> None:
+        self._array = array
+        self._rows = np.arange(len(array))
+        self.n_features = n_features
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _item(self, i: int) -> AnyArray:
+        item: AnyArray = self._array[self._rows[i]]
+        return item
+
+    def take(self, rows: Rows) -> Self:
+        taken = object.__new__(type(self))
+        taken.__dict__.update(self.__dict__, _rows=self._rows[as_index(rows)])
+        return taken
+
+    def __getstate__(self) -> dict[str, Any]:
+        whole = len(self._rows) == len(self._array) and bool(
+            (self._rows == np.arange(len(self._array))).all()
+        )
+        if whole:
+            return self.__dict__
+        chosen = self._array[self._rows]
+        return {**self.__dict__, "_array": chosen, "_rows": np.arange(len(chosen))}
+
+
+class PixelArray(_ArrayCollection):
+    """Images of one shape in one array.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n, H, W), (n, H, W, C) or (n, C, H, W)
+        Numbers, checked to lie in `value_range`.
+    layout : {"HW", "HWC", "CHW"}
+        Meaning of the axes of one item.
+    value_range : (float, float)
+        Values of black and white.
+    n_features : int, default=None
+        Number of columns when X was a 2-D table.
+    """
+
+    def __init__(
+        self,
+        array: AnyArray,
+        layout: Layout,
+        value_range: ValueRange,
+        n_features: int | None = None,
+    ) -> None:
+        super().__init__(array, n_features)
+        self._layout = layout
+        self._value_range = value_range
+
+    def load(self, i: int) -> Pixels:
+        return array_to_pixels(self._item(i), self._layout, self._value_range)
+
+    def digest(self, i: int) -> str:
+        return digest_pixels(self._item(i), self._layout, self._value_range)
+
+
+class ValueArray(_ArrayCollection):
+    """Rows of plain numbers.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n, d) or (n, C, L), dtype float32
+        Finite numbers.
+    n_features : int, default=None
+        Number of columns when X was a 2-D table.
+    """
+
+    kind = "values"
+
+    def __init__(self, array: AnyArray, n_features: int | None = None) -> None:
+        super().__init__(array, n_features)
+        self.item_shape = array.shape[1:]
+
+    def load(self, i: int) -> AnyArray:
+        return self._item(i)
+
+    def digest(self, i: int) -> str:
+        return digest("values", digest_array(self._item(i)))
+
+
+class ItemList(ImageCollection):
+    """Images of any size from files, bytes, pictures and arrays.
+
+    Parameters
+    ----------
+    items : list of Item
+        One per image.
+    """
+
+    def __init__(self, items: list[Item]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def load(self, i: int) -> Pixels:
+        with errors_at(i):
+            return self._items[i].load()
+
+    def digest(self, i: int) -> str:
+        with errors_at(i):
+            return self._items[i].digest()
+
+    def path(self, i: int) -> str | None:
+        return self._items[i].path
+
+    def take(self, rows: Rows) -> "ItemList":
+        return ItemList([self._items[i] for i in np.arange(len(self))[as_index(rows)]])
+
+
+@contextmanager
+def errors_at(row: int) -> Iterator[None]:
+    """Complete an `ImageError` raised within by its row."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(error.reason, row=int(row), path=error.path) from error.__cause__
+
+
+def as_index(rows: Rows) -> Any:
+    """Make rows an index for numpy; an empty list is no array of float."""
+    if isinstance(rows, slice):
+        return rows
+    index = np.asarray(rows)
+    return index if index.size else index.astype(np.intp)

@@ -1,0 +1,135 @@
+"""Datasets: the files behind torch datasets such as torchvision's ImageFolder.
+
+Files are read by this package, not through the dataset, only where the result is the same: an
+unchanged torchvision folder dataset with its default loader and no transform. Any other dataset
+is asked for its items.
+"""
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._typing import Pixels
+from ..exceptions import ImageError
+from ._collection import ImageCollection, Rows, as_index, errors_at
+from ._items import Item, as_item
+from ._layout import ImageShape
+from ._scaling import ValueRange
+
+
+def dataset_paths(dataset: Any) -> list[str] | None:
+    """Return the path of every item, None if the items are not plain image files.
+
+    Parameters
+    ----------
+    dataset : object
+        A torch dataset, or a `torch.utils.data.Subset` of one.
+
+    Returns
+    -------
+    paths : list of str or None
+        In the dataset's order.
+    """
+    if _is_subset(dataset):
+        paths = dataset_paths(dataset.dataset)
+        return None if paths is None else [paths[i] for i in dataset.indices]
+    if not _is_plain_folder(dataset):
+        return None
+    samples = getattr(dataset, "samples", None) or getattr(dataset, "imgs", None)
+    return [path for path, _ in samples] if samples else None
+
+
+def _is_subset(dataset: Any) -> bool:
+    return (
+        type(dataset).__name__ == "Subset"
+        and hasattr(dataset, "dataset")
+        and hasattr(dataset, "indices")
+    )
+
+
+def _is_plain_folder(dataset: Any) -> bool:
+    """Whether ``dataset[i][0]`` is the image of ``samples[i][0]``, as it is decoded."""
+    reader = getattr(type(dataset), "__getitem__", None)
+    loader = getattr(dataset, "loader", None)
+    return (
+        getattr(reader, "__module__", "") == "torchvision.datasets.folder"
+        and getattr(loader, "__name__", "") == "default_loader"
+        and getattr(dataset, "transform", None) is None
+    )
+
+
+class DatasetItems(ImageCollection):
+    """Items of a dataset of the user's, asked for one at a time.
+
+    Datasets are written for worker processes, not for threads: a lock lets one thread in. A
+    dataset that gives another image each time (random augmentation) is refused as soon as it is
+    seen, since what is remembered under a digest would be wrong.
+
+    Parameters
+    ----------
+    dataset : object with ``__getitem__``
+        Its items are images or tuples that begin with one.
+    rows : ndarray of int
+        Positions in the dataset.
+    image_shape, value_range : tuple or None
+        As the user gave them, for items that are arrays.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        rows: npt.NDArray[np.intp],
+        image_shape: ImageShape | None,
+        value_range: ValueRange | None,
+    ) -> None:
+        self._dataset = dataset
+        self._rows = rows
+        self._image_shape = image_shape
+        self._value_range = value_range
+        self._lock = threading.Lock()
+        self._seen: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def load(self, i: int) -> Pixels:
+        with errors_at(i):
+            item = self._item(i)
+            self._refuse_change(i, item)
+            return item.load()
+
+    def digest(self, i: int) -> str:
+        with errors_at(i):
+            return self._seen.setdefault(i, self._item(i).digest())
+
+    def take(self, rows: Rows) -> "DatasetItems":
+        chosen = self._rows[as_index(rows)]
+        return DatasetItems(self._dataset, chosen, self._image_shape, self._value_range)
+
+    def _refuse_change(self, i: int, item: Item) -> None:
+        if i in self._seen and item.digest() != self._seen[i]:
+            raise ImageError(
+                "the dataset gave another image than before: its transform is random. Pass a "
+                "dataset without augmentation."
+            )
+
+    def _item(self, i: int) -> Item:
+        with self._lock:
+            entry = self._fetch(int(self._rows[i]))
+        return as_item(entry, None, self._image_shape, self._value_range)
+
+    def _fetch(self, row: int) -> Any:
+        try:
+            entry = self._dataset[row]
+        except Exception as error:
+            reason = f"the dataset raised {type(error).__name__}: {error}"
+            raise ImageError(reason) from error
+        return entry[0] if isinstance(entry, tuple) else entry
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_seen": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())

@@ -1,0 +1,189 @@
+"""Decoding: a file's bytes become the picture that a person sees, or an ImageError.
+
+Pillow alone decodes. Its plugins raise whatever their parsing meets (OSError, SyntaxError,
+ValueError, struct.error, EOFError, TypeError, KeyError, ...); here all of it ends as `ImageError`.
+Files are read whole and closed before decoding begins, so no descriptor outlives the call.
+"""
+
+import os
+import threading
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import TypeAlias
+
+import PIL
+from PIL import Image, UnidentifiedImageError
+
+from .._digest import digest
+from .._typing import Pixels
+from ..exceptions import ImageError
+from ._appearance import picture_to_pixels
+
+Source: TypeAlias = str | os.PathLike[str] | bytes
+
+# Part of every file's digest: raise it when decoding changes, so that no old row is taken for new.
+_DECODING_VERSION = 1
+
+# Offset in a PNG file of the bit depth: signature, length and name of IHDR, width, height.
+_PNG_BITS_AT = 24
+
+_QUIET = threading.Lock()
+# Pictures that the user opened load their pixels on first use, which two threads must not do at
+# once to the same one.
+_LOADING = threading.Lock()
+
+
+def decode(source: Source) -> Pixels:
+    """Decode an image file as a person sees it.
+
+    The orientation of EXIF is applied, transparency is composited over white, every colour space
+    becomes RGB, more than 8 bits are scaled to 8, and of an animation the first frame is taken.
+
+    Parameters
+    ----------
+    source : str, path-like or bytes
+        A path, or the content of a file.
+
+    Returns
+    -------
+    pixels : ndarray of shape (H, W, C), dtype uint8
+        C is 1 for grey images and 3 for RGB.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read, is damaged or truncated, is no image, or has more pixels than
+        ``PIL.Image.MAX_IMAGE_PIXELS``. It carries the path.
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> from PIL import Image
+    >>> from sklearn_featx.images import decode
+    >>> file = BytesIO()
+    >>> Image.new("LA", (4, 3), (0, 0)).save(file, format="PNG")
+    >>> decode(file.getvalue())[:, :, 0]
+    array([[255, 255, 255, 255],
+           [255, 255, 255, 255],
+           [255, 255, 255, 255]], dtype=uint8)
+    """
+    if isinstance(source, bytes):
+        return _decode_bytes(source, None)
+    return _decode_bytes(read_file(source), os.fspath(source))
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a file.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read. It carries the path.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError, MemoryError) as error:
+        reason = f"the file cannot be read: {_told(error)}"
+        raise ImageError(reason, path=os.fspath(path)) from error
+
+
+def digest_file(data: bytes) -> str:
+    """Digest of a file's content, and of the version of the rules that decode it."""
+    return digest("file", _DECODING_VERSION, data)
+
+
+def pixels_of_picture(image: Image.Image) -> Pixels:
+    """Turn a picture that the user opened or made into pixels, as `decode` does for a file.
+
+    Raises
+    ------
+    ImageError
+        If the picture cannot be loaded or converted.
+    """
+    path = getattr(image, "filename", None) or None
+    try:
+        _refuse_bomb(image)
+        with _LOADING:
+            image.load()
+        return picture_to_pixels(image)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(_reason(error), path=path) from error
+
+
+def _decode_bytes(data: bytes, path: str | None) -> Pixels:
+    if not data:
+        raise ImageError("the file is empty (0 bytes).", path=path)
+    try:
+        return _open_quietly(data)
+    except ImageError as error:
+        raise ImageError(error.reason, path=path) from error
+    except Exception as error:
+        # Not a list of types: plugins raise whatever their parsing of foreign bytes meets.
+        raise ImageError(_reason(error), path=path) from error
+
+
+def _open_quietly(data: bytes) -> Pixels:
+    """Decode; where a filter turns warnings into errors, decode again without them.
+
+    Pillow warns about damage that it can read past, such as corrupt EXIF. Whether an image can be
+    read must not depend on the filters of `warnings`.
+    """
+    try:
+        return _open(data)
+    except Image.DecompressionBombWarning:
+        raise
+    except Warning:
+        # Before Python 3.14 `catch_warnings` is not thread safe: hence the lock, and hence only
+        # here, where decoding has failed without it.
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _open(data)
+
+
+def _open(data: bytes) -> Pixels:
+    with Image.open(BytesIO(data)) as image:
+        _refuse_bomb(image)
+        image.load()
+        _scale_png_key(image, data)
+        return picture_to_pixels(image)
+
+
+def _scale_png_key(image: Image.Image, data: bytes) -> None:
+    """Bring the transparent colour of a PNG to the 8 bits of the pixels that Pillow returns.
+
+    Pillow scales pixels of 1, 2, 4 and (RGB) 16 bits per channel, but not the colour in tRNS.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("1", "L", "RGB") or isinstance(key, bytes):
+        return
+    bits = data[_PNG_BITS_AT]
+    if isinstance(key, int) and bits < 8:
+        image.info["transparency"] = key * 255 // (2**bits - 1)
+    elif isinstance(key, tuple) and bits == 16:
+        image.info["transparency"] = tuple(level >> 8 for level in key)
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    """Refuse before a pixel is decoded what Pillow would only warn about, up to twice its limit."""
+    limit = Image.MAX_IMAGE_PIXELS
+    pixels = image.width * image.height
+    if limit is not None and pixels > limit:
+        raise ImageError(
+            f"the image has {pixels} pixels, more than PIL.Image.MAX_IMAGE_PIXELS = {limit}, and "
+            "may be a decompression bomb. Raise that limit if you trust the file."
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"the content is no image of a format that Pillow {PIL.__version__} reads."
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+    return f"the image cannot be decoded: {_told(error)}"
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

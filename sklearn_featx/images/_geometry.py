@@ -1,0 +1,137 @@
+"""Geometry: resize and centre crop on uint8 pixels, with torchvision's result to the last bit.
+
+Arithmetic on values (scale, mean, std) is not done here: it is the engine's, on whole batches.
+"""
+
+import numpy as np
+from PIL import Image
+
+from .._preprocess import Preprocess
+from .._typing import Pixels
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+# Above this many pixels (128 MiB in Pillow) the resized picture is never built whole: a strip of
+# 30000 x 10 pixels would become 768000 x 256 before its crop.
+_MAX_RESIZED_PIXELS = 2**25
+
+
+def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
+    """Bring an image to the size and channels that a backbone was trained on.
+
+    1. RGB becomes grey where one channel is wanted.
+    2. The shorter side is resized to ``preprocess.resize``, the longer to
+       ``int(resize * longer / shorter)``; or both sides, where (height, width) is given.
+    3. The centre is cropped, from ``round((height - crop_height) / 2)`` on; smaller images are
+       padded with zeros.
+    4. Grey is repeated where three channels are wanted.
+
+    The result is that of ``torchvision.transforms.v2`` and of torchvision's classification presets
+    on a PIL image, bit for bit. (Where the resized picture would have more than 2**25 pixels, the
+    crop is resized alone, and levels may differ by 1.)
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W, C), dtype uint8
+        Image with C of 1 (grey) or 3 (RGB).
+    preprocess : Preprocess
+        The recipe; its mean and std are not applied.
+
+    Returns
+    -------
+    resized : ndarray of shape (h, w, preprocess.channels), dtype uint8
+        The image as the backbone is to see it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_featx._preprocess import Preprocess
+    >>> from sklearn_featx.images import resize_and_crop
+    >>> photo = np.zeros((480, 640, 3), dtype=np.uint8)
+    >>> resize_and_crop(photo, Preprocess(resize=256, crop=(224, 224))).shape
+    (224, 224, 3)
+    """
+    if pixels.shape[2] == 3 and preprocess.channels == 1:
+        pixels = as_pixels(as_picture(pixels).convert("L"))
+    pixels = _crop(*_resize(pixels, preprocess))
+    if pixels.shape[2] == 1 and preprocess.channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def as_picture(pixels: Pixels) -> Image.Image:
+    """Return pixels (H, W, 1 or 3) as a Pillow image of mode L or RGB."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def as_pixels(picture: Image.Image) -> Pixels:
+    """Return a Pillow image of mode L or RGB as pixels (H, W, 1 or 3)."""
+    pixels: Pixels = np.asarray(picture)
+    return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+
+
+def resized_size(height: int, width: int, resize: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Return (height, width) after the resize."""
+    if resize is None:
+        return height, width
+    if isinstance(resize, tuple):
+        return resize
+    # As torchvision computes it, float division and truncation included.
+    longer = int(resize * max(height, width) / min(height, width))
+    return (resize, longer) if height <= width else (longer, resize)
+
+
+def _resize(pixels: Pixels, preprocess: Preprocess) -> tuple[Pixels, tuple[int, int] | None]:
+    """Resize, and say which crop is still to be done."""
+    old = (pixels.shape[0], pixels.shape[1])
+    new = resized_size(*old, preprocess.resize)
+    if new == old:
+        return pixels, preprocess.crop
+    resample = _RESAMPLING[preprocess.interpolation]
+    picture = as_picture(pixels)
+    if preprocess.crop is None or new[0] * new[1] <= _MAX_RESIZED_PIXELS:
+        return as_pixels(picture.resize(new[::-1], resample)), preprocess.crop
+    return as_pixels(_resize_within_crop(picture, new, preprocess.crop, resample)), preprocess.crop
+
+
+def _resize_within_crop(
+    picture: Image.Image,
+    new: tuple[int, int],
+    crop: tuple[int, int],
+    resample: Image.Resampling,
+) -> Image.Image:
+    """Resize to `new` (height, width), but compute only what a centre crop keeps."""
+    (top, height), (left, width) = (
+        _span(size, wanted) for size, wanted in zip(new, crop, strict=True)
+    )
+    across, down = picture.width / new[1], picture.height / new[0]
+    # Rows first, then columns, as Pillow does for whole pictures: between the two, levels are
+    # rounded and clipped, so the order shows.
+    rows = (left * across, 0, (left + width) * across, picture.height)
+    columns = (0, top * down, width, (top + height) * down)
+    narrow = picture.resize((width, picture.height), resample, box=rows)
+    return narrow.resize((width, height), resample, box=columns)
+
+
+def _span(size: int, wanted: int) -> tuple[int, int]:
+    """Return (first, length) of the part of an axis that a centre crop keeps."""
+    return (0, size) if wanted >= size else (round((size - wanted) / 2.0), wanted)
+
+
+def _crop(pixels: Pixels, crop: tuple[int, int] | None) -> Pixels:
+    if crop is None:
+        return pixels
+    missing = [max(0, wanted - size) for wanted, size in zip(crop, pixels.shape[:2], strict=True)]
+    if any(missing):
+        around = [(n // 2, (n + 1) // 2) for n in missing]
+        pixels = np.pad(pixels, [*around, (0, 0)])
+    top, height = _span(pixels.shape[0], crop[0])
+    left, width = _span(pixels.shape[1], crop[1])
+    return pixels[top : top + height, left : left + width]

@@ -1,0 +1,209 @@
+"""Items: the four things that one entry of a list can be. Each loads, digests and names itself."""
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from .._digest import digest, digest_array
+from .._typing import AnyArray, Pixels
+from ..exceptions import ImageError
+from ._decode import decode, digest_file, pixels_of_picture, read_file
+from ._layout import ImageShape, Layout, as_channels_last, choose_layout
+from ._recognise import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
+from ._scaling import ValueRange, check_values, effective_range, over_white, to_levels
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+class Item(Protocol):
+    """One image, not yet read."""
+
+    @property
+    def path(self) -> str | None:
+        """The file it comes from."""
+
+    def load(self) -> Pixels:
+        """Return its pixels, uint8 (H, W, C)."""
+
+    def digest(self) -> str:
+        """Digest of its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileItem:
+    """A file, read anew each time."""
+
+    path: str
+
+    def load(self) -> Pixels:
+        """Decode the file."""
+        return decode(self.path)
+
+    def digest(self) -> str:
+        """Digest of the file's bytes."""
+        return digest_file(read_file(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class BytesItem:
+    """The content of an image file."""
+
+    data: bytes
+    path: None = None
+
+    def load(self) -> Pixels:
+        """Decode the bytes."""
+        return decode(self.data)
+
+    def digest(self) -> str:
+        """Digest of the bytes, that of a file with this content."""
+        return digest_file(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureItem:
+    """A Pillow image."""
+
+    image: Image.Image
+
+    @property
+    def path(self) -> str | None:
+        """The file that Pillow opened, if any."""
+        name = getattr(self.image, "filename", None)
+        return os.fsdecode(name) if name else None
+
+    def load(self) -> Pixels:
+        """Return what a person sees."""
+        return pixels_of_picture(self.image)
+
+    def digest(self) -> str:
+        """Digest of the pixels seen."""
+        return digest_pixels(self.load(), "HWC", (0.0, 255.0))
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayItem:
+    """An array of pixels."""
+
+    array: AnyArray
+    layout: Layout
+    value_range: ValueRange
+    path: None = None
+
+    def load(self) -> Pixels:
+        """Check and scale the values."""
+        check_values(self.array, self.value_range)
+        return array_to_pixels(self.array, self.layout, self.value_range)
+
+    def digest(self) -> str:
+        """Digest of the values, their shape, dtype and range."""
+        return digest_pixels(self.array, self.layout, self.value_range)
+
+
+def array_to_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> Pixels:
+    """Return an item as uint8 (H, W, C); four channels are RGBA, composited over white."""
+    levels = to_levels(as_channels_last(item, layout), value_range)
+    if levels.shape[2] == 4:
+        levels = over_white(levels[:, :, :3], levels[:, :, 3:])
+    return np.ascontiguousarray(levels)
+
+
+def digest_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> str:
+    """Digest of an item's values, shape, dtype and range, whatever the order of its axes."""
+    return digest("pixels", digest_array(as_channels_last(item, layout)), *value_range)
+
+
+def as_item(
+    entry: Any,
+    row: int | None,
+    image_shape: ImageShape | None = None,
+    value_range: ValueRange | None = None,
+) -> Item:
+    """Recognise one entry of a list.
+
+    Parameters
+    ----------
+    entry : object
+        Path, bytes, Pillow image, array, tensor or nested list of numbers.
+    row : int or None
+        Its position in X, for errors.
+    image_shape : tuple of int, default=None
+        Shape that the user gave for arrays.
+    value_range : (float, float), default=None
+        Range that the user gave for arrays.
+
+    Returns
+    -------
+    item : Item
+        What loads it.
+
+    Raises
+    ------
+    ImageError
+        If the entry is missing, is no image, or is a path where no file is.
+    """
+    if isinstance(entry, str | os.PathLike):
+        return FileItem(_existing_file(entry, row))
+    if isinstance(entry, bytes | bytearray | memoryview):
+        return BytesItem(bytes(entry))
+    if isinstance(entry, Image.Image):
+        return PictureItem(entry)
+    try:
+        return _array_item(_entry_to_array(entry), image_shape, value_range)
+    except ImageError as error:
+        raise ImageError(error.reason, row=row) from error.__cause__
+
+
+def _entry_to_array(entry: Any) -> AnyArray:
+    if is_tensor(entry):
+        return tensor_to_array(entry)
+    if is_missing(entry):
+        raise ImageError(f"the entry is missing ({entry!r}). Drop such rows before.")
+    if is_array_like(entry) and not is_number(entry):
+        return np.asarray(entry)
+    if isinstance(entry, list | tuple):
+        try:
+            return np.asarray(entry)
+        except ValueError as error:
+            raise ImageError(f"a nested list that is no array: {error}") from error
+    raise ImageError(
+        f"{type(entry).__name__} is not an image: expected a path, bytes, a PIL image, an array "
+        "or a tensor."
+    )
+
+
+def _array_item(
+    array: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
+) -> ArrayItem:
+    limits = effective_range(array.dtype, value_range)
+    if array.ndim == 1 and image_shape is not None:
+        if array.size != np.prod(image_shape):
+            raise ImageError(f"{array.size} values do not fill image_shape={image_shape}.")
+        array = array.reshape(image_shape)
+    return ArrayItem(array, choose_layout(array.shape, image_shape), limits)
+
+
+def _existing_file(entry: str | os.PathLike[Any], row: int | None) -> str:
+    """Return the path as text if a file is there."""
+    path = str(os.fsdecode(entry))
+    if _URL.match(path):
+        raise ImageError("is a URL, and nothing is downloaded. Download the file first.", row, path)
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError as error:
+        raise ImageError("no such file.", row, path) from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the file cannot be reached: {error}", row, path) from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(
+            'is a folder. Pass its files: sorted(Path(folder).rglob("*.jpg"))', row, path
+        )
+    if not stat.S_ISREG(mode):
+        raise ImageError("is not a regular file.", row, path)
+    return path

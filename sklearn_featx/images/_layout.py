@@ -1,0 +1,145 @@
+"""Layout: which axis of an array holds rows, columns and channels.
+
+The rule. An axis of length 1, 3 or 4 may hold channels (grey, RGB, RGBA). An item of two axes is
+HW. An item of three is HWC if the last may hold channels, CHW if the first may; where both may,
+nothing is guessed: `image_shape` decides or an error asks for it. (RGBA with channels first is so
+rare that a first axis of 4 counts only where the last axis cannot hold channels.)
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from .._typing import AnyArray
+from ..exceptions import ImageError, InputError
+
+Layout: TypeAlias = Literal["HW", "HWC", "CHW"]
+ImageShape: TypeAlias = tuple[int, ...]
+
+_CHANNELS = (1, 3, 4)
+
+
+def check_image_shape(image_shape: Any) -> ImageShape | None:
+    """Return `image_shape` as a tuple of int.
+
+    Raises
+    ------
+    InputError
+        If it is not (H, W), (H, W, C), (C, H, W) or (C, -1) with lengths of at least 1.
+    """
+    if image_shape is None:
+        return None
+    if isinstance(image_shape, Sequence | np.ndarray) and not isinstance(image_shape, str | bytes):
+        lengths = list(image_shape)
+        if all(isinstance(n, int | np.integer) for n in lengths):
+            shape = tuple(int(n) for n in lengths)
+            if _is_possible(shape):
+                return shape
+    raise InputError(
+        f"image_shape={image_shape!r} is not the shape of an image: expected (height, width), "
+        "(height, width, channels) or (channels, height, width) with 1, 3 or 4 channels, or "
+        "(1, -1) for rows of plain numbers."
+    )
+
+
+def _is_possible(shape: ImageShape) -> bool:
+    if len(shape) == 2 and shape[1] == -1:
+        return shape[0] >= 1
+    if any(n < 1 for n in shape):
+        return False
+    return len(shape) == 2 or (len(shape) == 3 and bool(_readings(shape)))
+
+
+def _readings(shape: Sequence[int]) -> list[Layout]:
+    """Return the layouts that a three-axis item of this shape may have, channels last first."""
+    found: list[Layout] = []
+    if shape[2] in _CHANNELS:
+        found.append("HWC")
+    if shape[0] in _CHANNELS and not (shape[0] == 4 and found):
+        found.append("CHW")
+    return found
+
+
+def spatial(shape: Sequence[int], layout: Layout) -> tuple[int, int]:
+    """Return (height, width) of an item of this shape and layout."""
+    height, width = shape[1:] if layout == "CHW" else shape[:2]
+    return height, width
+
+
+def choose_layout(shape: Sequence[int], image_shape: ImageShape | None = None) -> Layout:
+    """Decide the layout of one item from its shape.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of the item.
+    image_shape : tuple of int, default=None
+        What the user says an item's shape is.
+
+    Returns
+    -------
+    layout : {"HW", "HWC", "CHW"}
+        Meaning of the axes.
+
+    Raises
+    ------
+    ImageError
+        If no layout fits, or several do.
+    """
+    shape = tuple(shape)
+    if 0 in shape:
+        raise ImageError(f"an image of shape {shape} has no pixels.")
+    if len(shape) == 2:
+        return _checked_against(shape, ["HW"], image_shape)
+    if len(shape) != 3:
+        raise ImageError(
+            f"an image has 2 or 3 axes, (height, width[, channels]), but this has {len(shape)}: "
+            f"shape {shape}. Give one item per image."
+        )
+    readings = _readings(shape)
+    if not readings:
+        raise ImageError(
+            f"an image of shape {shape} has no axis of 1, 3 or 4 channels, neither last (HWC) nor "
+            "first (CHW). Select or merge the channels first."
+        )
+    return _checked_against(shape, readings, image_shape)
+
+
+def _checked_against(
+    shape: tuple[int, ...], readings: list[Layout], image_shape: ImageShape | None
+) -> Layout:
+    """Keep the readings that agree with `image_shape`; one must be left."""
+    fitting = [layout for layout in readings if _agrees(shape, layout, image_shape)]
+    if not fitting:
+        raise ImageError(f"an image of shape {shape} does not match image_shape={image_shape}.")
+    same_thing = shape == (1, 1, 1)
+    said_in_full = image_shape is not None and len(image_shape) == 3
+    if len(fitting) > 1 and not (same_thing or said_in_full):
+        (height, width), (other_height, other_width) = (
+            spatial(shape, layout) for layout in ("HWC", "CHW")
+        )
+        raise ImageError(
+            f"the layout of shape {shape} is ambiguous: its channels may be the last axis or the "
+            f"first. Pass image_shape=({height}, {width}) for channels last or "
+            f"image_shape=({other_height}, {other_width}) for channels first."
+        )
+    return fitting[0]
+
+
+def _agrees(shape: tuple[int, ...], layout: Layout, image_shape: ImageShape | None) -> bool:
+    if image_shape is None:
+        return True
+    here = spatial(shape, layout)
+    if len(image_shape) == 2:
+        return here == image_shape
+    # (H, W, C) and (C, H, W) both say it; a grey item without a channel axis has one channel.
+    channels = 1 if layout == "HW" else shape[2] if layout == "HWC" else shape[0]
+    return image_shape in ((*here, channels), (channels, *here))
+
+
+def as_channels_last(item: AnyArray, layout: Layout) -> AnyArray:
+    """View an item as (H, W, C)."""
+    if layout == "HW":
+        return item[:, :, np.newaxis]
+    return np.moveaxis(item, 0, 2) if layout == "CHW" else item

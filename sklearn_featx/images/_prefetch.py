@@ -1,0 +1,222 @@
+"""Prefetch: images are read and prepared in threads, ahead of whoever consumes the batches.
+
+Promises: rows come in order; the number of images in flight is bounded, so memory does not grow
+with the number of images; when the iteration ends, for whatever reason, its threads have ended.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from .._preprocess import Preprocess
+from .._typing import AnyArray
+from ..exceptions import ImageError
+from ._appearance import picture_to_pixels
+from ._collection import ImageCollection
+from ._geometry import as_picture, resize_and_crop
+from ._recognise import is_array_like, is_tensor, tensor_to_array
+
+Prepare: TypeAlias = Callable[[AnyArray], AnyArray]
+OnError: TypeAlias = Literal["raise", "nan"]
+_Outcome: TypeAlias = AnyArray | ImageError
+
+
+class Batch(NamedTuple):
+    """Some rows of a collection, prepared.
+
+    Attributes
+    ----------
+    rows : list of int
+        Positions in the collection of the images in `data`.
+    data : ndarray of shape (len(rows), ...)
+        The prepared images. Of shape (0,) if none could be read.
+    failures : list of ImageError
+        Images that could not be read, with `row` and `path`.
+    """
+
+    rows: list[int]
+    data: AnyArray
+    failures: list[ImageError]
+
+
+def prepare_geometry(preprocess: Preprocess) -> Prepare:
+    """Return the function that resizes and crops by a recipe.
+
+    Parameters
+    ----------
+    preprocess : Preprocess
+        The recipe.
+
+    Returns
+    -------
+    prepare : callable
+        From uint8 (H, W, C) to uint8 (h, w, ``preprocess.channels``).
+    """
+    return partial(resize_and_crop, preprocess=preprocess)
+
+
+def prepare_callable(function: Callable[[Any], Any]) -> Prepare:
+    """Return the function that prepares images by a callable of the user's.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a PIL image of mode RGB or L (for rows of plain numbers: a float32 array) and
+        returns an array, a tensor or a PIL image.
+
+    Returns
+    -------
+    prepare : callable
+        From uint8 (H, W, C) to what `function` returns: uint8 arrays and PIL images as uint8,
+        other numbers as float32. What `function` raises becomes an `ImageError`.
+    """
+    return partial(_call, function=function)
+
+
+def _call(item: AnyArray, function: Callable[[Any], Any]) -> AnyArray:
+    is_image = item.dtype == np.uint8 and item.ndim == 3
+    try:
+        returned = function(as_picture(item) if is_image else item)
+    except Exception as error:
+        raise ImageError(f"preprocessing raised {type(error).__name__}: {error}") from error
+    return _as_prepared(returned)
+
+
+def _as_prepared(returned: Any) -> AnyArray:
+    if isinstance(returned, Image.Image):
+        return picture_to_pixels(returned)
+    if is_tensor(returned):
+        returned = tensor_to_array(returned)
+    if is_array_like(returned):
+        array = np.asarray(returned)
+        if array.ndim and array.dtype.kind in "buif":
+            return array if array.dtype == np.uint8 else array.astype(np.float32)
+    raise ImageError(
+        f"preprocessing returned {type(returned).__name__}: expected an array, a tensor or a PIL "
+        "image."
+    )
+
+
+def iterate_batches(
+    collection: ImageCollection,
+    rows: Sequence[int],
+    prepare: Prepare,
+    *,
+    batch_size: int,
+    n_threads: int,
+    on_error: OnError = "raise",
+) -> Generator[Batch]:
+    """Read images in order, in batches, ahead of the consumer.
+
+    Parameters
+    ----------
+    collection : ImageCollection
+        The images.
+    rows : sequence of int
+        Which of them, in which order.
+    prepare : callable
+        Applied to what `collection.load` returns, in the reading threads.
+    batch_size : int
+        Number of rows per batch; the last may be smaller.
+    n_threads : int
+        Number of threads that read and prepare. 0: the caller's thread does. Rows of plain
+        numbers are always read in the caller's thread.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether the first image that cannot be read ends the iteration, or is left out of its
+        batch and reported in `Batch.failures`.
+
+    Yields
+    ------
+    batch : Batch
+        `batch_size` consecutive rows, less those that could not be read.
+
+    Raises
+    ------
+    ImageError
+        For the first row that cannot be read, if `on_error` is "raise"; and if two prepared
+        images of a batch differ in shape. It carries `row` and `path`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_featx._preprocess import Preprocess
+    >>> from sklearn_featx.images import as_image_collection, iterate_batches, prepare_geometry
+    >>> images = as_image_collection(np.zeros((5, 32, 32, 3), dtype=np.uint8))
+    >>> prepare = prepare_geometry(Preprocess(resize=16))
+    >>> for batch in iterate_batches(images, range(5), prepare, batch_size=2, n_threads=1):
+    ...     print(batch.rows, batch.data.shape)
+    [0, 1] (2, 16, 16, 3)
+    [2, 3] (2, 16, 16, 3)
+    [4] (1, 16, 16, 3)
+    """
+    job = partial(_outcome, collection, prepare)
+    if n_threads == 0 or collection.kind == "values":
+        outcomes = (job(row) for row in rows)
+    else:
+        # One batch for the consumer's next step, and work for every thread while it is collected.
+        outcomes = _in_threads(job, rows, n_threads, in_flight=batch_size + 2 * n_threads)
+    with closing(outcomes):
+        for start in range(0, len(rows), batch_size):
+            chunk = [int(row) for row in rows[start : start + batch_size]]
+            yield _batch(collection, chunk, islice(outcomes, len(chunk)), on_error)
+
+
+def _outcome(collection: ImageCollection, prepare: Prepare, row: int) -> _Outcome:
+    """Read and prepare one image; an image that cannot be read is an outcome like another."""
+    try:
+        return prepare(collection.load(row))
+    except ImageError as error:
+        path = error.path if error.path is not None else collection.path(row)
+        located = ImageError(error.reason, row=int(row), path=path)
+        located.__cause__ = error.__cause__
+        return located
+
+
+def _in_threads(
+    job: Callable[[int], _Outcome], rows: Iterable[int], n_threads: int, in_flight: int
+) -> Generator[_Outcome]:
+    """Run `job` on every row, `in_flight` at most at a time, and yield the outcomes in order."""
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-images")
+    pending: deque[Future[_Outcome]] = deque()
+    try:
+        for row in rows:
+            pending.append(pool.submit(job, row))
+            if len(pending) >= in_flight:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _batch(
+    collection: ImageCollection, rows: list[int], outcomes: Iterable[_Outcome], on_error: OnError
+) -> Batch:
+    good: list[int] = []
+    items: list[AnyArray] = []
+    failures: list[ImageError] = []
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if isinstance(outcome, ImageError):
+            if on_error == "raise":
+                raise outcome
+            # Without its cause: the traceback of that keeps the bytes of the file alive.
+            failures.append(ImageError(outcome.reason, outcome.row, outcome.path))
+            continue
+        if items and outcome.shape != items[0].shape:
+            raise ImageError(
+                f"the image has shape {outcome.shape}, but that of row {good[0]} in the same "
+                f"batch has {items[0].shape}. Pass image_size= to bring all to one size.",
+                row=row,
+                path=collection.path(row),
+            )
+        good.append(row)
+        items.append(outcome)
+    data = np.stack(items) if items else np.empty(0, dtype=np.uint8)
+    return Batch(good, data, failures)

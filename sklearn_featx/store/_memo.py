@@ -1,0 +1,106 @@
+"""The memo of files: which content lies under a path, without opening the file.
+
+The rule: same path, size and modification time mean same content. A file that was changed within
+the last two seconds is not remembered, because a second change within the clock's granularity
+would not show (git's "racily clean" rule). Who cannot trust modification times does not ask.
+
+Each record has a checksum: a flipped bit in a path may well be the path of another image.
+"""
+
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ._database import chunked, marks, transaction
+
+_RACY_NS = 2_000_000_000
+
+
+class FileState(NamedTuple):
+    """A file as the memo knows it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+def recall(
+    connection: sqlite3.Connection, files: Sequence[FileState]
+) -> tuple[list[str | None], list[bytes]]:
+    """Digests of files that have not changed.
+
+    Returns
+    -------
+    digests : list of str or None
+        For each file its digest, or None when it is not known or has changed.
+    damaged : list of bytes
+        Paths of records that are damaged.
+    """
+    paths = [os.fsencode(file.path) for file in files]
+    records = _records(connection, paths)
+    damaged = [path for path, record in records.items() if not _is_sound(path, record)]
+    sound = {path: record for path, record in records.items() if path not in set(damaged)}
+    digests = [
+        _matching_digest(sound.get(path), file) for path, file in zip(paths, files, strict=True)
+    ]
+    return digests, damaged
+
+
+def remember(
+    connection: sqlite3.Connection, files: Sequence[FileState], digests: Sequence[str]
+) -> None:
+    """Remember the digests of files, but of those that changed just now."""
+    oldest_racy = time.time_ns() - _RACY_NS
+    records = []
+    for file, digest in zip(files, digests, strict=True):
+        if file.mtime_ns < oldest_racy:
+            record = (os.fsencode(file.path), file.size, file.mtime_ns, digest.encode())
+            records.append((*record, _checksum(*record)))
+    with transaction(connection):
+        connection.executemany(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, CAST(? AS TEXT), ?)", records
+        )
+
+
+def forget(connection: sqlite3.Connection, paths: list[bytes]) -> None:
+    """Delete records."""
+    with transaction(connection):
+        connection.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in paths])
+
+
+def damaged_records(connection: sqlite3.Connection) -> list[bytes]:
+    """Paths of all records that are damaged."""
+    rows: Iterable[tuple[bytes, ...]] = connection.execute("SELECT * FROM files")
+    return [path for path, *record in rows if not _is_sound(path, tuple(record))]
+
+
+def _records(connection: sqlite3.Connection, paths: list[bytes]) -> dict[bytes, tuple[object, ...]]:
+    return {
+        path: tuple(record)
+        for chunk in chunked(paths)
+        for path, *record in connection.execute(
+            f"SELECT * FROM files WHERE path IN ({marks(chunk)})",  # noqa: S608 - question marks
+            chunk,
+        )
+    }
+
+
+def _is_sound(path: object, record: tuple[object, ...]) -> bool:
+    match path, *record:
+        case bytes(), int(), int(), bytes(), int():
+            return bool(_checksum(path, *record[:3]) == record[3])  # type: ignore[arg-type]
+    return False
+
+
+def _matching_digest(record: tuple[object, ...] | None, file: FileState) -> str | None:
+    if record is None or record[:2] != (file.size, file.mtime_ns):
+        return None
+    assert isinstance(record[2], bytes)
+    return record[2].decode(errors="replace")
+
+
+def _checksum(path: bytes, size: int, mtime_ns: int, digest: bytes) -> int:
+    return zlib.crc32(b"%d %d %d " % (len(path), size, mtime_ns) + path + digest)

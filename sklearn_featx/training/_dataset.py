@@ -1,0 +1,146 @@
+"""Rows with their targets and weights, as a torch Dataset that serves whole batches.
+
+The rows may be an array or anything with a length and a fancy `__getitem__`: rows that are read
+from disk are asked for once a batch, with the list of positions.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from .._typing import AnyArray
+
+Batch: TypeAlias = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
+
+
+class Rows(Protocol):
+    """An array, or rows that are read when they are asked for."""
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        ...
+
+    def __getitem__(self, positions: list[int], /) -> AnyArray:
+        """Read rows, in the order of their positions."""
+        ...
+
+
+class RowsDataset(Dataset[Batch]):
+    """Rows, targets and weights; an item is (row, (target, weight)).
+
+    Parameters
+    ----------
+    rows : array-like of shape (n_rows, ...)
+        Activations at the split point: an ndarray, or any object with `len(rows)` and
+        `rows[list of int] -> ndarray`. Floating point is served as float32.
+    targets : ndarray of shape (n_rows,) or (n_rows, n_outputs)
+        Integers in one dimension are class codes. Everything else is served as float32:
+        regression targets, or 0 and 1 for several labels a row.
+    weights : ndarray of shape (n_rows,), default=None
+        Weight of each row, at least 0; all alike if None. They are scaled to a mean of 1.
+
+    Attributes
+    ----------
+    targets : ndarray of shape (n_rows,) or (n_rows, n_outputs)
+        Codes as int64, else float32.
+    weights : ndarray of shape (n_rows,)
+        Float32 with a mean of 1.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or the weights are negative, not finite or all 0.
+    """
+
+    def __init__(
+        self, rows: Rows, targets: npt.ArrayLike, weights: npt.ArrayLike | None = None
+    ) -> None:
+        self.rows = rows
+        self.targets = _as_targets(np.asarray(targets))
+        self.weights = _unit_mean(np.ones(len(rows)) if weights is None else np.asarray(weights))
+        lengths = (len(rows), len(self.targets), len(self.weights))
+        if len(set(lengths)) != 1:
+            raise ValueError("rows, targets and weights have {}, {} and {} rows".format(*lengths))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Batch:
+        row, (target, weight) = self.__getitems__([position])
+        return row[0], (target[0], weight[0])
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """Read a whole batch with one access to the rows.
+
+        A DataLoader needs `collate_fn=as_is`, since the batch is already one.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Which rows, in this order.
+
+        Returns
+        -------
+        batch : (rows, (targets, weights))
+            Tensors with `len(positions)` rows.
+        """
+        index = [int(position) for position in positions]
+        targets = torch.from_numpy(self.targets[index])
+        return read_rows(self.rows, index), (targets, torch.from_numpy(self.weights[index]))
+
+
+def read_rows(rows: Rows, positions: list[int]) -> torch.Tensor:
+    """Read some rows as one tensor.
+
+    Parameters
+    ----------
+    rows : array-like of shape (n_rows, ...)
+        As in `RowsDataset`.
+    positions : list of int
+        Which rows, in this order.
+
+    Returns
+    -------
+    batch : torch.Tensor of shape (len(positions), ...)
+        Float32 where the rows are floating point, else of their own type.
+    """
+    batch = np.asarray(rows[positions])
+    if np.issubdtype(batch.dtype, np.floating):
+        batch = batch.astype(np.float32, copy=False)
+    # torch needs memory that is in order and may be written.
+    return torch.from_numpy(np.require(batch, requirements=["C", "W"]))
+
+
+def as_is(batch: Any) -> Any:
+    """Collate nothing: `RowsDataset` serves whole batches.
+
+    Parameters
+    ----------
+    batch : object
+        The batch.
+
+    Returns
+    -------
+    batch : object
+        The same.
+    """
+    return batch
+
+
+def _as_targets(targets: AnyArray) -> AnyArray:
+    codes = targets.ndim == 1 and targets.dtype.kind in "iub"
+    return targets.astype(np.int64 if codes else np.float32)
+
+
+def _unit_mean(weights: AnyArray) -> AnyArray:
+    weights = weights.astype(np.float64)
+    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("weights must be one finite number, at least 0, for each row")
+    if len(weights) and not weights.any():
+        raise ValueError("weights are 0 for every row: there is nothing to train on")
+    mean = weights.mean() if len(weights) else 1.0
+    return (weights / mean).astype(np.float32)

@@ -1,0 +1,126 @@
+"""Heads: what turns the tail's vector into logits or regression values."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from .._typing import AnyArray
+from ._random import seeded
+
+Head: TypeAlias = Literal["linear", "mlp"] | nn.Module | Callable[[int, int], nn.Module]
+
+MAX_HIDDEN = 512
+DROPOUT = 0.1
+# Near zero, so that the first predictions are near uniform and the first gradients that reach the
+# backbone are small; as in the reference code of He et al. 2022 (MAE), which takes 0.01.
+INITIAL_STD = 0.01
+
+
+def make_head(head: Head, n_inputs: int, n_outputs: int, *, seed: int) -> nn.Module:
+    """Build a head.
+
+    Parameters
+    ----------
+    head : {"linear", "mlp"}, torch.nn.Module or callable
+        "linear": one `torch.nn.Linear`, its weight drawn with standard deviation 0.01, its bias 0.
+        "mlp": one hidden layer of `n_inputs` units but at most 512, GELU, dropout of 0.1, and a
+        linear layer as above. A module is copied, so the one given is never trained. A callable
+        gets `n_inputs` and `n_outputs` and returns a module.
+    n_inputs : int
+        Width of the tail's output.
+    n_outputs : int
+        Number of classes or of regression targets.
+    seed : int
+        Seed of the first weights. torch's global generator is left as it was.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Takes (n_rows, n_inputs), returns (n_rows, n_outputs).
+
+    Raises
+    ------
+    TypeError
+        If `head` is none of these, or the callable returns no module.
+    ValueError
+        If `head` is an unknown name, or the module does not take or return these widths.
+    """
+    with seeded(seed):
+        if isinstance(head, str):
+            return _named_head(head, n_inputs, n_outputs)
+        module = _own_head(head, n_inputs, n_outputs)
+        _check_width(module, n_inputs, n_outputs)
+    return module
+
+
+def _named_head(name: str, n_inputs: int, n_outputs: int) -> nn.Module:
+    if name == "linear":
+        return _linear(n_inputs, n_outputs)
+    if name == "mlp":
+        hidden = min(n_inputs, MAX_HIDDEN)
+        return nn.Sequential(
+            nn.Linear(n_inputs, hidden), nn.GELU(), nn.Dropout(DROPOUT), _linear(hidden, n_outputs)
+        )
+    raise ValueError(f"head={name!r} is unknown. Known names: 'linear', 'mlp'")
+
+
+def _linear(n_inputs: int, n_outputs: int) -> nn.Linear:
+    layer = nn.Linear(n_inputs, n_outputs)
+    nn.init.normal_(layer.weight, std=INITIAL_STD)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _own_head(
+    head: nn.Module | Callable[[int, int], nn.Module], n_inputs: int, n_outputs: int
+) -> nn.Module:
+    if isinstance(head, nn.Module):
+        return deepcopy(head).cpu()
+    if not callable(head):
+        raise TypeError(
+            "head must be 'linear', 'mlp', a torch.nn.Module or a callable "
+            f"(n_inputs, n_outputs) -> torch.nn.Module, got {type(head).__name__}"
+        )
+    module = head(n_inputs, n_outputs)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"head: the callable returned {type(module).__name__}, no torch.nn.Module")
+    # A callable may return one and the same module each time.
+    return deepcopy(module).cpu()
+
+
+def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
+    training = module.training
+    module.eval()  # a look must not move running statistics
+    try:
+        with torch.no_grad():
+            shape = tuple(getattr(module(torch.zeros(2, n_inputs)), "shape", ()))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"head does not accept the tail's output of shape (n_rows, {n_inputs}): {error}"
+        ) from error
+    module.train(training)
+    if shape != (2, n_outputs):
+        raise ValueError(
+            f"head must return shape (n_rows, {n_outputs}), one column for each class or target, "
+            f"but for 2 rows it returned {shape}"
+        )
+
+
+def set_linear(head: nn.Module, weight: AnyArray, bias: AnyArray) -> None:
+    """Give a linear head the weights of a linear model.
+
+    Parameters
+    ----------
+    head : torch.nn.Linear
+        Changed in place.
+    weight : ndarray of shape (n_outputs, n_inputs)
+        Coefficients.
+    bias : ndarray of shape (n_outputs,)
+        Intercepts.
+    """
+    with torch.no_grad():
+        for name, values in (("weight", weight), ("bias", bias)):
+            head.get_parameter(name).copy_(torch.from_numpy(values))

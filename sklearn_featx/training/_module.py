@@ -1,0 +1,238 @@
+"""The network that is trained: the stages after the split point, and a head.
+
+What is frozen is frozen in three ways at once: no gradient reaches its parameters, it stays in eval
+mode whatever `train()` says (so dropout is off and running statistics stand still), and it is in no
+group of the optimizer. Gradients still flow through a frozen stage to the trained ones before it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, Self
+
+import torch
+from torch import nn
+
+# Batch normalisation, and instance normalisation that keeps running statistics.
+_RunningNorm = nn.modules.batchnorm._NormBase
+BatchNormMode = Literal["frozen", "train"]
+
+
+class TailAndHead(nn.Module):
+    """The tail of a backbone and a head, with some of the stages frozen.
+
+    Parameters
+    ----------
+    stages : sequence of torch.nn.Module
+        Stages after the split point, in order; each takes what the one before returns. They are
+        used as they are: the caller hands over copies of its own.
+    head : torch.nn.Module
+        Takes what the last stage returns, or the rows when there is no stage. Always trained.
+    trained : sequence of bool
+        One for each stage; False freezes it: its parameters and buffers stay as they are, the
+        gradient flows through it (surgical fine-tuning, Lee et al. 2023).
+    batch_norm : {"frozen", "train"}
+        With "frozen", batch normalisation in trained stages keeps its pretrained running
+        statistics (its scale and shift are trained all the same); with "train" they adapt. The
+        head's are always trained: nothing in it is pretrained.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        head: nn.Module,
+        *,
+        trained: Sequence[bool],
+        batch_norm: BatchNormMode,
+    ) -> None:
+        super().__init__()
+        if len(trained) != len(stages):
+            raise ValueError(f"trained has {len(trained)} entries for {len(stages)} stages")
+        self.stages = nn.ModuleList(stages)
+        self.head = head
+        self.trained = tuple(bool(flag) for flag in trained)
+        self.batch_norm = batch_norm
+        self._set_gradients()
+        self.train()
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Apply the stages in order, then the head.
+
+        Parameters
+        ----------
+        rows : torch.Tensor of shape (n_rows, ...)
+            Activations at the split point.
+
+        Returns
+        -------
+        outputs : torch.Tensor of shape (n_rows, n_outputs)
+            What the head returns: logits or regression values.
+        """
+        for stage in self.stages:
+            rows = stage(rows)
+        # A head may be more precise than the stages: a linear probe is solved in float64.
+        outputs: torch.Tensor = self.head(rows.to(self._head_dtype()))
+        return outputs
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train or eval mode where it applies: what is frozen stays in eval mode.
+
+        Parameters
+        ----------
+        mode : bool, default=True
+            Whether trained stages and the head go to train mode.
+
+        Returns
+        -------
+        self : TailAndHead
+            The module itself.
+        """
+        super().train(mode)
+        for stage in self.frozen_stages():
+            stage.eval()
+        if self.batch_norm == "frozen":
+            for stage in self.trained_stages():
+                freeze_statistics(stage)
+        return self
+
+    def frozen_stages(self) -> list[nn.Module]:
+        """List the stages that training must not touch.
+
+        Returns
+        -------
+        stages : list of torch.nn.Module
+            In order.
+        """
+        return [s for s, trained in zip(self.stages, self.trained, strict=True) if not trained]
+
+    def trained_stages(self) -> list[nn.Module]:
+        """List the stages that are trained with the head.
+
+        Returns
+        -------
+        stages : list of torch.nn.Module
+            In order.
+        """
+        return [s for s, trained in zip(self.stages, self.trained, strict=True) if trained]
+
+    def _head_dtype(self) -> torch.dtype:
+        parameters = self.head.parameters()
+        return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+    def _set_gradients(self) -> None:
+        # Frozen stages last: a parameter shared between the two kinds stays frozen.
+        for part in (*self.trained_stages(), self.head):
+            _require_gradients(part.parameters(), True)
+        for part in self.frozen_stages():
+            _require_gradients(part.parameters(), False)
+
+
+def _require_gradients(parameters: Iterable[nn.Parameter], required: bool) -> None:
+    for parameter in parameters:
+        # Integers (quantised weights, tables) have no gradient to require.
+        if parameter.is_floating_point() or parameter.is_complex():
+            parameter.requires_grad_(required)
+
+
+def _keeps_running_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _RunningNorm) or "FrozenBatchNorm" in type(module).__name__
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Put every normalisation layer with running statistics into eval mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Changed in place, itself and all modules in it.
+    """
+    for part in module.modules():
+        if _keeps_running_statistics(part):
+            part.eval()
+
+
+def needs_batch_statistics(module: nn.Module) -> bool:
+    """Whether the output for one row depends on the other rows of the batch, in the present mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module, in train mode if its training is asked about.
+
+    Returns
+    -------
+    needed : bool
+        True when some batch normalisation reads its statistics off the batch.
+    """
+    return any(
+        part.training or part.running_mean is None
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    )
+
+
+class ParameterRecord(NamedTuple):
+    """One parameter and its place in the network.
+
+    Parameters
+    ----------
+    name : str
+        Dotted name in the `TailAndHead`.
+    parameter : torch.nn.Parameter
+        The parameter itself.
+    distance : int
+        0 in the head, 1 in the last stage, 2 in the one before it, and so on.
+    owner : torch.nn.Module
+        The module that holds the parameter.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    distance: int
+    owner: nn.Module
+
+
+def parameter_table(module: TailAndHead) -> list[ParameterRecord]:
+    """List all parameters, trained and frozen, each once.
+
+    Parameters
+    ----------
+    module : TailAndHead
+        The network.
+
+    Returns
+    -------
+    table : list of ParameterRecord
+        In the order of `module.named_parameters()`.
+    """
+    return [
+        ParameterRecord(name, parameter, _distance(module, name), _owner(module, name))
+        for name, parameter in module.named_parameters()
+    ]
+
+
+def _distance(module: TailAndHead, name: str) -> int:
+    part, position, *_ = name.split(".")
+    return len(module.stages) - int(position) if part == "stages" else 0
+
+
+def _owner(module: nn.Module, name: str) -> nn.Module:
+    return module.get_submodule(name.rpartition(".")[0])
+
+
+def named_trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Go through the parameters that training changes.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+
+    Yields
+    ------
+    name : str
+        Dotted name.
+    parameter : torch.nn.Parameter
+        A parameter that requires a gradient.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter

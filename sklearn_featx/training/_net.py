@@ -1,0 +1,352 @@
+"""The skorch net that trains a tail and a head.
+
+What it adds to `skorch.NeuralNet`: parameter groups with a learning rate for each depth, row
+weights in the loss, seeds that leave no trace, an error when training diverges, and batches that
+run in chunks on a CPU. Everything else is skorch's, and `net_params` reaches all of it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.dataset import unpack_data
+from skorch.utils import to_device, to_tensor
+from torch import nn
+from torch.utils.data import Dataset, Subset
+
+from .._progress import Progress
+from .._typing import AnyArray
+from ..exceptions import DivergenceError
+from ._dataset import Batch, RowsDataset, as_is
+from ._module import (
+    TailAndHead,
+    freeze_statistics,
+    named_trained_parameters,
+    needs_batch_statistics,
+)
+from ._optimizer import parameter_groups
+from ._random import derive_seed, seed_torch, seeded
+
+# Rows at a time on a CPU: the activations of this many feature maps stay in its cache.
+CPU_MICRO_BATCH = 16
+# Seeds of one random_state: 0 for first weights, 1 for prediction, 2 + n for epoch n.
+INITIAL_STREAM, PREDICT_STREAM, FIRST_EPOCH_STREAM = range(3)
+
+
+class FineTuneNet(NeuralNet):
+    """A skorch net over a `TailAndHead`, fitted on a `RowsDataset`.
+
+    Parameters
+    ----------
+    module : callable
+        Returns a new `TailAndHead` each time it is called.
+    *args : tuple
+        As `skorch.NeuralNet` takes them; the criterion must return one loss for each row
+        (`reduction="none"`).
+    backbone_lr : float, default=0.1
+        Learning rate of the last stage, as a multiple of `lr`.
+    layer_decay : float, default=1.0
+        Factor for each further stage away from the head.
+    weight_decay : float, default=0.0
+        Weight decay of weight matrices and kernels.
+    micro_batch_size : int, "auto" or None, default="auto"
+        Rows that run at a time; their gradients add up to those of the batch. "auto": 16 for
+        feature maps and tokens on a CPU, whole batches elsewhere. Whole batches, too, when batch
+        normalisation needs the statistics of the batch.
+    random_state : int, default=0
+        Seed of first weights, row order and dropout.
+    show_progress : bool, default=False
+        Whether a progress bar counts the rows.
+    **kwargs : dict
+        As `skorch.NeuralNet` takes them.
+    """
+
+    # Steps of the fit that is under way; 0 when training goes on without a planned end.
+    planned_steps_ = 0
+    planned_ = False
+    shuffler_: torch.Generator | None = None
+    progress_: Progress | None = None
+
+    def __init__(
+        self,
+        module: Callable[[], TailAndHead],
+        *args: Any,
+        backbone_lr: float = 0.1,
+        layer_decay: float = 1.0,
+        weight_decay: float = 0.0,
+        micro_batch_size: int | Literal["auto"] | None = "auto",
+        random_state: int = 0,
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.backbone_lr = backbone_lr
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.micro_batch_size = micro_batch_size
+        self.random_state = random_state
+        self.show_progress = show_progress
+        super().__init__(module, *args, **kwargs)
+
+    # Building
+
+    def initialize(self) -> "FineTuneNet":
+        """Build module, optimizer and callbacks, seeded, beside torch's global generator."""
+        with self.seeded(INITIAL_STREAM):
+            super().initialize()
+        return self
+
+    def initialize_module(self) -> "FineTuneNet":
+        """Build the module, its kernels in the memory order that convolutions are fastest in."""
+        super().initialize_module()
+        self.module_.to(memory_format=torch.channels_last)
+        return self
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "FineTuneNet":
+        """Group the trained parameters by depth, unless `optimizer__param_groups` does."""
+        arguments = self.get_params_for("optimizer")
+        if "param_groups" in arguments:
+            super().initialize_optimizer(*args, **kwargs)
+            return self
+        groups = parameter_groups(
+            plain_module(self),
+            lr=arguments.pop("lr", self.lr),
+            backbone_lr=self.backbone_lr,
+            layer_decay=self.layer_decay,
+            weight_decay=arguments.pop("weight_decay", self.weight_decay),
+        )
+        self.optimizer_ = self.optimizer(groups, **arguments)
+        return self
+
+    def get_all_learnable_params(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Go through what is trained: frozen parameters are none of skorch's business."""
+        return (
+            (name, parameter)
+            for name, parameter in super().get_all_learnable_params()
+            if parameter.requires_grad
+        )
+
+    def get_iterator(self, dataset: Dataset[Any], training: bool = False) -> Any:
+        """Make the loader of batches: whole ones from a `RowsDataset`, in seeded order."""
+        prefix = "iterator_train" if training else "iterator_valid"
+        # Without a generator a DataLoader would draw its base seed from torch's global one.
+        added: dict[str, Any] = {"generator": self.shuffler_ or torch.Generator()}
+        if _serves_batches(dataset):
+            added["collate_fn"] = as_is
+        given = self.get_params_for(prefix)
+        batch_size = given.pop("batch_size", self.batch_size)
+        batch_size = len(dataset) if batch_size == -1 else batch_size  # type: ignore[arg-type]
+        return getattr(self, prefix)(dataset, **{"batch_size": batch_size, **added, **given})
+
+    def get_split_datasets(
+        self, X: Any, y: Any = None, **fit_params: Any
+    ) -> tuple[Dataset[Any], Dataset[Any] | None]:
+        """Set validation rows aside in a planned fit; training that goes on uses every row."""
+        if not self.planned_:
+            return self.get_dataset(X, y), None
+        try:
+            split: tuple[Dataset[Any], Dataset[Any] | None]
+            # A stratified split needs the targets; the rows carry them.
+            split = super().get_split_datasets(X, X.targets if y is None else y, **fit_params)
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True sets part of the {len(X)} rows aside, which failed: {error} "
+                "Give more rows, another validation_fraction, or early_stopping=False"
+            ) from error
+        return split
+
+    # Training
+
+    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> "FineTuneNet":
+        """Build the net anew and train it for `max_epochs`."""
+        self.planned_ = True
+        try:
+            super().fit(X, y, **fit_params)
+        finally:
+            self.planned_ = False
+        return self
+
+    def partial_fit(
+        self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any
+    ) -> "FineTuneNet":
+        """Train on from where the net is."""
+        super().partial_fit(X, y, classes, **fit_params)
+        self._set_training(False)
+        # The last step may have done the damage: no loss was computed after it.
+        for name, parameter in named_trained_parameters(self.module_):
+            if not torch.isfinite(parameter).all():
+                raise self._divergence(f"the parameter {name!r} is not finite")
+        return self
+
+    def fit_loop(
+        self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
+    ) -> "FineTuneNet":
+        """Train for some epochs, beside torch's global generator."""
+        epochs = self.max_epochs if epochs is None else epochs
+        self.planned_epochs_ = epochs
+        self.classes_ = np.unique(X.targets)
+        self.shuffler_ = torch.Generator()
+        bar = Progress(len(X) * epochs, verbose=int(self.show_progress), description="training")
+        with self.seeded(PREDICT_STREAM), bar as self.progress_:
+            try:
+                super().fit_loop(X, y, epochs, **fit_params)
+            finally:
+                self.shuffler_ = self.progress_ = None
+        return self
+
+    def seeded(self, stream: int) -> Any:
+        """Open a block on seeded torch generators; their state is put back after it."""
+        return seeded(derive_seed(self.random_state, stream), self.device or "cpu")
+
+    def on_epoch_begin(
+        self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
+    ) -> None:
+        """Start an epoch on seeds of its own, so that training that goes on repeats nothing."""
+        seed = derive_seed(self.random_state, FIRST_EPOCH_STREAM + len(self.history))
+        seed_torch(seed, self.device or "cpu")
+        if self.shuffler_ is not None:
+            self.shuffler_.manual_seed(seed)
+        steps = len(self.get_iterator(dataset_train, training=True))
+        self.planned_steps_ = self.planned_epochs_ * steps if self.planned_ else 0
+        super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+
+    def on_batch_end(
+        self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        """Count the rows of the batch on the progress bar."""
+        super().on_batch_end(net, batch, training, **kwargs)
+        if self.progress_ is not None:
+            self.progress_.update(len(batch[0]))
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Show callbacks (rows, targets): scores do not expect the weights among the targets."""
+        batch = cb_kwargs.get("batch")
+        if batch is not None:
+            rows, (targets, _) = batch
+            cb_kwargs["batch"] = (rows, targets)
+        super().notify(method_name, **cb_kwargs)
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Run the module on rows, feature maps in channels-last order."""
+        rows = to_tensor(x, device=self.device)
+        if isinstance(rows, torch.Tensor) and rows.ndim == 4:
+            rows = rows.contiguous(memory_format=torch.channels_last)
+        return super().infer(rows, **fit_params)
+
+    def get_loss(
+        self,
+        y_pred: torch.Tensor,
+        y_true: Any,
+        X: Any = None,  # noqa: ARG002 (skorch's interface)
+        training: bool = False,  # noqa: ARG002
+    ) -> torch.Tensor:
+        """Compute the mean over the rows of weight times loss, itself a mean over the outputs."""
+        targets, weights = to_device(y_true, self.device)
+        if targets.is_floating_point():
+            targets = targets.reshape(y_pred.shape)
+        losses = self.criterion_(y_pred, targets).reshape(len(weights), -1).mean(1)
+        mean: torch.Tensor = (weights * losses).mean()
+        return mean
+
+    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
+        """Compute loss and gradients of a batch, in chunks where that is the same and faster."""
+        self._set_training(True)
+        rows, (targets, weights) = unpack_data(batch)
+        if len(rows) == 1:
+            # One row has no statistics of its own: this step uses the running ones.
+            freeze_statistics(self.module_)
+        steps = [
+            self._chunk_step(chunk, len(rows), **fit_params)
+            for chunk in _chunks(rows, targets, weights, self._chunk_size(rows))
+        ]
+        return {
+            "loss": sum((step["loss"] for step in steps), torch.zeros((), device=self.device)),
+            "y_pred": torch.cat([step["y_pred"] for step in steps]),
+        }
+
+    def _chunk_step(self, chunk: Batch, n_rows: int, **fit_params: Any) -> dict[str, torch.Tensor]:
+        """Add the gradients of some of a batch's rows."""
+        rows, target = chunk
+        y_pred = self.infer(rows, **fit_params)
+        # The mean over the batch is the sum of the chunks' means, each by its share of the rows.
+        loss = self.get_loss(y_pred, target, X=rows, training=True) * (len(rows) / n_rows)
+        self._check_finite(loss)
+        torch.autograd.backward(loss)
+        return {"loss": loss.detach(), "y_pred": y_pred.detach()}
+
+    def _chunk_size(self, rows: torch.Tensor) -> int:
+        """Decide how many rows run at a time."""
+        size = self.micro_batch_size
+        if size == "auto":
+            on_cpu = torch.device(self.device or "cpu").type == "cpu"
+            # Rows of single numbers are small: chunks would only add calls.
+            size = CPU_MICRO_BATCH if on_cpu and rows.ndim > 2 else None
+        return len(rows) if size is None or needs_batch_statistics(self.module_) else size
+
+    def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
+        """Compute the loss of a validation batch; one that is not finite is an error."""
+        step: dict[str, torch.Tensor] = super().validation_step(batch, **fit_params)
+        self._check_finite(step["loss"])
+        return step
+
+    def _check_finite(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise self._divergence(f"the loss is {loss.item()}")
+
+    def _divergence(self, what: str) -> DivergenceError:
+        return DivergenceError(
+            f"training diverged in epoch {len(self.history)}: {what}. The learning rate is "
+            f"lr={self.lr:g} for the head and {self.lr * self.backbone_lr:g} for the backbone "
+            f"(backbone_lr={self.backbone_lr:g}). Try a lower lr or backbone_lr, clip the "
+            "gradients (grad_clip=1.0), or look for rows or targets of extreme size"
+        )
+
+    # scikit-learn's view of the net, for scoring callbacks
+
+    def predict(self, X: Any) -> AnyArray:
+        """Predict class codes, a 0 or 1 for each label, or values, as the criterion has it."""
+        outputs = self.predict_proba(X)
+        if isinstance(self.criterion_, nn.CrossEntropyLoss):
+            return np.asarray(outputs.argmax(1))
+        if isinstance(self.criterion_, nn.BCEWithLogitsLoss):
+            return np.asarray(outputs > 0.5).astype(int)
+        return np.asarray(outputs)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        regression = self.criterion is nn.MSELoss
+        tags.estimator_type = "regressor" if regression else "classifier"
+        return tags
+
+
+def plain_module(net: FineTuneNet) -> TailAndHead:
+    """Get the module of a net, also when `torch.compile` has wrapped it.
+
+    Parameters
+    ----------
+    net : FineTuneNet
+        An initialised net.
+
+    Returns
+    -------
+    module : TailAndHead
+        The module itself, whose names are those of the state.
+    """
+    module = getattr(net.module_, "_orig_mod", net.module_)
+    assert isinstance(module, TailAndHead)
+    return module
+
+
+def _serves_batches(dataset: Any) -> bool:
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return isinstance(dataset, RowsDataset)
+
+
+def _chunks(
+    rows: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, size: int
+) -> Iterator[Batch]:
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        yield rows[part], (targets[part], weights[part])

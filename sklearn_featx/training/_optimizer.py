@@ -1,0 +1,217 @@
+"""Learning rates: one for each part of the network, and one factor for each step.
+
+The head learns at `lr`; a stage at distance d from it (1 for the last stage) learns at
+`lr * backbone_lr * layer_decay**(d - 1)`: the deeper, the more general and the slower (Howard &
+Ruder 2018, discriminative fine-tuning; Clark et al. 2020 for the decay per layer).
+"""
+
+import math
+import re
+from typing import Any, Literal, TypeAlias
+
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from ._module import ParameterRecord, TailAndHead, parameter_table
+
+OptimizerSpec: TypeAlias = Literal["adamw", "adam", "sgd"] | type[torch.optim.Optimizer]
+ScheduleName = Literal["cosine", "constant"]
+
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "adamw": (torch.optim.AdamW, {}),
+    "adam": (torch.optim.Adam, {}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+}
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.LocalResponseNorm,
+)
+# Learned tokens, position embeddings and layer scales have several axes but are no weight matrices.
+_NOT_DECAYED = re.compile(r"token|pos_emb|position|layer_scale|bias")
+
+
+def is_decayed(record: ParameterRecord) -> bool:
+    """Whether weight decay applies to a parameter.
+
+    Parameters
+    ----------
+    record : ParameterRecord
+        The parameter, its name and its owner.
+
+    Returns
+    -------
+    decayed : bool
+        False for biases, normalisation, every one-dimensional parameter, learned tokens and
+        position embeddings.
+    """
+    if record.parameter.ndim <= 1 or isinstance(record.owner, _NORMS):
+        return False
+    return _NOT_DECAYED.search(record.name.rpartition(".")[2]) is None
+
+
+def parameter_groups(
+    module: TailAndHead, *, lr: float, backbone_lr: float, layer_decay: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Sort the trained parameters into groups for an optimizer.
+
+    Parameters
+    ----------
+    module : TailAndHead
+        The network. Frozen parameters are in no group.
+    lr : float
+        Learning rate of the head.
+    backbone_lr : float
+        Learning rate of the last stage, as a multiple of `lr`.
+    layer_decay : float
+        Factor for each further stage away from the head.
+    weight_decay : float
+        Weight decay of weight matrices and kernels; all else has none.
+
+    Returns
+    -------
+    groups : list of dict
+        Keys "params", "lr" and "weight_decay"; the head's groups come first.
+    """
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for record in parameter_table(module):
+        if record.parameter.requires_grad:
+            key = (record.distance, not is_decayed(record))
+            groups.setdefault(key, []).append(record.parameter)
+    return [
+        {
+            "params": groups[distance, plain],
+            "lr": lr * _rate(distance, backbone_lr, layer_decay),
+            "weight_decay": 0.0 if plain else weight_decay,
+        }
+        for distance, plain in sorted(groups)
+    ]
+
+
+def _rate(distance: int, backbone_lr: float, layer_decay: float) -> float:
+    return 1.0 if distance == 0 else backbone_lr * layer_decay ** (distance - 1)
+
+
+def resolve_optimizer(
+    optimizer: OptimizerSpec,
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Find the class of an optimizer and the arguments that go with its name.
+
+    Parameters
+    ----------
+    optimizer : {"adamw", "adam", "sgd"} or class
+        "sgd" has a momentum of 0.9, Nesterov's; the others are torch's with its own defaults.
+
+    Returns
+    -------
+    optimizer_class : type
+        Subclass of `torch.optim.Optimizer`.
+    arguments : dict
+        Beyond learning rate and weight decay.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a known name nor such a class.
+    """
+    if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+        return optimizer, {}
+    if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer must be one of {sorted(OPTIMIZERS)} or a subclass of "
+            f"torch.optim.Optimizer, got {optimizer!r}"
+        )
+    return OPTIMIZERS[optimizer]
+
+
+def schedule_factor(
+    step: int, n_steps: int, *, warmup_fraction: float, name: ScheduleName
+) -> float:
+    """Compute what the learning rates are multiplied by in one step.
+
+    The factor rises linearly over the first w = ceil(warmup_fraction * n_steps) steps,
+    f = (step + 1) / (w + 1), and then is 1 or falls along a half cosine,
+    f = (1 + cos(pi * (step - w) / (n_steps - w))) / 2 (Loshchilov & Hutter 2017).
+
+    Parameters
+    ----------
+    step : int
+        Number of the step, from 0.
+    n_steps : int
+        Number of steps of the whole training.
+    warmup_fraction : float
+        Share of the steps that warm up, in [0, 1].
+    name : {"cosine", "constant"}
+        What follows the warm-up.
+
+    Returns
+    -------
+    factor : float
+        In (0, 1].
+    """
+    warmup = math.ceil(warmup_fraction * n_steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if name == "constant" or step >= n_steps:
+        return 1.0 if name == "constant" else 0.0
+    return (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup))) / 2
+
+
+class StepSchedule(Callback):
+    """Sets every group's learning rate before each step of a fit.
+
+    It applies to `net.fit`, whose length is known. Training that is continued afterwards
+    (`continue_fit`) has no planned end: it runs at the base rates.
+
+    Parameters
+    ----------
+    name : {"cosine", "constant"}
+        What follows the warm-up, see `schedule_factor`.
+    warmup_fraction : float
+        Share of all steps that warm up.
+    """
+
+    def __init__(self, name: ScheduleName, warmup_fraction: float) -> None:
+        self.name = name
+        self.warmup_fraction = warmup_fraction
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002 (skorch's interface)
+        """Start from the base rates, those that the optimizer was made with.
+
+        Parameters
+        ----------
+        net : FineTuneNet
+            The net.
+        **kwargs : dict
+            Not used.
+        """
+        self.step_ = 0
+        self._set_rates(net, 1.0)
+
+    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:  # noqa: ARG002
+        """Set the rates of the step to come.
+
+        Parameters
+        ----------
+        net : FineTuneNet
+            The net; `net.planned_steps_` is 0 when the end of the training is open.
+        training : bool, default=False
+            Whether the batch is one of training.
+        **kwargs : dict
+            Not used.
+        """
+        if not training or not net.planned_steps_:
+            return
+        factor = schedule_factor(
+            self.step_, net.planned_steps_, warmup_fraction=self.warmup_fraction, name=self.name
+        )
+        self._set_rates(net, factor)
+        self.step_ += 1
+
+    def _set_rates(self, net: Any, factor: float) -> None:
+        for group in net.optimizer_.param_groups:
+            # torch's own schedulers keep the base rate under this key, too.
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

@@ -1,0 +1,142 @@
+"""How strong the linear probe's penalty should be, by cross-validation."""
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+
+from .._typing import AnyArray
+from ._probe import MAX_ITERATIONS, SOLVER, row_space, weighted_rows
+
+CANDIDATES = np.logspace(-4, 4, 9)
+DEFAULT_C = 1.0
+# While candidates are compared, probabilities that differ by less than 0.001 are alike.
+TOLERANCE = 1e-4
+# Rises of the loss, one after the other, that end the search.
+PATIENCE = 2
+
+
+def choose_C(  # noqa: N802 (scikit-learn's name of the parameter)
+    features: npt.ArrayLike,
+    codes: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+    *,
+    seed: int,
+    candidates: npt.ArrayLike = CANDIDATES,
+    cv: int = 5,
+) -> float:
+    """Choose C by the log loss of a stratified cross-validation.
+
+    Candidates are tried in rising order, each from the solution of the one before. Where the loss
+    has risen twice in a row its valley is behind, and the costly rest is left out.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_rows, n_features)
+        What goes into the head.
+    codes : array-like of shape (n_rows,)
+        Class codes.
+    sample_weight : array-like of shape (n_rows,), default=None
+        Weight of each row, in the fits and in the loss.
+    seed : int
+        Seed of the folds.
+    candidates : array-like, default=np.logspace(-4, 4, 9)
+        Values of C.
+    cv : int, default=5
+        Number of folds, but no more than the smallest class has rows.
+
+    Returns
+    -------
+    C : float
+        The smallest of the best; 1.0 when a class has a single row, which cannot be set aside.
+    """
+    features, codes, sample_weight = weighted_rows(features, codes, sample_weight)
+    classes, codes = np.unique(codes, return_inverse=True)
+    n_folds = min(cv, int(np.bincount(codes).min()))
+    if n_folds < 2 or len(classes) < 2:
+        return DEFAULT_C
+    splits = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(features, codes)
+    folds = [_Fold(features, codes, sample_weight, train, test) for train, test in splits]
+    return _valley(np.sort(np.asarray(candidates, dtype=float)), folds)
+
+
+def choose_alpha(
+    features: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+    *,
+    candidates: npt.ArrayLike = CANDIDATES,
+) -> float:
+    """Choose the ridge penalty by leave-one-out cross-validation, in closed form.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_rows, n_features)
+        What goes into the head.
+    targets : array-like of shape (n_rows,) or (n_rows, n_outputs)
+        Regression targets.
+    sample_weight : array-like of shape (n_rows,), default=None
+        Weight of each row.
+    candidates : array-like, default=np.logspace(-4, 4, 9)
+        Values of alpha.
+
+    Returns
+    -------
+    alpha : float
+        One value for all targets.
+    """
+    features, targets, sample_weight = weighted_rows(features, targets, sample_weight)
+    scaled = StandardScaler().fit(features, sample_weight=sample_weight).transform(features)
+    search = RidgeCV(alphas=np.asarray(candidates, dtype=float))
+    search.fit(scaled, targets, sample_weight=sample_weight)
+    return float(search.alpha_)
+
+
+class _Fold:
+    """One split of a cross-validation, whose model goes from C to C."""
+
+    def __init__(
+        self,
+        features: AnyArray,
+        codes: AnyArray,
+        sample_weight: AnyArray,
+        train: AnyArray,
+        test: AnyArray,
+    ) -> None:
+        scaler = StandardScaler().fit(features[train], sample_weight=sample_weight[train])
+        self._scaled, basis = row_space(scaler.transform(features[train]))
+        self._held_out = scaler.transform(features[test]) @ basis.T
+        self._train = codes[train], sample_weight[train]
+        self._test = codes[test], sample_weight[test]
+        self._model = LogisticRegression(
+            solver=SOLVER, tol=TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True
+        )
+
+    def loss(self, C: float) -> float:
+        """Sum the log loss of the held-out rows."""
+        codes, sample_weight = self._train
+        with warnings.catch_warnings():
+            # A solution that is not quite there is good enough to compare candidates.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._model.set_params(C=C).fit(self._scaled, codes, sample_weight=sample_weight)
+        probabilities = self._model.predict_proba(self._held_out)
+        codes, sample_weight = self._test
+        labels = self._model.classes_
+        loss = log_loss(
+            codes, probabilities, sample_weight=sample_weight, normalize=False, labels=labels
+        )
+        return float(loss)
+
+
+def _valley(values: AnyArray, folds: list[_Fold]) -> float:
+    losses: list[float] = []
+    for value in values:
+        losses.append(sum(fold.loss(float(value)) for fold in folds))
+        if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
+            break
+    return float(values[int(np.argmin(losses))])

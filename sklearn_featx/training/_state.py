@@ -1,0 +1,168 @@
+"""What a trained net leaves behind: arrays, builtins and predictions."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._typing import AnyArray
+from ..exceptions import WeightsError
+from ._dataset import Rows, read_rows
+from ._module import TailAndHead, named_trained_parameters
+from ._net import PREDICT_STREAM, FineTuneNet, plain_module
+
+
+def trained_state(net: FineTuneNet) -> dict[str, AnyArray]:
+    """Collect what training changes, and nothing that comes with the pretrained weights.
+
+    That is the parameters that are trained, and the buffers of modules that are in train mode
+    during training: running statistics with `batch_norm="train"`, and those of the head.
+
+    Parameters
+    ----------
+    net : FineTuneNet
+        An initialised net.
+
+    Returns
+    -------
+    state : dict of str to ndarray
+        Copies by dotted name; bfloat16 as float32, which holds it exactly.
+    """
+    return {name: _to_array(tensor) for name, tensor in _trained_tensors(plain_module(net))}
+
+
+def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> None:
+    """Put back what `trained_state` collected.
+
+    Parameters
+    ----------
+    module : TailAndHead
+        Of the same stages, head, `trained` and `batch_norm`. Changed in place.
+    state : mapping of str to ndarray
+        From `trained_state`.
+
+    Raises
+    ------
+    WeightsError
+        If names or shapes differ; nothing is changed then.
+    """
+    tensors = dict(_trained_tensors(module))
+    _check_same_names(tensors, state)
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != np.shape(state[name]):
+            raise WeightsError(
+                f"trained state: {name!r} has shape {np.shape(state[name])}, but the network "
+                f"expects {tuple(tensor.shape)}. It was trained with other settings or data"
+            )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(np.array(state[name])))
+
+
+def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
+    """Run the trained network on rows, in eval mode and without gradient.
+
+    The module's mode and torch's global generator are afterwards as they were before.
+
+    Parameters
+    ----------
+    net : FineTuneNet
+        An initialised net.
+    rows : array-like of shape (n_rows, ...)
+        Activations at the split point, as `RowsDataset` takes them.
+    batch_size : int
+        Rows at a time.
+
+    Returns
+    -------
+    outputs : ndarray of shape (n_rows, n_outputs), dtype float32
+        Logits or regression values.
+    """
+    with net.seeded(PREDICT_STREAM), _eval_mode(net.module_), torch.inference_mode():
+        # One batch of none, when there are no rows, has the right width.
+        batches = [
+            net.infer(read_rows(rows, list(range(start, min(start + batch_size, len(rows))))))
+            for start in range(0, max(len(rows), 1), batch_size)
+        ]
+        outputs = torch.cat(batches).cpu()
+        return (outputs if outputs.dtype is torch.float64 else outputs.float()).numpy()
+
+
+def plain_history(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Turn a skorch history into builtins, for pickles and files that outlive skorch.
+
+    Parameters
+    ----------
+    history : skorch.history.History
+        One mapping for each epoch.
+
+    Returns
+    -------
+    epochs : list of dict
+        The same records; what is no number, string, list or mapping becomes a string.
+    """
+    return [_plain(epoch) for epoch in history]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return value.tolist()
+    return value if value is None or type(value) in (bool, int, float, str) else str(value)
+
+
+def _trained_tensors(module: TailAndHead) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from named_trained_parameters(module)
+    persistent = set(module.state_dict())
+    with _train_mode(module):
+        in_train_mode = [(name, part) for name, part in module.named_modules() if part.training]
+    for prefix, part in in_train_mode:
+        for name, buffer in part.named_buffers(prefix, recurse=False):
+            if name in persistent:
+                yield name, buffer
+
+
+def _check_same_names(tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    missing, unexpected = sorted(tensors.keys() - state.keys()), sorted(state.keys() - tensors)
+    if missing or unexpected:
+        raise WeightsError(
+            f"trained state does not fit the network: missing {missing}, unexpected {unexpected}. "
+            "It was trained with another backbone, unfreeze_depth, batch_norm or head"
+        )
+
+
+def _to_array(tensor: torch.Tensor) -> AnyArray:
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return np.array(tensor.numpy(), order="C")
+
+
+@contextmanager
+def _kept_modes(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    with _kept_modes(module):
+        module.eval()
+        yield
+
+
+@contextmanager
+def _train_mode(module: nn.Module) -> Iterator[None]:
+    with _kept_modes(module):
+        module.train()
+        yield

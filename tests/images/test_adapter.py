@@ -1,0 +1,182 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from scipy import sparse
+
+from sklearn_featx.exceptions import ImageError, InputError
+from sklearn_featx.images import as_image_collection
+
+PIXELS = np.arange(120, dtype=np.uint8).reshape(2, 4, 5, 3)
+
+
+def column(values):
+    """A 1-D array of objects, whatever the values are."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        list,
+        tuple,
+        np.array,
+        column,
+        lambda files: np.array(files)[:, None],
+        lambda files: column(files)[:, None],
+        lambda files: [[file] for file in files],
+        lambda files: np.array(files, dtype=np.dtypes.StringDType()),
+        lambda files: [Path(file) for file in files],
+        lambda files: column([Path(file) for file in files]),
+        pd.Series,
+        lambda files: pd.Series(files, dtype=object, index=range(9, 4, -1)),
+        lambda files: pd.DataFrame({"file": files}),
+        lambda files: pd.Series(files, dtype="category"),
+        pd.Index,
+        pl.Series,
+        lambda files: pl.DataFrame({"file": files}),
+    ],
+)
+def test_whatever_holds_paths(files, hold):
+    images = as_image_collection(hold(files))
+    assert [images.path(i) for i in range(len(images))] == files
+    assert images.load(4).shape == (6, 12, 3)
+    assert (images.kind, images.n_features) == ("pixels", None)
+
+
+@pytest.mark.parametrize(
+    "hold", [list, tuple, column, pd.Series, lambda given: pd.DataFrame({"image": given})]
+)
+def test_whatever_holds_images_of_many_kinds(files, hold):
+    given = [
+        files[0],
+        Path(files[1]).read_bytes(),
+        Image.fromarray(PIXELS[0]),
+        PIXELS[1],
+        torch.from_numpy(PIXELS[0].transpose(2, 0, 1).copy()),
+    ]
+    images = as_image_collection(hold(given))
+    assert [images.load(i).shape[:2] for i in range(5)] == [(6, 8), (6, 9), (4, 5), (4, 5), (4, 5)]
+    np.testing.assert_array_equal(images.load(4), PIXELS[0])
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        torch.from_numpy(PIXELS),
+        torch.from_numpy(PIXELS).permute(0, 3, 1, 2),
+        (torch.from_numpy(PIXELS) / 255).requires_grad_(),
+        list(PIXELS),
+        PIXELS.tolist(),
+        PIXELS.astype(object),
+        column([PIXELS[0], PIXELS[1]]),
+        pl.Series(list(PIXELS.tolist())),
+    ],
+)
+def test_pixels_in_other_containers(X):
+    images = as_image_collection(X)
+    np.testing.assert_array_equal([images.load(i) for i in range(2)], PIXELS)
+
+
+def test_bfloat16_tensors():
+    images = as_image_collection(torch.ones(2, 3, 4, 5, dtype=torch.bfloat16))
+    assert (images.load(0) == 255).all()
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+def test_tables_of_numbers(frame):
+    table = frame({f"pixel{i}": [0.0, 1.0] for i in range(6)})
+    images = as_image_collection(table, image_shape=(2, 3))
+    assert images.n_features == 6
+    assert (images.load(1) == 255).all()
+    assert as_image_collection(table, image_shape=(1, -1)).item_shape == (6,)
+
+
+@pytest.mark.parametrize("hold", [list, lambda rows: [torch.from_numpy(row) for row in rows]])
+def test_lists_of_rows_of_plain_numbers(hold):
+    values = as_image_collection(hold(np.arange(6.0).reshape(2, 3)), image_shape=(1, -1))
+    assert (values.kind, values.item_shape) == ("values", (3,))
+    with pytest.raises(InputError, match="one shape"):
+        as_image_collection([np.zeros(2), np.zeros(3)], image_shape=(1, -1))
+
+
+def test_a_collection_is_itself(files):
+    images = as_image_collection(files)
+    assert as_image_collection(images) is images
+
+
+@pytest.mark.parametrize("hold", [list, column, pd.Series, pl.Series])
+def test_missing_entries_are_named(files, hold):
+    with pytest.raises(ImageError, match="row 2: the entry is missing"):
+        as_image_collection(hold([*files[:2], None]))
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_a_missing_first_entry_is_named(files, missing):
+    with pytest.raises(ImageError, match="row 0: the entry is missing"):
+        as_image_collection([missing, *files])
+
+
+def test_a_path_without_file_is_refused_at_once(files):
+    with pytest.raises(ImageError, match=r"row 5 \('nowhere\.png'\): no such file") as caught:
+        as_image_collection([*files, "nowhere.png"])
+    assert (caught.value.row, caught.value.path) == (5, "nowhere.png")
+
+
+def test_nothing_is_read(files, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Image, "open", refuse)
+    assert len(as_image_collection(files)) == 5
+
+
+@pytest.mark.parametrize(
+    ("X", "reason"),
+    [
+        ("photos", r"one path, 'photos'.*rglob"),
+        (Path("photos"), "one path.*rglob"),
+        (b"\xff\xd8", r"one image.*\[X\]"),
+        (Image.new("L", (2, 2)), r"one image.*\[X\]"),
+        (sparse.csr_array(np.eye(3)), "Sparse data was passed"),
+        ([], r"Found array with 0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1 is required"),
+        (pd.Series([], dtype=object), r"0 sample\(s\)"),
+        (pd.DataFrame({"a": []}, dtype=object), r"0 sample\(s\)"),
+        (pd.DataFrame(index=[1, 2]), r"0 feature\(s\)"),
+        (torch.zeros(0, 3, 4, 5), r"0 sample\(s\)"),
+        ([1.0, 2.0], "Expected 2D array, got 1D array"),
+        (pd.Series([1.0, 2.0]), "Expected 2D array, got 1D array"),
+        (column([1, 2]), "Expected 2D array"),
+        (5, "of type int"),
+        ({"a": 1}, "of type dict"),
+        ({"a.jpg"}, r"of type set.*list\(X\)"),
+        (iter([]), r"list\(X\)"),
+        (np.array([["a", "b"]]), "one column of paths"),
+        (np.array([["a", 1]], object), "not all numbers"),
+        (np.array([b"\xff\xd8\0"]), "drops zero bytes"),
+        (np.ma.masked_equal(PIXELS, 3), "masked"),
+        (pd.DataFrame({"file": ["a"], "label": ["b"]}), r"2 columns \('file', 'label'\).*Column"),
+        (pl.DataFrame({"file": ["a"], "label": ["b"]}), r"2 columns.*X\['file'\]"),
+    ],
+)
+def test_what_is_refused(X, reason):
+    with pytest.raises(InputError, match=reason):
+        as_image_collection(X)
+
+
+def test_a_url_is_refused():
+    with pytest.raises(ImageError, match=r"row 0 .*nothing is downloaded"):
+        as_image_collection(["https://example.org/cat.jpg"])
+
+
+def test_ambiguous_items_name_their_row():
+    with pytest.raises(ImageError, match=r"row 1: .*ambiguous"):
+        as_image_collection([PIXELS[0], np.zeros((3, 5, 3))])
+    assert len(as_image_collection([np.zeros((3, 5, 3))], image_shape=(5, 3))) == 1

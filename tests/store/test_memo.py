@@ -1,0 +1,75 @@
+"""The memo of files: same path, size and time, same content."""
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sklearn_featx.store import FeatureStore
+
+OLD = 10**18
+
+
+@pytest.fixture
+def store(tmp_path):
+    with FeatureStore(tmp_path / "store") as store:
+        yield store
+
+
+def test_a_file_that_did_not_change_is_known(store):
+    store.remember_file("/a.png", 10, OLD, "digest a")
+    assert store.file_digest("/a.png", 10, OLD) == "digest a"
+
+
+@pytest.mark.parametrize(
+    "state", [("/b.png", 10, OLD), ("/a.png", 11, OLD), ("/a.png", 10, OLD + 1)]
+)
+def test_any_difference_makes_it_unknown(store, state):
+    store.remember_file("/a.png", 10, OLD, "digest a")
+    assert store.file_digest(*state) is None
+
+
+def test_the_last_content_counts(store):
+    store.remember_file("/a.png", 10, OLD, "old")
+    store.remember_file("/a.png", 12, OLD + 1, "new")
+    assert store.file_digests([("/a.png", 10, OLD), ("/a.png", 12, OLD + 1)]) == [None, "new"]
+
+
+@pytest.mark.parametrize(
+    ("age", "known"), [(0.0, False), (1.5, False), (3.0, True), (-60.0, False)]
+)
+def test_a_file_that_changed_just_now_is_not_remembered(store, age, known):
+    changed = time.time_ns() - int(age * 1e9)
+    store.remember_file("/a.png", 10, changed, "digest")
+    assert (store.file_digest("/a.png", 10, changed) == "digest") is known
+
+
+def test_names_that_are_no_text(store):
+    path = b"/caf\xe9.png".decode(errors="surrogateescape")
+    store.remember_file(path, 10, OLD, "digest")
+    assert store.file_digest(path, 10, OLD) == "digest"
+
+
+def test_many_files_at_once(store):
+    files = [(f"/{i}.png", i, OLD) for i in range(3000)]
+    store.remember_files(files[::2], [f"digest {i}" for i in range(0, 3000, 2)])
+    expected = [None if i % 2 else f"digest {i}" for i in range(3000)]
+    assert store.file_digests(files) == expected
+    assert store.info().n_files == 1500
+
+
+@pytest.mark.parametrize(
+    "damage", ["path = CAST('/b.png' AS BLOB)", "digest = 'other'", "checksum = checksum + 1"]
+)
+def test_a_damaged_record_is_forgotten(store, damage):
+    store.remember_file("/a.png", 10, OLD, "digest")
+    store.close()
+    file = next(Path(store.path).glob("*.sqlite"))
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(f"UPDATE files SET {damage}")
+    states = [("/a.png", 10, OLD), ("/b.png", 10, OLD)]
+    assert store.file_digests(states) == [None, None]
+    assert store.info().repaired == 1
+    assert store.info().n_files == 0

@@ -1,0 +1,68 @@
+"""Heads by name, module and callable."""
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_featx.training import make_head
+
+
+def test_linear_starts_near_zero():
+    head = make_head("linear", 20, 3, seed=0)
+    assert isinstance(head, nn.Linear)
+    assert head.weight.shape == (3, 20)
+    assert 0 < head.weight.abs().max() < 0.1
+    assert not head.bias.any()
+
+
+@pytest.mark.parametrize(("n_inputs", "hidden"), [(20, 20), (2048, 512)])
+def test_mlp_hidden_layer(n_inputs, hidden):
+    head = make_head("mlp", n_inputs, 3, seed=0)
+    assert head[0].out_features == hidden
+    assert head(torch.zeros(2, n_inputs)).shape == (2, 3)
+
+
+def test_a_given_module_is_copied():
+    given = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)).train()
+    head = make_head(given, 4, 3, seed=0)
+    assert head is not given
+    assert head[1].weight is not given[1].weight
+    torch.testing.assert_close(head[1].weight, given[1].weight, rtol=0, atol=0)
+    assert head[0].num_batches_tracked == 0
+    assert head.training
+
+
+def test_a_callable_may_return_one_module_each_time():
+    given = nn.Linear(4, 3)
+    heads = [make_head(lambda n_in, n_out: given, 4, 3, seed=0) for _ in range(2)]
+    assert heads[0].weight is not heads[1].weight
+
+
+def test_a_class_is_a_callable():
+    assert make_head(nn.Linear, 4, 3, seed=0).weight.shape == (3, 4)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", nn.Linear])
+def test_the_seed_decides_and_leaves_no_trace(head):
+    before = torch.get_rng_state()
+    first, same, other = (make_head(head, 5, 2, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [next(iter(module.parameters())) for module in (first, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("head", "error", "message"),
+    [
+        ("deep", ValueError, "head='deep'"),
+        (3, TypeError, "head must be"),
+        (lambda n_in, n_out: 3, TypeError, "head: the callable returned int"),
+        (nn.Linear(4, 7), ValueError, r"head must return shape \(n_rows, 3\).*\(2, 7\)"),
+        (nn.Linear(9, 3), ValueError, r"head does not accept .*\(n_rows, 4\)"),
+        (nn.BatchNorm2d(4), ValueError, "head does not accept"),
+    ],
+)
+def test_errors_name_head(head, error, message):
+    with pytest.raises(error, match=message):
+        make_head(head, 4, 3, seed=0)

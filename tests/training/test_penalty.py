@@ -1,0 +1,51 @@
+"""Strong penalties for noise, weak ones for signal."""
+
+import numpy as np
+import pytest
+
+from sklearn_featx.training import choose_alpha, choose_C
+
+
+@pytest.fixture
+def noise():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(60, 20)), np.arange(60) % 3
+
+
+def test_noise_wants_a_strong_penalty_and_signal_a_weak_one(noise):
+    features, codes = noise
+    signal = features.copy()
+    signal[:, :3] += 8 * np.eye(3)[codes]
+    assert choose_C(features, codes, seed=0) <= 1e-2
+    assert choose_C(signal, codes, seed=0) >= 1.0
+
+
+def test_same_seed_same_choice_and_candidates_count(noise):
+    features, codes = noise
+    assert choose_C(features, codes, seed=0, candidates=[7.0]) == 7.0
+    chosen = [choose_C(features, codes, seed=3) for _ in range(2)]
+    assert chosen[0] == chosen[1]
+    assert isinstance(chosen[0], float)
+
+
+def test_rows_without_weight_have_no_influence(noise):
+    features, codes = noise
+    weights = np.ones(60)
+    weights[::7] = 0
+    wild = features.copy()
+    wild[::7] = 1e6
+    assert choose_C(features, codes, weights, seed=0) == choose_C(wild, codes, weights, seed=0)
+
+
+def test_a_class_of_one_row_gets_the_default():
+    assert choose_C(np.eye(5), [0, 0, 1, 1, 2], seed=0) == 1.0
+    assert choose_C(np.eye(3), [0, 0, 0], seed=0) == 1.0
+
+
+def test_alpha_follows_the_noise(noise):
+    features, _ = noise
+    target = features[:, 0] * 2
+    unrelated = np.random.default_rng(1).normal(size=60)
+    assert choose_alpha(features, target) < choose_alpha(features, unrelated)
+    both = choose_alpha(features, np.stack([target, target], axis=1), np.ones(60))
+    assert isinstance(both, float)

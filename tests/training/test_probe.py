@@ -1,0 +1,121 @@
+"""The probe is scikit-learn's pipeline, folded into one linear layer."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, softmax
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_featx.exceptions import FeatxWarning
+from sklearn_featx.training import (
+    _probe,
+    fit_linear_probe_classifier,
+    fit_linear_probe_multilabel,
+    fit_linear_probe_regressor,
+)
+
+
+def make_rows(n_rows, n_features, n_classes, seed=0):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n_rows, n_features)) * rng.uniform(0.1, 20, n_features) + 3
+    codes = np.arange(n_rows) % n_classes
+    features[:, 0] += codes * 5
+    features[:, -1] = 2.0  # a dead channel
+    return features, codes, rng.integers(0, 4, n_rows)
+
+
+def logits(features, probe):
+    weight, bias = probe
+    return features @ weight.T + bias
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("n_features", [6, 90])  # fewer and more than rows
+@pytest.mark.parametrize("C", [0.01, 1.0])
+def test_equals_the_pipeline(n_classes, n_features, C):
+    features, codes, _ = make_rows(60, n_features, n_classes)
+    logistic = LogisticRegression(C=C, tol=1e-10, max_iter=10_000, solver="newton-cg")
+    expected = make_pipeline(StandardScaler(), logistic).fit(features, codes)
+    probe = fit_linear_probe_classifier(features, codes, n_classes, C=C)
+    assert probe[0].shape == (n_classes, n_features)
+    probabilities = softmax(logits(features, probe), axis=1)
+    np.testing.assert_allclose(probabilities, expected.predict_proba(features), atol=1e-5)
+
+
+@pytest.mark.parametrize("n_features", [6, 90])
+def test_weights_are_repetitions(n_features):
+    features, codes, repeats = make_rows(60, n_features, 3)
+    weighted = fit_linear_probe_classifier(features, codes, 3, C=1.0, sample_weight=repeats)
+    repeated = fit_linear_probe_classifier(
+        np.repeat(features, repeats, axis=0), np.repeat(codes, repeats), 3, C=1.0
+    )
+    np.testing.assert_allclose(
+        softmax(logits(features, weighted), axis=1),
+        softmax(logits(features, repeated), axis=1),
+        atol=1e-6,
+    )
+
+
+def test_rows_without_weight_have_no_influence():
+    features, codes, repeats = make_rows(60, 6, 3)
+    wild = features.copy()
+    wild[repeats == 0] = 1e6
+    first, second = (
+        fit_linear_probe_classifier(f, codes, 3, C=1.0, sample_weight=repeats)
+        for f in (features, wild)
+    )
+    np.testing.assert_array_equal(first[0], second[0])
+
+
+def test_a_class_without_rows_is_improbable():
+    features, codes, _ = make_rows(60, 6, 3)
+    probe = fit_linear_probe_classifier(features, codes * 2, 5, C=1.0)
+    probabilities = softmax(logits(features, probe), axis=1)
+    assert probe[0].shape == (5, 6)
+    assert probabilities[:, [1, 3]].max() < 1e-3
+    np.testing.assert_array_equal(probabilities.argmax(1) % 2, 0)
+
+
+def test_a_single_class_is_certain():
+    probe = fit_linear_probe_classifier(np.eye(3), [1, 1, 1], 2, C=1.0)
+    np.testing.assert_array_equal(logits(np.eye(3), probe).argmax(1), 1)
+
+
+def test_stopping_short_is_said(monkeypatch):
+    monkeypatch.setattr(_probe, "MAX_ITERATIONS", 1)
+    features, codes, _ = make_rows(60, 6, 3)
+    with pytest.warns(FeatxWarning, match="stopped after 1 steps.*C=1"):
+        fit_linear_probe_classifier(features, codes, 3, C=1.0)
+
+
+def test_multilabel_is_a_logistic_regression_for_each_label():
+    features, codes, _ = make_rows(60, 6, 4)
+    labels = np.stack([codes % 2, codes // 2], axis=1)
+    logistic = LogisticRegression(tol=1e-10, max_iter=10_000, solver="newton-cg")
+    expected = MultiOutputClassifier(logistic).fit(StandardScaler().fit_transform(features), labels)
+    weight_bias = fit_linear_probe_multilabel(features, labels, C=1.0)
+    probabilities = expected.predict_proba(StandardScaler().fit_transform(features))
+    np.testing.assert_allclose(
+        expit(logits(features, weight_bias)),
+        np.stack([p[:, 1] for p in probabilities], axis=1),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("n_features", [6, 90])
+@pytest.mark.parametrize("n_outputs", [None, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_regression_equals_ridge(n_features, n_outputs, weighted):
+    features, codes, repeats = make_rows(60, n_features, 3)
+    targets = features[:, :2].sum(1) if n_outputs is None else features[:, :n_outputs] + codes[0]
+    weights = repeats if weighted else np.ones(60, int)
+    many = np.repeat(features, weights, axis=0)
+    expected = make_pipeline(StandardScaler(), Ridge(alpha=0.7))
+    expected.fit(many, np.repeat(targets, weights, axis=0))
+    probe = fit_linear_probe_regressor(features, targets, alpha=0.7, sample_weight=weights)
+    assert probe[0].shape == (n_outputs or 1, n_features)
+    np.testing.assert_allclose(
+        logits(features, probe).reshape(targets.shape), expected.predict(features), rtol=1e-6
+    )
