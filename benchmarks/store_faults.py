@@ -153,7 +153,7 @@ def flipped_bits(folder, n=1000):
 
 
 def cut_deleted_replaced(folder, n=500):
-    """Truncations, deletions and replacements of files."""
+    """Truncate, delete and replace files."""
     return damaged_many_times(
         folder, n, lambda *where: where[1].choice([truncate, delete, replace])(*where)
     )

@@ -29,13 +29,14 @@ class Tap(NamedTuple):
 
     Parameters
     ----------
-    layer : str or None
-        Name of a stage, module or operation; None: the preprocessed image, before the network.
+    layer : str or int
+        Name of a module, operation or stage; or the number of stages before it: 0 is the
+        preprocessed image itself.
     pooling : str or None, default=None
         How they become vectors; None: as they are.
     """
 
-    layer: str | None
+    layer: str | int
     pooling: Pooling | None = None
 
 
@@ -63,12 +64,12 @@ class Recipe:
     @property
     def network_taps(self) -> tuple[Tap, ...]:
         """The taps inside the network."""
-        return tuple(tap for tap in self.taps if tap.layer is not None)
+        return tuple(tap for tap in self.taps if tap.layer != 0)
 
     @property
     def trunk(self) -> Any:
         """The part of the network that computes its taps, a module that returns a tuple."""
-        return self.backbone.tapped([str(tap.layer) for tap in self.network_taps])
+        return self.backbone.tapped([tap.layer for tap in self.network_taps])
 
     @property
     def pools(self) -> list[Any]:
@@ -166,7 +167,7 @@ def stream(
         for batch in batches:
             computed = iter(engine.run(batch.data) if engine else ())
             yield batch.rows, [
-                batch.data if tap.layer is None else next(computed) for tap in recipe.taps
+                batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps
             ]
             progress.update(len(batch.rows))
 

@@ -270,9 +270,9 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
     def _recipe(self) -> Recipe:
         backbone = get_backbone(self.backbone, self.weights)
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
-        layers = [backbone.stages[-1].name] if self.layer is None else self.layer
-        names = (layers,) if isinstance(layers, str) else tuple(layers)
-        taps = tuple(Tap(name, self.pooling) for name in names)
+        layers = len(backbone.stages) if self.layer is None else self.layer
+        named = (layers,) if isinstance(layers, str | int) else tuple(layers)
+        taps = tuple(Tap(layer, self.pooling) for layer in named)
         return Recipe(backbone, taps, preprocess, self.device)
 
     def _known_shapes(self, recipe: Recipe) -> list[tuple[int, ...]]:

@@ -131,10 +131,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
     def _recipe(self, backbone: Backbone, *splits: int) -> Recipe:
         """Recipe whose rows are taken after the given numbers of stages."""
         last = len(backbone.stages)
-        taps = tuple(
-            Tap(backbone.stages[k - 1].name if k else None, "avg" if k == last else None)
-            for k in splits
-        )
+        taps = tuple(Tap(k, "avg" if k == last else None) for k in splits)
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
         return Recipe(backbone, taps, preprocess, self.device)
 

@@ -45,7 +45,7 @@ PACKAGES = {
     "_image_input": {"numpy", "sklearn"},
     "_targets": {"numpy", "sklearn"},
     "_sweep": {"numpy", "sklearn"},
-    "_stages": {"numpy"},
+    "_stages": {"torch"},  # for the type of an own network in a signature
     "inspection": {"numpy", "matplotlib", "sklearn"},
     "_cli": {"numpy"},
     "__main__": set(),

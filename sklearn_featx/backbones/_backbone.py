@@ -3,13 +3,16 @@
 import copy
 import functools
 import itertools
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from .._digest import combine, digest
 from .._preprocess import Preprocess
@@ -22,6 +25,10 @@ from ._pooling import Pool
 from ._sequence import stages_by_order
 from ._tracing import Chain, UntraceableError, cut, trace
 from ._weights import digest_tensor
+
+
+# Two rows: with one, some networks drop the batch axis, and BatchNorm in training mode refuses.
+_DRY_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,26 @@ class Stage:
     def n_parameters(self) -> int:
         """Number of parameters, shared ones counted once."""
         return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+class Cost(NamedTuple):
+    """What a stage costs for one row.
+
+    Parameters
+    ----------
+    output_shape : tuple of int
+        Shape of its activations.
+    flops : int
+        Floating-point operations of its products and convolutions, as PyTorch counts them.
+    """
+
+    output_shape: tuple[int, ...]
+    flops: int
+
+    @property
+    def n_values(self) -> int:
+        """Number of values in its activations."""
+        return math.prod(self.output_shape)
 
 
 class Backbone:
@@ -119,13 +146,6 @@ class Backbone:
         """Module that turns preprocessed pixels into what the first stage takes."""
         return Normalise(self.preprocess.mean, self.preprocess.std)
 
-    def trunk(self, split: int) -> nn.Module:
-        """Return normalisation and the first `split` stages, for inference.
-
-        It shares the network's parameters.
-        """
-        return self.tapped([self.stages[split - 1].name]) if split else self.normalise
-
     def tail(self, split: int) -> list[nn.Module]:
         """Return private copies of the stages from `split` on, traced for training as well.
 
@@ -133,18 +153,19 @@ class Backbone:
         """
         return [copy.deepcopy(stage.module) for stage in self.stages[split:]]
 
-    def tapped(self, layers: Sequence[str]) -> nn.Module:
-        """Return normalisation and the part of the network that computes the named layers.
+    def tapped(self, layers: Sequence[str | int]) -> nn.Module:
+        """Return normalisation and the part of the network that computes the given layers.
 
         Parameters
         ----------
-        layers : sequence of str
-            Names of stages, modules or operations.
+        layers : sequence of str or int
+            Names of modules, operations or stages; or numbers of stages from the input.
 
         Returns
         -------
         module : nn.Module
             Returns a tuple with the activations of each layer; nothing after the deepest is run.
+            It shares the network's parameters.
 
         Raises
         ------
@@ -152,11 +173,11 @@ class Backbone:
             If a name is unknown; the nearest names are listed.
         """
         if self._chains is None:
-            wanted = [self._stage_position(name) for name in layers]
-            return nn.Sequential(self.normalise, _StageTaps(self.stages, wanted))
-        positions = [self._position(name) for name in layers]
-        graph = self._chains[0].tapped(positions)
-        return nn.Sequential(self.normalise, torch.fx.GraphModule(self.network.module, graph))
+            part: nn.Module = _StageTaps(self.stages, [self._stage_index(name) for name in layers])
+        else:
+            graph = self._chains[0].tapped([self._position(layer) for layer in layers])
+            part = torch.fx.GraphModule(self.network.module, graph)
+        return nn.Sequential(self.normalise, part)
 
     def pool(self, pooling: Pooling | None) -> Pool:
         """Pooling that fits this network's layout of activations."""
@@ -184,7 +205,7 @@ class Backbone:
             If the network cannot take rows of that shape.
         """
         try:
-            outputs = _dry_run(module, (2, *input_shape))
+            outputs = _dry_run(module, (_DRY_ROWS, *input_shape))
         except Exception as error:
             # Networks fail on wrong sizes in as many ways as there are networks.
             raise BackboneError(
@@ -192,6 +213,26 @@ class Backbone:
                 "Check image_size and image_shape."
             ) from error
         return [tuple(output.shape[1:]) for output in outputs]
+
+    def costs(self, input_shape: Sequence[int]) -> list[Cost]:
+        """Return shape and operations of each stage for one row, without computing it.
+
+        Parameters
+        ----------
+        input_shape : sequence of int
+            Shape of what enters the first stage, without the batch axis.
+
+        Raises
+        ------
+        BackboneError
+            If the network cannot take rows of that shape.
+        """
+        costs, shape = [], tuple(input_shape)
+        for stage in self.stages:
+            with FlopCounterMode(display=False) as counter:
+                (shape,) = self.shapes(stage.module, shape)
+            costs.append(Cost(shape, counter.get_total_flops() // _DRY_ROWS))
+        return costs
 
     def digest(self, split: int) -> str:
         """Digest of all that happens to a preprocessed row in the first `split` stages."""
@@ -259,22 +300,27 @@ class Backbone:
         starts = [0, *(order.index(end) for end in ends), len(order)]
         return ["+".join(order[a:b]) for a, b in itertools.pairwise(starts)]
 
-    def _position(self, name: str) -> int:
-        """Position in the inference chain of a stage's end, a module's end or an operation."""
+    def _position(self, layer: str | int) -> int:
+        """Position in the inference chain of a module's, an operation's or a stage's end."""
         assert self._chains is not None
         chain = self._chains[0]
         stops = [*(stop for stop, _ in self._common_ends().values()), len(chain.nodes) - 1]
-        positions = chain.named_positions()
-        positions |= dict(zip((stage.name for stage in self.stages), stops, strict=True))
-        if name not in positions:
-            raise UnknownLayerError(unknown_name("layer", name, positions))
-        return positions[name]
+        if isinstance(layer, int):
+            return stops[layer - 1]
+        by_stage = dict(zip((stage.name for stage in self.stages), stops, strict=True))
+        # A stage may end after its module, with the pooling that follows: the module goes first.
+        positions = by_stage | chain.named_positions()
+        if layer not in positions:
+            raise UnknownLayerError(unknown_name("layer", layer, positions))
+        return positions[layer]
 
-    def _stage_position(self, name: str) -> int:
+    def _stage_index(self, layer: str | int) -> int:
         names = [stage.name for stage in self.stages]
-        if name not in names:
-            raise UnknownLayerError(unknown_name("layer", name, names))
-        return names.index(name)
+        if isinstance(layer, int):
+            return layer - 1
+        if layer not in names:
+            raise UnknownLayerError(unknown_name("layer", layer, names))
+        return names.index(layer)
 
     def _list_of_stages(self) -> str:
         names = ", ".join(stage.name for stage in self.stages)

@@ -75,6 +75,8 @@ def get_backbone(
     backbone: str | nn.Module | Callable[[], nn.Module],
     weights: str | Path | None = "DEFAULT",
     granularity: Granularity = "stage",
+    *,
+    warn: bool = True,
 ) -> Backbone:
     """Return the backbone that a user named, built at most once per process.
 
@@ -87,6 +89,8 @@ def get_backbone(
         Name of weights, weights file, or None for random weights. Own networks bring their own.
     granularity : {"stage", "block"} or list of str, default="stage"
         What a stage is.
+    warn : bool, default=True
+        Warn of random weights; False where weights do not matter.
 
     Returns
     -------
@@ -103,6 +107,12 @@ def get_backbone(
         If `granularity` names what the network does not have.
     """
     key, build = _source(backbone, weights)
+    if warn and isinstance(backbone, str) and weights is None:
+        warnings.warn(
+            f"backbone {backbone!r} is used with random weights (weights=None).",
+            RandomWeightsWarning,
+            stacklevel=3,
+        )
     network = _networks.get(key, build)
     named = tuple(granularity) if isinstance(granularity, list) else granularity
     return _backbones.get((key, named), lambda: Backbone(network, granularity))
@@ -118,12 +128,6 @@ def _source(
         return ("factory", backbone), lambda: build_custom(_built(backbone))
     chosen = None if weights is None else str(weights)
     _check_name(backbone)
-    if chosen is None:
-        warnings.warn(
-            f"backbone {backbone!r} is used with random weights (weights=None).",
-            RandomWeightsWarning,
-            stacklevel=4,
-        )
     build = _packaged_network if backbone in PACKAGED_NAMES else build_torchvision
     return (backbone, *_weights_key(chosen)), lambda: build(backbone, chosen)
 

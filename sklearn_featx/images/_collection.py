@@ -115,7 +115,7 @@ class ImageCollection(ABC):
 
         Parameters
         ----------
-        rows : sequence of int, slice or boolean mask
+        rows : sequence of int, slice or mask of bool
             Which images, in which order.
 
         Returns

@@ -31,7 +31,7 @@ _Outcome: TypeAlias = AnyArray | ImageError
 class Batch(NamedTuple):
     """Some rows of a collection, prepared.
 
-    Attributes
+    Parameters
     ----------
     rows : list of int
         Positions in the collection of the images in `data`.

@@ -74,6 +74,8 @@ def _answers(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
+    except OverflowError:
+        return False  # no system has such a number: the token is damaged
     except OSError as error:
         return error.errno != errno.ESRCH
     return True

@@ -1,4 +1,5 @@
 import struct
+import sys
 import warnings
 import zlib
 
@@ -291,3 +292,19 @@ def test_damaged_exif_is_no_damage(photo, encode):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert difference(decode(damaged), photo) < 5
+
+
+@pytest.mark.parametrize("error", [SyntaxError, struct.error, KeyError])
+def test_unreadable_exif_is_no_orientation(photo, encode, monkeypatch, error):
+    def fail(self):
+        raise error("odd")
+
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    assert difference(decode(encode(photo, "BMP")), photo) == 0
+
+
+def test_lab_without_colour_management(photo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.ImageCms", None)
+    monkeypatch.delattr("PIL.ImageCms", raising=False)
+    with pytest.raises(ImageError, match="LittleCMS"):
+        seen(Image.new("LAB", (2, 2)))

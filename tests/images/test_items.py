@@ -130,3 +130,17 @@ def test_the_digest_is_of_content_alone():
     same = [PIXELS.copy(), np.asfortranarray(PIXELS), PIXELS.transpose(2, 0, 1)]
     assert {as_item(entry, 9).digest() for entry in same} == {as_item(PIXELS, 0).digest()}
     assert as_item(PIXELS, 0, None, (0.0, 255.0)).digest() == as_item(PIXELS, 0).digest()
+
+
+def test_damaged_pictures_are_named(files, tmp_path):
+    path = tmp_path / "cut.png"
+    path.write_bytes(Path(files[0]).read_bytes()[:-30])
+    with Image.open(path) as opened, pytest.raises(ImageError, match="cannot be decoded") as caught:
+        as_item(opened, 0).load()
+    assert caught.value.path == str(path)
+
+
+def test_pictures_respect_the_limit_of_pillow(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    with pytest.raises(ImageError, match="MAX_IMAGE_PIXELS"):
+        as_item(Image.new("L", (2, 2)), 0).load()

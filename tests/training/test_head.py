@@ -1,10 +1,11 @@
 """Heads by name, module and callable."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sklearn_featx.training import make_head
+from sklearn_featx.training import make_head, set_linear
 
 
 def test_linear_starts_near_zero():
@@ -66,3 +67,12 @@ def test_the_seed_decides_and_leaves_no_trace(head):
 def test_errors_name_head(head, error, message):
     with pytest.raises(error, match=message):
         make_head(head, 4, 3, seed=0)
+
+
+def test_set_linear_takes_the_weights_in_the_heads_own_type():
+    head = make_head("linear", 4, 3, seed=0)
+    weight, bias = np.arange(12.0).reshape(3, 4), np.arange(3.0)
+    set_linear(head, weight, bias)
+    assert head.weight.dtype == torch.float32
+    assert head.weight.requires_grad
+    np.testing.assert_array_equal(head(torch.ones(1, 4)).detach()[0], weight.sum(1) + bias)

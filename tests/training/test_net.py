@@ -104,6 +104,24 @@ def test_going_on_repeats_nothing(quick_net, conv_tail, image_rows):
     assert [epoch["epoch"] for epoch in parts.history] == [1, 2, 3, 4]
 
 
+def test_each_epoch_has_an_order_of_its_own(quick_net, conv_tail, image_rows):
+    orders = []
+
+    class Lazy:
+        def __len__(self):
+            return 41
+
+        def __getitem__(self, positions):
+            orders.append(tuple(positions))
+            return image_rows.rows[positions]
+
+    net = quick_net(conv_tail, max_epochs=3, batch_size=-1)
+    continue_fit(net.fit(RowsDataset(Lazy(), image_rows.targets)), image_rows, epochs=0)
+    continue_fit(net, RowsDataset(Lazy(), image_rows.targets), epochs=1)
+    assert len(set(orders)) == 4
+    assert {tuple(sorted(order)) for order in orders} == {tuple(range(41))}
+
+
 def test_going_on_runs_at_the_base_rates(quick_net, conv_tail, image_rows):
     net = fit(quick_net(conv_tail, lr=0.02), image_rows)
     assert net.optimizer_.param_groups[0]["lr"] < 0.01

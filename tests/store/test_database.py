@@ -1,0 +1,255 @@
+"""Failures end in misses and one warning; connections belong to threads and survive forks."""
+
+import os
+import shutil
+import sqlite3
+import threading
+import warnings
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sklearn_featx.exceptions import StoreWarning
+from sklearn_featx.store import FeatureStore, _database
+
+KEYS = ["a", "b"]
+VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with FeatureStore(tmp_path / "store") as store:
+        yield store
+
+
+def use_everything(store):
+    """Every public call; the results of a store that is empty."""
+    rows = store.rows("recipe")
+    assert rows.missing(KEYS) == [0, 1]
+    assert rows.claim(KEYS) == [0, 1]
+    assert rows.claim(KEYS, limit=1) == [0]
+    rows.put_many(KEYS, VALUES)
+    rows.release(KEYS)
+    assert rows.wait(KEYS, timeout=60) == [0, 1]
+    found, values = rows.get_many(KEYS)
+    assert not found.any()
+    assert values.shape == (0,)
+    store.remember_file("/a", 1, 1, "digest")
+    assert store.file_digest("/a", 1, 1) is None
+    assert store.info().n_rows == store.verify().n_rows == store.prune() == 0
+    store.clear()
+
+
+def broken_paths(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    return [tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere/store")]
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_store_that_cannot_be_opened_is_empty_and_warns_once(tmp_path, which):
+    path = broken_paths(tmp_path)[which]
+    with pytest.warns(StoreWarning, match="does not work") as caught:
+        use_everything(FeatureStore(path))
+        use_everything(FeatureStore(path, "20GB"))
+    assert len(caught) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (sqlite3.SQLITE_READONLY, "attempt to write a readonly database"),
+        (sqlite3.SQLITE_FULL, "database or disk is full"),
+        (sqlite3.SQLITE_IOERR, "disk I/O error"),
+        (sqlite3.SQLITE_BUSY, "database is locked"),
+        (sqlite3.SQLITE_NOMEM, "out of memory"),
+    ],
+)
+def test_any_error_of_writing_ends_in_misses_and_keeps_the_file(store, monkeypatch, code, message):
+    store.rows("recipe").put_many(KEYS, VALUES)
+
+    def fail(*arguments):
+        error = sqlite3.OperationalError(message)
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr("sklearn_featx.store._rows.make_room", fail)
+    rows = store.rows("another recipe")
+    with pytest.warns(StoreWarning, match=message) as caught:
+        for _ in range(3):
+            rows.put_many(KEYS, VALUES)
+    assert len(caught) == 1
+    assert rows.missing(KEYS) == [0, 1]
+    assert store.rows("recipe").get_many(KEYS)[0].all()
+
+
+def test_a_full_disk_really_full(store):
+    """SQLite itself reports SQLITE_FULL; rows that are there can still be read."""
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    connection = store._open().database._local.connection._raw
+    connection.execute("PRAGMA max_page_count=1").fetchone()
+    with pytest.warns(StoreWarning, match="full"):
+        rows.put_many(["large"], np.zeros((1, 10**6), np.float32))
+    assert rows.missing([*KEYS, "large"]) == [2]
+
+
+def test_a_store_rests_after_a_failure_and_comes_back(store, monkeypatch):
+    attempts = []
+
+    def fail(*arguments):
+        attempts.append(1)
+        raise sqlite3.OperationalError("no")
+
+    with monkeypatch.context() as patch, pytest.warns(StoreWarning):
+        patch.setattr("sklearn_featx.store._rows.make_room", fail)
+        for _ in range(10):
+            store.rows("recipe").put_many(KEYS, VALUES)
+    assert len(attempts) == 2  # the failure and its second try
+    store.rows("recipe").put_many(KEYS, VALUES)
+    assert store.rows("recipe").missing(KEYS) == [0, 1]
+    monkeypatch.setattr(_database.time, "monotonic", lambda: float("inf"))
+    store.rows("recipe").put_many(KEYS, VALUES)
+    assert store.rows("recipe").missing(KEYS) == []
+
+
+def test_a_lock_that_is_held_too_long_costs_a_warning(store, monkeypatch):
+    monkeypatch.setattr(_database, "_BUSY_SECONDS", 0.01)
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    store.close()
+    file = next(Path(store.path).glob("*.sqlite"))
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.warns(StoreWarning, match="locked"):
+            rows.put_many(["c"], VALUES[:1])
+        assert rows.missing([*KEYS, "c"]) == [2]
+
+
+@pytest.mark.parametrize("table", ["entries", "payloads", "claims", "recipes", "files"])
+def test_a_lost_table_makes_a_new_file(store, table):
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    store.close()
+    file = next(Path(store.path).glob("*.sqlite"))
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(f"DROP TABLE {table}")
+    rows.claim(["c"])
+    store.file_digest("/a", 1, 1)
+    rows.get_many(KEYS)
+    rows.put_many(KEYS, VALUES)
+    rows.put_many(["d"], VALUES[:1])
+    found, values = rows.get_many(KEYS)
+    assert found.all()
+    np.testing.assert_array_equal(values, VALUES)
+    assert not file.exists()
+    assert store.info().repaired == 1
+
+
+def test_a_folder_deleted_in_mid_run_is_made_again(store):
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    shutil.rmtree(store.path)
+    assert rows.missing(KEYS) == [0, 1]
+    assert not Path(store.path).exists()
+    rows.put_many(KEYS, VALUES)
+    assert rows.get_many(KEYS)[0].all()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("size", [0, 100, 70_000])
+def test_a_file_cut_short_under_an_open_connection_does_not_end_the_process(store, suffix, size):
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    file = next(Path(store.path).glob("*.sqlite"))
+    cut = file.with_name(file.name + suffix)
+    os.truncate(cut, min(size, cut.stat().st_size // 2))
+    found, values = rows.get_many(KEYS)
+    np.testing.assert_array_equal(values, VALUES[found] if found.any() else np.empty(0))
+    rows.put_many(KEYS, VALUES)
+    assert rows.get_many(KEYS)[0].all()
+
+
+def test_threads_have_connections_of_their_own(store):
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(rows.get_many(KEYS)[0].all()))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 4
+    assert len(store._open().database.connections()) == 1  # those of ended threads are closed
+
+
+def in_child(job):
+    """Fork; the child's exit status says whether the job returned True."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forks beside threads; here none is running.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if job() else 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_process_opens_its_own_connection(store):
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    connection = store._open().database._local.connection
+
+    def child():
+        inherited = connection._raw
+        rows.put_many(["c"], VALUES[:1])
+        counted = store.info().hits == 0
+        return inherited is None and counted and rows.get_many([*KEYS, "c"])[0].all()
+
+    assert in_child(child) == 0
+    assert rows.missing([*KEYS, "c"]) == []
+
+
+def test_a_fork_waits_for_other_threads(store):
+    """A connection in use by another thread is finished with before the fork."""
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(connection):
+        inside.set()
+        go_on.wait(0.1)
+        return connection.execute("SELECT 1").fetchone()
+
+    results = []
+    work = threading.Thread(
+        target=lambda: results.append(store._open().database.attempt(slow, None))
+    )
+    work.start()
+    inside.wait()
+    assert in_child(lambda: rows.get_many(KEYS)[0].all()) == 0
+    work.join()
+    assert results == [(1,)]
+
+
+def test_a_transaction_is_all_or_nothing(store):
+    database = store._open().database
+    store.rows("recipe").put_many(KEYS, VALUES)
+
+    def half(connection):
+        with _database.transaction(connection):
+            connection.execute("DELETE FROM entries")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        database.attempt(half, None)
+    assert store.info().n_rows == 2

@@ -1,0 +1,148 @@
+"""Which file of a folder is the store's: nothing foreign is touched, nothing damaged is kept."""
+
+import contextlib
+import os
+import sqlite3
+import stat
+
+import numpy as np
+import pytest
+
+from sklearn_featx.store import FeatureStore, _location
+from sklearn_featx.store._location import Location
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "store"
+
+
+def make_database(path, application_id, version):
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"PRAGMA application_id={application_id}")
+        connection.execute(f"PRAGMA user_version={version}")
+        connection.execute("CREATE TABLE theirs(x)")
+
+
+def works(folder):
+    with FeatureStore(folder) as store:
+        store.rows("r").put_many(["a"], np.ones((1, 2), np.float32))
+        store.close()
+        return store.rows("r").get_many(["a"])[0].all()
+
+
+def databases(folder):
+    return sorted(path.name for path in folder.glob("*.sqlite"))
+
+
+def test_folder_and_file_are_the_owners_alone(folder):
+    old = os.umask(0)
+    try:
+        file = Location(folder).find(create=True)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_folder_that_was_there_keeps_its_permissions(folder):
+    folder.mkdir(mode=0o755)
+    Location(folder).find(create=True)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_the_same_file_is_found_again_and_only_made_when_asked(folder):
+    with pytest.raises(FileNotFoundError):
+        Location(folder).find(create=False)
+    assert not folder.exists()
+    file = Location(folder).find(create=True)
+    assert Location(folder).find(create=True) == Location(folder).find(create=False) == file
+
+
+def test_each_host_has_a_file_of_its_own(folder, monkeypatch):
+    here = Location(folder).find(create=True)
+    monkeypatch.setattr(_location.socket, "gethostname", lambda: "another host/β")
+    there = Location(folder).find(create=True)
+    assert here != there
+    assert "another_host__" in there.name
+    assert len(databases(folder)) == 2
+
+
+@pytest.mark.parametrize(("application_id", "version"), [(1, 1), (_location.APPLICATION_ID, 99)])
+def test_databases_of_others_under_our_name_are_left_alone(folder, application_id, version):
+    theirs = Location(folder).find(create=True)
+    theirs.unlink()
+    make_database(theirs, application_id, version)
+    content, times = theirs.read_bytes(), theirs.stat().st_mtime_ns
+    assert works(folder)
+    assert works(folder)
+    with FeatureStore(folder) as store:
+        store.clear()
+        store.verify()
+    assert theirs.read_bytes() == content
+    assert theirs.stat().st_mtime_ns == times
+    assert databases(folder) == [theirs.name]  # `clear` removed ours alone
+
+
+def test_other_files_in_the_folder_are_left_alone(folder):
+    folder.mkdir()
+    names = ["notes.txt", "other.sqlite", "other.sqlite-wal", "featx-v1-x.sqlite", "image.png"]
+    for name in names:
+        (folder / name).write_text(name)
+    assert works(folder)
+    with FeatureStore(folder) as store:
+        store.clear()
+    assert [(folder / name).read_text() for name in names] == names
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + b"\xff" * 200])
+def test_what_is_no_database_under_our_name_is_replaced(folder, content):
+    file = Location(folder).find(create=True)
+    file.write_bytes(content)
+    assert works(folder)
+    assert not file.exists()
+    assert len(databases(folder)) == 1
+
+
+def test_orphans_are_swept(folder):
+    file = Location(folder).find(create=True)
+    stem = file.name.rpartition("-")[0]
+    orphans = [f"{stem}-00000000.sqlite-wal", f"{stem}-00000000.sqlite-shm"]
+    orphans += [f"{stem}-00000001.sqlite.new", f"{stem}-00000001.sqlite.new-journal"]
+    for name in orphans:
+        (folder / name).write_bytes(b"left behind")
+    file.unlink()
+    assert works(folder)
+    assert not any((folder / name).exists() for name in orphans)
+
+
+def test_of_two_files_of_ours_one_stays(folder):
+    first = Location(folder).find(create=True)
+    second = first.with_name(first.name[:-15] + "ffffffff.sqlite")
+    second.write_bytes(first.read_bytes())
+    assert Location(folder).find(create=True) == min(first, second)
+    assert len(databases(folder)) == 1
+
+
+def test_a_link_under_our_name_is_not_followed(folder, tmp_path):
+    file = Location(folder).find(create=True)
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    file.unlink()
+    file.symlink_to(target)
+    assert works(folder)
+    assert target.read_text() == "precious"
+
+
+def test_a_damaged_lock_is_replaced(folder):
+    file = Location(folder).find(create=True)
+    next(folder.glob("*.lock")).write_bytes(b"damaged" * 1000)
+    file.unlink()
+    assert works(folder)
+
+
+def test_a_creation_that_fails_leaves_nothing(folder, monkeypatch):
+    monkeypatch.setattr(_location, "_SCHEMA", ("CREATE nonsense",))
+    with pytest.raises(sqlite3.OperationalError):
+        Location(folder).find(create=True)
+    assert [path.suffix for path in folder.iterdir()] == [".lock"]
