@@ -112,7 +112,7 @@ def choose_preprocess(
     preprocessing: Callable[[Any], Any] | None,
     image_size: int | Sequence[int] | None,
 ) -> Preprocess | Callable[[Any], Any]:
-    """Return the user's function, or the backbone's own recipe, for another size if one is given."""
+    """Return the user's function, or the backbone's own recipe at the given size."""
     if preprocessing is not None:
         return preprocessing
     if image_size is None:
@@ -166,9 +166,10 @@ def stream(
     with Progress(len(images), verbose=verbose, description=recipe.backbone.name) as progress:
         for batch in batches:
             computed = iter(engine.run(batch.data) if engine else ())
-            yield batch.rows, [
-                batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps
-            ]
+            yield (
+                batch.rows,
+                [batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps],
+            )
             progress.update(len(batch.rows))
 
 

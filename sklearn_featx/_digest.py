@@ -12,7 +12,7 @@ import numpy as np
 
 from ._typing import AnyArray
 
-Data: TypeAlias = bytes | bytearray | memoryview | AnyArray
+Data: TypeAlias = bytes | bytearray | memoryview
 Part: TypeAlias = Data | str | int | float | bool | None
 
 _PREFIX = "b2-1:"
@@ -44,7 +44,8 @@ def digest(*parts: Part) -> str:
     state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
         kind, data = _encode(part)
-        view = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
+        flat = memoryview(data)
+        view = flat.cast("B") if flat.nbytes else memoryview(b"")
         state.update(f"{kind}{view.nbytes}:".encode())
         state.update(view)
     return _PREFIX + state.hexdigest()
@@ -54,7 +55,7 @@ def digest_array(array: AnyArray) -> str:
     """Digest of an array's dtype, shape and values, whatever its memory layout."""
     canonical = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     shape = ",".join(map(str, array.shape))
-    return digest(canonical.dtype.str, shape, canonical.reshape(-1).view(np.uint8))
+    return digest(canonical.dtype.str, shape, canonical.reshape(-1).view(np.uint8).data)
 
 
 def combine(digests: Iterable[str]) -> str:

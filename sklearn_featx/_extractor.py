@@ -19,7 +19,7 @@ from ._sklearn_compat import (
     _check_feature_names_in,
     _fit_context,
 )
-from ._typing import AnyArray, FloatArray, Pooling
+from ._typing import AnyArray, FloatArray, Pooling, Weights
 from .backbones import get_backbone
 from .engines import resolve_device
 
@@ -122,7 +122,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         self,
         backbone: Any = "efficientnet_lite0",
         *,
-        weights: str | os.PathLike[str] | None = "DEFAULT",
+        weights: Weights = "DEFAULT",
         layer: str | list[str] | None = None,
         pooling: Pooling | None = "avg",
         preprocessing: Callable[[Any], Any] | None = None,
@@ -150,7 +150,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 # scikit-learn's interface
         """Check the parameters and X, and load the network.
 
         Parameters
@@ -289,8 +289,8 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
     def _check_shapes(self, recipe: Recipe, shapes: list[tuple[int, ...]]) -> None:
         if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
             raise ValueError(
-                f"pooling={self.pooling!r}: layers {[tap.layer for tap in recipe.taps]} have the shapes {shapes} "
-                "and cannot be concatenated. Choose another pooling, or one layer."
+                f"pooling={self.pooling!r}: layer={self.layer!r} gives activations of the shapes "
+                f"{shapes}, which cannot be concatenated. Choose another pooling, or one layer."
             )
 
 

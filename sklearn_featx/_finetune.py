@@ -1,6 +1,5 @@
 """FineTuneClassifier and FineTuneRegressor: labels in, predictions out."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -17,7 +16,7 @@ from ._targets import (
     row_weights,
     standardisation,
 )
-from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
+from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth, Weights
 from .images import ImageCollection
 from .training import (
     choose_alpha,
@@ -164,7 +163,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         self,
         backbone: Any = "efficientnet_lite0",
         *,
-        weights: str | os.PathLike[str] | None = "DEFAULT",
+        weights: Weights = "DEFAULT",
         unfreeze_depth: UnfreezeDepth = 1,
         granularity: Granularity = "stage",
         head: Any = "linear",
@@ -302,8 +301,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
             In the order of `classes_`.
         """
         logits = self._outputs(X)
-        likelihood: FloatArray = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return likelihood / likelihood.sum(axis=1, keepdims=True)
+        likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: FloatArray = likelihood / likelihood.sum(axis=1, keepdims=True)
+        return probabilities
 
     def predict(self, X: Any) -> AnyArray:
         """Most probable label.
@@ -339,12 +339,11 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         )
         return codes, weights
 
-    def _probe(
-        self, features: AnyArray | None, targets: AnyArray, weights: AnyArray | None
-    ) -> Probe:
+    def _probe(self, features: AnyArray, targets: AnyArray, weights: AnyArray | None) -> Probe:
         C = self.C
         if C == "auto":
-            C = choose_C(features, targets, weights, seed=self.seed_)
+            # The folds depend on the data alone: every seed of a search shares one probe.
+            C = choose_C(features, targets, weights, seed=0)
         return fit_linear_probe_classifier(
             features, targets, self.n_outputs_, C=C, sample_weight=weights
         )
@@ -462,7 +461,7 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         self,
         backbone: Any = "efficientnet_lite0",
         *,
-        weights: str | os.PathLike[str] | None = "DEFAULT",
+        weights: Weights = "DEFAULT",
         unfreeze_depth: UnfreezeDepth = 1,
         granularity: Granularity = "stage",
         head: Any = "linear",
@@ -607,8 +606,6 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         standard: AnyArray = (columns - self.target_mean_) / self.target_scale_
         return standard
 
-    def _probe(
-        self, features: AnyArray | None, targets: AnyArray, weights: AnyArray | None
-    ) -> Probe:
+    def _probe(self, features: AnyArray, targets: AnyArray, weights: AnyArray | None) -> Probe:
         alpha = choose_alpha(features, targets, weights) if self.C == "auto" else 1 / self.C
         return fit_linear_probe_regressor(features, targets, alpha=alpha, sample_weight=weights)

@@ -1,8 +1,8 @@
 """What FineTuneClassifier and FineTuneRegressor share: parameters, images to rows, the net.
 
 A fitted estimator is builtins and arrays: `trained_state_` holds what training changed, and the net
-is rebuilt from it and the named backbone when it is needed. Networks are kept beside the estimators,
-never in them, so clones, copies and pickles stay small.
+is rebuilt from it and the named backbone when it is needed. Networks are kept beside the
+estimators, never in them, so clones, copies and pickles stay small.
 """
 
 import os
@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._activations import Recipe, Tap, activations, choose_preprocess, stream
+from ._digest import digest_array
 from ._image_input import read_images
 from ._sklearn_compat import HasMethods, Interval, StrOptions
 from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
@@ -43,6 +44,10 @@ _nets: weakref.WeakKeyDictionary[BaseEstimator, FineTuneNet] = weakref.WeakKeyDi
 
 # Weight and bias of a linear head.
 Probe: TypeAlias = tuple[AnyArray, AnyArray]
+
+# Probes by what they depend on; the folds of some searches.
+_probes: dict[Any, Probe] = {}
+_MAX_PROBES = 64
 
 _AT_LEAST_ZERO = Interval(Real, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -107,18 +112,27 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         return _nets[self]
 
     @abstractmethod
-    def _probe(
-        self, features: AnyArray | None, targets: AnyArray, weights: AnyArray | None
-    ) -> Probe:
+    def _probe(self, features: AnyArray, targets: AnyArray, weights: AnyArray | None) -> Probe:
         """Weight and bias of the linear probe."""
+
+    def _shared_probe(
+        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+    ) -> Probe:
+        """The probe, solved once for all depths and learning rates of a search."""
+        parts = (digest_array(a) for a in (features, targets, weights) if a is not None)
+        key = (self._task, *parts, self.n_outputs_, self.C)
+        probe = _probes.get(key)
+        if probe is None:
+            probe = _probes[key] = self._probe(features, targets, weights)
+        while len(_probes) > _MAX_PROBES:
+            _probes.pop(next(iter(_probes)), None)
+        return probe
 
     # Images to rows
 
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:
         shape = None if self.image_shape is None else tuple(self.image_shape)
-        return read_images(
-            self, X, image_shape=shape, value_range=self.value_range, reset=reset
-        )
+        return read_images(self, X, image_shape=shape, value_range=self.value_range, reset=reset)
 
     def _backbone(self) -> Backbone:
         granularity: Granularity = self.granularity
@@ -126,7 +140,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _split(self, backbone: Backbone) -> int:
         depth: UnfreezeDepth = self.unfreeze_depth
-        return backbone.split_point(tuple(depth) if isinstance(depth, list) else depth)  # type: ignore[arg-type]
+        return backbone.split_point(depth)
 
     def _recipe(self, backbone: Backbone, *splits: int) -> Recipe:
         """Recipe whose rows are taken after the given numbers of stages."""
@@ -144,9 +158,12 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
     ) -> tuple[AnyArray, AnyArray | None]:
         """Rows at the split point, and the embeddings when the probe needs them; in one pass."""
         split, last = self._split(backbone), len(backbone.stages)
-        if split == last or not self._starts_at_probe():
+        if not self._starts_at_probe():
             (rows,) = self._rows(images, backbone, split)
-            return rows, rows if split == last else None
+            return rows, None
+        if split == last:
+            (rows,) = self._rows(images, backbone, split)
+            return rows, rows
         rows, embeddings = self._rows(images, backbone, split, last)
         return rows, embeddings
 
@@ -195,7 +212,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
     def _is_trained(self, stage: int, backbone: Backbone) -> bool:
         if isinstance(self.unfreeze_depth, tuple | list):
             start, stop = self.unfreeze_depth
-            return start <= stage < stop
+            return bool(start <= stage < stop)
         return stage >= self._split(backbone)
 
     # Fit and predict
@@ -204,10 +221,12 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
     ) -> Self:
         backbone = self._start(images)
+        if weights is not None:
+            # Rows without weight would still take places in batches and in their statistics.
+            counted = np.flatnonzero(weights > 0)
+            images, targets, weights = images.take(counted), targets[counted], weights[counted]
         rows, embeddings = self._training_rows(images, backbone)
-        probe = None
-        if self._starts_at_probe():
-            probe = self._probe(embeddings, targets, weights)
+        probe = None if embeddings is None else self._shared_probe(embeddings, targets, weights)
         net = self._make_net(backbone, probe)
         if self._is_probe(backbone):
             net.initialize()

@@ -1,4 +1,4 @@
-"""X of an estimator: checked in scikit-learn's words where it is a table, read as images where not."""
+"""X of an estimator: a table is checked in scikit-learn's words, the rest is read as images."""
 
 from typing import Any
 

@@ -33,8 +33,9 @@ class Preprocess:
     Examples
     --------
     >>> from sklearn_featx._preprocess import Preprocess
-    >>> Preprocess(resize=256, crop=(224, 224)).with_image_size(320)
-    Preprocess(resize=366, crop=(320, 320), interpolation='bilinear', channels=3, mean=None, std=None)
+    >>> larger = Preprocess(resize=256, crop=(224, 224)).with_image_size(320)
+    >>> larger.resize, larger.crop
+    (366, (320, 320))
     """
 
     resize: int | tuple[int, int] | None = None

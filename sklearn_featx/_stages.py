@@ -1,12 +1,11 @@
 """What a backbone's stages are, for people who choose a depth."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from ._typing import Granularity
+from ._typing import Granularity, Weights
 from .backbones import get_backbone
 
 
@@ -44,7 +43,7 @@ class StageInfo(NamedTuple):
 def backbone_stages(
     backbone: str | nn.Module | Callable[[], nn.Module] = "efficientnet_lite0",
     *,
-    weights: str | Path | None = None,
+    weights: Weights = None,
     granularity: Granularity = "stage",
     input_shape: Sequence[int] | None = None,
 ) -> list[StageInfo]:

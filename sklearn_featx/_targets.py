@@ -113,7 +113,8 @@ def row_weights(
         factors = totals.sum() / (len(classes) * np.where(totals > 0, totals, 1))
     else:
         factors = compute_class_weight(class_weight, classes=classes, y=classes[codes])
-    return weights * factors[codes]
+    weighted: AnyArray = weights * factors[codes]
+    return weighted
 
 
 def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArray) -> None:

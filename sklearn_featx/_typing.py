@@ -1,5 +1,6 @@
 """Names for types that recur in signatures."""
 
+import os
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -11,3 +12,4 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 Pooling: TypeAlias = Literal["avg", "max", "avgmax", "gem", "cls", "flatten"]
 Granularity: TypeAlias = Literal["stage", "block"] | list[str]
 UnfreezeDepth: TypeAlias = int | Literal["all"] | tuple[int, int]
+Weights: TypeAlias = str | os.PathLike[str] | None

@@ -127,6 +127,6 @@ def test_optional_packages_are_used_in_one_file():
     users = [
         str(path.relative_to(PACKAGE))
         for path in MODULES
-        if "timm" in import_roots(path)[1] or "import_optional(\"timm\"" in path.read_text()
+        if "timm" in import_roots(path)[1] or 'import_optional("timm"' in path.read_text()
     ]
     assert users in ([], ["backbones/_timm.py"])
