@@ -1,5 +1,6 @@
 """PretrainedFeatureExtractor: parameters, fit, transform, names, tags. The work is elsewhere."""
 
+import math
 import os
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -75,6 +76,8 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
+    output_shapes_ : list of tuple of int
+        Shape of one row of each layer; the layers side by side are the columns.
     n_features_out_ : int
         Number of columns that `transform` returns.
     n_features_in_ : int
@@ -180,8 +183,9 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         resolve_device(self.device)
         recipe = self._recipe()
         shapes = recipe.output_shapes(recipe.input_shape(images))
-        self._check_shapes(recipe, shapes)
-        self.n_features_out_ = sum(int(np.prod(shape)) for shape in shapes)
+        self._check_shapes(shapes)
+        self.output_shapes_ = shapes
+        self.n_features_out_ = sum(math.prod(shape) for shape in shapes)
         return self
 
     def transform(self, X: Any) -> FloatArray:
@@ -215,7 +219,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             verbose=int(self.verbose),
         )
-        self._check_shapes(recipe, [layer.shape[1:] for layer in layers])
+        self._check_shapes([layer.shape[1:] for layer in layers])
         features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
         return _unit_norm(features) if self.normalize else features
 
@@ -280,13 +284,14 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         plain_numbers = self.image_shape is not None and self.image_shape[-1] == -1
         if size is not None and not plain_numbers:
             return recipe.output_shapes((recipe.backbone.preprocess.channels, *size))
-        if len(recipe.taps) == 1 and hasattr(self, "n_features_out_"):
-            return [(self.n_features_out_,)]
+        if hasattr(self, "output_shapes_"):
+            shapes: list[tuple[int, ...]] = self.output_shapes_
+            return shapes
         raise NotFittedError(
             "The number of features of this backbone depends on the images; call 'fit' first."
         )
 
-    def _check_shapes(self, recipe: Recipe, shapes: list[tuple[int, ...]]) -> None:
+    def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:
         if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
             raise ValueError(
                 f"pooling={self.pooling!r}: layer={self.layer!r} gives activations of the shapes "

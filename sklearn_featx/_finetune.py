@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 
-from ._finetune_base import FineTuneEstimator, Probe
+from ._finetune_base import FineTuneEstimator
 from ._sklearn_compat import StrOptions, _fit_context
 from ._targets import (
     check_labels,
@@ -19,6 +19,7 @@ from ._targets import (
 from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth, Weights
 from .images import ImageCollection
 from .training import (
+    LinearModel,
     choose_alpha,
     choose_C,
     fit_linear_probe_classifier,
@@ -88,7 +89,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     random_state : int, RandomState or None, default=None
         Seed of everything random. Torch's global generator is left as it was.
     callbacks : list, default=None
-        skorch callbacks, or (name, callback) pairs.
+        Callbacks of skorch, or (name, callback) pairs.
     net_params : dict, default=None
         Further arguments of `skorch.NeuralNet`; they have the last word.
     preprocessing : callable, default=None
@@ -339,13 +340,17 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         )
         return codes, weights
 
-    def _probe(self, features: AnyArray, targets: AnyArray, weights: AnyArray | None) -> Probe:
+    def _probe(
+        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+    ) -> LinearModel:
         C = self.C
         if C == "auto":
             # The folds depend on the data alone: every seed of a search shares one probe.
             C = choose_C(features, targets, weights, seed=0)
-        return fit_linear_probe_classifier(
-            features, targets, self.n_outputs_, C=C, sample_weight=weights
+        return LinearModel(
+            *fit_linear_probe_classifier(
+                features, targets, self.n_outputs_, C=C, sample_weight=weights
+            )
         )
 
 
@@ -398,7 +403,7 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
     random_state : int, RandomState or None, default=None
         Seed of everything random.
     callbacks : list, default=None
-        skorch callbacks, or (name, callback) pairs.
+        Callbacks of skorch, or (name, callback) pairs.
     net_params : dict, default=None
         Further arguments of `skorch.NeuralNet`.
     preprocessing : callable, default=None
@@ -606,6 +611,10 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         standard: AnyArray = (columns - self.target_mean_) / self.target_scale_
         return standard
 
-    def _probe(self, features: AnyArray, targets: AnyArray, weights: AnyArray | None) -> Probe:
+    def _probe(
+        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+    ) -> LinearModel:
         alpha = choose_alpha(features, targets, weights) if self.C == "auto" else 1 / self.C
-        return fit_linear_probe_regressor(features, targets, alpha=alpha, sample_weight=weights)
+        return LinearModel(
+            *fit_linear_probe_regressor(features, targets, alpha=alpha, sample_weight=weights)
+        )

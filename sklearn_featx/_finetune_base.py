@@ -8,6 +8,8 @@ estimators, never in them, so clones, copies and pickles stay small.
 import os
 import weakref
 from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypeAlias
 
@@ -27,6 +29,7 @@ from .exceptions import WeightsError
 from .images import ImageCollection
 from .training import (
     FineTuneNet,
+    LinearModel,
     RowsDataset,
     TailAndHead,
     continue_fit,
@@ -35,18 +38,18 @@ from .training import (
     make_net,
     plain_history,
     predict_rows,
-    set_linear,
+    start_head,
     trained_state,
 )
 
 # Nets by estimator: each can be rebuilt from the estimator's `trained_state_`.
 _nets: weakref.WeakKeyDictionary[BaseEstimator, FineTuneNet] = weakref.WeakKeyDictionary()
 
-# Weight and bias of a linear head.
-Probe: TypeAlias = tuple[AnyArray, AnyArray]
+# What is done to a new head before training.
+Start: TypeAlias = Callable[[Any], None]
 
 # Probes by what they depend on; the folds of some searches.
-_probes: dict[Any, Probe] = {}
+_probes: dict[Any, LinearModel] = {}
 _MAX_PROBES = 64
 
 _AT_LEAST_ZERO = Interval(Real, 0, None, closed="left")
@@ -112,13 +115,15 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         return _nets[self]
 
     @abstractmethod
-    def _probe(self, features: AnyArray, targets: AnyArray, weights: AnyArray | None) -> Probe:
+    def _probe(
+        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+    ) -> LinearModel:
         """Weight and bias of the linear probe."""
 
     def _shared_probe(
         self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
-    ) -> Probe:
-        """The probe, solved once for all depths and learning rates of a search."""
+    ) -> LinearModel:
+        """Return the probe, solved once for all depths and learning rates of a search."""
         parts = (digest_array(a) for a in (features, targets, weights) if a is not None)
         key = (self._task, *parts, self.n_outputs_, self.C)
         probe = _probes.get(key)
@@ -156,9 +161,9 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
     def _training_rows(
         self, images: ImageCollection, backbone: Backbone
     ) -> tuple[AnyArray, AnyArray | None]:
-        """Rows at the split point, and the embeddings when the probe needs them; in one pass."""
+        """Rows at the split point, and the embeddings when the head needs them; in one pass."""
         split, last = self._split(backbone), len(backbone.stages)
-        if not self._starts_at_probe():
+        if not isinstance(self.head, str):
             (rows,) = self._rows(images, backbone, split)
             return rows, None
         if split == last:
@@ -167,12 +172,23 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         rows, embeddings = self._rows(images, backbone, split, last)
         return rows, embeddings
 
+    def _head_start(
+        self, embeddings: AnyArray | None, targets: AnyArray, weights: AnyArray | None
+    ) -> Start | None:
+        """Decide how the head starts: its scale from the embeddings, its weights from the probe."""
+        if embeddings is None:
+            return None
+        model = None
+        if self._starts_at_probe():
+            model = self._shared_probe(embeddings, targets, weights)
+        return partial(start_head, embeddings=embeddings, weights=weights, model=model)
+
     def _starts_at_probe(self) -> bool:
         return bool(self.head_init == "probe" and self.head == "linear")
 
     # The net
 
-    def _make_net(self, backbone: Backbone, start: Probe | None = None) -> FineTuneNet:
+    def _make_net(self, backbone: Backbone, start: Start | None = None) -> FineTuneNet:
         return make_net(
             lambda: self._make_module(backbone, start),
             task=self._task,
@@ -193,7 +209,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             verbose=int(self.verbose),
         )
 
-    def _make_module(self, backbone: Backbone, start: Probe | None) -> TailAndHead:
+    def _make_module(self, backbone: Backbone, start: Start | None) -> TailAndHead:
         split = self._split(backbone)
         stages = backbone.tail(split)
         trained = [self._is_trained(k, backbone) for k in range(split, len(backbone.stages))]
@@ -204,7 +220,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             # A closed solution, exact to float64; nothing trains it in float32.
             head.double()
         if start is not None:
-            set_linear(head, *start)
+            start(head)
         # Pooling does nothing to vectors; an own network may end in a feature map.
         pooled = backbone.pool("avg").followed_by(head)
         return TailAndHead(stages, pooled, trained=trained, batch_norm=self.batch_norm)
@@ -226,8 +242,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             counted = np.flatnonzero(weights > 0)
             images, targets, weights = images.take(counted), targets[counted], weights[counted]
         rows, embeddings = self._training_rows(images, backbone)
-        probe = None if embeddings is None else self._shared_probe(embeddings, targets, weights)
-        net = self._make_net(backbone, probe)
+        net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
         if self._is_probe(backbone):
             net.initialize()
         else:
@@ -263,10 +278,14 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         """Train for one epoch, on from where the net is."""
         if hasattr(self, "trained_state_"):
             net, backbone = self.net_, self._backbone()
+            (rows,) = self._rows(images, backbone, self._split(backbone))
         else:
             backbone = self._start(images)
-            net = self._make_net(backbone).initialize()
-        (rows,) = self._rows(images, backbone, self._split(backbone))
+            rows, embeddings = self._training_rows(images, backbone)
+            start = None
+            if embeddings is not None:
+                start = partial(start_head, embeddings=embeddings, weights=weights)
+            net = self._make_net(backbone, start).initialize()
         return self._keep(continue_fit(net, RowsDataset(rows, targets, weights), 1))
 
     def _outputs(self, X: Any) -> FloatArray:

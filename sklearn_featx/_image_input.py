@@ -43,7 +43,8 @@ def read_images(
     if image_shape is not None and _is_table(X, plain_numbers=image_shape[-1] == -1):
         dtype = np.float32 if image_shape[-1] == -1 else "numeric"
         X = validate_data(estimator, X, reset=reset, dtype=dtype)
-    elif hasattr(X, "columns"):
+    elif hasattr(X, "columns") and (reset or hasattr(estimator, "feature_names_in_")):
+        # Without names from `fit` there is nothing to compare: `transform` works unfitted.
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, X, reset=reset)
     return as_image_collection(X, image_shape=image_shape, value_range=value_range)

@@ -3,73 +3,28 @@
 import copy
 import functools
 import itertools
-import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .._digest import combine, digest
 from .._preprocess import Preprocess
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, UnknownLayerError
-from ._granularity import blocks, by_first_use, named_ends, stage_ends, unknown_name
-from ._network import Network
+from ._chain import Chain, adopt_unused, cut
+from ._granularity import by_first_use, named_ends, stage_ends, unknown_name
+from ._network import Grouping, Network
 from ._normalise import Normalise
 from ._pooling import Pool
 from ._sequence import stages_by_order
-from ._tracing import Chain, UntraceableError, cut, trace
-from ._weights import digest_tensor
-
+from ._stage import Cost, Stage, StageTaps, digest_stage, dry_run
+from ._tracing import Trace, UntraceableError, trace
 
 # Two rows: with one, some networks drop the batch axis, and BatchNorm in training mode refuses.
 _DRY_ROWS = 2
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a backbone.
-
-    Parameters
-    ----------
-    name : str
-        Module path in the network; several, joined by ``"+"``, where no cut separates them.
-    module : nn.Module
-        Its operations; shares the network's parameters.
-    """
-
-    name: str
-    module: nn.Module
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
-
-
-class Cost(NamedTuple):
-    """What a stage costs for one row.
-
-    Parameters
-    ----------
-    output_shape : tuple of int
-        Shape of its activations.
-    flops : int
-        Floating-point operations of its products and convolutions, as PyTorch counts them.
-    """
-
-    output_shape: tuple[int, ...]
-    flops: int
-
-    @property
-    def n_values(self) -> int:
-        """Number of values in its activations."""
-        return math.prod(self.output_shape)
 
 
 class Backbone:
@@ -106,7 +61,7 @@ class Backbone:
         return sum(parameter.numel() for parameter in self.network.module.parameters())
 
     def split_point(self, unfreeze_depth: UnfreezeDepth) -> int:
-        """Number of frozen stages before the first trained one.
+        """Return the number of frozen stages before the first trained one.
 
         Parameters
         ----------
@@ -125,7 +80,7 @@ class Backbone:
             If there are not that many stages.
         """
         n_stages = len(self.stages)
-        if isinstance(unfreeze_depth, tuple):
+        if isinstance(unfreeze_depth, tuple | list):
             start, stop = unfreeze_depth
             if not 0 <= start < stop <= n_stages:
                 raise UnknownLayerError(
@@ -173,7 +128,7 @@ class Backbone:
             If a name is unknown; the nearest names are listed.
         """
         if self._chains is None:
-            part: nn.Module = _StageTaps(self.stages, [self._stage_index(name) for name in layers])
+            part: nn.Module = StageTaps(self.stages, [self._stage_index(name) for name in layers])
         else:
             graph = self._chains[0].tapped([self._position(layer) for layer in layers])
             part = torch.fx.GraphModule(self.network.module, graph)
@@ -205,7 +160,7 @@ class Backbone:
             If the network cannot take rows of that shape.
         """
         try:
-            outputs = _dry_run(module, (_DRY_ROWS, *input_shape))
+            outputs = dry_run(module, (_DRY_ROWS, *input_shape))
         except Exception as error:
             # Networks fail on wrong sizes in as many ways as there are networks.
             raise BackboneError(
@@ -240,7 +195,7 @@ class Backbone:
 
     @functools.cached_property
     def _stage_digests(self) -> list[str]:
-        return [_digest_stage(stage.module) for stage in self.stages]
+        return [digest_stage(stage.module) for stage in self.stages]
 
     def _trace(self) -> tuple[Chain, Chain] | None:
         """Chains of the inference and the training mode; None where a mode cannot be traced."""
@@ -255,9 +210,10 @@ class Backbone:
                 )
                 for train in (False, True)
             ]
+            _check_followed(network.module, traces[0])
         except UntraceableError as error:
             warnings.warn(
-                f"backbone {self.name!r} cannot be traced ({error}). It is cut at its top-level "
+                f"backbone {self.name!r} cannot be traced ({error}). It is cut at its "
                 "parts if they run one after the other; if not, it is one stage.",
                 CutWarning,
                 stacklevel=2,
@@ -272,11 +228,12 @@ class Backbone:
         eval_chain, train_chain = self._chains
         last = (len(eval_chain.nodes) - 1, len(train_chain.nodes) - 1)
         segments = cut(eval_chain, train_chain, [*ends.values(), last])
+        adopt_unused(self.network.module, segments)
         names = self._stage_names(list(ends))
         return [Stage(name, part.eval()) for name, part in zip(names, segments, strict=True)]
 
     def _common_ends(self) -> dict[str, tuple[int, int]]:
-        """Ends that both modes have, with their positions in both."""
+        """Return the ends that both modes have, with their positions in both."""
         assert self._chains is not None
         in_eval, in_train = (self._ends(chain) for chain in self._chains)
         return {name: (in_eval[name], in_train[name]) for name in in_eval if name in in_train}
@@ -284,19 +241,18 @@ class Backbone:
     def _ends(self, chain: Chain) -> dict[str, int]:
         if isinstance(self.granularity, list):
             return named_ends(chain, self.granularity)
-        return stage_ends(chain, self._paths())
+        return stage_ends(chain, self._grouping)
 
-    def _paths(self) -> list[str]:
-        if self.granularity == "block":
-            return blocks(self.network.module, self.network.stages)
-        return list(self.network.stages)
+    @property
+    def _grouping(self) -> Grouping:
+        return self.network.blocks if self.granularity == "block" else self.network.stages
 
     def _stage_names(self, ends: Sequence[str]) -> list[str]:
         """Name each stage by the modules that start in it, or as the user did."""
         assert self._chains is not None
         if isinstance(self.granularity, list):
             return [*ends, "output"]
-        order = by_first_use(self._chains[0], self._paths())
+        order = by_first_use(self._chains[0], self._grouping)
         starts = [0, *(order.index(end) for end in ends), len(order)]
         return ["+".join(order[a:b]) for a, b in itertools.pairwise(starts)]
 
@@ -327,34 +283,12 @@ class Backbone:
         return f"From input to output: {names}."
 
 
-class _StageTaps(nn.Module):
-    """Stages in order, up to the deepest wanted one; returns what the wanted ones return."""
-
-    def __init__(self, stages: Sequence[Stage], wanted: Sequence[int]) -> None:
-        super().__init__()
-        self.parts = nn.Sequential(*(stage.module for stage in stages[: max(wanted) + 1]))
-        self.wanted = tuple(wanted)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        found = {}
-        for i, part in enumerate(self.parts):
-            x = part(x)
-            if i in self.wanted:
-                found[i] = x.clone()
-        return tuple(found[i] for i in self.wanted)
-
-
-def _dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    """Run on tensors that have a shape and no values."""
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-        output = module(torch.empty(shape))
-    return output if isinstance(output, tuple) else (output,)
-
-
-def _digest_stage(module: nn.Module) -> str:
-    tensors = (*module.named_parameters(), *module.named_buffers())
-    text = str(getattr(module, "eval_graph", ""))
-    described = [digest(name, type(m).__qualname__, m.extra_repr()) for name, m in module.named_modules()]
-    return combine(
-        [digest(text), *described, *(digest(name, digest_tensor(t)) for name, t in tensors)]
-    )
+def _check_followed(network: nn.Module, found: Trace) -> None:
+    """Refuse a trace in which one opaque module is most of the network: it leaves little to cut."""
+    total = sum(parameter.numel() for parameter in network.parameters())
+    for node in found.graph.find_nodes(op="call_module"):
+        module = network.get_submodule(str(node.target))
+        if type(module).__qualname__ in found.opaque:
+            held = sum(parameter.numel() for parameter in module.parameters())
+            if 2 * held > total:
+                raise UntraceableError(f"most of it is in one {type(module).__qualname__}")

@@ -10,9 +10,15 @@ from torch import nn
 
 from .._digest import combine, digest
 from .._preprocess import Preprocess
-from ._granularity import top_level
+from ..exceptions import BackboneError
+from ._granularity import groupings
+from ._huggingface import build_huggingface, is_huggingface
 from ._network import Network, freeze
 from ._weights import digest_tensor
+
+# What every module has beside its settings.
+_NOT_SETTINGS = ("training", "_parameters", "_buffers", "_modules", "_is_full_backward_hook")
+_HOOKS = ("_backward", "_forward", "_state_dict", "_load")
 
 
 def build_custom(module: nn.Module) -> Network:
@@ -27,14 +33,25 @@ def build_custom(module: nn.Module) -> Network:
     -------
     network : Network
         Its stages are the module's top-level children. Pixels reach it on the scale 0 to 1; it
-        sees greyscale images when its first convolution has one input channel.
+        sees greyscale images when its first convolution has one input channel. A model of Hugging
+        Face's transformers is a backbone up to its last hidden state.
+
+    Raises
+    ------
+    BackboneError
+        If the module cannot be copied.
     """
-    own = freeze(copy.deepcopy(module))
+    own = _copied(module)
+    if is_huggingface(own):
+        return build_huggingface(own)
+    freeze(own)
+    stages, blocks = groupings(own)
     return Network(
         name=type(module).__name__.lower(),
         module=own,
         preprocess=Preprocess(channels=_input_channels(own)),
-        stages=tuple(top_level(own)),
+        stages=stages,
+        blocks=blocks,
         origin={"source": "module", "class": _qualified(type(module))},
     )
 
@@ -44,28 +61,41 @@ def digest_module(module: nn.Module) -> str:
 
     Two modules with one digest compute the same function. Modes and gradients do not count.
     """
-    return combine(part for name, child in module.named_modules() for part in _parts(name, child))
+    named = module.named_modules()
+    return combine(part for name, child in named for part in own_digests(name, child))
 
 
-def _parts(name: str, module: nn.Module) -> Iterator[str]:
+def own_digests(name: str, module: nn.Module) -> Iterator[str]:
+    """Yield digests of a module's code, settings and tensors, those of its children left out."""
     yield digest(name, _qualified(type(module)), _code_digest(type(module).forward))
     for key, value in sorted(vars(module).items()):
-        if key != "training" and not key.startswith(("_backward", "_forward", "_state_dict", "_load")):
-            if key not in ("_parameters", "_buffers", "_modules", "_is_full_backward_hook"):
-                yield digest(key, _setting(value))
+        if key not in _NOT_SETTINGS and not key.startswith(_HOOKS):
+            yield digest(key, _setting(value))
     for key, tensor in (*module._parameters.items(), *module._buffers.items()):
         if tensor is not None:
             yield digest(key)
             yield digest_tensor(tensor)
 
 
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:
+        # Whatever a module holds (locks, generators, tensors of a graph) may refuse to be copied.
+        raise BackboneError(
+            f"backbone: the {type(module).__name__} cannot be copied ({error}), and is not used "
+            "itself, so that it stays as it is. Pass a function that builds it instead."
+        ) from error
+
+
 def _setting(value: Any) -> str:
-    """A plain attribute as text that is equal in every process."""
+    """Write a plain attribute as text that is equal in every process."""
     if isinstance(value, FunctionType | MethodType | type | functools.partial) or callable(value):
         return _callable_text(value)
     if isinstance(value, list | tuple | set | frozenset):
         parts = [_setting(item) for item in value]
-        return f"{type(value).__name__}({', '.join(sorted(parts) if isinstance(value, set | frozenset) else parts)})"
+        ordered = sorted(parts) if isinstance(value, set | frozenset) else parts
+        return f"{type(value).__name__}({', '.join(ordered)})"
     if isinstance(value, dict):
         return f"dict({', '.join(f'{_setting(k)}: {_setting(v)}' for k, v in value.items())})"
     if hasattr(value, "detach"):

@@ -1,8 +1,8 @@
 """Which modules are stages, and where in the chain each stage ends.
 
-Stages are named by module paths. A stage owns at least one weight: modules that hold only
-normalisation parameters, operations without parameters, and single tensors such as a class token
-join the stage that is running when they are used.
+A stage is a set of parameters, named by the module that holds them. It owns at least one weight:
+modules that hold only normalisation parameters, operations without parameters, and single tensors
+such as a class token join the stage that is running when they are used.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,13 +12,45 @@ from itertools import pairwise
 from torch import nn
 
 from ..exceptions import UnknownLayerError
-from ._tracing import Chain
+from ._chain import Chain
+from ._network import Grouping
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
+def groupings(network: nn.Module, opened: Collection[str] = ()) -> tuple[Grouping, Grouping]:
+    """Return stages and blocks of a network, read off its module tree.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A network without head.
+    opened : collection of str, default=()
+        Paths of containers whose children are the stages.
+
+    Returns
+    -------
+    stages, blocks : dict of str to tuple of str
+        Module paths, and the names of the parameters under each.
+    """
+    paths = top_level(network, opened)
+    return by_path(network, paths), by_path(network, blocks(network, paths))
+
+
+def by_path(network: nn.Module, paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Names of the parameters under each module path."""
+    names = [name for name, _ in network.named_parameters()]
+    return {path: tuple(name for name in names if name.startswith(f"{path}.")) for path in paths}
+
+
+def has_weights(network: nn.Module, names: Iterable[str]) -> bool:
+    """Whether parameters of these names are more than those of normalisation layers."""
+    holders = {name.rpartition(".")[0] for name in names}
+    return any(not _normalises(network.get_submodule(path)) for path in holders)
+
+
 def top_level(network: nn.Module, opened: Collection[str] = ()) -> list[str]:
-    """Paths of the top-level modules with weights; those in `opened` are replaced by their children.
+    """Return the paths of the top-level modules with weights, those in `opened` opened.
 
     A network whose weights all sit in one child is opened there, whatever its name.
     """
@@ -27,9 +59,7 @@ def top_level(network: nn.Module, opened: Collection[str] = ()) -> list[str]:
         unfolded = [
             child
             for path in paths
-            for child in (
-                _children(network, path) if path in opened or len(paths) == 1 else [path]
-            )
+            for child in (_children(network, path) if path in opened or len(paths) == 1 else [path])
         ]
         if not unfolded or unfolded == paths:
             break
@@ -46,21 +76,21 @@ def blocks(network: nn.Module, stages: Sequence[str]) -> list[str]:
     return found
 
 
-def stage_ends(chain: Chain, stages: Sequence[str]) -> dict[str, int]:
+def stage_ends(chain: Chain, stages: Grouping) -> dict[str, int]:
     """Where each stage ends, as far as the chain can be cut there.
 
     Parameters
     ----------
     chain : Chain
         A traced network.
-    stages : sequence of str
-        Module paths of the stages.
+    stages : dict of str to tuple of str
+        Names of the stages, and of the parameters that make each.
 
     Returns
     -------
     ends : dict of str to int
-        The first module path *after* the cut, and the position of the cut: the last split point
-        before that module's first operation.
+        The first stage *after* the cut, and the position of the cut: the last split point before
+        that stage's first operation.
     """
     spans = _spans(chain, stages)
     ends: dict[str, int] = {}
@@ -74,8 +104,8 @@ def stage_ends(chain: Chain, stages: Sequence[str]) -> dict[str, int]:
     return _without_shared(chain, ends)
 
 
-def by_first_use(chain: Chain, stages: Sequence[str]) -> list[str]:
-    """Return the module paths that the chain uses, in order of their first operation."""
+def by_first_use(chain: Chain, stages: Grouping) -> list[str]:
+    """Return the stages that the chain uses, in order of their first operation."""
     return list(_spans(chain, stages))
 
 
@@ -119,8 +149,12 @@ def _has_weights(module: nn.Module) -> bool:
     return any(
         next(part.parameters(recurse=False), None) is not None
         for part in module.modules()
-        if "norm" not in type(part).__name__.lower()
+        if not _normalises(part)
     )
+
+
+def _normalises(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
 
 
 def _container_inside(network: nn.Module, path: str) -> str | None:
@@ -133,25 +167,19 @@ def _container_inside(network: nn.Module, path: str) -> str | None:
         return None
     inner = [network.get_submodule(child) for child in _children(network, children[0])]
     # A block often keeps its layers in a container, too: `conv` of an inverted residual.
-    holds_blocks = all(
-        not isinstance(part, _CONTAINERS) and _children(part, "") for part in inner
-    )
+    holds_blocks = all(not isinstance(part, _CONTAINERS) and _children(part, "") for part in inner)
     return children[0] if inner and holds_blocks else None
 
 
-def _spans(chain: Chain, stages: Sequence[str]) -> dict[str, tuple[int, int]]:
+def _spans(chain: Chain, stages: Grouping) -> dict[str, tuple[int, int]]:
     """First and last position at which each stage's parameters are read, in order of the first."""
+    owners = {name: stage for stage, names in stages.items() for name in names}
     spans: dict[str, tuple[int, int]] = {}
     for i in range(len(chain.nodes)):
-        for name in chain.parameters_at(i):
-            path = _owner(name, stages)
-            if path is not None:
-                spans[path] = (spans.get(path, (i, i))[0], i)
+        for name in chain.parameters_at(i) & owners.keys():
+            stage = owners[name]
+            spans[stage] = (spans.get(stage, (i, i))[0], i)
     return spans
-
-
-def _owner(parameter: str, stages: Sequence[str]) -> str | None:
-    return next((path for path in stages if parameter.startswith(f"{path}.")), None)
 
 
 def _without_shared(chain: Chain, ends: Mapping[str, int]) -> dict[str, int]:
@@ -162,10 +190,11 @@ def _without_shared(chain: Chain, ends: Mapping[str, int]) -> dict[str, int]:
         for name in chain.parameters_at(i):
             first.setdefault(name, i)
             last[name] = i
+    shared = [(first[name], last[name]) for name in first if first[name] < last[name]]
     return {
         name: position
         for name, position in ends.items()
-        if not any(first[p] <= position < last[p] for p in first)
+        if not any(start <= position < stop for start, stop in shared)
     }
 
 

@@ -1,11 +1,15 @@
 """What every source of backbones hands over: a headless network and what is known about it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from .._preprocess import Preprocess
+
+# Name of a stage to the names of its parameters.
+Grouping: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,11 @@ class Network:
         is a classification head.
     preprocess : Preprocess
         What the weights were trained to see.
-    stages : tuple of str
-        Module paths of the architecture's own stages.
+    stages : dict of str to tuple of str
+        The architecture's own stages: name, and the names of the parameters that make it one.
+        Parameters in none of them join the stage that is running when they are used.
+    blocks : dict of str to tuple of str
+        Likewise for its residual or transformer blocks.
     origin : dict of str to str
         Where it came from: plain values from which it can be built again.
     leaf_modules : tuple of type, default=()
@@ -38,7 +45,8 @@ class Network:
     name: str
     module: nn.Module
     preprocess: Preprocess
-    stages: tuple[str, ...]
+    stages: Grouping
+    blocks: Grouping
     origin: dict[str, str] = field(default_factory=dict)
     leaf_modules: tuple[type[nn.Module], ...] = ()
     autowrap_functions: tuple[Any, ...] = ()

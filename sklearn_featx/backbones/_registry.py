@@ -12,14 +12,21 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from .._typing import Granularity
+from .._typing import Granularity, Weights
 from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
 from ._backbone import Backbone
 from ._custom import build_custom, digest_module
-from ._granularity import top_level, unknown_name
+from ._granularity import groupings, unknown_name
 from ._network import Network, freeze
 from ._packaged import PACKAGED_NAME, PACKAGED_PREPROCESS, SamePad2d, build_packaged
-from ._torchvision import build_torchvision, head_path, quantised_names, remove_head, torchvision_names
+from ._timm import TIMM_PREFIX, build_timm
+from ._torchvision import (
+    build_torchvision,
+    head_path,
+    quantised_names,
+    remove_head,
+    torchvision_names,
+)
 
 Value = TypeVar("Value")
 
@@ -73,7 +80,7 @@ def backbone_names() -> list[str]:
 
 def get_backbone(
     backbone: str | nn.Module | Callable[[], nn.Module],
-    weights: str | Path | None = "DEFAULT",
+    weights: Weights = "DEFAULT",
     granularity: Granularity = "stage",
     *,
     warn: bool = True,
@@ -119,7 +126,7 @@ def get_backbone(
 
 
 def _source(
-    backbone: str | nn.Module | Callable[[], nn.Module], weights: str | Path | None
+    backbone: str | nn.Module | Callable[[], nn.Module], weights: Weights
 ) -> tuple[Hashable, Callable[[], Network]]:
     """Key of a network and the function that builds it."""
     if isinstance(backbone, nn.Module):
@@ -127,19 +134,28 @@ def _source(
     if not isinstance(backbone, str):
         return ("factory", backbone), lambda: build_custom(_built(backbone))
     chosen = None if weights is None else str(weights)
-    _check_name(backbone)
-    build = _packaged_network if backbone in PACKAGED_NAMES else build_torchvision
+    build = _builder(backbone)
     return (backbone, *_weights_key(chosen)), lambda: build(backbone, chosen)
+
+
+def _builder(name: str) -> Callable[[str, str | None], Network]:
+    """Return the function that builds the backbone of a name."""
+    if name.startswith(TIMM_PREFIX):
+        return build_timm
+    _check_name(name)
+    return _packaged_network if name in PACKAGED_NAMES else build_torchvision
 
 
 def _packaged_network(name: str, weights: str | None) -> Network:
     module = freeze(build_packaged(name, weights))
     remove_head(module, head_path(module))
+    stages, blocks = groupings(module, opened=("blocks",))
     return Network(
         name=name,
         module=module,
         preprocess=PACKAGED_PREPROCESS,
-        stages=tuple(top_level(module, opened=("blocks",))),
+        stages=stages,
+        blocks=blocks,
         origin={"source": "packaged", "name": name, "weights": str(weights)},
         leaf_modules=(SamePad2d,),
     )

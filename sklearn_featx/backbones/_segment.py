@@ -1,5 +1,6 @@
 """A piece of a network as a module of its own, with a graph for each mode."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,9 +23,7 @@ class Segment(nn.Module):
         Operations of the training mode.
     """
 
-    def __init__(
-        self, network: nn.Module, eval_graph: fx.Graph, train_graph: fx.Graph
-    ) -> None:
+    def __init__(self, network: nn.Module, eval_graph: fx.Graph, train_graph: fx.Graph) -> None:
         super().__init__()
         graphs = (eval_graph, train_graph)
         for graph in graphs:
@@ -38,7 +37,13 @@ class Segment(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run the operations of the current mode."""
         runner: Any = self._runners[self.training]
-        return runner(x)
+        output: torch.Tensor = runner(x)
+        return output
+
+    def adopt(self, network: nn.Module, names: Iterable[str]) -> None:
+        """Register parameters that no operation uses, so that they belong to some stage."""
+        for name in names:
+            _share(network, self, name)
 
     @property
     def eval_graph(self) -> fx.Graph:

@@ -12,12 +12,20 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 
 from .._preprocess import Interpolation, Preprocess
 from ..exceptions import WeightsError
-from ._granularity import top_level, unknown_name
+from ._granularity import groupings, unknown_name
 from ._network import Network, freeze
 from ._weights import load_state, read_state_dict, sha256_of_file
 
 # Containers that only hold the chain together: their children are the stages.
-_OPENED = ("features", "encoder", "encoder.layers", "blocks", "trunk_output", "layers", "classifier")
+_OPENED = (
+    "features",
+    "encoder",
+    "encoder.layers",
+    "blocks",
+    "trunk_output",
+    "layers",
+    "classifier",
+)
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
@@ -65,17 +73,16 @@ def build_torchvision(name: str, weights: str | None) -> Network:
         origin["weights"] = entry.name
     elif file is not None:
         state = read_state_dict(file)
-        load_state(
-            module, state, source=str(file), ignored=(f"{head}.",), optional=_AUXILIARY
-        )
+        load_state(module, state, source=str(file), ignored=(f"{head}.",), optional=_AUXILIARY)
         origin["sha256"] = sha256_of_file(file)
     remove_head(module, head)
-    freeze(module)
+    stages, blocks = groupings(freeze(module), _OPENED)
     return Network(
         name=name,
         module=module,
         preprocess=_recipe(recipe_entry),
-        stages=tuple(top_level(module, _OPENED)),
+        stages=stages,
+        blocks=blocks,
         origin=origin,
         channels_last=name.startswith("swin"),
         prefix_tokens=1 if name.startswith("vit") else 0,
@@ -84,7 +91,9 @@ def build_torchvision(name: str, weights: str | None) -> Network:
 
 def head_path(module: nn.Module) -> str:
     """Path of the last weight layer: the classification head."""
-    layers = [n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers: list[str] = [
+        n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)
+    ]
     return layers[-1]
 
 

@@ -1,27 +1,22 @@
-"""Trace a network with torch.fx, find where its chain can be cut, and cut it.
+"""Follow a network's forward with torch.fx, in one mode.
 
-A *split point* is a place in the order of execution that exactly one computed value crosses: what
-comes after depends on the image through that value alone. Constants (parameters, and what is
-computed from parameters only) do not count; each segment computes its own.
-
-Promises: segments share the network's parameters and buffers; running all segments in order is the
-same sequence of operations as running the network; the network itself is left as it was.
+Promises: the graph is the same sequence of operations as the network's forward; the network itself
+is left as it was.
 """
 
 import contextlib
 import inspect
 import math
-import operator
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torchvision.ops
 from torch import fx, nn
 
-from ._segment import Segment
+from ..exceptions import BackboneError
+from ._mutation import works_in_place
 
 # What a forward may raise when it is run on proxies instead of tensors: control flow on values,
 # `len`, conversions, attribute access on what is not there. The real run is not affected.
@@ -53,7 +48,8 @@ class Trace:
     @property
     def placeholder(self) -> fx.Node:
         """The node of the network's input."""
-        return next(iter(self.graph.find_nodes(op="placeholder")))
+        node: fx.Node = next(iter(self.graph.find_nodes(op="placeholder")))
+        return node
 
     @property
     def result(self) -> fx.Node:
@@ -94,7 +90,9 @@ def trace(
     Raises
     ------
     UntraceableError
-        If the network's own forward cannot be followed, or does not return one tensor.
+        If the network's own forward cannot be followed.
+    BackboneError
+        If the network does not take one tensor and return one.
     """
     opaque: list[type[nn.Module]] = []
     with _mode(network, train=train):
@@ -107,7 +105,7 @@ def trace(
                     raise UntraceableError(f"{type(error).__name__}: {error}") from error
                 opaque.append(type(tracer.failed))
                 continue
-            mutation = _discarded_mutation(graph)
+            mutation = _discarded_mutation(graph, network)
             if mutation is not None:
                 opaque.append(type(_owner(network, tracer.names[mutation])))
                 continue
@@ -125,10 +123,18 @@ def _owner(network: nn.Module, name: str) -> nn.Module:
 
 
 def _check_signature(graph: fx.Graph) -> None:
-    if not isinstance(graph.output_node().args[0], fx.Node):
-        raise UntraceableError("the network returns more than one tensor")
-    if len(graph.find_nodes(op="placeholder")) != 1:
-        raise UntraceableError("the network does not take exactly one input")
+    result = graph.output_node().args[0]
+    if not isinstance(result, fx.Node):
+        raise BackboneError(
+            f"backbone: the network returns a {type(result).__name__}, and a backbone returns one "
+            "tensor. Wrap it in a module that returns the one that is wanted."
+        )
+    inputs = [node.name for node in graph.find_nodes(op="placeholder")]
+    if len(inputs) != 1:
+        raise BackboneError(
+            f"backbone: the network computes its result from {len(inputs)} inputs {inputs}, and a "
+            "backbone takes one tensor. Wrap it in a module that takes one."
+        )
 
 
 class _Tracer(fx.Tracer):
@@ -202,7 +208,7 @@ def _mode(network: nn.Module, *, train: bool) -> Iterator[None]:
 
 
 def _defaults(network: nn.Module) -> dict[str, Any] | None:
-    """Defaults of the optional arguments of forward: pinned, so that none stays alive as an input."""
+    """Return the defaults of forward's optional arguments: pinned, so that none is an input."""
     parameters = list(inspect.signature(network.forward).parameters.values())
     optional = {
         parameter.name: parameter.default
@@ -214,154 +220,25 @@ def _defaults(network: nn.Module) -> dict[str, Any] | None:
 
 def _clean(graph: fx.Graph) -> None:
     """Drop what the result does not depend on: assertions, shape reads, unused arguments."""
-    needed = _ancestors([graph.output_node()], stop_at=None)
+    needed = ancestors([graph.output_node()], stop_at=None)
     for node in reversed(graph.nodes):
         if node not in needed:
             graph.erase_node(node)
 
 
-def _discarded_mutation(graph: fx.Graph) -> fx.Node | None:
-    """Return an operation that works by changing its input in place, its result unused, if any."""
+def _discarded_mutation(graph: fx.Graph, network: nn.Module) -> fx.Node | None:
+    """Return an operation that works in place and whose result is not used, if any."""
+    needed = ancestors([graph.output_node()], stop_at=None)
     for node in graph.nodes:
-        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-        if not node.users and str(name).endswith("_") and not str(name).endswith("__"):
-            return node
+        called = node.op in ("call_module", "call_function", "call_method")
+        if called and node not in needed and works_in_place(node, network):
+            found: fx.Node = node
+            return found
     return None
 
 
-class Chain:
-    """The operations of a trace that depend on the image, in order, with their split points.
-
-    Parameters
-    ----------
-    network : nn.Module
-        What was traced.
-    trace : Trace
-        Its trace.
-
-    Attributes
-    ----------
-    nodes : list of torch.fx.Node
-        The operations that depend on the image, in order of execution.
-    crossing : dict of int to torch.fx.Node
-        Split points: position ``i`` (after ``nodes[i]``) to the one value that crosses there.
-    """
-
-    def __init__(self, network: nn.Module, trace: Trace) -> None:
-        self.network = network
-        self.trace = trace
-        dependent = {trace.placeholder}
-        self.nodes: list[fx.Node] = []
-        for node in trace.graph.nodes:
-            if node.op == "output" or dependent.isdisjoint(node.all_input_nodes):
-                continue
-            dependent.add(node)
-            self.nodes.append(node)
-        self._index = {node: i for i, node in enumerate(self.nodes)}
-        self._owned = self._parameter_owners()
-        self.crossing = self._find_crossings()
-
-    def position(self, node: fx.Node) -> int:
-        """Place of a node in the chain."""
-        return self._index[node]
-
-    def named_positions(self) -> dict[str, int]:
-        """Position of each node name, and of each module path: that of the last node inside it."""
-        positions: dict[str, int] = {}
-        for i, node in enumerate(self.nodes):
-            name = self.trace.names[node]
-            positions[name] = i
-            parts = name.split(".")
-            for depth in range(1, len(parts)):
-                positions[".".join(parts[:depth])] = i
-        return positions
-
-    def parameters_at(self, position: int) -> set[str]:
-        """Names of the parameters that the operation at a position reads."""
-        return self._owned[position]
-
-    def segment(self, start: int, stop: int) -> fx.Graph:
-        """Graph of the operations after position `start` up to and with position `stop`.
-
-        Both are split points; ``start=-1`` is the network's input.
-        """
-        source = self.trace.placeholder if start < 0 else self.crossing[start]
-        return self._extract(source, [self.crossing[stop]])[0]
-
-    def tapped(self, positions: Sequence[int]) -> fx.Graph:
-        """Graph from the network's input to the values at several positions, returned as a tuple.
-
-        What no position needs is left out. A value that a later operation may change in place is
-        copied first.
-        """
-        wanted = [self.nodes[position] for position in positions]
-        graph, copies = self._extract(self.trace.placeholder, wanted)
-        output = graph.output_node()
-        results = []
-        for node in wanted:
-            value = copies[node]
-            if len(value.users) > 1 or any(user is not output for user in value.users):
-                with graph.inserting_after(value):
-                    value = graph.call_method("clone", (value,))
-            results.append(value)
-        output.args = (tuple(results),)
-        return graph
-
-    def _extract(
-        self, source: fx.Node, wanted: Sequence[fx.Node]
-    ) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
-        needed = _ancestors(wanted, stop_at=source)
-        graph = fx.Graph()
-        copies = {source: graph.placeholder("x")}
-        for node in self.trace.graph.nodes:
-            if node in needed:
-                copies[node] = graph.node_copy(node, copies.__getitem__)
-        values = tuple(copies[node] for node in wanted)
-        graph.output(values[0] if len(values) == 1 else values)
-        return graph, copies
-
-    def _parameter_owners(self) -> list[set[str]]:
-        canonical = {id(tensor): name for name, tensor in self.network.named_parameters()}
-        modules = dict(self.network.named_modules(remove_duplicate=False))
-
-        def direct(node: fx.Node) -> set[str]:
-            if node.op == "call_module":
-                tensors = list(modules[str(node.target)].parameters())
-            elif node.op == "get_attr":
-                tensors = [_attribute(self.network, str(node.target))]
-            else:
-                tensors = []
-            return {canonical[id(tensor)] for tensor in tensors if id(tensor) in canonical}
-
-        constants: dict[fx.Node, set[str]] = {}
-        owned: list[set[str]] = []
-        for node in self.trace.graph.nodes:
-            names = direct(node).union(*(constants.get(n, set()) for n in node.all_input_nodes))
-            if node in self._index:
-                owned.append(names)
-            else:
-                constants[node] = names
-        return owned
-
-    def _find_crossings(self) -> dict[int, fx.Node]:
-        last_use: dict[fx.Node, int] = {self.trace.result: len(self.nodes)}
-        for i, node in enumerate(self.nodes):
-            for used in node.all_input_nodes:
-                if used in self._index or used is self.trace.placeholder:
-                    last_use[used] = max(i, last_use.get(used, 0))
-        crossing: dict[int, fx.Node] = {}
-        alive = {self.trace.placeholder}
-        for i, node in enumerate(self.nodes):
-            alive.add(node)
-            alive = {value for value in alive if last_use.get(value, -1) > i}
-            if len(alive) == 1:
-                (value,) = alive
-                if not _is_sequence(value):
-                    crossing[i] = value
-        return crossing
-
-
-def _ancestors(wanted: Sequence[fx.Node], *, stop_at: fx.Node | None) -> set[fx.Node]:
+def ancestors(wanted: Sequence[fx.Node], *, stop_at: fx.Node | None) -> set[fx.Node]:
+    """Return nodes and all that they are computed from, down to `stop_at`, which is left out."""
     found: set[fx.Node] = set()
     stack = [node for node in wanted if node is not stop_at]
     while stack:
@@ -371,45 +248,3 @@ def _ancestors(wanted: Sequence[fx.Node], *, stop_at: fx.Node | None) -> set[fx.
         found.add(node)
         stack.extend(used for used in node.all_input_nodes if used is not stop_at)
     return found
-
-
-def _is_sequence(value: fx.Node) -> bool:
-    """Whether a value is taken apart like a tuple: rows on disk are tensors."""
-    return bool(value.users) and all(
-        user.target is operator.getitem and isinstance(user.args[1], int) for user in value.users
-    )
-
-
-def _attribute(module: nn.Module, path: str) -> Any:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def cut(
-    eval_chain: Chain, train_chain: Chain, stops: Sequence[tuple[int, int]]
-) -> list[Segment]:
-    """Cut a network into segments.
-
-    Parameters
-    ----------
-    eval_chain, train_chain : Chain
-        Chains of the inference and of the training mode.
-    stops : sequence of (int, int)
-        End of each segment: its position in the inference chain and in the training chain.
-
-    Returns
-    -------
-    segments : list of Segment
-        As many as stops, in order.
-    """
-    starts = [(-1, -1), *stops[:-1]]
-    return [
-        Segment(
-            eval_chain.network,
-            eval_chain.segment(eval_start, eval_stop),
-            train_chain.segment(train_start, train_stop),
-        )
-        for (eval_start, train_start), (eval_stop, train_stop) in zip(starts, stops, strict=True)
-    ]

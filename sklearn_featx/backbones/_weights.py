@@ -1,4 +1,4 @@
-"""Weights: from a file or a state dict into a network, nothing executed, everything accounted for."""
+"""Weights: from a file or a state dict into a network, nothing executed, all accounted for."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -80,27 +80,20 @@ def load_state(
     WeightsError
         If keys are missing, unexpected or of another shape; all of them are listed.
     """
-    own = module.state_dict()
-    unexpected = [k for k in state if k not in own and not k.startswith((*ignored, *optional))]
-    wrong = [k for k in state if k in own and state[k].shape != own[k].shape]
-    misfits = [
-        f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
-        for k in wrong
-        if not k.startswith(ignored)
-    ]
-    # Counters of batches seen came with PyTorch 0.4.1; older files lack them, and eval ignores them.
-    missing = [
-        k
-        for k in own
-        if k not in state and not k.startswith(ignored) and not k.endswith("num_batches_tracked")
-    ]
+    missing, unexpected, misfits = _differences(module, state, ignored, optional)
     if missing or unexpected or misfits:
         raise WeightsError(
             f"weights: {source} does not fit the network. Missing: {_some(missing)}; "
             f"unexpected: {_some(unexpected)}; of another shape: {_some(misfits)}."
         )
-    fitting = {k: v for k, v in state.items() if k in own and k not in wrong}
+    own = module.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     module.load_state_dict(fitting, strict=False)
+
+
+def fits(module: nn.Module, state: StateDict, *, optional: tuple[str, ...] = ()) -> bool:
+    """Whether a state dict can be loaded, keys that begin with `optional` left aside."""
+    return not any(_differences(module, state, (), optional))
 
 
 def digest_state(module: nn.Module) -> str:
@@ -117,6 +110,26 @@ def digest_tensor(tensor: torch.Tensor) -> str:
     if plain.dtype is torch.bfloat16:
         return digest("bfloat16", digest_array(plain.view(torch.int16).numpy()))
     return digest_array(plain.numpy())
+
+
+def _differences(
+    module: nn.Module, state: StateDict, ignored: tuple[str, ...], optional: tuple[str, ...]
+) -> tuple[list[str], list[str], list[str]]:
+    """Keys that are missing, unexpected, and of another shape (with both shapes)."""
+    own = module.state_dict()
+    # Counters of batches seen came with PyTorch 0.4.1: older files lack them, eval ignores them.
+    missing = [
+        k
+        for k in own
+        if k not in state and not k.startswith(ignored) and not k.endswith("num_batches_tracked")
+    ]
+    unexpected = [k for k in state if k not in own and not k.startswith((*ignored, *optional))]
+    misfits = [
+        f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape and not k.startswith(ignored)
+    ]
+    return missing, unexpected, misfits
 
 
 def _attempt(load: Callable[[], object], path: Path) -> object:

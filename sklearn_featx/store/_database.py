@@ -136,7 +136,7 @@ class Database:
 
     def __init__(self, folder: Path, max_bytes: int, create_folder: bool = True) -> None:
         self.folder = folder
-        self.wal_bytes = min(_MAX_WAL_BYTES, max_bytes // 8)
+        self.wal_bytes = log_limit(max_bytes)
         self.before_close: Callable[[], None] = lambda: None
         self._location = Location(folder, create_folder)
         self._local = threading.local()
@@ -186,8 +186,12 @@ class Database:
 
     def discard(self) -> None:
         """Delete this host's file, when there is one; the next write starts a new one."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._location.discard(self._location.find(create=False))
+        except FileNotFoundError:
+            return
+        except (OSError, sqlite3.Error) as error:
+            self._warn(error)
 
     def current_file(self) -> Path | None:
         """Find the file of this host, when there is one."""
@@ -227,7 +231,7 @@ class Database:
 
     def _may_retry(self, error: Exception, file: Path | None) -> bool:
         """Remove what stands in the way of a second try; False when it would fail the same way."""
-        if isinstance(error, FileNotFoundError | StoreError):
+        if isinstance(error, StoreError):
             return False
         if file is not None and _is_damage(error):
             self.tally.count(repaired=1)
@@ -273,6 +277,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
         raise
+
+
+def log_limit(max_bytes: int) -> int:
+    """Choose how large the log of a store may grow, in bytes."""
+    return min(_MAX_WAL_BYTES, max_bytes // 8)
 
 
 def chunked(items: list[T], size: int = MAX_VARIABLES) -> Iterator[list[T]]:

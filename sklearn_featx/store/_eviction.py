@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 
-from ._database import Database, transaction
+from ._database import Database, log_limit, transaction
 from ._location import PAGE_BYTES
 
 # An eviction frees this share of the budget at least: it sorts all entries, so it should be rare.
@@ -24,10 +24,10 @@ _FLUSH_ROWS = 10_000
 _FLUSH_SECONDS = 30.0
 
 
-def file_budget(database: Database, max_bytes: int) -> int:
+def file_budget(max_bytes: int) -> int:
     """Pages that the database file may have; the rest of `max_bytes` is for its log."""
-    # The log grows to its limit, plus one transaction, before it is emptied.
-    return (max_bytes - 3 * database.wal_bytes) // PAGE_BYTES
+    # The log grows to its limit, plus some transactions, before it is emptied.
+    return (max_bytes - 3 * log_limit(max_bytes)) // PAGE_BYTES
 
 
 def pages_for(sizes: list[int]) -> int:

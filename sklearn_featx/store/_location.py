@@ -193,13 +193,16 @@ def _touch(path: Path) -> None:
 def _identify(file: Path) -> Literal["ours", "damaged", "foreign"]:
     """Whose file this is, read from its header.
 
-    SQLite does the reading: a plain open and close would drop the locks that this process holds on
-    the file (POSIX). `immutable` takes no lock, and creates no log beside a foreign database.
+        SQLite does the reading: a plain open and close would drop the locks that this process holds
+    on the file (POSIX). `immutable` takes no lock, and creates no log beside a foreign database.
+    The header may count pages that only the log holds, while the log is emptied or when that was
+    interrupted: `writable_schema` keeps SQLite from calling this damage.
     """
     if not file.is_file() or file.is_symlink():
         return "foreign"
     connection = sqlite3.connect(f"file:{quote(str(file))}?immutable=1", uri=True)
     try:
+        connection.execute("PRAGMA writable_schema=ON")
         identity = tuple(
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("application_id", "user_version")

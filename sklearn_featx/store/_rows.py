@@ -65,7 +65,7 @@ class Rows:
         self._prefix = hashlib.blake2b(f"{recipe}\0{storage}\0".encode(), digest_size=_NAME_BYTES)
 
     def missing(self, keys: Sequence[str]) -> list[int]:
-        """Positions of the keys whose rows are not in the store.
+        """List the positions of the keys whose rows are not in the store.
 
         Parameters
         ----------
@@ -161,7 +161,7 @@ class Rows:
         return widen(narrow(values, code), code)
 
     def claim(self, keys: Sequence[str], limit: int | None = None) -> list[int]:
-        """Positions of the rows that this thread should compute now.
+        """Choose the rows that this thread should compute now.
 
         A claim ends when its row is put or released, or when its process dies. Threads that claim
         a batch at a time (`limit`) share the work on the same keys.
@@ -246,7 +246,7 @@ class Rows:
         return self._database.attempt(lambda c: _claims.present(c, names), nothing)
 
     def _write(self, blobs: dict[bytes, bytes]) -> None:
-        budget = file_budget(self._database, self._max_bytes)
+        budget = file_budget(self._max_bytes)
         if pages_for([len(blob) for blob in blobs.values()]) > budget // 2:
             return  # larger than the store: nothing else would be left in it
         self._database.attempt(lambda c: self._insert(c, blobs, budget), None, writing=True)

@@ -268,7 +268,7 @@ class FeatureStore:
         opened = self._open()
         max_bytes = self._max_bytes if max_size is None else parse_size(max_size)
         opened.recency.flush()
-        budget = file_budget(opened.database, max_bytes)
+        budget = file_budget(max_bytes)
         return opened.database.attempt(lambda c: shrink(c, budget), 0)
 
     def clear(self) -> None:

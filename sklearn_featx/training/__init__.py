@@ -12,7 +12,7 @@ torch and skorch stay inside.
 
 from ._build import continue_fit, make_net
 from ._dataset import RowsDataset
-from ._head import make_head, set_linear
+from ._head import make_head
 from ._module import TailAndHead, parameter_table
 from ._net import FineTuneNet
 from ._optimizer import parameter_groups
@@ -23,11 +23,14 @@ from ._probe import (
     fit_linear_probe_regressor,
 )
 from ._random import derive_seed, seeded
+from ._standardise import LinearModel, Standardise, start_head
 from ._state import load_trained_state, plain_history, predict_rows, trained_state
 
 __all__ = [
     "FineTuneNet",
+    "LinearModel",
     "RowsDataset",
+    "Standardise",
     "TailAndHead",
     "choose_C",
     "choose_alpha",
@@ -44,6 +47,6 @@ __all__ = [
     "plain_history",
     "predict_rows",
     "seeded",
-    "set_linear",
+    "start_head",
     "trained_state",
 ]

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from .._typing import AnyArray
 from ._random import seeded
+from ._standardise import Standardise
 
 Head: TypeAlias = Literal["linear", "mlp"] | nn.Module | Callable[[int, int], nn.Module]
 
@@ -25,10 +25,10 @@ def make_head(head: Head, n_inputs: int, n_outputs: int, *, seed: int) -> nn.Mod
     Parameters
     ----------
     head : {"linear", "mlp"}, torch.nn.Module or callable
-        "linear": one `torch.nn.Linear`, its weight drawn with standard deviation 0.01, its bias 0.
-        "mlp": one hidden layer of `n_inputs` units but at most 512, GELU, dropout of 0.1, and a
-        linear layer as above. A module is copied, so the one given is never trained. A callable
-        gets `n_inputs` and `n_outputs` and returns a module.
+        "linear": `Standardise` and one `torch.nn.Linear`, its weight drawn with standard deviation
+        0.01, its bias 0. "mlp": `Standardise`, one hidden layer of `n_inputs` units but at most
+        512, GELU, dropout of 0.1, and a linear layer as above. A module is copied, so the one given
+        is never trained. A callable gets `n_inputs` and `n_outputs` and returns a module.
     n_inputs : int
         Width of the tail's output.
     n_outputs : int
@@ -58,11 +58,15 @@ def make_head(head: Head, n_inputs: int, n_outputs: int, *, seed: int) -> nn.Mod
 
 def _named_head(name: str, n_inputs: int, n_outputs: int) -> nn.Module:
     if name == "linear":
-        return _linear(n_inputs, n_outputs)
+        return nn.Sequential(Standardise(n_inputs), _linear(n_inputs, n_outputs))
     if name == "mlp":
         hidden = min(n_inputs, MAX_HIDDEN)
         return nn.Sequential(
-            nn.Linear(n_inputs, hidden), nn.GELU(), nn.Dropout(DROPOUT), _linear(hidden, n_outputs)
+            Standardise(n_inputs),
+            nn.Linear(n_inputs, hidden),
+            nn.GELU(),
+            nn.Dropout(DROPOUT),
+            _linear(hidden, n_outputs),
         )
     raise ValueError(f"head={name!r} is unknown. Known names: 'linear', 'mlp'")
 
@@ -107,20 +111,3 @@ def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
             f"head must return shape (n_rows, {n_outputs}), one column for each class or target, "
             f"but for 2 rows it returned {shape}"
         )
-
-
-def set_linear(head: nn.Module, weight: AnyArray, bias: AnyArray) -> None:
-    """Give a linear head the weights of a linear model.
-
-    Parameters
-    ----------
-    head : torch.nn.Linear
-        Changed in place.
-    weight : ndarray of shape (n_outputs, n_inputs)
-        Coefficients.
-    bias : ndarray of shape (n_outputs,)
-        Intercepts.
-    """
-    with torch.no_grad():
-        for name, values in (("weight", weight), ("bias", bias)):
-            head.get_parameter(name).copy_(torch.from_numpy(values))

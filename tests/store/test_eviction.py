@@ -11,7 +11,7 @@ from sklearn_featx.store import FeatureStore, _eviction
 LIMIT = 16 * 2**20
 
 
-def put(rows, names, n_floats=5_000):
+def put(rows, names, n_floats=8_000):
     for name in names:
         rows.put_many([name], np.full((1, n_floats), hash(name) % 1000, np.float32))
 
@@ -109,7 +109,7 @@ def test_use_is_written_for_many_rows_at_once(store, monkeypatch):
 
 def test_use_is_written_when_the_store_is_closed(tmp_path):
     with FeatureStore(tmp_path, LIMIT) as store:
-        put(store.rows("recipe"), ["a", *(f"{i}" for i in range(150))])
+        put(store.rows("recipe"), ["a", *(f"{i}" for i in range(250))])
     with FeatureStore(tmp_path, LIMIT) as store:
         store.rows("recipe").get_many(["a"])
     with FeatureStore(tmp_path, "32MiB") as store:

@@ -12,6 +12,13 @@ import pytest
 
 from sklearn_featx.store import _session, session_store
 
+ROOT = str(Path(__file__).parents[2])
+# The store without the rest of the package, whose networks take seconds to import.
+ALONE = f"""
+import sys, types
+package = sys.modules["sklearn_featx"] = types.ModuleType("sklearn_featx")
+package.__path__ = [{ROOT!r} + "/sklearn_featx"]
+"""
 USE = """
 import numpy as np
 from sklearn_featx.store import session_store
@@ -19,7 +26,6 @@ store = session_store()
 store.rows("r").put_many(["a"], np.ones((1, 2), np.float32))
 print(store.path, flush=True)
 """
-ROOT = str(Path(__file__).parents[2])
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +34,6 @@ def temporary(tmp_path, monkeypatch):
     monkeypatch.setattr(_session.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(_session.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", ROOT)
     monkeypatch.delenv("SKLEARN_FEATX_SESSION", raising=False)
     yield tmp_path
     for folder in tmp_path.glob("sklearn-featx-session-*"):
@@ -37,7 +42,10 @@ def temporary(tmp_path, monkeypatch):
 
 def run(code):
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", ALONE + code],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert process.stderr == ""
     return process.stdout.strip()
@@ -77,7 +85,7 @@ def test_a_worker_that_was_there_before_is_told_by_a_handle(temporary, monkeypat
 
 def test_what_a_killed_process_left_is_swept(temporary):
     process = subprocess.Popen(
-        [sys.executable, "-c", USE + "input()"],
+        [sys.executable, "-c", ALONE + USE + "input()"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     left = Path(process.stdout.readline().strip())

@@ -1,25 +1,24 @@
 """Heads by name, module and callable."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sklearn_featx.training import make_head, set_linear
+from sklearn_featx.training import Standardise, make_head
 
 
 def test_linear_starts_near_zero():
     head = make_head("linear", 20, 3, seed=0)
-    assert isinstance(head, nn.Linear)
-    assert head.weight.shape == (3, 20)
-    assert 0 < head.weight.abs().max() < 0.1
-    assert not head.bias.any()
+    assert isinstance(head[0], Standardise)
+    assert head[1].weight.shape == (3, 20)
+    assert 0 < head[1].weight.abs().max() < 0.1
+    assert not head[1].bias.any()
 
 
 @pytest.mark.parametrize(("n_inputs", "hidden"), [(20, 20), (2048, 512)])
 def test_mlp_hidden_layer(n_inputs, hidden):
     head = make_head("mlp", n_inputs, 3, seed=0)
-    assert head[0].out_features == hidden
+    assert head[1].out_features == hidden
     assert head(torch.zeros(2, n_inputs)).shape == (2, 3)
 
 
@@ -67,12 +66,3 @@ def test_the_seed_decides_and_leaves_no_trace(head):
 def test_errors_name_head(head, error, message):
     with pytest.raises(error, match=message):
         make_head(head, 4, 3, seed=0)
-
-
-def test_set_linear_takes_the_weights_in_the_heads_own_type():
-    head = make_head("linear", 4, 3, seed=0)
-    weight, bias = np.arange(12.0).reshape(3, 4), np.arange(3.0)
-    set_linear(head, weight, bias)
-    assert head.weight.dtype == torch.float32
-    assert head.weight.requires_grad
-    np.testing.assert_array_equal(head(torch.ones(1, 4)).detach()[0], weight.sum(1) + bias)

@@ -93,10 +93,10 @@ def test_parameter_table_counts_from_the_head(conv_tail):
     module = conv_tail()
     table = {record.name: record for record in parameter_table(module)}
     assert list(table) == [name for name, _ in module.named_parameters()]
-    assert table["head.weight"].distance == 0
+    assert table["head.1.weight"].distance == 0
     assert table["stages.1.0.0.weight"].distance == 2
     assert table["stages.0.0.weight"].distance == 3
-    assert table["head.weight"].parameter is module.head.weight
+    assert table["head.1.weight"].parameter is module.head[1].weight
     assert table["stages.0.1.bias"].owner is module.stages[0][1]
 
 

@@ -45,8 +45,8 @@ def test_frozen_means_frozen(quick_net, conv_tail, image_rows, batch_norm, optim
     counter = {"stages.1.0.1.num_batches_tracked"}
     parameters = {
         *(f"stages.1.0.{layer}.{kind}" for layer in (0, 1) for kind in ("weight", "bias")),
-        "head.weight",
-        "head.bias",
+        "head.1.weight",
+        "head.1.bias",
     }
     assert changed == parameters | (statistics | counter if batch_norm == "train" else set())
 
@@ -73,7 +73,7 @@ def test_same_seed_same_bits_and_no_trace(quick_net, conv_tail, image_rows):
     ]
     assert torch.equal(torch.get_rng_state(), before)
     assert_same(states[0], states[1])
-    assert not np.array_equal(states[0]["head.weight"], states[2]["head.weight"])
+    assert not np.array_equal(states[0]["head.1.weight"], states[2]["head.1.weight"])
 
 
 def test_the_callers_generator_has_no_say(quick_net, conv_tail, image_rows):

@@ -28,7 +28,7 @@ def test_only_what_is_trained_is_in_a_group(conv_tail):
 
 def test_rates_fall_with_the_distance_from_the_head(conv_tail):
     rates = setting_of(conv_tail(trained=(True, True, True)), "lr")
-    assert rates["head.weight"] == 0.1
+    assert rates["head.1.weight"] == 0.1
     assert rates["stages.1.0.0.weight"] == pytest.approx(0.1 * 0.5 * 0.2)
     assert rates["stages.0.0.weight"] == pytest.approx(0.1 * 0.5 * 0.2**2)
 
@@ -41,7 +41,7 @@ def test_the_last_stage_learns_at_the_backbone_rate():
 def test_the_head_comes_first(conv_tail):
     module = conv_tail()
     first = parameter_groups(module, **RATES)[0]["params"]
-    assert any(parameter is module.head.weight for parameter in first)
+    assert any(parameter is module.head[1].weight for parameter in first)
 
 
 class Tokens(nn.Module):
@@ -60,6 +60,7 @@ def test_weight_decay_is_for_matrices_and_kernels(conv_tail):
     decayed = {name for name, value in decay.items() if value}
     assert decayed == {
         "head.weight",
+        "head.1.weight",
         "stages.0.block.self_attn.in_proj_weight",
         "stages.0.block.self_attn.out_proj.weight",
         "stages.0.block.linear1.weight",

@@ -18,6 +18,8 @@ from sklearn_featx.training import (
     trained_state,
 )
 
+# Mean and scale of the embeddings, which are measured on the training rows.
+SCALE = {"head.0.mean", "head.0.scale"}
 STATISTICS = {
     f"stages.1.0.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
 }
@@ -39,7 +41,9 @@ def test_round_trip(quick_net, conv_tail, image_rows, batch_norm):
     )
 
 
-@pytest.mark.parametrize(("batch_norm", "buffers"), [("frozen", set()), ("train", STATISTICS)])
+@pytest.mark.parametrize(
+    ("batch_norm", "buffers"), [("frozen", SCALE), ("train", STATISTICS | SCALE)]
+)
 def test_the_state_is_what_training_changes(quick_net, conv_tail, batch_norm, buffers):
     net = quick_net(lambda: conv_tail(batch_norm=batch_norm)).initialize()
     trained = {name for name, p in net.module_.named_parameters() if p.requires_grad}
@@ -82,11 +86,11 @@ def test_errors_name_what_differs(quick_net, conv_tail):
     state = trained_state(net)
     before = {name: value.copy() for name, value in state.items()}
     wrong = {**state, "other": np.zeros(1)}
-    del wrong["head.bias"]
-    with pytest.raises(WeightsError, match=r"missing \['head.bias'\], unexpected \['other'\]"):
+    del wrong["head.1.bias"]
+    with pytest.raises(WeightsError, match=r"missing \['head\.1\.bias'\], unexpected \['other'\]"):
         load_trained_state(net.module_, wrong)
-    wide = {name: value + 1 for name, value in state.items()} | {"head.weight": np.zeros((4, 8))}
-    with pytest.raises(WeightsError, match=r"'head.weight' has shape \(4, 8\).*\(3, 8\)"):
+    wide = {name: value + 1 for name, value in state.items()} | {"head.1.weight": np.zeros((4, 8))}
+    with pytest.raises(WeightsError, match=r"'head\.1\.weight' has shape \(4, 8\).*\(3, 8\)"):
         load_trained_state(net.module_, wide)
     for name, value in trained_state(net).items():
         np.testing.assert_array_equal(value, before[name], err_msg="changed by a refused state")

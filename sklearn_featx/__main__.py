@@ -1,0 +1,8 @@
+"""``python -m sklearn_featx``: the command line without its installed script."""
+
+import sys
+
+from ._cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

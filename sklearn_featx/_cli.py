@@ -1,0 +1,365 @@
+"""The command line: ``sklearn-featx extract | backbones | stages``.
+
+It promises that an output file is either whole or not there, that results go to standard output and
+everything else to standard error, and that an error of the package is one line and exit code 2.
+Thin: what it can do, the public estimators and functions do.
+"""
+
+import argparse
+import csv
+import fnmatch
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from . import __version__
+from ._extractor import PretrainedFeatureExtractor
+from ._optional import import_optional
+from ._stages import backbone_stages
+from ._typing import AnyArray, FloatArray
+from .backbones import backbone_names
+from .exceptions import FeatxError, InputError
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
+        ".ppm", ".tif", ".tiff", ".webp",
+    }
+)  # fmt: skip
+POOLINGS = ("avg", "max", "avgmax", "gem", "cls", "flatten")
+
+_USAGE_ERROR = 2
+# 128 + SIGINT, what shells expect of a program that was interrupted.
+_INTERRUPTED = 130
+
+
+class Table(NamedTuple):
+    """What `extract` writes: one row per image.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_images, n_features), float32
+        The features.
+    paths : ndarray of shape (n_images,), str
+        Paths below the folder, with forward slashes.
+    classes : ndarray of shape (n_images,), str
+        Name of the subfolder of the folder; empty for a file in the folder itself.
+    feature_names : ndarray of shape (n_features,), str
+        Names of the columns of `features`.
+    """
+
+    features: FloatArray
+    paths: AnyArray
+    classes: AnyArray
+    feature_names: AnyArray
+
+
+Writer = Callable[[IO[bytes], Table], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, default=None
+        Arguments; None: those of the process.
+
+    Returns
+    -------
+    code : int
+        0, 2 after an error, 130 after an interrupt.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (FeatxError, OSError, ValueError) as error:
+        print(f"sklearn-featx: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return _USAGE_ERROR
+    except KeyboardInterrupt:
+        print("sklearn-featx: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+# Commands
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    writer = choose_writer(arguments.output)
+    folder = arguments.folder
+    paths = find_images(folder)
+    layers = arguments.layer
+    extractor = PretrainedFeatureExtractor(
+        arguments.backbone,
+        weights=None if arguments.weights == "none" else arguments.weights,
+        layer=layers[0] if layers and len(layers) == 1 else layers,
+        pooling=arguments.pooling,
+        image_size=arguments.image_size,
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        n_jobs=arguments.n_jobs,
+        normalize=arguments.normalize,
+        verbose=0 if arguments.quiet else 1,
+    )
+    features = extractor.fit_transform([str(folder / path) for path in paths])
+    table = Table(
+        features,
+        np.array([path.as_posix() for path in paths]),
+        np.array([class_of(path) for path in paths]),
+        extractor.get_feature_names_out().astype(str),
+    )
+    write_whole(arguments.output, lambda file: writer(file, table))
+    if not arguments.quiet:
+        n_classes = len(set(table.classes.tolist()) - {""})
+        print(
+            f"{len(features)} images in {n_classes} classes, {features.shape[1]} features each: "
+            f"{arguments.output}"
+        )
+
+
+def _backbones(arguments: argparse.Namespace) -> None:
+    pattern = arguments.pattern.lower()
+    if not set("*?[") & set(pattern):
+        pattern = f"*{pattern}*"
+    names = [name for name in backbone_names() if fnmatch.fnmatchcase(name, pattern)]
+    if not names:
+        raise InputError(
+            f"PATTERN: no backbone matches {arguments.pattern!r}. "
+            "Without a pattern, `sklearn-featx backbones` lists all."
+        )
+    print("\n".join(names))
+
+
+def _stages(arguments: argparse.Namespace) -> None:
+    header = (
+        "stage", "parameters", "output shape", "% FLOPs before", "KiB per image", "depth",
+        "parameters trained",
+    )  # fmt: skip
+    rows = [
+        (
+            stage.name,
+            f"{stage.n_parameters:,}",
+            " x ".join(map(str, stage.output_shape)),
+            f"{100 * stage.flops_before:.1f}",
+            f"{stage.activation_kib:,.1f}",
+            str(stage.unfreeze_depth),
+            f"{stage.n_trained:,}",
+        )
+        for stage in backbone_stages(arguments.name, granularity=arguments.granularity)
+    ]
+    print("\n".join(aligned([header, *rows])))
+
+
+# Their parts
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Find the image files below a folder, by their suffix.
+
+    Hidden files and folders are left out; links are followed.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look.
+
+    Returns
+    -------
+    paths : list of Path
+        Relative to the folder, sorted.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or there is no image below it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"FOLDER: there is no folder {str(folder)!r}.")
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root)
+        folders[:] = [name for name in folders if not _is_hidden(name) and not _is_loop(here, name)]
+        found += [
+            (here / name).relative_to(folder)
+            for name in names
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(name)
+        ]
+    if not found:
+        raise InputError(
+            f"FOLDER: no image file below {str(folder)!r}. "
+            f"Files are found by their suffix: {' '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    return sorted(found)
+
+
+def class_of(path: Path) -> str:
+    """Name of the subfolder that a path, relative to the folder, lies in; empty if in none."""
+    return path.parts[0] if len(path.parts) > 1 else ""
+
+
+def choose_writer(output: Path) -> Writer:
+    """Return the function that writes the format of a file, by its suffix.
+
+    Parameters
+    ----------
+    output : Path
+        The file to write.
+
+    Returns
+    -------
+    writer : callable
+        Takes a binary file and a `Table`.
+
+    Raises
+    ------
+    InputError
+        If there is no such format, or no folder to put the file into.
+    MissingDependencyError
+        If the packages that write parquet are not installed.
+    """
+    if not output.parent.is_dir():
+        raise InputError(f"--output: there is no folder {str(output.parent)!r}.")
+    suffix = output.suffix.lower()
+    if suffix not in _WRITERS:
+        raise InputError(
+            f"--output: {str(output)!r} must end in one of {', '.join(sorted(_WRITERS))}."
+        )
+    if suffix == ".parquet":
+        for package in ("pandas", "pyarrow"):
+            import_optional(package, extra="parquet", purpose="A .parquet output")
+    return _WRITERS[suffix]
+
+
+def write_whole(output: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file beside the output, then rename it: the output is whole or as it was.
+
+    Parameters
+    ----------
+    output : Path
+        The file to write; replaced if it is there.
+    write : callable
+        Writes the content to a binary file.
+    """
+    # Not `tempfile`: its files are readable by their owner alone, whatever the umask.
+    beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            write(file)
+        beside.replace(output)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Lay out rows of text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *rest in rows:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        yield "  ".join([first.ljust(widths[0]), *cells])
+
+
+def _write_npz(file: IO[bytes], table: Table) -> None:
+    # Numbers and fixed-width text only: nothing that would need pickle to be read.
+    np.savez(file, **table._asdict())
+
+
+def _write_csv(file: IO[bytes], table: Table) -> None:
+    # File names that are no Unicode keep their bytes.
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    writer = csv.writer(text)
+    writer.writerow(["path", "class", *table.feature_names.tolist()])
+    for path, label, row in zip(table.paths, table.classes, table.features, strict=True):
+        # As text, a float32 has the fewest digits that give it back.
+        writer.writerow([path, label, *row.astype(str)])
+    text.flush()
+    text.detach()
+
+
+def _write_parquet(file: IO[bytes], table: Table) -> None:
+    pandas = import_optional("pandas", extra="parquet", purpose="A .parquet output")
+    frame = pandas.DataFrame(table.features, columns=table.feature_names.tolist())
+    frame.insert(0, "path", table.paths.tolist())
+    frame.insert(1, "class", table.classes.tolist())
+    frame.to_parquet(file, engine="pyarrow", index=False)
+
+
+_WRITERS: dict[str, Writer] = {
+    ".csv": _write_csv,
+    ".npz": _write_npz,
+    ".parquet": _write_parquet,
+}
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _is_loop(here: Path, name: str) -> bool:
+    """Whether a folder is a link to one that was gone through to reach it."""
+    folder = here / name
+    return folder.is_symlink() and folder.resolve() in {p.resolve() for p in folder.parents}
+
+
+# Arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sklearn-featx", description="Features of images from pretrained networks."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_extract(commands)
+
+    backbones = commands.add_parser("backbones", help="list the names of backbones")
+    backbones.add_argument(
+        "pattern", nargs="?", default="", metavar="PATTERN", help="part of a name, or a glob"
+    )
+    backbones.set_defaults(run=_backbones)
+
+    stages = commands.add_parser("stages", help="list the stages of a backbone and their costs")
+    stages.add_argument("name", metavar="NAME", help="a name from `sklearn-featx backbones`")
+    stages.add_argument(
+        "--granularity", choices=("stage", "block"), default="stage", help="default: %(default)s"
+    )
+    stages.set_defaults(run=_stages)
+    return parser
+
+
+def _add_extract(commands: Any) -> None:
+    extract = commands.add_parser(
+        "extract",
+        help="compute the features of the images below a folder",
+        description="Compute the features of the images below a folder, and write them with path "
+        "and class; the class of an image is the name of the subfolder that it lies in.",
+    )
+    add = extract.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="looked through with all its subfolders")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help=".npz, .csv or .parquet")
+    add("--backbone", default="efficientnet_lite0", help="default: %(default)s")
+    add("--weights", default="DEFAULT", help="name, file, or 'none' for random weights")
+    add("--layer", action="append", help="stage or layer; may be given several times")
+    add("--pooling", choices=POOLINGS, default="avg", help="default: %(default)s")
+    add("--image-size", type=_image_size, metavar="PIXELS", help="side, or HEIGHTxWIDTH")
+    add("--device", default="auto", help="default: %(default)s")
+    add("--n-jobs", type=int, metavar="N", help="threads that read images")
+    add("--batch-size", type=int, metavar="N", help="images in one pass")
+    add("--normalize", action="store_true", help="scale each row to unit length")
+    add("-q", "--quiet", action="store_true", help="no progress bar, no summary")
+    extract.set_defaults(run=_extract)
+
+
+def _image_size(text: str) -> int | tuple[int, int]:
+    try:
+        sides = tuple(int(side) for side in text.lower().split("x"))
+    except ValueError:
+        sides = ()
+    if len(sides) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a side nor HEIGHTxWIDTH, in pixels")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])

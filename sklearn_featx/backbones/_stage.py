@@ -1,0 +1,111 @@
+"""A stage, what it costs, what names it, and stages run one after the other."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .._digest import combine, digest
+from ._custom import own_digests
+from ._segment import Segment
+from ._weights import digest_tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a backbone.
+
+    Parameters
+    ----------
+    name : str
+        Module path in the network; several, joined by ``"+"``, where no cut separates them.
+    module : nn.Module
+        Its operations; shares the network's parameters.
+    """
+
+    name: str
+    module: nn.Module
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+class Cost(NamedTuple):
+    """What a stage costs for one row.
+
+    Parameters
+    ----------
+    output_shape : tuple of int
+        Shape of its activations.
+    flops : int
+        Floating-point operations of its products and convolutions, as PyTorch counts them.
+    """
+
+    output_shape: tuple[int, ...]
+    flops: int
+
+    @property
+    def n_values(self) -> int:
+        """Number of values in its activations."""
+        return math.prod(self.output_shape)
+
+
+class StageTaps(nn.Module):
+    """Stages in order, up to the deepest wanted one; returns what the wanted ones return.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        All stages.
+    wanted : sequence of int
+        Positions of those whose activations are returned.
+    """
+
+    def __init__(self, stages: Sequence[Stage], wanted: Sequence[int]) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(*(stage.module for stage in stages[: max(wanted) + 1]))
+        self.wanted = tuple(wanted)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return a copy of the activations of each wanted stage."""
+        found = {}
+        for i, part in enumerate(self.parts):
+            x = part(x)
+            if i in self.wanted:
+                found[i] = x.clone()
+        return tuple(found[i] for i in self.wanted)
+
+
+def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    """Run on tensors that have a shape and no values."""
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        output = module(torch.empty(shape))
+    return output if isinstance(output, tuple) else (output,)
+
+
+def digest_stage(module: nn.Module) -> str:
+    """Digest of a stage's operations, with their settings, parameters and buffers."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return combine(
+        [
+            *(part for name, child in module.named_modules() for part in _described(name, child)),
+            *(digest(name, digest_tensor(tensor)) for name, tensor in tensors),
+        ]
+    )
+
+
+def _described(name: str, module: nn.Module) -> list[str]:
+    if isinstance(module, Segment):
+        return [digest(str(module.eval_graph))]
+    if isinstance(module, fx.GraphModule):
+        return [digest(str(module.graph))]
+    if type(module).__module__.startswith("torch."):
+        return [digest(name, type(module).__qualname__, module.extra_repr())]
+    # Others may keep settings in attributes that they do not show, and their code may change.
+    return list(own_digests(name, module))

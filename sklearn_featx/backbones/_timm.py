@@ -1,0 +1,221 @@
+"""Backbones from timm (PyTorch Image Models): the one file that uses it.
+
+The stages are timm's own: each of its models states its ordered groups of parameters. Weights are
+read through safetensors, or by torch with ``weights_only=True``: nothing in them is executed.
+"""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from .._optional import import_optional
+from .._preprocess import Preprocess
+from ..exceptions import UnknownBackboneError, WeightsError
+from ._granularity import groupings, has_weights, unknown_name
+from ._network import Grouping, Network, freeze
+from ._weights import StateDict, fits, load_state, read_state_dict, sha256_of_file
+
+TIMM_PREFIX = "timm/"
+
+# Containers whose children are the stages, for the few models that state no groups.
+_OPENED = ("stages", "blocks", "transformers", "layers", "features")
+
+
+def timm_names() -> list[str]:
+    """Names of timm's models, each with the prefix ``"timm/"``, sorted.
+
+    Raises
+    ------
+    MissingDependencyError
+        If timm is not installed.
+    """
+    return [f"{TIMM_PREFIX}{name}" for name in sorted(_timm().list_models())]
+
+
+def build_timm(name: str, weights: str | None) -> Network:
+    """Build one of timm's models without its head.
+
+    Parameters
+    ----------
+    name : str
+        ``"timm/NAME"`` or ``"timm/NAME.TAG"``, where the tag names pretrained weights.
+    weights : str or None
+        ``"DEFAULT"`` for the weights of the tag, or of timm's first tag; the path of a ``.pth`` or
+        ``.safetensors`` file; None for random weights.
+
+    Returns
+    -------
+    network : Network
+        The network up to what goes into its classifier, its preprocessing and its stages.
+
+    Raises
+    ------
+    MissingDependencyError
+        If timm is not installed.
+    UnknownBackboneError
+        If timm has no such model or tag; the nearest are listed.
+    WeightsError
+        If the weights do not exist, do not fit, or cannot be downloaded.
+    """
+    timm = _timm()
+    bare = name.removeprefix(TIMM_PREFIX)
+    _check_name(timm, bare)
+    file = _weights_file(name, weights)
+    module = _download(timm, bare) if weights == "DEFAULT" else timm.create_model(bare)
+    recipe = _recipe(timm.data.resolve_model_data_config(module))
+    head = _remove_head(module)
+    origin = {"source": "timm", "name": name, "weights": str(weights)}
+    if weights == "DEFAULT":
+        origin["weights"] = str(_config(module).get("tag") or weights)
+    elif file is not None:
+        _load_file(module, file, head)
+        origin["sha256"] = sha256_of_file(file)
+    stages, blocks = (_groups(timm, freeze(module), coarse=coarse) for coarse in (True, False))
+    return Network(
+        name=name,
+        module=module,
+        preprocess=recipe,
+        stages=stages,
+        blocks=blocks,
+        origin=origin,
+        leaf_modules=tuple(timm.layers.get_notrace_modules()),
+        autowrap_functions=tuple(filter(callable, timm.layers.get_notrace_functions())),
+        channels_last=str(getattr(module, "output_fmt", "NCHW")) == "NHWC",
+        prefix_tokens=int(getattr(module, "num_prefix_tokens", 0)),
+    )
+
+
+def _timm() -> ModuleType:
+    purpose = f"A backbone whose name begins with {TIMM_PREFIX!r}"
+    timm = import_optional("timm", extra="timm", purpose=purpose)
+    import_optional("timm.data", extra="timm", purpose=purpose)
+    return timm
+
+
+def _check_name(timm: ModuleType, bare: str) -> None:
+    architecture, _, tag = bare.partition(".")
+    if not timm.is_model(architecture):
+        nearest = unknown_name("backbone", TIMM_PREFIX + bare, timm_names())
+        raise UnknownBackboneError(nearest)
+    tagged = timm.models.get_arch_pretrained_cfgs(architecture)
+    if tag and bare not in tagged:
+        known = [TIMM_PREFIX + known for known in tagged]
+        raise UnknownBackboneError(unknown_name("backbone", TIMM_PREFIX + bare, known))
+
+
+def _weights_file(name: str, weights: str | None) -> Path | None:
+    if weights is None or weights == "DEFAULT":
+        return None
+    path = Path(weights).expanduser()
+    if path.suffix in (".pth", ".pt", ".bin", ".safetensors") or path.exists():
+        return path
+    raise WeightsError(
+        f"weights={weights!r}: {name!r} takes 'DEFAULT', None, or a file that ends in .pth or "
+        f".safetensors. Other weights of timm are part of the backbone's name: '{name}.TAG'."
+    )
+
+
+def _download(timm: ModuleType, bare: str) -> nn.Module:
+    try:
+        module: nn.Module = timm.create_model(bare, pretrained=True)
+    except Exception as error:
+        # The hub's and the network's errors have no base in common: OSError, HTTPError, ValueError.
+        raise WeightsError(_no_download(timm, bare, error)) from error
+    return module
+
+
+def _no_download(timm: ModuleType, bare: str, error: Exception) -> str:
+    config = timm.get_pretrained_cfg(bare)
+    known = config.to_dict() if config is not None else {}
+    hub_id, url = known.get("hf_hub_id"), known.get("url")
+    if not hub_id and not url:
+        tagged = [TIMM_PREFIX + n for n in timm.list_models(pretrained=True)]
+        nearest = unknown_name("pretrained", TIMM_PREFIX + bare, tagged)
+        return f"weights: timm has none of {bare!r} ({nearest}). Use weights=None or a file."
+    file = known.get("hf_hub_filename") or "model.safetensors"
+    place = f"the file {file!r} of https://huggingface.co/{hub_id}" if hub_id else str(url)
+    return (
+        f"weights: those of 'timm/{bare}' could not be downloaded ({type(error).__name__}: "
+        f"{error}). Without a network: fetch {place} elsewhere and pass it as "
+        "weights='/path/model.safetensors'. The backbone 'efficientnet_lite0' comes with its "
+        "weights and needs no download."
+    )
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    config: Any = module.pretrained_cfg
+    return dict(config)
+
+
+def _remove_head(module: nn.Module) -> tuple[str, ...]:
+    """Remove the classifier, the model's own pooling kept; return the names of what went."""
+    before = list(module.state_dict())
+    if hasattr(module, "reset_classifier"):
+        reset: Any = module.reset_classifier
+        reset(0)
+    left = module.state_dict().keys()
+    return tuple(name for name in before if name not in left)
+
+
+def _load_file(module: nn.Module, file: Path, head: tuple[str, ...]) -> None:
+    """Load a file, whose classifier is ignored: of timm's naming, or of the model's publisher."""
+    state: StateDict = read_state_dict(file)
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    if convert is not None and not fits(module, state, optional=head):
+        # timm knows how publishers name things; what it cannot make fit is reported below.
+        try:
+            state = convert(dict(state), module)
+        except (KeyError, ValueError, RuntimeError, AttributeError, TypeError):
+            state = read_state_dict(file)
+    load_state(module, state, source=str(file), optional=head)
+
+
+def _recipe(data: Mapping[str, Any]) -> Preprocess:
+    """Geometry as in timm's evaluation: resized to floor(size / crop_pct), the centre cropped."""
+    channels, height, width = data["input_size"]
+    scaled = tuple(math.floor(side / data["crop_pct"]) for side in (height, width))
+    # Only "center" keeps the proportions. "border" would pad; no image library does it in uint8
+    # with timm's colour, so it is squashed, too.
+    proportional = data["crop_mode"] == "center" and height == width
+    return Preprocess(
+        resize=scaled[0] if proportional else (scaled[0], scaled[1]),
+        crop=(height, width),
+        interpolation="bilinear" if data["interpolation"] == "random" else data["interpolation"],
+        channels=channels,
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+    )
+
+
+def _groups(timm: ModuleType, module: nn.Module, *, coarse: bool) -> Grouping:
+    """Return the model's own groups of parameters; those without weights are left out."""
+    if not hasattr(module, "group_matcher"):
+        return groupings(module, _OPENED)[0 if coarse else 1]
+    matcher: Any = module.group_matcher
+    groups = timm.models.group_parameters(module, matcher(coarse=coarse))
+    totals = Counter(path for name, _ in module.named_parameters() for path in _above(name))
+    named = ((_name(module, names, totals), tuple(names)) for names in groups.values())
+    return {name: names for name, names in named if name}
+
+
+def _name(module: nn.Module, names: Iterable[str], totals: Counter[str]) -> str:
+    """Name a group by the largest modules with weights that lie wholly in it."""
+    inside = Counter(path for name in names for path in _above(name))
+    members: dict[str, list[str]] = {}
+    for name in names:
+        whole = next((path for path in _above(name) if inside[path] == totals[path]), None)
+        if whole is not None:
+            members.setdefault(whole, []).append(name)
+    return "+".join(path for path, held in members.items() if has_weights(module, held))
+
+
+def _above(name: str) -> list[str]:
+    """Paths of the modules that hold a parameter, the outermost first, the network left out."""
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]

@@ -1,0 +1,275 @@
+"""The command line, on real files: what it finds, what it writes, and how it fails."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import sklearn_featx
+from sklearn_featx import PretrainedFeatureExtractor
+from sklearn_featx._cli import choose_writer, find_images, main, write_whole
+
+SMALL = ["--image-size", "64"]
+NAMES = [
+    "Äpfel rot/Boskoop 1.jpg",
+    "Äpfel rot/deep/er/Gala.JPEG",
+    "梨/二.png",
+    "at the top.jpg",
+]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of real files with spaces, capitals and letters of three scripts in their names."""
+    folder = tmp_path_factory.mktemp("my pictures ü")
+    random = np.random.default_rng(0)
+    for name in NAMES:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(path)
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.jpg").write_bytes(b"not even an image")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "small.jpg").write_bytes(b"likewise")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(pictures):
+    """The features that the estimator itself computes for the sorted files."""
+    paths = [str(pictures / path) for path in find_images(pictures)]
+    return PretrainedFeatureExtractor(image_size=64).transform(paths)
+
+
+def one_line(capsys):
+    """The one line on standard error; nothing may be on standard output."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("sklearn-featx: error: ")
+    return err
+
+
+def test_npz_holds_features_paths_classes_and_names(pictures, expected, tmp_path, capsys):
+    output = tmp_path / "features.npz"
+    assert main(["extract", str(pictures), "-o", str(output), *SMALL]) == 0
+    with np.load(output, allow_pickle=False) as arrays:
+        assert sorted(arrays) == ["classes", "feature_names", "features", "paths"]
+        np.testing.assert_array_equal(arrays["features"], expected)
+        assert arrays["features"].dtype == np.float32
+        assert arrays["paths"].tolist() == sorted(NAMES, key=lambda name: name.split("/"))
+        assert dict(zip(arrays["paths"], arrays["classes"], strict=True)) == {
+            "Äpfel rot/Boskoop 1.jpg": "Äpfel rot",
+            "Äpfel rot/deep/er/Gala.JPEG": "Äpfel rot",
+            "梨/二.png": "梨",
+            "at the top.jpg": "",
+        }
+        assert arrays["feature_names"][0] == "efficientnet_lite0_0000"
+    out, err = capsys.readouterr()
+    assert "4 images in 2 classes, 1280 features each" in out
+    assert "images/s" in err
+
+
+def test_csv_gives_the_same_numbers_back(pictures, expected, tmp_path):
+    output = tmp_path / "features.csv"
+    assert main(["extract", str(pictures), "-o", str(output), "--quiet", *SMALL]) == 0
+    with output.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[:3] == ["path", "class", "efficientnet_lite0_0000"]
+    assert [row[0] for row in rows] == [path.as_posix() for path in find_images(pictures)]
+    np.testing.assert_array_equal(np.array([row[2:] for row in rows], dtype=np.float32), expected)
+
+
+def test_parquet_gives_the_same_numbers_back(pictures, expected, tmp_path):
+    output = tmp_path / "features.parquet"
+    assert main(["extract", str(pictures), "-o", str(output), "--quiet", *SMALL]) == 0
+    frame = pd.read_parquet(output)
+    assert frame.columns[:3].tolist() == ["path", "class", "efficientnet_lite0_0000"]
+    np.testing.assert_array_equal(frame.iloc[:, 2:].to_numpy(), expected)
+
+
+def test_quiet_is_quiet(pictures, tmp_path, capsys):
+    assert main(["extract", str(pictures), "-o", str(tmp_path / "f.npz"), "-q", *SMALL]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_options_reach_the_extractor(pictures, tmp_path):
+    output = tmp_path / "features.npz"
+    options = [
+        "--layer", "blocks.3", "--layer", "blocks.4", "--pooling", "max", "--image-size", "48x64",
+        "--normalize", "--batch-size", "2", "--n-jobs", "2", "--device", "cpu", "--quiet",
+    ]  # fmt: skip
+    assert main(["extract", str(pictures), "-o", str(output), *options]) == 0
+    features = PretrainedFeatureExtractor(
+        layer=["blocks.3", "blocks.4"], pooling="max", image_size=(48, 64), normalize=True
+    ).transform([str(pictures / path) for path in find_images(pictures)])
+    with np.load(output, allow_pickle=False) as arrays:
+        np.testing.assert_allclose(arrays["features"], features, atol=1e-6)
+        assert arrays["feature_names"][0] == "efficientnet_lite0_blocks.3_00"
+
+
+def test_random_weights_are_asked_for_by_none(pictures, tmp_path):
+    arguments = ["extract", str(pictures), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]
+    with pytest.warns(sklearn_featx.exceptions.RandomWeightsWarning):
+        assert main([*arguments, "--weights", "none"]) == 0
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.jpg").touch()
+    (tmp_path / "images").mkdir()
+    try:
+        (tmp_path / "images" / "link").symlink_to(tmp_path / "real")
+        (tmp_path / "real" / "up").symlink_to(tmp_path / "images")
+        (tmp_path / "images" / "self").symlink_to(tmp_path / "images")
+    except OSError:
+        pytest.skip("no links here")
+    found = find_images(tmp_path / "images")
+    assert [path.as_posix() for path in found] == ["link/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "nowhere", "-o", "f.npz"], "FOLDER: there is no folder 'nowhere'"),
+        (["extract", ".", "-o", "f.npz"], "FOLDER: no image file below"),
+        (["extract", ".", "-o", "f.xlsx"], "must end in one of .csv, .npz, .parquet"),
+        (["extract", ".", "-o", "nowhere/f.npz"], "--output: there is no folder 'nowhere'"),
+        (["stages", "efficientnet_lite"], "Did you mean one of ['efficientnet_lite0'"),
+        (["backbones", "no such"], "no backbone matches 'no such'"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backbone", "resnet"], "there is no 'resnet'"),
+        (["--layer", "blocks.99"], "blocks.99"),
+        (["--device", "gpu"], "device='gpu' cannot be used"),
+        (["--batch-size", "0"], "'batch_size'"),
+    ],
+)
+def test_wrong_options_are_one_line(options, message, pictures, tmp_path, capsys):
+    output = tmp_path / "features.npz"
+    assert main(["extract", str(pictures), "-o", str(output), "--quiet", *options]) == 2
+    assert message in one_line(capsys)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_image_that_cannot_be_read_leaves_no_output(tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"no jpeg")
+    assert main(["extract", str(tmp_path), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]) == 2
+    assert "broken.jpg" in one_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.jpg"]
+
+
+@pytest.mark.parametrize("size", ["big", "1x2x3", ""])
+def test_wrong_image_size_is_a_usage_error(size, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["extract", ".", "-o", "f.npz", "--image-size", size])
+    assert end.value.code == 2
+    assert "HEIGHTxWIDTH" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_without_traceback(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sklearn_featx._cli.backbone_names", interrupt)
+    assert main(["backbones"]) == 130
+    assert capsys.readouterr().err == "sklearn-featx: interrupted\n"
+
+
+def test_missing_packages_are_named_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(sklearn_featx.exceptions.MissingDependencyError, match=r"\[parquet\]"):
+        choose_writer(tmp_path / "f.parquet")
+
+
+def test_output_is_whole_or_as_it_was(tmp_path):
+    output = tmp_path / "f.npz"
+    output.write_bytes(b"before")
+
+    def write(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(output, write)
+    assert output.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_output_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "other").touch()
+    write_whole(tmp_path / "f.npz", lambda file: file.write(b"all"))
+    assert (tmp_path / "f.npz").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes only there")
+def test_csv_keeps_file_names_that_are_no_unicode(tmp_path):
+    name = b"caf\xe9.png"
+    Image.new("RGB", (40, 40)).save(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    output = tmp_path / "f.csv"
+    assert main(["extract", str(tmp_path), "-o", str(output), "--quiet", *SMALL]) == 0
+    assert output.read_bytes().splitlines()[1].startswith(name + b",,")
+
+
+def test_backbones_are_listed_by_part_or_pattern(capsys):
+    assert main(["backbones"]) == 0
+    assert capsys.readouterr().out.split() == sklearn_featx.backbone_names()
+    assert main(["backbones", "ResNet1"]) == 0
+    assert "resnet18" in capsys.readouterr().out.split()
+    assert main(["backbones", "resnet1?"]) == 0
+    assert capsys.readouterr().out.split() == ["resnet18"]
+
+
+def test_stages_are_a_table(capsys):
+    assert main(["stages", "efficientnet_lite0"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "stage"
+    assert len({len(line) for line in (header, *rows)}) == 1
+    assert rows[-1].split() == [
+        "conv_head", "412,160", "1280", "94.8", "5.0", "1", "412,160",
+    ]  # fmt: skip
+    assert main(["stages", "efficientnet_lite0", "--granularity", "block"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > len(rows) + 1
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"sklearn-featx {sklearn_featx.__version__}\n"
+
+
+def test_a_real_process(pictures, tmp_path):
+    output = tmp_path / "my features.npz"
+    done = subprocess.run(
+        [sys.executable, "-m", "sklearn_featx", "extract", pictures, "-o", output, *SMALL],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        check=True,
+    )
+    assert "4 images" in done.stdout
+    assert "images/s" in done.stderr
+    with np.load(output, allow_pickle=False) as arrays:
+        assert arrays["features"].shape == (4, 1280)
+
+    failed = subprocess.run(
+        [sys.executable, "-m", "sklearn_featx", "stages", "nothing"], capture_output=True, text=True
+    )
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,321 @@
+"""FineTuneClassifier and FineTuneRegressor: what is trained, what is frozen, what comes out."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback, EpochScoring
+from torch import nn
+
+from sklearn_featx import (
+    FineTuneClassifier,
+    FineTuneRegressor,
+    PretrainedFeatureExtractor,
+    exceptions,
+)
+
+
+def classifier(backbone, **parameters):
+    settings = {"max_epochs": 3, "random_state": 0, "C": 1.0, "image_size": 16}
+    return FineTuneClassifier(backbone, **settings | parameters)
+
+
+@pytest.fixture
+def regression(digits):
+    """Digits and the share of ink in each."""
+    images, _ = digits
+    return images, images.mean(axis=(1, 2))
+
+
+class TestDepths:
+    def test_probe_equals_logistic_regression_on_the_extractors_features(self, small_net, digits):
+        images, labels = digits
+        clf = classifier(small_net, unfreeze_depth=0, C=0.5).fit(images, labels)
+        features = PretrainedFeatureExtractor(small_net, image_size=16).fit_transform(images)
+        reference = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.5, max_iter=10_000, tol=1e-10)
+        ).fit(features.astype(np.float64), labels)
+        np.testing.assert_allclose(
+            clf.predict_proba(images), reference.predict_proba(features), atol=1e-5
+        )
+        assert clf.history_ == []
+
+    def test_ridge_probe_equals_ridge(self, small_net, regression):
+        images, ink = regression
+        reg = FineTuneRegressor(small_net, unfreeze_depth=0, C=2.0, image_size=16)
+        features = PretrainedFeatureExtractor(small_net, image_size=16).fit_transform(images)
+        reference = make_pipeline(StandardScaler(), Ridge(alpha=0.5)).fit(features, ink)
+        np.testing.assert_allclose(
+            reg.fit(images, ink).predict(images), reference.predict(features), rtol=1e-4
+        )
+
+    @pytest.mark.parametrize("depth", [0, 1, 2, 3, "all", (1, 2), (0, 1)])
+    def test_every_depth_trains_exactly_its_stages(self, depth, small_net, digits):
+        images, labels = digits
+        clf = classifier(small_net, unfreeze_depth=depth, head_init="random").fit(images, labels)
+        start, stop = (
+            depth if isinstance(depth, tuple) else (3 - (3 if depth == "all" else depth), 3)
+        )
+        stages = ["stem", "body", "top"]
+        expected = {
+            name
+            for name, _ in small_net.named_parameters()
+            if name.split(".")[0] in stages[start:stop]
+        }
+        trained = {".".join(name.split(".")[2:]) for name in clf.trained_state_ if "stages" in name}
+        assert trained == expected
+        in_optimizer = {
+            id(p) for group in clf.net_.optimizer_.param_groups for p in group["params"]
+        }
+        names = {name for name, p in clf.net_.module_.named_parameters() if id(p) in in_optimizer}
+        assert names == {n for n in clf.trained_state_ if not n.endswith(("mean", "scale"))}
+
+    def test_training_lowers_the_loss_and_learns(self, small_net, digits):
+        images, labels = digits
+        clf = classifier(
+            small_net,
+            unfreeze_depth="all",
+            max_epochs=30,
+            lr=1e-2,
+            head_init="random",
+            batch_norm="train",
+        ).fit(images, labels)
+        losses = [epoch["train_loss"] for epoch in clf.history_]
+        assert losses[-1] < losses[0] / 3
+        assert clf.score(images, labels) > 0.95
+
+    def test_too_deep_lists_the_stages(self, small_net, digits):
+        with pytest.raises(exceptions.UnknownLayerError, match="stem, body, top"):
+            classifier(small_net, unfreeze_depth=4).fit(*digits)
+
+    @pytest.mark.parametrize("granularity", ["block", ["stem", "body"]])
+    def test_granularity(self, granularity, small_net, digits):
+        clf = classifier(small_net, unfreeze_depth=1, granularity=granularity).fit(*digits)
+        assert {name.split(".")[2] for name in clf.trained_state_ if "stages" in name} == {"top"}
+
+
+class TestFrozen:
+    @pytest.mark.parametrize("depth", [0, 1, 2, (0, 1), (1, 2)])
+    @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+    def test_the_trunk_is_bit_identical_after_fit(self, depth, batch_norm, small_net, digits):
+        from sklearn_featx.backbones import get_backbone
+
+        backbone = get_backbone(small_net).network.module
+        before = {name: t.clone() for name, t in backbone.state_dict().items()}
+        own = {name: t.clone() for name, t in small_net.state_dict().items()}
+        clf = classifier(small_net, unfreeze_depth=depth, batch_norm=batch_norm, lr=0.1)
+        clf.fit(*digits)
+        assert all(torch.equal(before[name], t) for name, t in backbone.state_dict().items())
+        assert all(torch.equal(own[name], t) for name, t in small_net.state_dict().items())
+        module = clf.net_.module_
+        for stage in module.frozen_stages():
+            for name, tensor in stage.state_dict().items():
+                assert torch.equal(tensor, own[name]), name
+
+    def test_running_statistics_follow_batch_norm(self, small_net, digits):
+        for mode, moves in (("frozen", False), ("train", True)):
+            clf = classifier(small_net, unfreeze_depth=1, batch_norm=mode).fit(*digits)
+            buffers = dict(clf.net_.module_.named_buffers())
+            mean = next(b for name, b in buffers.items() if name.endswith("running_mean"))
+            assert torch.equal(mean, small_net.top[1].running_mean) is not moves
+
+    def test_the_trunk_runs_once_per_image(self, small_net, digits, trunk_rows):
+        for depth in (0, 1, 2):
+            trunk_rows.clear()
+            classifier(small_net, unfreeze_depth=depth, max_epochs=5).fit(*digits)
+            assert sum(trunk_rows) == len(digits[0])
+
+    def test_folds_do_not_leak(self, small_net, digits):
+        images, labels = digits
+        clf = classifier(small_net, unfreeze_depth="all", lr=0.1)
+        first = clone(clf).fit(images[:30], labels[:30]).predict_proba(images)
+        clone(clf).fit(images[30:], labels[30:])
+        again = clone(clf).fit(images[:30], labels[:30]).predict_proba(images)
+        np.testing.assert_array_equal(first, again)
+
+
+class TestReproducibility:
+    @pytest.mark.parametrize("depth", [1, "all"])
+    def test_same_seed_same_result_other_seed_another(self, depth, small_net, digits):
+        fits = [
+            classifier(small_net, unfreeze_depth=depth, random_state=seed).fit(*digits)
+            for seed in (0, 0, 1)
+        ]
+        for name, values in fits[0].trained_state_.items():
+            np.testing.assert_array_equal(values, fits[1].trained_state_[name])
+        assert any(
+            not np.array_equal(values, fits[2].trained_state_[name])
+            for name, values in fits[0].trained_state_.items()
+        )
+        # Durations differ, losses do not.
+        losses = [[epoch["train_loss"] for epoch in clf.history_] for clf in fits]
+        assert losses[0] == losses[1]
+
+    def test_fitting_again_starts_from_the_pretrained_weights(self, small_net, digits):
+        clf = classifier(small_net, unfreeze_depth="all", lr=0.1)
+        first = clf.fit(*digits).predict_proba(digits[0])
+        np.testing.assert_array_equal(clf.fit(*digits).predict_proba(digits[0]), first)
+
+    def test_global_generators_are_left_alone(self, small_net, digits):
+        state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 # the global one is the point
+        clf = classifier(small_net, unfreeze_depth="all").fit(*digits)
+        clf.predict(digits[0])
+        assert torch.equal(torch.random.get_rng_state(), state)
+        np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+class TestLabelsAndWeights:
+    @pytest.mark.parametrize(
+        "names",
+        [["nil", "one", "two"], [3, 7, 40], [0.0, 1.0, 2.0]],
+    )
+    def test_any_label_type(self, names, small_net, digits):
+        images, labels = digits
+        own = np.asarray(names)[labels]
+        clf = classifier(small_net, unfreeze_depth=1).fit(images, own)
+        assert clf.predict(images).dtype == own.dtype
+        np.testing.assert_array_equal(clf.classes_, np.unique(own))
+        assert clf.predict_proba(images).shape == (60, 3)
+        np.testing.assert_allclose(clf.predict_proba(images).sum(axis=1), 1, rtol=1e-6)
+
+    def test_boolean_labels(self, small_net, digits):
+        images, labels = digits
+        clf = classifier(small_net, unfreeze_depth=1).fit(images, labels == 1)
+        assert clf.predict(images).dtype == bool
+
+    @pytest.mark.parametrize("depth", [0, 1])
+    def test_integer_weights_equal_repeated_rows(self, depth, small_net, digits):
+        images, labels = digits
+        small_net.dropout.p = 0.0  # its masks depend on the number of rows
+        weights = np.random.default_rng(0).integers(0, 4, len(images))
+        whole = {"batch_size": 256, "unfreeze_depth": depth}
+        weighted = classifier(small_net, **whole).fit(images, labels, sample_weight=weights)
+        repeated = classifier(small_net, **whole).fit(
+            np.repeat(images, weights, axis=0), np.repeat(labels, weights)
+        )
+        np.testing.assert_allclose(
+            weighted.predict_proba(images), repeated.predict_proba(images), atol=1e-3
+        )
+
+    def test_balanced_classes_equal_their_weights(self, small_net, digits):
+        images, labels = digits[0][:45], digits[1][:45].copy()
+        labels[labels == 2] = 1
+        counts = np.bincount(labels)
+        assert counts[0] != counts[1]
+        balanced = classifier(small_net, class_weight="balanced", unfreeze_depth=0)
+        by_hand = classifier(small_net, unfreeze_depth=0)
+        np.testing.assert_allclose(
+            balanced.fit(images, labels).predict_proba(images),
+            by_hand.fit(images, labels, sample_weight=45 / 2 / counts[labels]).predict_proba(
+                images
+            ),
+            atol=1e-6,
+        )
+
+    @pytest.mark.parametrize(
+        ("y", "message"),
+        [
+            (np.zeros(60, int), "one class"),
+            (np.full(60, np.nan), "NaN"),
+            (np.zeros(59, int), "inconsistent numbers of samples"),
+            (np.linspace(0, 1, 60), "Unknown label type"),
+            (None, "requires y"),
+        ],
+    )
+    def test_bad_labels_fail_in_scikit_learns_words(self, y, message, small_net, digits):
+        with pytest.raises(ValueError, match=message):
+            classifier(small_net).fit(digits[0], y)
+
+    def test_regression_of_several_targets(self, small_net, regression):
+        images, ink = regression
+        targets = np.column_stack([ink * 1e6, -ink])
+        reg = FineTuneRegressor(small_net, unfreeze_depth=1, max_epochs=3, random_state=0)
+        predicted = reg.fit(images, targets).predict(images)
+        assert predicted.shape == targets.shape
+        assert reg.score(images, targets) > 0.5
+        assert reg.fit(images, ink).predict(images).shape == (60,)
+
+
+class TestTrainingSettings:
+    def test_callbacks_and_net_params_reach_skorch(self, small_net, digits):
+        class Counter(Callback):
+            epochs = 0
+
+            def on_epoch_end(self, net, **kwargs):
+                Counter.epochs += 1
+
+        scoring = EpochScoring("accuracy", on_train=True, name="train_accuracy")
+        clf = classifier(
+            small_net,
+            unfreeze_depth=1,
+            callbacks=[Counter(), ("accuracy", scoring)],
+            net_params={"iterator_train__drop_last": True, "max_epochs": 2},
+        ).fit(*digits)
+        assert Counter.epochs == len(clf.history_) == 2
+        assert 0 <= clf.history_[-1]["train_accuracy"] <= 1
+        with pytest.raises(ValueError, match="max_epoch"):
+            classifier(small_net, net_params={"max_epoch": 2}).fit(*digits)
+
+    def test_early_stopping_restores_the_best_epoch(self, small_net, digits):
+        clf = classifier(
+            small_net,
+            unfreeze_depth="all",
+            early_stopping=True,
+            validation_fraction=0.3,
+            n_iter_no_change=2,
+            max_epochs=60,
+            lr=0.05,
+            backbone_lr=1.0,
+        ).fit(*digits)
+        losses = [epoch["valid_loss"] for epoch in clf.history_]
+        assert len(losses) < 60
+        assert int(np.argmin(losses)) < len(losses) - 1
+
+    def test_own_heads(self, small_net, digits):
+        given = nn.Sequential(nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 3))
+        before = given[0].weight.clone()
+        clf = classifier(small_net, head=given).fit(*digits)
+        assert torch.equal(given[0].weight, before)
+        assert clf.predict(digits[0]).shape == (60,)
+        for head in ("mlp", lambda n_in, n_out: nn.Linear(n_in, n_out)):
+            assert classifier(small_net, head=head).fit(*digits).predict(digits[0]).shape == (60,)
+        with pytest.raises(ValueError, match="head"):
+            classifier(small_net, head=nn.Linear(32, 5)).fit(*digits)
+
+    def test_divergence_names_the_learning_rate(self, small_net, digits):
+        clf = classifier(small_net, unfreeze_depth="all", lr=1e30, optimizer="sgd", max_epochs=20)
+        with pytest.raises(exceptions.DivergenceError, match="lr=1e"):
+            clf.fit(*digits)
+
+    def test_partial_fit(self, small_net, digits):
+        images, labels = digits
+        clf = classifier(small_net, unfreeze_depth=1, lr=1e-2)
+        with pytest.raises(ValueError, match="classes"):
+            clf.partial_fit(images[:20], labels[:20])
+        for _ in range(12):
+            clf.partial_fit(images[:30], labels[:30], classes=[0, 1, 2])
+            clf.partial_fit(images[30:], labels[30:])
+        assert len(clf.history_) == 24
+        assert clf.score(images, labels) > 0.9
+        with pytest.raises(ValueError, match="not among the classes"):
+            clf.partial_fit(images[:2], [0, 9])
+        reg = FineTuneRegressor(small_net, image_size=16).partial_fit(images, labels)
+        assert reg.partial_fit(images, labels).predict(images).shape == (60,)
+
+    def test_a_feature_map_is_pooled_before_the_head(self, digits):
+        maps = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3))
+        for depth in (0, 1, "all"):
+            clf = classifier(maps, unfreeze_depth=depth).fit(*digits)
+            assert clf.n_embedding_ == 6
+            assert clf.predict(digits[0]).shape == (60,)
+
+    def test_real_weights_at_several_depths(self, digits):
+        images, labels = digits
+        for depth in (0, 1, 2):
+            clf = FineTuneClassifier(
+                unfreeze_depth=depth, image_size=32, max_epochs=2, random_state=0, C=1.0
+            ).fit(images[:40], labels[:40])
+            assert clf.score(images[40:], labels[40:]) > 0.7

@@ -1,0 +1,122 @@
+"""The public surface: its names, their docstrings, their signatures, the version."""
+
+import importlib.metadata
+import inspect
+import tomllib
+from pathlib import Path
+
+import pytest
+from numpydoc.validate import validate
+
+import sklearn_featx
+from sklearn_featx import exceptions
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+OBJECTS = [name for name in sklearn_featx.__all__ if not name.startswith("__")]
+MODULES = ("sklearn_featx", "sklearn_featx.exceptions")
+
+
+def checks():
+    """Numpydoc's checks to leave out; the table says "all", and then the exceptions from it."""
+    first, *left_out = PROJECT["tool"]["numpydoc_validation"]["checks"]
+    assert first == "all"
+    return set(left_out)
+
+
+def public_methods(cls):
+    """Names of the methods that this package defines on a class, its bases included."""
+    return sorted(
+        name
+        for name, member in inspect.getmembers(cls, inspect.isfunction)
+        if not name.startswith("_") and member.__module__.startswith("sklearn_featx")
+    )
+
+
+def documented():
+    """Import paths of everything public that has a docstring of its own."""
+    for name in OBJECTS:
+        yield f"sklearn_featx.{name}"
+        if inspect.isclass(member := getattr(sklearn_featx, name)):
+            yield from (f"sklearn_featx.{name}.{method}" for method in public_methods(member))
+    yield from (f"sklearn_featx.exceptions.{name}" for name in exceptions.__all__)
+
+
+def functions():
+    """Every public function and method."""
+    for path in documented():
+        target = sklearn_featx
+        for part in path.split(".")[1:]:
+            target = getattr(target, part)
+        if inspect.isfunction(target):
+            yield pytest.param(target, id=path)
+        elif inspect.isclass(target) and "__init__" in vars(target):
+            yield pytest.param(target.__init__, id=f"{path}.__init__")
+
+
+def test_all_is_exact_and_sorted():
+    assert sklearn_featx.__all__ == sorted(sklearn_featx.__all__)
+    public = {
+        name
+        for name, value in vars(sklearn_featx).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public | {"__version__"} == set(sklearn_featx.__all__)
+
+
+def test_exceptions_all_is_exact_and_sorted():
+    defined = {name for name, value in vars(exceptions).items() if inspect.isclass(value)}
+    assert exceptions.__all__ == sorted(defined)
+
+
+def test_the_tree_of_exceptions_is_drawn_in_full():
+    for name in exceptions.__all__:
+        assert name in exceptions.__doc__
+        assert issubclass(
+            getattr(exceptions, name), exceptions.FeatxError | exceptions.FeatxWarning
+        )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_open_with_a_docstring(name):
+    assert importlib.import_module(name).__doc__
+
+
+@pytest.mark.parametrize("path", list(documented()))
+def test_docstrings_are_numpydoc(path):
+    left_out = checks()
+    errors = [f"{code}: {text}" for code, text in validate(path)["errors"] if code not in left_out]
+    assert not errors
+
+
+@pytest.mark.parametrize("function", list(functions()))
+def test_signatures_are_annotated(function):
+    signature = inspect.signature(function)
+    bare = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.annotation is parameter.empty and name != "self"
+    ]
+    assert not bare
+    assert signature.return_annotation is not signature.empty
+
+
+@pytest.mark.parametrize("name", [n for n in OBJECTS if n[0].isupper() and n != "StageInfo"])
+def test_estimators_document_every_parameter_in_order(name):
+    from numpydoc.docscrape import ClassDoc
+
+    cls = getattr(sklearn_featx, name)
+    expected = [p for p in inspect.signature(cls).parameters if p != "self"]
+    assert [p.name for p in ClassDoc(cls)["Parameters"]] == expected
+
+
+def test_version_is_that_of_the_project():
+    assert sklearn_featx.__version__ == PROJECT["project"]["version"]
+
+
+def test_version_is_that_of_the_installed_metadata():
+    try:
+        installed = importlib.metadata.version("sklearn-featx")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("run from a checkout that is not installed")
+    assert installed == sklearn_featx.__version__
