@@ -1,134 +1,64 @@
 """The one flow of both estimators: images, through a frozen trunk, to rows.
 
-Rows come in the order of the images; a row does not depend on the rows beside it. What a row is,
-is said by a `Recipe` alone.
+Which rows are known is asked first; only the others are computed, in one pass for all taps, and
+written as they come, so that an interrupted run keeps what it had. A row does not depend on the
+rows beside it, nor on whether it was computed or remembered. A store that fails costs time, never
+a result: the rows that come back decide, not what was written.
 """
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 
-from ._preprocess import Preprocess
 from ._progress import Progress
-from ._typing import AnyArray, Pooling
+from ._recipe import Recipe, Tap
+from ._remember import Cache, decide, open_store, row_keys
+from ._typing import AnyArray
 from .backbones import Backbone
 from .engines import TorchEngine, resolve_device
-from .images import ImageCollection, iterate_batches, prepare_callable, prepare_geometry
+from .images import ImageCollection, iterate_batches
+from .store import FeatureStore, Rows
 
 # Preprocessed images are only collected, not computed with: the number matters little.
 _ROWS_PER_COPY = 32
+# Rows that are claimed, computed and written together: long enough to keep the prefetch busy,
+# short enough that little is lost when a run is interrupted.
+_ROWS_PER_CLAIM = 128
+# Rows read at a time: bounds the memory of a stream.
+_ROWS_PER_READ = 256
+# The longest wait for rows that another process computes, before they are computed here as well.
+_PATIENCE_SECONDS = 600.0
+
+Result = tuple[list[int], list[AnyArray]]
 
 
-class Tap(NamedTuple):
-    """A place where activations leave the network.
-
-    Parameters
-    ----------
-    layer : str or int
-        Name of a module, operation or stage; or the number of stages before it: 0 is the
-        preprocessed image itself.
-    pooling : str or None, default=None
-        How they become vectors; None: as they are.
-    """
-
-    layer: str | int
-    pooling: Pooling | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is done to an image until it is a row.
+class Settings(NamedTuple):
+    """How rows are computed; none of it changes them.
 
     Parameters
     ----------
-    backbone : Backbone
-        The network.
-    taps : tuple of Tap
-        Where rows are taken, all in one pass.
-    preprocess : Preprocess or callable
-        The geometry, or a function from image to tensor.
-    device : str, default="auto"
-        Where to compute.
+    batch_size : int, default=None
+        Rows in one pass through the network; None leaves it to the engine.
+    n_jobs : int, default=None
+        Number of threads that read and prepare images; None: one.
+    cache : "session", path, FeatureStore or None, default=None
+        Where rows are remembered.
+    verbose : int, default=0
+        1 shows a progress bar.
     """
 
-    backbone: Backbone
-    taps: tuple[Tap, ...]
-    preprocess: Preprocess | Callable[[Any], Any]
-    device: str = "auto"
-
-    @property
-    def network_taps(self) -> tuple[Tap, ...]:
-        """The taps inside the network."""
-        return tuple(tap for tap in self.taps if tap.layer != 0)
-
-    @property
-    def trunk(self) -> Any:
-        """The part of the network that computes its taps, a module that returns a tuple."""
-        return self.backbone.tapped([tap.layer for tap in self.network_taps])
-
-    @property
-    def pools(self) -> list[Any]:
-        """Pooling of each tap inside the network."""
-        return [self.backbone.pool(tap.pooling) for tap in self.network_taps]
-
-    def prepare(self, images: ImageCollection) -> Callable[[AnyArray], AnyArray]:
-        """Return the function from a loaded image to what enters the network."""
-        if not isinstance(self.preprocess, Preprocess):
-            return prepare_callable(self.preprocess)
-        return _unchanged if images.kind == "values" else prepare_geometry(self.preprocess)
-
-    def input_shape(self, images: ImageCollection) -> tuple[int, ...]:
-        """Shape of what enters the network's first stage for one image, batch axis left out.
-
-        Reads the first image when the recipe leaves the size to the images.
-        """
-        if images.kind == "values" and images.item_shape is not None:
-            first: tuple[int, ...] = images.item_shape
-            return first if isinstance(self.preprocess, Preprocess) else self._prepared(images)
-        if isinstance(self.preprocess, Preprocess) and self.preprocess.output_size is not None:
-            return (self.preprocess.channels, *self.preprocess.output_size)
-        return self._prepared(images)
-
-    def output_shapes(self, input_shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shape of a row of each tap inside the network, without computing it."""
-        shapes = self.backbone.shapes(self.trunk, input_shape)
-        return [pool.output_shape(s) for pool, s in zip(self.pools, shapes, strict=True)]
-
-    def _prepared(self, images: ImageCollection) -> tuple[int, ...]:
-        batches = iterate_batches(images, [0], self.prepare(images), batch_size=1, n_threads=0)
-        data = next(iter(batches)).data
-        if data.dtype == np.uint8:
-            return (data.shape[3], data.shape[1], data.shape[2])
-        return data.shape[1:]
+    batch_size: int | None = None
+    n_jobs: int | None = None
+    cache: Cache = None
+    verbose: int = 0
 
 
-def choose_preprocess(
-    backbone: Backbone,
-    preprocessing: Callable[[Any], Any] | None,
-    image_size: int | Sequence[int] | None,
-) -> Preprocess | Callable[[Any], Any]:
-    """Return the user's function, or the backbone's own recipe at the given size."""
-    if preprocessing is not None:
-        return preprocessing
-    if image_size is None:
-        return backbone.preprocess
-    return backbone.preprocess.with_image_size(image_size)
-
-
-def stream(
-    images: ImageCollection,
-    recipe: Recipe,
-    *,
-    batch_size: int | None = None,
-    n_jobs: int | None = None,
-    verbose: int = 0,
-) -> Iterator[tuple[list[int], list[AnyArray]]]:
-    """Compute the rows of images, a batch at a time.
+def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Iterator[Result]:
+    """Give the rows of images, some at a time, remembered or computed.
 
     Parameters
     ----------
@@ -136,17 +66,13 @@ def stream(
         The images.
     recipe : Recipe
         What is done to each.
-    batch_size : int, default=None
-        Rows in one pass through the network; None leaves it to the engine.
-    n_jobs : int, default=None
-        Number of threads that read and prepare images; None: one.
-    verbose : int, default=0
-        1 shows a progress bar.
+    settings : Settings
+        How.
 
     Yields
     ------
     rows : list of int
-        Positions of the batch's images.
+        Positions of images; each comes once, in any order.
     taps : list of ndarray of shape (len(rows), ...)
         Rows of each tap, float32; preprocessed images as they are, mostly uint8.
 
@@ -155,30 +81,29 @@ def stream(
     ImageError
         For the first image that cannot be read.
     """
-    engine = engine_for(recipe) if recipe.network_taps else None
-    batches = iterate_batches(
-        images,
-        range(len(images)),
-        recipe.prepare(images),
-        batch_size=batch_size or (engine.batch_size if engine else _ROWS_PER_COPY),
-        n_threads=joblib.effective_n_jobs(n_jobs),
-    )
-    with Progress(len(images), verbose=verbose, description=recipe.backbone.name) as progress:
-        for batch in batches:
-            computed = iter(engine.run(batch.data) if engine else ())
-            yield (
-                batch.rows,
-                [batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps],
-            )
-            progress.update(len(batch.rows))
+    store = open_store(settings.cache)
+    with Progress(
+        len(images), verbose=settings.verbose, description=recipe.backbone.name
+    ) as progress:
+        decision = decide(recipe, recipe.row_shapes(images), len(images), store)
+        if settings.verbose:
+            verb = "remembers" if decision.remember else "does not remember"
+            progress.note(f"{recipe.backbone.name} {verb} rows: {decision.reason}")
+        if decision.remember and store is not None:
+            results = _remembered(images, recipe, settings, store)
+        else:
+            results = _computed(images, range(len(images)), recipe, settings)
+        for rows, taps in results:
+            yield rows, taps
+            progress.update(len(rows))
 
 
-def activations(images: ImageCollection, recipe: Recipe, **settings: Any) -> list[AnyArray]:
-    """Compute the rows of images, all in memory.
+def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> list[AnyArray]:
+    """Give the rows of images, all in memory.
 
     Parameters
     ----------
-    images, recipe, **settings
+    images, recipe, settings
         As in `stream`.
 
     Returns
@@ -187,12 +112,142 @@ def activations(images: ImageCollection, recipe: Recipe, **settings: Any) -> lis
         Rows of each tap, in the order of the images.
     """
     found: list[AnyArray] = []
-    for rows, results in stream(images, recipe, **settings):
+    for rows, results in stream(images, recipe, settings):
         if not found:
             found = [np.empty((len(images), *r.shape[1:]), dtype=r.dtype) for r in results]
         for whole, result in zip(found, results, strict=True):
             whole[rows] = result
     return found
+
+
+def _computed(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Iterator[Result]:
+    """Compute rows, a batch at a time."""
+    engine = engine_for(recipe) if recipe.network_taps else None
+    batches = iterate_batches(
+        images,
+        positions,
+        recipe.prepare(images),
+        batch_size=settings.batch_size or (engine.batch_size if engine else _ROWS_PER_COPY),
+        n_threads=joblib.effective_n_jobs(settings.n_jobs),
+    )
+    for batch in batches:
+        computed = iter(engine.run(batch.data) if engine else ())
+        yield batch.rows, [batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps]
+
+
+class _Shelf(NamedTuple):
+    """Where the rows of one tap are kept."""
+
+    tap: Tap
+    rows: Rows
+
+
+def _remembered(
+    images: ImageCollection, recipe: Recipe, settings: Settings, store: FeatureStore
+) -> Iterator[Result]:
+    """Compute and write what the store lacks, then read the rest of it."""
+    keys = row_keys(images, store)
+    device_type = resolve_device(recipe.device).type
+    shelves = [
+        _Shelf(tap, store.rows(recipe.digest(tap, device_type), recipe.describe(tap)))
+        for tap in recipe.taps
+    ]
+    given: set[int] = set()
+    for taps, positions in _missing(shelves, keys).items():
+        wanted = [shelf for shelf in shelves if shelf.tap in taps]
+        partial = recipe.only(taps)
+        for rows, results in _claimed(images, positions, keys, partial, settings, wanted):
+            if len(taps) == len(recipe.taps):
+                given.update(rows)
+                yield rows, results
+    rest = [i for i in range(len(keys)) if i not in given]
+    for start in range(0, len(rest), _ROWS_PER_READ):
+        yield from _read(
+            images, rest[start : start + _ROWS_PER_READ], keys, recipe, settings, shelves
+        )
+
+
+def _missing(shelves: Sequence[_Shelf], keys: Sequence[str]) -> dict[tuple[Tap, ...], list[int]]:
+    """Positions of images without some row, by the taps that they lack: those share a pass."""
+    lacking: dict[int, list[Tap]] = {}
+    for shelf in shelves:
+        for position in shelf.rows.missing(keys):
+            lacking.setdefault(position, []).append(shelf.tap)
+    groups: dict[tuple[Tap, ...], list[int]] = {}
+    for position in sorted(lacking):
+        groups.setdefault(tuple(lacking[position]), []).append(position)
+    return groups
+
+
+def _claimed(
+    images: ImageCollection,
+    positions: Sequence[int],
+    keys: Sequence[str],
+    recipe: Recipe,
+    settings: Settings,
+    shelves: Sequence[_Shelf],
+) -> Iterator[Result]:
+    """Compute and write the rows that no other process is computing; wait for the others."""
+    left = list(positions)
+    while left:
+        claims = shelves[0].rows.claim([keys[i] for i in left], limit=_ROWS_PER_CLAIM)
+        if not claims:
+            break
+        mine = [left[c] for c in claims]
+        try:
+            yield from _written(images, mine, keys, recipe, settings, shelves)
+        except BaseException:
+            shelves[0].rows.release([keys[i] for i in mine])
+            raise
+        taken = set(mine)
+        left = [i for i in left if i not in taken]
+    if left:
+        shelves[0].rows.wait([keys[i] for i in left], _PATIENCE_SECONDS)
+
+
+def _written(
+    images: ImageCollection,
+    positions: Sequence[int],
+    keys: Sequence[str],
+    recipe: Recipe,
+    settings: Settings,
+    shelves: Sequence[_Shelf],
+) -> Iterator[Result]:
+    for rows, results in _computed(images, positions, recipe, settings):
+        row_keys_ = [keys[i] for i in rows]
+        kept = []
+        # The claimed shelf last: who waits for it then finds all of them.
+        for shelf, result in reversed(list(zip(shelves, results, strict=True))):
+            shelf.rows.put_many(row_keys_, result)
+            kept.append(shelf.rows.roundtrip(result))
+        yield rows, kept[::-1]
+
+
+def _read(
+    images: ImageCollection,
+    positions: Sequence[int],
+    keys: Sequence[str],
+    recipe: Recipe,
+    settings: Settings,
+    shelves: Sequence[_Shelf],
+) -> Iterator[Result]:
+    """Read rows; those that are gone or damaged are computed."""
+    found = np.ones(len(positions), dtype=bool)
+    values = []
+    for shelf in shelves:
+        mask, rows = shelf.rows.get_many([keys[i] for i in positions])
+        found &= mask
+        values.append((mask, rows))
+    if found.any():
+        yield (
+            [position for position, hit in zip(positions, found, strict=True) if hit],
+            [rows[found[mask]] for mask, rows in values],
+        )
+    lost = [position for position, hit in zip(positions, found, strict=True) if not hit]
+    if lost:
+        yield from _written(images, lost, keys, recipe, settings, shelves)
 
 
 _engines: weakref.WeakKeyDictionary[Backbone, dict[Any, TorchEngine]] = weakref.WeakKeyDictionary()
@@ -208,7 +263,3 @@ def engine_for(recipe: Recipe) -> TorchEngine:
         if key not in engines:
             engines[key] = TorchEngine(recipe.trunk, recipe.pools, device=device)
         return engines[key]
-
-
-def _unchanged(item: AnyArray) -> AnyArray:
-    return item

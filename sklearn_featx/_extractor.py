@@ -11,8 +11,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import normalize as scale_to_unit_norm
 
-from ._activations import Recipe, Tap, activations, choose_preprocess
+from ._activations import Settings, activations
 from ._image_input import read_images
+from ._recipe import Recipe, Tap, choose_preprocess
+from ._remember import Cache, announce
 from ._sklearn_compat import (
     HasMethods,
     Interval,
@@ -23,6 +25,7 @@ from ._sklearn_compat import (
 from ._typing import AnyArray, FloatArray, Pooling, Weights
 from .backbones import get_backbone
 from .engines import resolve_device
+from .store import FeatureStore
 
 
 class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
@@ -69,6 +72,11 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         ``"auto"``: a GPU if there is one. Any other name is never changed silently.
     n_jobs : int, default=None
         Number of threads that read and decode ahead of the network. None: 1.
+    cache : "session", path, FeatureStore or None, default="session"
+        Where features are remembered, by the content of the image and of all that is done to it:
+        ``"session"``, a bounded temporary store of this process and its joblib workers, gone at
+        exit; a folder or `FeatureStore`, which last; None, nowhere. A search over what comes after
+        the extractor then computes each image once.
     normalize : bool, default=False
         Scale each row to unit Euclidean norm.
     verbose : int, default=0
@@ -117,6 +125,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str],
         "n_jobs": [Integral, None],
+        "cache": [str, os.PathLike, FeatureStore, None],
         "normalize": ["boolean"],
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
     }
@@ -135,6 +144,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         batch_size: int | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
+        cache: Cache = "session",
         normalize: bool = False,
         verbose: int = 0,
     ) -> None:
@@ -149,6 +159,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.device = device
         self.n_jobs = n_jobs
+        self.cache = cache
         self.normalize = normalize
         self.verbose = verbose
 
@@ -212,13 +223,8 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
             self, X, image_shape=self._shape(), value_range=self.value_range, reset=False
         )
         recipe = self._recipe()
-        layers = activations(
-            images,
-            recipe,
-            batch_size=self.batch_size,
-            n_jobs=self.n_jobs,
-            verbose=int(self.verbose),
-        )
+        settings = Settings(self.batch_size, self.n_jobs, self.cache, int(self.verbose))
+        layers = activations(images, recipe, settings)
         self._check_shapes([layer.shape[1:] for layer in layers])
         features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
         return _unit_norm(features) if self.normalize else features
@@ -258,6 +264,12 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
             for i in range(shape[0])
         ]
         return np.asarray(names, dtype=object)
+
+    def __sklearn_clone__(self) -> Self:
+        # A search clones before it starts its workers.
+        announce(self.cache)
+        copy: Self = super().__sklearn_clone__()
+        return copy
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 
 from ._finetune_base import FineTuneEstimator
+from ._remember import Cache
 from ._sklearn_compat import StrOptions, _fit_context
 from ._targets import (
     check_labels,
@@ -105,6 +106,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         ``"auto"``: a GPU if there is one.
     n_jobs : int, default=None
         Number of threads that read and decode images.
+    cache : "session", path, FeatureStore or None, default="session"
+        Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
+        search over depths, learning rates, heads and folds runs the trunk once per image.
     verbose : int, default=0
         1 shows progress bars, 2 skorch's table of epochs.
 
@@ -191,6 +195,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         value_range: tuple[float, float] | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
+        cache: Cache = "session",
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -221,6 +226,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         self.value_range = value_range
         self.device = device
         self.n_jobs = n_jobs
+        self.cache = cache
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -418,6 +424,9 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         ``"auto"``: a GPU if there is one.
     n_jobs : int, default=None
         Number of threads that read and decode images.
+    cache : "session", path, FeatureStore or None, default="session"
+        Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
+        search over depths, learning rates, heads and folds runs the trunk once per image.
     verbose : int, default=0
         1 shows progress bars, 2 skorch's table of epochs.
 
@@ -492,6 +501,7 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         value_range: tuple[float, float] | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
+        cache: Cache = "session",
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -521,6 +531,7 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         self.value_range = value_range
         self.device = device
         self.n_jobs = n_jobs
+        self.cache = cache
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)

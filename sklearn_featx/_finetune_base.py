@@ -5,6 +5,7 @@ is rebuilt from it and the named backbone when it is needed. Networks are kept b
 estimators, never in them, so clones, copies and pickles stay small.
 """
 
+import math
 import os
 import weakref
 from abc import ABCMeta, abstractmethod
@@ -18,15 +19,18 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._activations import Recipe, Tap, activations, choose_preprocess, stream
+from ._activations import Settings, activations
 from ._digest import digest_array
 from ._image_input import read_images
+from ._recipe import Recipe, Tap, choose_preprocess
+from ._remember import announce
 from ._sklearn_compat import HasMethods, Interval, StrOptions
 from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
 from .backbones import Backbone, get_backbone
 from .engines import resolve_device
 from .exceptions import WeightsError
 from .images import ImageCollection
+from .store import FeatureStore
 from .training import (
     FineTuneNet,
     LinearModel,
@@ -44,6 +48,11 @@ from .training import (
 
 # Nets by estimator: each can be rebuilt from the estimator's `trained_state_`.
 _nets: weakref.WeakKeyDictionary[BaseEstimator, FineTuneNet] = weakref.WeakKeyDictionary()
+
+# Fixed, so that predictions do not depend on how the rows came: remembered or computed.
+_ROWS_PER_PREDICTION = 32
+# Memory for the rows of one step of a prediction.
+_PREDICTION_BYTES = 2**30
 
 # What is done to a new head before training.
 Start: TypeAlias = Callable[[Any], None]
@@ -95,6 +104,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         "value_range": [list, tuple, None],
         "device": [str],
         "n_jobs": [Integral, None],
+        "cache": [str, os.PathLike, FeatureStore, None],
         "verbose": ["verbose", _AT_LEAST_ZERO],
     }
 
@@ -156,7 +166,10 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _rows(self, images: ImageCollection, backbone: Backbone, *splits: int) -> list[AnyArray]:
         recipe = self._recipe(backbone, *splits)
-        return activations(images, recipe, n_jobs=self.n_jobs, verbose=int(self.verbose))
+        return activations(images, recipe, self._settings())
+
+    def _settings(self) -> Settings:
+        return Settings(n_jobs=self.n_jobs, cache=self.cache, verbose=int(self.verbose))
 
     def _training_rows(
         self, images: ImageCollection, backbone: Backbone
@@ -294,10 +307,20 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         images = self._images(X, reset=False)
         net, backbone = self.net_, self._backbone()
         recipe = self._recipe(backbone, self._split(backbone))
-        outputs = np.empty((len(images), self.n_outputs_))
-        for rows, results in stream(images, recipe, n_jobs=self.n_jobs, verbose=int(self.verbose)):
-            outputs[rows] = predict_rows(net, results[0], len(rows))
+        parts = []
+        step = _rows_at_once(recipe, images)
+        for start in range(0, len(images), step):
+            some = images.take(slice(start, start + step))
+            (rows,) = activations(some, recipe, self._settings())
+            parts.append(predict_rows(net, rows, _ROWS_PER_PREDICTION))
+        outputs: FloatArray = np.concatenate(parts).astype(np.float64)
         return outputs
+
+    def __sklearn_clone__(self) -> Self:
+        # A search clones before it starts its workers.
+        announce(self.cache)
+        copy: Self = super().__sklearn_clone__()
+        return copy
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -305,3 +328,13 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         tags.input_tags.three_d_array = True
         tags.input_tags.string = self.image_shape is None
         return tags
+
+
+def _rows_at_once(recipe: Recipe, images: ImageCollection) -> int:
+    """Return how many rows are held in memory at a time, a multiple of the prediction's batch."""
+    shapes = recipe.row_shapes(images)
+    if shapes is None:
+        shapes = [recipe.input_shape(images)]
+    per_row = 4 * sum(math.prod(shape) for shape in shapes)
+    batches = _PREDICTION_BYTES // (per_row * _ROWS_PER_PREDICTION)
+    return max(1, batches) * _ROWS_PER_PREDICTION

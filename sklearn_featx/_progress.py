@@ -1,5 +1,6 @@
 """The progress bar of long work: shown when `verbose` asks for it, on standard error."""
 
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +33,10 @@ class Progress:
     def update(self, n_images: int) -> None:
         """Count `n_images` more as done."""
         self._bar.update(n_images)
+
+    def note(self, text: str) -> None:
+        """Say something beside the bar."""
+        self._bar.write(text, file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self

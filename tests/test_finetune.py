@@ -125,7 +125,7 @@ class TestFrozen:
     def test_the_trunk_runs_once_per_image(self, small_net, digits, trunk_rows):
         for depth in (0, 1, 2):
             trunk_rows.clear()
-            classifier(small_net, unfreeze_depth=depth, max_epochs=5).fit(*digits)
+            classifier(small_net, unfreeze_depth=depth, max_epochs=5, cache=None).fit(*digits)
             assert sum(trunk_rows) == len(digits[0])
 
     def test_folds_do_not_leak(self, small_net, digits):

@@ -52,6 +52,7 @@ class Backbone:
         self.name = network.name
         self.preprocess: Preprocess = network.preprocess
         self.granularity = granularity
+        self._known_shapes: dict[object, list[tuple[int, ...]]] = {}
         self._chains = self._trace()
         self.stages = tuple(self._cut())
 
@@ -169,6 +170,23 @@ class Backbone:
             ) from error
         return [tuple(output.shape[1:]) for output in outputs]
 
+    def layer_shapes(
+        self, layers: Sequence[str | int], input_shape: Sequence[int]
+    ) -> list[tuple[int, ...]]:
+        """Shapes of the activations of layers for one row; computed once for each question.
+
+        Parameters
+        ----------
+        layers : sequence of str or int
+            As for `tapped`.
+        input_shape : sequence of int
+            Shape of what enters the network for one row.
+        """
+        question = (tuple(layers), tuple(input_shape))
+        if question not in self._known_shapes:
+            self._known_shapes[question] = self.shapes(self.tapped(layers), input_shape)
+        return self._known_shapes[question]
+
     def costs(self, input_shape: Sequence[int]) -> list[Cost]:
         """Return shape and operations of each stage for one row, without computing it.
 
@@ -189,9 +207,17 @@ class Backbone:
             costs.append(Cost(shape, counter.get_total_flops() // _DRY_ROWS))
         return costs
 
-    def digest(self, split: int) -> str:
-        """Digest of all that happens to a preprocessed row in the first `split` stages."""
-        return combine([digest("chain-1"), *self._stage_digests[:split]])
+    def digest(self, layer: str | int) -> str:
+        """Digest of all that happens to a preprocessed row up to a layer.
+
+        Parameters
+        ----------
+        layer : str or int
+            As for `tapped`.
+        """
+        if isinstance(layer, int):
+            return combine([digest("chain-1"), *self._stage_digests[:layer]])
+        return combine([digest("layer-1", layer), *self._stage_digests])
 
     @functools.cached_property
     def _stage_digests(self) -> list[str]:
@@ -254,7 +280,9 @@ class Backbone:
             return [*ends, "output"]
         order = by_first_use(self._chains[0], self._grouping)
         starts = [0, *(order.index(end) for end in ends), len(order)]
-        return ["+".join(order[a:b]) for a, b in itertools.pairwise(starts)]
+        joined = ["+".join(order[a:b]) for a, b in itertools.pairwise(starts)]
+        # A network that is one layer, or has no weights, has no module path to be named by.
+        return [name or "network" for name in joined]
 
     def _position(self, layer: str | int) -> int:
         """Position in the inference chain of a module's, an operation's or a stage's end."""

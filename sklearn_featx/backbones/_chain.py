@@ -73,8 +73,11 @@ class Chain:
 
         Both are split points; ``start=-1`` is the network's input.
         """
-        source = self.trace.placeholder if start < 0 else self.crossing[start]
-        return self._extract(source, [self.crossing[stop]])[0]
+        return self._extract(self._value(start), [self._value(stop)])[0]
+
+    def _value(self, position: int) -> fx.Node:
+        """Value after a position; the network's input before the first."""
+        return self.trace.placeholder if position < 0 else self.nodes[position]
 
     def tapped(self, positions: Sequence[int]) -> fx.Graph:
         """Graph from the network's input to the values at several positions, returned as a tuple.
@@ -82,10 +85,10 @@ class Chain:
         What no position needs is left out. All values but the deepest are copied, since a later
         operation may change them, or what they are a view of, in place.
         """
-        wanted = [self.nodes[position] for position in positions]
+        wanted = [self._value(position) for position in positions]
         graph, copies = self._extract(self.trace.placeholder, wanted)
         output = graph.output_node()
-        deepest = self.nodes[max(positions)]
+        deepest = self._value(max(positions))
         results = [
             copies[node] if node is deepest else _copied(graph, copies[node]) for node in wanted
         ]

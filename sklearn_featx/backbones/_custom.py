@@ -21,13 +21,15 @@ _NOT_SETTINGS = ("training", "_parameters", "_buffers", "_modules", "_is_full_ba
 _HOOKS = ("_backward", "_forward", "_state_dict", "_load")
 
 
-def build_custom(module: nn.Module) -> Network:
+def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
     """Make a backbone of a copy of a user's module; nothing of it is removed.
 
     Parameters
     ----------
     module : nn.Module
         Any network that takes one tensor and returns one tensor.
+    borrowed : bool, default=True
+        Whether it is the user's, so that it must be copied; a new one is copied if it can be.
 
     Returns
     -------
@@ -41,7 +43,7 @@ def build_custom(module: nn.Module) -> Network:
     BackboneError
         If the module cannot be copied.
     """
-    own = _copied(module)
+    own = _copied(module, borrowed=borrowed)
     if is_huggingface(own):
         return build_huggingface(own)
     freeze(own)
@@ -77,10 +79,12 @@ def own_digests(name: str, module: nn.Module) -> Iterator[str]:
             yield digest_tensor(tensor)
 
 
-def _copied(module: nn.Module) -> nn.Module:
+def _copied(module: nn.Module, *, borrowed: bool) -> nn.Module:
     try:
         return copy.deepcopy(module)
     except Exception as error:
+        if not borrowed:
+            return module
         # Whatever a module holds (locks, generators, tensors of a graph) may refuse to be copied.
         raise BackboneError(
             f"backbone: the {type(module).__name__} cannot be copied ({error}), and is not used "

@@ -132,7 +132,7 @@ def _source(
     if isinstance(backbone, nn.Module):
         return ("module", digest_module(backbone)), lambda: build_custom(backbone)
     if not isinstance(backbone, str):
-        return ("factory", backbone), lambda: build_custom(_built(backbone))
+        return ("factory", backbone), lambda: build_custom(_built(backbone), borrowed=False)
     chosen = None if weights is None else str(weights)
     build = _builder(backbone)
     return (backbone, *_weights_key(chosen)), lambda: build(backbone, chosen)

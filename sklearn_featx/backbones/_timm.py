@@ -7,7 +7,7 @@ read through safetensors, or by torch with ``weights_only=True``: nothing in the
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -194,25 +194,43 @@ def _recipe(data: Mapping[str, Any]) -> Preprocess:
 
 
 def _groups(timm: ModuleType, module: nn.Module, *, coarse: bool) -> Grouping:
-    """Return the model's own groups of parameters; those without weights are left out."""
+    """Return the model's own groups of parameters, each by the modules that lie wholly in it.
+
+    Groups without weights, and single tensors, are left out: they join the stage that uses them.
+    (CaiT counts its class token to the stem, and uses it after the last block.)
+    """
     if not hasattr(module, "group_matcher"):
         return groupings(module, _OPENED)[0 if coarse else 1]
-    matcher: Any = module.group_matcher
-    groups = timm.models.group_parameters(module, matcher(coarse=coarse))
+    groups = timm.models.group_parameters(module, _matcher(module, coarse=coarse))
     totals = Counter(path for name, _ in module.named_parameters() for path in _above(name))
-    named = ((_name(module, names, totals), tuple(names)) for names in groups.values())
-    return {name: names for name, names in named if name}
+    found = {}
+    for names in groups.values():
+        parts = _whole_modules(module, names, totals)
+        if parts:
+            found["+".join(parts)] = tuple(name for held in parts.values() for name in held)
+    return found
 
 
-def _name(module: nn.Module, names: Iterable[str], totals: Counter[str]) -> str:
-    """Name a group by the largest modules with weights that lie wholly in it."""
+def _matcher(module: nn.Module, *, coarse: bool) -> Any:
+    matcher: Any = module.group_matcher
+    try:
+        return matcher(coarse=coarse)
+    except AssertionError:
+        # A few models state only their fine groups, and say so in this way.
+        return matcher(coarse=False)
+
+
+def _whole_modules(
+    module: nn.Module, names: Sequence[str], totals: Counter[str]
+) -> dict[str, list[str]]:
+    """Return the largest modules with weights whose parameters are all among `names`."""
     inside = Counter(path for name in names for path in _above(name))
     members: dict[str, list[str]] = {}
     for name in names:
         whole = next((path for path in _above(name) if inside[path] == totals[path]), None)
         if whole is not None:
             members.setdefault(whole, []).append(name)
-    return "+".join(path for path, held in members.items() if has_weights(module, held))
+    return {path: held for path, held in members.items() if has_weights(module, held)}
 
 
 def _above(name: str) -> list[str]:

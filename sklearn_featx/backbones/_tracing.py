@@ -94,6 +94,7 @@ def trace(
     BackboneError
         If the network does not take one tensor and return one.
     """
+    _check_inputs(network)
     opaque: list[type[nn.Module]] = []
     with _mode(network, train=train):
         while True:
@@ -122,18 +123,31 @@ def _owner(network: nn.Module, name: str) -> nn.Module:
     return network.get_submodule(path)
 
 
+def _check_inputs(network: nn.Module) -> None:
+    parameters = inspect.signature(network.forward).parameters.values()
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind in plain]
+    if len(required) > 1:
+        raise BackboneError(
+            f"backbone: the network takes {len(required)} inputs {required}, and a backbone takes "
+            "one tensor. Wrap it in a module that takes one."
+        )
+
+
 def _check_signature(graph: fx.Graph) -> None:
     result = graph.output_node().args[0]
     if not isinstance(result, fx.Node):
+        # torch.fx has containers of its own.
+        kind = type(result).__name__.removeprefix("immutable_")
         raise BackboneError(
-            f"backbone: the network returns a {type(result).__name__}, and a backbone returns one "
+            f"backbone: the network returns a {kind}, and a backbone returns one "
             "tensor. Wrap it in a module that returns the one that is wanted."
         )
     inputs = [node.name for node in graph.find_nodes(op="placeholder")]
     if len(inputs) != 1:
         raise BackboneError(
             f"backbone: the network computes its result from {len(inputs)} inputs {inputs}, and a "
-            "backbone takes one tensor. Wrap it in a module that takes one."
+            "backbone computes it from one tensor."
         )
 
 

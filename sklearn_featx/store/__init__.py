@@ -21,7 +21,7 @@ Imports: numpy, the standard library and the ground modules.
 
 from ._rows import Rows
 from ._session import session_store
-from ._store import FeatureStore, StoreInfo
+from ._store import FeatureStore, StoreInfo, parse_size
 from ._verification import Verification
 
-__all__ = ["FeatureStore", "Rows", "StoreInfo", "Verification", "session_store"]
+__all__ = ["FeatureStore", "Rows", "StoreInfo", "Verification", "parse_size", "session_store"]

@@ -1,0 +1,156 @@
+"""What may be remembered, under which keys, in which store: decided here, done elsewhere."""
+
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from ._recipe import Recipe
+from .exceptions import StoreWarning
+from .images import ImageCollection
+from .store import FeatureStore, parse_size, session_store
+
+Cache: TypeAlias = Literal["session"] | str | os.PathLike[str] | FeatureStore | None
+
+# Handles that keep their connections open between calls.
+_kept: dict[str, FeatureStore] = {}
+
+# Of the store's size, so that one data set does not push out all others; of the free disk space.
+_LARGEST_SHARE = 0.5
+
+
+class Decision(NamedTuple):
+    """Whether rows are remembered, and why.
+
+    Parameters
+    ----------
+    remember : bool
+        The decision.
+    reason : str
+        In words, for people.
+    """
+
+    remember: bool
+    reason: str
+
+
+def open_store(cache: Cache) -> FeatureStore | None:
+    """Return the store that a user named.
+
+    Parameters
+    ----------
+    cache : "session", path, FeatureStore or None
+        As in the estimators.
+    """
+    if cache is None or isinstance(cache, FeatureStore):
+        return cache
+    try:
+        store = session_store() if cache == "session" else FeatureStore(cache)
+    except OSError as error:
+        warnings.warn(
+            f"cache={cache!r}: no store can be made ({error}). Rows are computed, not remembered.",
+            StoreWarning,
+            stacklevel=2,
+        )
+        return None
+    return _kept.setdefault(store.path, store)
+
+
+def announce(cache: Cache) -> None:
+    """Make the session's store, so that worker processes that start from now on find it."""
+    if isinstance(cache, str) and cache == "session":
+        open_store(cache)
+
+
+def decide(
+    recipe: Recipe,
+    row_shapes: Sequence[Sequence[int]] | None,
+    n_rows: int,
+    store: FeatureStore | None,
+) -> Decision:
+    """Decide whether the rows of a recipe are remembered.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What a row is.
+    row_shapes : sequence of tuple of int or None
+        Shape of one row of each tap; None where it is not known yet.
+    n_rows : int
+        How many rows there are.
+    store : FeatureStore or None
+        Where they would be kept.
+    """
+    if store is None:
+        return Decision(False, "cache=None")
+    if not recipe.deterministic:
+        return Decision(False, "preprocessing is a function, which may be random")
+    if row_shapes is None:
+        return Decision(True, f"{n_rows} rows in {store.path}")
+    per_row = sum(
+        math.prod(shape) * (1 if tap.layer == 0 else 4)
+        for tap, shape in zip(recipe.taps, row_shapes, strict=True)
+    )
+    needed = per_row * n_rows
+    size = f"{n_rows} rows of {per_row / 1024:.1f} KiB"
+    if needed > _LARGEST_SHARE * parse_size(store.max_size):
+        return Decision(False, f"{size} would take more than half of max_size={store.max_size}")
+    if needed > _LARGEST_SHARE * _free_bytes(Path(store.path)):
+        return Decision(False, f"{size} would take more than half of the free disk space")
+    return Decision(True, f"{size} in {store.path}")
+
+
+def row_keys(images: ImageCollection, store: FeatureStore) -> list[str]:
+    """Digest of each image; files whose size and time are known to the store are not opened.
+
+    Parameters
+    ----------
+    images : ImageCollection
+        The images.
+    store : FeatureStore
+        Knows files by path, size and time of change.
+
+    Returns
+    -------
+    keys : list of str
+        One for each image, by content.
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be read.
+    """
+    signatures = [_signature(images.path(i)) for i in range(len(images))]
+    files = [signature for signature in signatures if signature is not None]
+    known = dict(zip(files, store.file_digests(files), strict=True)) if files else {}
+    keys, learned = [], {}
+    for i, signature in enumerate(signatures):
+        key = None if signature is None else known[signature]
+        if key is None:
+            key = images.digest(i)
+            if signature is not None:
+                learned[signature] = key
+        keys.append(key)
+    if learned:
+        store.remember_files(list(learned), list(learned.values()))
+    return keys
+
+
+def _signature(path: str | None) -> tuple[str, int, int] | None:
+    if path is None:
+        return None
+    try:
+        status = Path(path).stat()
+    except OSError:
+        # Reading it will say what is wrong, with the row.
+        return None
+    return (str(Path(path).absolute()), status.st_size, status.st_mtime_ns)
+
+
+def _free_bytes(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free

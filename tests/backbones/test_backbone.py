@@ -1,0 +1,130 @@
+"""A backbone's promises: split points, taps, shapes, costs, digests."""
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_featx.exceptions import BackboneError, UnknownLayerError
+
+
+class Chain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+        self.b = nn.Conv2d(8, 8, 3, stride=2)
+        self.c = nn.Conv2d(8, 16, 1)
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x)).relu()).mean((2, 3))
+
+
+@pytest.fixture
+def backbone(cut):
+    return cut(Chain())
+
+
+@pytest.mark.parametrize(
+    ("depth", "split"), [(0, 3), (1, 2), (3, 0), ("all", 0), ((1, 2), 1), ([0, 3], 0)]
+)
+def test_split_point_counts_the_frozen_stages(depth, split, backbone):
+    assert backbone.split_point(depth) == split
+
+
+@pytest.mark.parametrize("depth", [4, -1, (2, 2), (0, 4), (-1, 2)])
+def test_impossible_depths_list_the_stages(depth, backbone):
+    with pytest.raises(UnknownLayerError, match=r"a, b, c"):
+        backbone.split_point(depth)
+
+
+def test_layers_by_module_operation_and_number(backbone):
+    x = torch.randn(2, 3, 8, 8)
+    net = backbone.network.module
+    a, relu, whole = backbone.tapped(["a", "relu", 3])(x)
+    with torch.no_grad():
+        assert torch.equal(a, net.a(x))
+        assert torch.equal(relu, net.b(net.a(x)).relu())
+        assert torch.equal(whole, net(x))
+
+
+def test_nothing_after_the_deepest_layer_is_run(backbone):
+    part = backbone.tapped(["a"])
+    calls = [str(node.target) for node in part[1].graph.nodes if node.op == "call_module"]
+    assert calls == ["a"]
+
+
+def test_layers_in_any_order_and_twice(backbone):
+    x = torch.randn(2, 3, 8, 8)
+    c, a, again = backbone.tapped([3, "a", "a"])(x)
+    assert c.shape == (2, 16)
+    assert torch.equal(a, again)
+
+
+def test_an_unknown_layer_suggests_the_nearest(cut):
+    with pytest.raises(UnknownLayerError, match=r"layer3\.1"):
+        cut("resnet18").tapped(["layer3.l"])
+
+
+def test_pixels_are_normalised_before_the_first_stage(cut):
+    backbone = cut("resnet18")
+    pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    (found,) = backbone.tapped(["conv1"])(pixels)
+    mean, std = (torch.tensor(v) for v in (backbone.preprocess.mean, backbone.preprocess.std))
+    x = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, backbone.network.module.conv1(x).detach())
+
+
+def test_shapes_and_costs_are_those_of_a_real_run(backbone, run_stages):
+    costs = backbone.costs((3, 9, 9))
+    real = [tuple(a.shape[1:]) for a in run_stages(backbone, torch.randn(2, 3, 9, 9))]
+    assert [cost.output_shape for cost in costs] == real
+    assert [cost.n_values for cost in costs] == [8 * 81, 8 * 16, 16]
+    # Two operations for each product: positions x outputs x inputs x kernel.
+    assert [cost.flops for cost in costs] == [
+        2 * 81 * 8 * 3 * 9, 2 * 16 * 8 * 8 * 9, 2 * 16 * 16 * 8,
+    ]  # fmt: skip
+
+
+def test_an_impossible_shape_is_a_clear_error(backbone):
+    with pytest.raises(BackboneError, match=r"\(5, 9, 9\).*image_size"):
+        backbone.costs((5, 9, 9))
+
+
+def test_digest_depends_on_what_is_upstream_alone(cut):
+    net = Chain()
+    before = [cut(net).digest(k) for k in range(4)]
+    assert len(set(before)) == 4
+    with torch.no_grad():
+        net.b.bias[0] += 1e-7
+    after = [cut(net).digest(k) for k in range(4)]
+    assert [x == y for x, y in zip(before, after, strict=True)] == [True, True, False, False]
+
+
+def test_settings_of_a_part_kept_whole_are_in_the_digest(cut):
+    class Scale(nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = by
+
+        def forward(self, x):
+            return x * self.by if x.sum() > 0 else x
+
+    a, b = (cut(nn.Sequential(nn.Identity(), Scale(by))) for by in (2.0, 3.0))
+    assert a.digest(1) != b.digest(1)
+
+
+def test_all_stages_are_in_inference_mode_without_gradient(backbone):
+    for stage in backbone.stages:
+        assert not any(module.training for module in stage.module.modules())
+        assert not any(p.requires_grad for p in stage.module.parameters())
+
+
+def test_the_trunk_runs_without_a_graph_for_gradients(backbone):
+    (out,) = backbone.tapped([3])(torch.randn(2, 3, 8, 8))
+    assert not out.requires_grad
+
+
+def test_pooling_knows_the_networks_layout(cut):
+    assert cut("swin_t").pool("avg").channels_last
+    assert not cut("resnet18").pool("avg").channels_last
+    signal = nn.Sequential(nn.Conv1d(2, 4, 3))
+    assert not cut(signal).pool("avg").tokens

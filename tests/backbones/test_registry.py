@@ -1,0 +1,86 @@
+"""Names, and one build per process."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_featx.backbones import _registry, backbone_names, get_backbone
+from sklearn_featx.exceptions import RandomWeightsWarning, UnknownBackboneError
+
+
+@pytest.mark.usefixtures("fresh")
+def test_eight_threads_build_once():
+    built = []
+
+    def factory():
+        built.append(threading.get_ident())
+        return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+
+    results, start = [], threading.Barrier(8)
+
+    def ask():
+        start.wait()
+        results.append(get_backbone(factory))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 1
+    assert len(results) == 8
+    assert len({id(result) for result in results}) == 1
+
+
+@pytest.mark.usefixtures("fresh")
+def test_equal_modules_are_one_backbone():
+    net = nn.Linear(3, 3)
+    twin = nn.Linear(3, 3)
+    twin.load_state_dict(net.state_dict())
+    assert get_backbone(net) is get_backbone(twin)
+    assert get_backbone(nn.Linear(3, 3)) is not get_backbone(net)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_granularities_share_the_network():
+    a = get_backbone("squeezenet1_1", None, warn=False)
+    b = get_backbone("squeezenet1_1", None, ["features.4"], warn=False)
+    assert a is not b
+    assert a.network is b.network
+
+
+def test_the_least_recently_used_leaves_first():
+    memo = _registry._Memo(2)
+    for key in "abac":
+        memo.get(key, key.upper)
+    rebuilt = []
+    memo.get("a", lambda: rebuilt.append("a"))
+    memo.get("b", lambda: rebuilt.append("b"))
+    assert rebuilt == ["b"]
+
+
+def test_random_weights_warn_unless_told_not_to():
+    with pytest.warns(RandomWeightsWarning, match="squeezenet1_1"):
+        get_backbone("squeezenet1_1", None)
+    get_backbone("squeezenet1_1", None, warn=False)
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("efficientnet-lite0", "efficientnet_lite0"), ("ResNet50", "resnet50"), ("vit_b16", "vit_b_16")],
+)
+def test_typos_are_answered_with_the_name_meant(typo, meant):
+    with pytest.raises(UnknownBackboneError, match=f"'{meant}'"):
+        get_backbone(typo)
+
+
+def test_names_are_unique_and_the_packaged_one_is_first():
+    names = backbone_names()
+    assert names[0] == "efficientnet_lite0"
+    assert len(names) == len(set(names)) == 81
+
+
+def test_the_packaged_backbone_needs_no_download(assert_exact):
+    assert_exact(get_backbone("efficientnet_lite0"), torch.randn(2, 3, 64, 64))

@@ -1,0 +1,128 @@
+"""A sample of torchvision's networks, cut at every boundary. All 80: benchmarks/cut_sweep.py."""
+
+import time
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from sklearn_featx.backbones import backbone_names
+from sklearn_featx.backbones._backbone import Backbone
+from sklearn_featx.backbones._torchvision import build_torchvision, torchvision_names
+from sklearn_featx.exceptions import BackboneError, UnknownBackboneError, WeightsError
+
+SAMPLE = {
+    "resnet18": 64,
+    "mobilenet_v3_small": 64,
+    "efficientnet_b0": 64,
+    "squeezenet1_1": 96,
+    "shufflenet_v2_x0_5": 64,
+    "regnet_y_400mf": 64,
+    "densenet121": 64,
+    "googlenet": 96,
+    "mnasnet0_5": 64,
+    "swin_t": 64,
+}
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_tail_after_trunk_is_the_network(name, cut, assert_exact):
+    assert_exact(cut(name), torch.randn(2, 3, SAMPLE[name], SAMPLE[name]))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "regnet_y_400mf"])
+def test_blocks_are_exact_too(name, cut, assert_exact):
+    backbone = cut(name, "block")
+    assert len(backbone.stages) >= len(cut(name).stages)
+    assert_exact(backbone, torch.randn(2, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "densenet121"])
+def test_depth_is_monotone_in_trained_parameters(name, cut):
+    backbone = cut(name)
+    depths = range(len(backbone.stages) + 1)
+    trained = [
+        sum(p.numel() for part in backbone.tail(backbone.split_point(d)) for p in part.parameters())
+        for d in depths
+    ]
+    assert trained == sorted(trained)
+    assert len(set(trained)) == len(trained)
+    assert trained[0] == 0
+    assert trained[-1] == backbone.n_parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("resnet18", "fc"),
+        ("mobilenet_v3_small", "classifier.3"),
+        ("swin_t", "head"),
+        ("densenet121", "classifier"),
+    ],
+)
+def test_features_are_those_of_the_network_with_an_identity_for_its_head(name, head, cut):
+    backbone = cut(name)
+    whole = torchvision.models.get_model(name, weights=None).eval()
+    parent, _, last = head.rpartition(".")
+    setattr(whole.get_submodule(parent), last, nn.Identity())
+    whole.load_state_dict(backbone.network.module.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    (features,) = backbone.tapped([len(backbone.stages)])(x)
+    with torch.no_grad():
+        assert torch.equal(features, whole(x))
+
+
+def test_several_layers_in_one_pass_equal_torchvisions_extractor(cut):
+    backbone = cut("resnet18")
+    names = ["layer1", "layer2.0.conv1", "layer3.1", "layer4"]
+    extractor = create_feature_extractor(backbone.network.module, names)
+    x = torch.randn(2, 3, 64, 64)
+    found = backbone.tapped(names)(x)
+    with torch.no_grad():
+        expected = extractor(x)
+    assert all(torch.equal(a, expected[name]) for a, name in zip(found, names, strict=True))
+
+
+def test_cutting_takes_less_than_a_second():
+    network = build_torchvision("resnet50", None)
+    Backbone(build_torchvision("squeezenet1_1", None))  # torch.fx imports on its first use
+    # CPU time: the bar is the work, not what else the machine does.
+    start = time.process_time()
+    Backbone(network)
+    seconds = time.process_time() - start
+    print(f"cut resnet50 in {seconds:.2f} s")
+    assert seconds < 1
+
+
+def test_unknown_names_suggest_the_nearest(cut):
+    with pytest.raises(UnknownBackboneError, match="'resnet18'"):
+        cut("resnet81")
+
+
+def test_quantised_names_are_refused_with_the_name_to_use(cut):
+    with pytest.raises(BackboneError, match=r"quantised.*'resnet18' instead"):
+        cut("quantized_resnet18")
+
+
+def test_all_80_names_are_there():
+    assert len(torchvision_names()) == 80
+    assert set(torchvision_names()) < set(backbone_names())
+    assert not any(name.startswith("quantized") for name in backbone_names())
+
+
+def test_unknown_weights_suggest_the_nearest(cut):
+    with pytest.raises(WeightsError, match="IMAGENET1K_V1"):
+        cut("resnet18", weights="IMAGENET1K_V9")
+
+
+def test_a_failed_download_says_what_to_fetch(cut, monkeypatch):
+    from urllib.error import URLError
+
+    def fail(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", fail)
+    with pytest.raises(WeightsError, match=r"https://download.pytorch.org/models/resnet18.*\.pth"):
+        cut("resnet18", weights="IMAGENET1K_V1")
