@@ -1,7 +1,7 @@
 """Accuracy of pretrained features, and of each `unfreeze_depth`, on 2,000 small real images.
 
 With Fashion-MNIST in a folder (four ``*-ubyte.gz`` files; Debian's package
-``dataset-fashion-mnist`` has them), about half an hour on two CPU cores::
+``dataset-fashion-mnist`` has them), tens of minutes on two CPU cores::
 
     python benchmarks/feature_quality.py --fashion-mnist FOLDER
 

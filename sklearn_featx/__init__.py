@@ -3,17 +3,22 @@
 from ._extractor import PretrainedFeatureExtractor
 from ._finetune import FineTuneClassifier, FineTuneRegressor
 from ._stages import StageInfo, backbone_stages, unfreeze_depths
+from ._sweep import LayerScore, layer_sweep
 from .backbones import backbone_names
+from .store import FeatureStore
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FeatureStore",
     "FineTuneClassifier",
     "FineTuneRegressor",
+    "LayerScore",
     "PretrainedFeatureExtractor",
     "StageInfo",
     "__version__",
     "backbone_names",
     "backbone_stages",
+    "layer_sweep",
     "unfreeze_depths",
 ]

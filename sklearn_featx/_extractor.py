@@ -219,12 +219,7 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
             If X or one of its images cannot be read.
         """
         self._validate_params()
-        images = read_images(
-            self, X, image_shape=self._shape(), value_range=self.value_range, reset=False
-        )
-        recipe = self._recipe()
-        settings = Settings(self.batch_size, self.n_jobs, self.cache, int(self.verbose))
-        layers = activations(images, recipe, settings)
+        layers = self._rows(X, self._recipe())
         self._check_shapes([layer.shape[1:] for layer in layers])
         features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
         return _unit_norm(features) if self.normalize else features
@@ -279,6 +274,14 @@ class PretrainedFeatureExtractor(TransformerMixin, BaseEstimator):
         tags.input_tags.string = self.image_shape is None
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+    def _rows(self, X: Any, recipe: Recipe) -> list[AnyArray]:
+        """Rows of each tap of a recipe, computed as this extractor computes."""
+        images = read_images(
+            self, X, image_shape=self._shape(), value_range=self.value_range, reset=False
+        )
+        settings = Settings(self.batch_size, self.n_jobs, self.cache, int(self.verbose))
+        return activations(images, recipe, settings)
 
     def _shape(self) -> tuple[int, ...] | None:
         return None if self.image_shape is None else tuple(self.image_shape)

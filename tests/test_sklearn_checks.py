@@ -91,8 +91,8 @@ def run_extra(name, estimator):
     check(type(estimator).__name__, clone(estimator))
 
 
-# These checks fit on a frame and transform an array; scikit-learn's scalers warn there, too.
-@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+# These checks mix frames and arrays in fit and transform; scikit-learn's scalers warn, too.
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 @pytest.mark.parametrize("name", EXTRA_TRANSFORMER)
 def test_extractor_passes_the_checks_of_scikit_learns_own(name, plain_factory):
     run_extra(name, PretrainedFeatureExtractor(plain_factory, image_shape=(1, -1)))

@@ -60,7 +60,16 @@ def test_greyscale_networks_see_greyscale_images(cut):
         (lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), (2, 3, 2)),
         (lambda: nn.MultiheadAttention(4, 2), None),
     ],
-    ids=["linear", "sequential", "one stage", "in place", "conv", "identity", "no parameters", "mha"],
+    ids=[
+        "linear",
+        "sequential",
+        "one stage",
+        "in place",
+        "conv",
+        "identity",
+        "no parameters",
+        "mha",
+    ],
 )
 def test_odd_roots(net, shape, cut, assert_exact):
     module = net()

@@ -48,7 +48,15 @@ def backbone_of(module):
 
 @pytest.mark.parametrize(
     ("name", "n_stages"),
-    [("ViT", 4), ("Dinov2", 4), ("Beit", 4), ("CLIP", 4), ("Siglip", 4), ("ResNet", 3), ("ConvNext", 3)],
+    [
+        ("ViT", 4),
+        ("Dinov2", 4),
+        ("Beit", 4),
+        ("CLIP", 4),
+        ("Siglip", 4),
+        ("ResNet", 3),
+        ("ConvNext", 3),
+    ],
 )
 def test_embeddings_and_layers_are_stages_and_exact(transformers, name, n_stages, assert_exact):
     module = build(transformers, name).eval()

@@ -69,7 +69,11 @@ def test_random_weights_warn_unless_told_not_to():
 
 @pytest.mark.parametrize(
     ("typo", "meant"),
-    [("efficientnet-lite0", "efficientnet_lite0"), ("ResNet50", "resnet50"), ("vit_b16", "vit_b_16")],
+    [
+        ("efficientnet-lite0", "efficientnet_lite0"),
+        ("ResNet50", "resnet50"),
+        ("vit_b16", "vit_b_16"),
+    ],
 )
 def test_typos_are_answered_with_the_name_meant(typo, meant):
     with pytest.raises(UnknownBackboneError, match=f"'{meant}'"):

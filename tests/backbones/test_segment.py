@@ -30,7 +30,9 @@ class Stateful(nn.Module):
 
 def test_segments_share_parameters_and_buffers(cut):
     backbone = cut(Stateful())
-    own = {id(t) for t in (*backbone.network.module.parameters(), *backbone.network.module.buffers())}
+    own = {
+        id(t) for t in (*backbone.network.module.parameters(), *backbone.network.module.buffers())
+    }
     parts = [t for s in backbone.stages for t in (*s.module.parameters(), *s.module.buffers())]
     assert {id(t) for t in parts} == own
 

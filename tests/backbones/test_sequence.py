@@ -9,7 +9,6 @@ from torch import nn
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.exceptions import CutWarning, UnknownLayerError
 
-
 # A warning comes when a network is cut, not when it is remembered.
 pytestmark = pytest.mark.usefixtures("fresh")
 
