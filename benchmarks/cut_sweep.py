@@ -20,8 +20,9 @@ Commands::
     python benchmarks/cut_sweep.py --report
 
 timm's networks run in order of size, the smallest two of each family first, on inputs as small as
-they take (their own size where it is fixed). Larger ones than ``--max-parameters`` (default 1.5e9:
-6 GB of weights) are left out and listed. ``--seconds`` bounds one network, ``--again`` repeats those that failed.
+they take (their own size where it is fixed). Larger ones than ``--max-parameters`` (default 1.5e9,
+6 GB of weights) are left out and listed. ``--seconds`` bounds one network, ``--again`` repeats
+those that failed.
 """
 
 import argparse
@@ -96,9 +97,10 @@ def check(network: Network, shape: tuple[int, ...]) -> dict[str, Any]:
     row: dict[str, Any] = {"input": list(shape)}
     with warnings.catch_warnings(record=True) as caught, torch.inference_mode():
         warnings.simplefilter("always", CutWarning)
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         backbone = Backbone(network)
         row["seconds"] = round(time.perf_counter() - start, 3)
+        row["cpu_seconds"] = round(time.process_time() - start_cpu, 3)
         row["stages"] = len(backbone.stages)
         row["fell_back"] = [str(w.message) for w in caught if w.category is CutWarning]
         row["opaque"] = [] if backbone._chains is None else list(backbone._chains[0].trace.opaque)
@@ -246,7 +248,7 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version(), "threads": str(torch.get_num_threads())}
 
 
-class TooSlowError(Exception):
+class TooSlowError(BaseException):  # not to be caught on the way, where any error is
     """One network took longer than it may."""
 
 
@@ -271,7 +273,7 @@ def run(kind: str, names: dict[str, int], options: argparse.Namespace) -> None:
         try:
             bounded(options.seconds)
             rows[name] = one(name)
-        except Exception as error:
+        except (Exception, TooSlowError) as error:
             # A sweep goes on, whatever one network of hundreds does.
             rows[name] = {"error": f"{type(error).__name__}: {error}"[:400]}
         finally:
@@ -301,10 +303,13 @@ def report(kind: str) -> None:
     rows: dict[str, Any] = saved["rows"]
     bad = {name: row for name, row in rows.items() if failed(row)}
     times = sorted(row["seconds"] for row in rows.values() if "seconds" in row)
+    cpu = sorted(row["cpu_seconds"] for row in rows.values() if "cpu_seconds" in row)
     print(f"\n{kind}: {saved['versions']}")
     print(f"{len(rows)} networks run, {len(rows) - len(bad)} cut with difference 0,", end=" ")
     print(f"{len(saved['left_out'])} left out for their size.")
     print(f"Seconds to cut: median {times[len(times) // 2]}, largest {times[-1]}.")
+    if cpu:
+        print(f"CPU seconds to cut ({len(cpu)} networks): {cpu[len(cpu) // 2]}, {cpu[-1]}.")
     single = [n for n, r in rows.items() if r.get("stages") == 1 and not failed(r)]
     print(f"One stage only: {len(single)} {single}")
     print(f"Not finite: {[n for n, r in rows.items() if r.get('finite') is False]}")

@@ -6,6 +6,7 @@ rows beside it, nor on whether it was computed or remembered. A store that fails
 a result: the rows that come back decide, not what was written.
 """
 
+import math
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ _ROWS_PER_CLAIM = 128
 _ROWS_PER_READ = 256
 # The longest wait for rows that another process computes, before they are computed here as well.
 _PATIENCE_SECONDS = 600.0
+
+_SLICE_BYTES = 2**30
 
 Result = tuple[list[int], list[AnyArray]]
 
@@ -118,6 +121,30 @@ def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> 
         for whole, result in zip(found, results, strict=True):
             whole[rows] = result
     return found
+
+
+def slices(
+    images: ImageCollection, recipe: Recipe, settings: Settings, multiple: int
+) -> Iterator[list[AnyArray]]:
+    """Give the rows of images in order, as many at a time as fit into 1 GiB of memory.
+
+    Parameters
+    ----------
+    images, recipe, settings
+        As in `stream`.
+    multiple : int
+        The number of rows of each slice but the last is a multiple of this.
+
+    Yields
+    ------
+    taps : list of ndarray of shape (n_rows, ...)
+        Rows of each tap.
+    """
+    shapes = recipe.row_shapes(images) or [recipe.input_shape(images)]
+    per_row = 4 * sum(math.prod(shape) for shape in shapes)
+    step = multiple * max(1, _SLICE_BYTES // (per_row * multiple))
+    for start in range(0, len(images), step):
+        yield activations(images.take(slice(start, start + step)), recipe, settings)
 
 
 def _computed(

@@ -1,4 +1,4 @@
-"""The command line: ``sklearn-featx extract | backbones | stages``.
+"""The command line: ``sklearn-featx extract | backbones | stages | store``.
 
 It promises that an output file is either whole or not there, that results go to standard output and
 everything else to standard error, and that an error of the package is one line and exit code 2.
@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from . import __version__
+from ._cli_store import add_store
 from ._extractor import PretrainedFeatureExtractor
 from ._optional import import_optional
 from ._stages import backbone_stages
@@ -104,6 +105,7 @@ def _extract(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         device=arguments.device,
         n_jobs=arguments.n_jobs,
+        cache=arguments.cache,
         normalize=arguments.normalize,
         verbose=0 if arguments.quiet else 1,
     )
@@ -316,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_extract(commands)
+    add_store(commands)
 
     backbones = commands.add_parser("backbones", help="list the names of backbones")
     backbones.add_argument(
@@ -350,6 +353,7 @@ def _add_extract(commands: Any) -> None:
     add("--device", default="auto", help="default: %(default)s")
     add("--n-jobs", type=int, metavar="N", help="threads that read images")
     add("--batch-size", type=int, metavar="N", help="images in one pass")
+    add("--cache", metavar="PATH", help="folder in which features are remembered")
     add("--normalize", action="store_true", help="scale each row to unit length")
     add("-q", "--quiet", action="store_true", help="no progress bar, no summary")
     extract.set_defaults(run=_extract)

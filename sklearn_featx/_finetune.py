@@ -180,7 +180,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
-        optimizer: str | type = "adamw",
+        optimizer: Any = "adamw",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
@@ -198,36 +198,38 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         cache: Cache = "session",
         verbose: int = 0,
     ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.unfreeze_depth = unfreeze_depth
-        self.granularity = granularity
-        self.head = head
-        self.head_init = head_init
-        self.C = C
-        self.lr = lr
-        self.backbone_lr = backbone_lr
-        self.layer_decay = layer_decay
-        self.weight_decay = weight_decay
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.batch_norm = batch_norm
+        super().__init__(
+            backbone,
+            weights=weights,
+            unfreeze_depth=unfreeze_depth,
+            granularity=granularity,
+            head=head,
+            head_init=head_init,
+            C=C,
+            lr=lr,
+            backbone_lr=backbone_lr,
+            layer_decay=layer_decay,
+            weight_decay=weight_decay,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            batch_norm=batch_norm,
+            random_state=random_state,
+            callbacks=callbacks,
+            net_params=net_params,
+            preprocessing=preprocessing,
+            image_size=image_size,
+            image_shape=image_shape,
+            value_range=value_range,
+            device=device,
+            n_jobs=n_jobs,
+            cache=cache,
+            verbose=verbose,
+        )
         self.class_weight = class_weight
-        self.random_state = random_state
-        self.callbacks = callbacks
-        self.net_params = net_params
-        self.preprocessing = preprocessing
-        self.image_size = image_size
-        self.image_shape = image_shape
-        self.value_range = value_range
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -470,69 +472,6 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
     """
 
     _task = "regression"
-
-    def __init__(
-        self,
-        backbone: Any = "efficientnet_lite0",
-        *,
-        weights: Weights = "DEFAULT",
-        unfreeze_depth: UnfreezeDepth = 1,
-        granularity: Granularity = "stage",
-        head: Any = "linear",
-        head_init: Literal["probe", "random"] = "probe",
-        C: float | Literal["auto"] = "auto",
-        lr: float = 1e-3,
-        backbone_lr: float = 0.1,
-        layer_decay: float = 0.75,
-        weight_decay: float = 0.01,
-        max_epochs: int = 10,
-        batch_size: int = 32,
-        optimizer: str | type = "adamw",
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 5,
-        batch_norm: Literal["frozen", "train"] = "frozen",
-        random_state: int | np.random.RandomState | None = None,
-        callbacks: Sequence[Any] | None = None,
-        net_params: Mapping[str, Any] | None = None,
-        preprocessing: Callable[[Any], Any] | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        value_range: tuple[float, float] | None = None,
-        device: str = "auto",
-        n_jobs: int | None = None,
-        cache: Cache = "session",
-        verbose: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.unfreeze_depth = unfreeze_depth
-        self.granularity = granularity
-        self.head = head
-        self.head_init = head_init
-        self.C = C
-        self.lr = lr
-        self.backbone_lr = backbone_lr
-        self.layer_decay = layer_decay
-        self.weight_decay = weight_decay
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.batch_norm = batch_norm
-        self.random_state = random_state
-        self.callbacks = callbacks
-        self.net_params = net_params
-        self.preprocessing = preprocessing
-        self.image_size = image_size
-        self.image_shape = image_shape
-        self.value_range = value_range
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

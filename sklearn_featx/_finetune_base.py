@@ -5,11 +5,10 @@ is rebuilt from it and the named backbone when it is needed. Networks are kept b
 estimators, never in them, so clones, copies and pickles stay small.
 """
 
-import math
 import os
 import weakref
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypeAlias
@@ -19,13 +18,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._activations import Settings, activations
+from ._activations import Settings, activations, slices
 from ._digest import digest_array
 from ._image_input import read_images
 from ._recipe import Recipe, Tap, choose_preprocess
-from ._remember import announce
+from ._remember import Cache, announce
 from ._sklearn_compat import HasMethods, Interval, StrOptions
-from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
+from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth, Weights
 from .backbones import Backbone, get_backbone
 from .engines import resolve_device
 from .exceptions import WeightsError
@@ -51,9 +50,6 @@ _nets: weakref.WeakKeyDictionary[BaseEstimator, FineTuneNet] = weakref.WeakKeyDi
 
 # Fixed, so that predictions do not depend on how the rows came: remembered or computed.
 _ROWS_PER_PREDICTION = 32
-# Memory for the rows of one step of a prediction.
-_PREDICTION_BYTES = 2**30
-
 # What is done to a new head before training.
 Start: TypeAlias = Callable[[Any], None]
 
@@ -107,6 +103,69 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         "cache": [str, os.PathLike, FeatureStore, None],
         "verbose": ["verbose", _AT_LEAST_ZERO],
     }
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        weights: Weights = "DEFAULT",
+        unfreeze_depth: UnfreezeDepth = 1,
+        granularity: Granularity = "stage",
+        head: Any = "linear",
+        head_init: Literal["probe", "random"] = "probe",
+        C: float | Literal["auto"] = "auto",
+        lr: float = 1e-3,
+        backbone_lr: float = 0.1,
+        layer_decay: float = 0.75,
+        weight_decay: float = 0.01,
+        max_epochs: int = 10,
+        batch_size: int = 32,
+        optimizer: Any = "adamw",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        batch_norm: Literal["frozen", "train"] = "frozen",
+        random_state: int | np.random.RandomState | None = None,
+        callbacks: Sequence[Any] | None = None,
+        net_params: Mapping[str, Any] | None = None,
+        preprocessing: Callable[[Any], Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        cache: Cache = "session",
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.unfreeze_depth = unfreeze_depth
+        self.granularity = granularity
+        self.head = head
+        self.head_init = head_init
+        self.C = C
+        self.lr = lr
+        self.backbone_lr = backbone_lr
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.batch_norm = batch_norm
+        self.random_state = random_state
+        self.callbacks = callbacks
+        self.net_params = net_params
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.device = device
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.verbose = verbose
 
     @property
     def net_(self) -> FineTuneNet:
@@ -307,12 +366,10 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         images = self._images(X, reset=False)
         net, backbone = self.net_, self._backbone()
         recipe = self._recipe(backbone, self._split(backbone))
-        parts = []
-        step = _rows_at_once(recipe, images)
-        for start in range(0, len(images), step):
-            some = images.take(slice(start, start + step))
-            (rows,) = activations(some, recipe, self._settings())
-            parts.append(predict_rows(net, rows, _ROWS_PER_PREDICTION))
+        parts = [
+            predict_rows(net, rows, _ROWS_PER_PREDICTION)
+            for (rows,) in slices(images, recipe, self._settings(), _ROWS_PER_PREDICTION)
+        ]
         outputs: FloatArray = np.concatenate(parts).astype(np.float64)
         return outputs
 
@@ -328,13 +385,3 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         tags.input_tags.three_d_array = True
         tags.input_tags.string = self.image_shape is None
         return tags
-
-
-def _rows_at_once(recipe: Recipe, images: ImageCollection) -> int:
-    """Return how many rows are held in memory at a time, a multiple of the prediction's batch."""
-    shapes = recipe.row_shapes(images)
-    if shapes is None:
-        shapes = [recipe.input_shape(images)]
-    per_row = 4 * sum(math.prod(shape) for shape in shapes)
-    batches = _PREDICTION_BYTES // (per_row * _ROWS_PER_PREDICTION)
-    return max(1, batches) * _ROWS_PER_PREDICTION

@@ -29,6 +29,7 @@ LAYER = {
     "_stages": 4,
     "inspection": 5,
     "_cli": 5,
+    "_cli_store": 5,
     "__main__": 5,
     "": 5,
 }
@@ -52,6 +53,7 @@ PACKAGES = {
     "_stages": {"torch"},  # for the type of an own network in a signature
     "inspection": {"numpy", "matplotlib", "sklearn"},
     "_cli": {"numpy"},
+    "_cli_store": set(),
     "__main__": set(),
     "": set(),
 }

@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .._digest import combine, digest
-from .._preprocess import Preprocess
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, UnknownLayerError
 from ._chain import Chain, adopt_unused, cut
@@ -50,7 +49,7 @@ class Backbone:
     def __init__(self, network: Network, granularity: Granularity = "stage") -> None:
         self.network = network
         self.name = network.name
-        self.preprocess: Preprocess = network.preprocess
+        self.preprocess = network.preprocess
         self.granularity = granularity
         self._known_shapes: dict[object, list[tuple[int, ...]]] = {}
         self._chains = self._trace()

@@ -176,7 +176,8 @@ def _spans(chain: Chain, stages: Grouping) -> dict[str, tuple[int, int]]:
     owners = {name: stage for stage, names in stages.items() for name in names}
     spans: dict[str, tuple[int, int]] = {}
     for i in range(len(chain.nodes)):
-        for name in chain.parameters_at(i) & owners.keys():
+        # Sorted: the order of a set of strings differs between processes.
+        for name in sorted(chain.parameters_at(i) & owners.keys()):
             stage = owners[name]
             spans[stage] = (spans.get(stage, (i, i))[0], i)
     return spans

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torchvision.ops
 from torch import fx, nn
 
@@ -166,6 +167,7 @@ class _Tracer(fx.Tracer):
         self._leaf_modules = tuple(leaf_modules)
         self._path = ""
         self._uses: dict[str, int] = {}
+        self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         ops = type(m).__module__.startswith("torchvision.ops")
@@ -187,6 +189,28 @@ class _Tracer(fx.Tracer):
             raise
         finally:
             self._path = outer
+
+    def create_arg(self, a: Any) -> Any:
+        name = self._path_of_tensor(a)
+        return super().create_arg(a) if name is None else self.create_node("get_attr", name, (), {})
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        name = self._path_of_tensor(attr_val) if isinstance(attr_val, nn.Parameter) else None
+        if name is None:
+            return super().getattr(attr, attr_val, parameter_proxy_cache)
+        if name not in parameter_proxy_cache:
+            parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
+        return parameter_proxy_cache[name]
+
+    def _path_of_tensor(self, value: Any) -> str | None:
+        """Look up a parameter or buffer; torch.fx walks the whole network for each instead."""
+        if not isinstance(value, torch.Tensor):
+            return None
+        if not self._tensors:
+            named = (*self.root.named_parameters(), *self.root.named_buffers())
+            self._tensors = {id(tensor): (name, tensor) for name, tensor in named}
+        name, _ = self._tensors.get(id(value), (None, value))
+        return name
 
     def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Proxy:
         proxy: fx.Proxy = super().create_proxy(kind, target, *args, **kwargs)

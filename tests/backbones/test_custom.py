@@ -216,7 +216,7 @@ def test_digests_are_equal_in_every_process(tmp_path, monkeypatch):
     there = subprocess.run(
         [sys.executable, "-c", "import own_net; print(own_net.digests())"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONHASHSEED": "7"},
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=True,

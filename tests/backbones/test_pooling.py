@@ -90,7 +90,8 @@ def test_vectors_stay_as_they_are(rule):
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     x = torch.randn(4, 5, 3, 3)
     for rule in RULES:
-        assert torch.equal(Pool(rule)(x)[1:2], Pool(rule)(x[1:2]))
+        # Powers are computed in vectors of several rows: the last bit may differ.
+        torch.testing.assert_close(Pool(rule)(x)[1:2], Pool(rule)(x[1:2]), rtol=1e-6, atol=0)
 
 
 def test_followed_by_a_head():

@@ -68,7 +68,7 @@ def test_optional_arguments_are_pinned_to_their_defaults():
 
 def test_asserts_and_unused_shape_reads_are_dropped():
     def forward(s, x):
-        n, c = x.shape
+        _, c = x.shape
         torch._assert(c == 3, "three channels")
         return s.a(x)
 

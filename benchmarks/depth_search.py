@@ -1,0 +1,162 @@
+"""A search over freezing depth, side by side with plain skorch.
+
+Plain skorch runs the whole network in every step, the lower part frozen by `requires_grad`; its
+images are decoded, resized and normalised beforehand and lie in memory. This package starts from
+nothing: an empty store, raw arrays. Both train the same stages for the same number of epochs on the
+same folds, and are measured in turn in one run, depth by depth.
+
+The weights file is torchvision's own ``mobilenet_v2-b0353104.pth``; the images are Fashion-MNIST's
+(Debian: ``dataset-fashion-mnist``)::
+
+    python benchmarks/depth_search.py --weights mobilenet_v2-b0353104.pth \\
+        --fashion-mnist /usr/share/datasets/fashion-mnist
+"""
+
+import argparse
+import gzip
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import skorch
+import torch
+import torchvision
+from sklearn.base import clone
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from torch import nn
+
+from sklearn_featx import FeatureStore, FineTuneClassifier
+
+# Names of the modules at which stages end, and the depths that the grid is made of.
+ENDS = ["features.6", "features.13", "features.17"]
+DEPTHS = {"head": 0, "last convolution": 1, "blocks 14+": 2, "blocks 7+": 3}
+FIRST_TRAINED = {0: None, 1: 18, 2: 14, 3: 7}
+
+
+def fashion_mnist(folder, n_images):
+    """The first images and labels of the training set, balanced over ten classes."""
+    with gzip.open(Path(folder) / "train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    with gzip.open(Path(folder) / "train-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    chosen = np.concatenate([np.flatnonzero(labels == c)[: n_images // 10] for c in range(10)])
+    chosen = np.random.default_rng(0).permutation(chosen)
+    return images[chosen], labels[chosen].astype(np.int64)
+
+
+class PartlyFrozen(nn.Module):
+    """MobileNetV2 with a new head, frozen up to a block: what a tutorial writes."""
+
+    def __init__(self, weights, first_trained, n_classes=10):
+        super().__init__()
+        self.network = torchvision.models.mobilenet_v2(weights=None)
+        self.network.load_state_dict(torch.load(weights, weights_only=True))
+        self.network.requires_grad_(False)
+        if first_trained is not None:
+            self.network.features[first_trained:].requires_grad_(True)
+        self.network.classifier[1] = nn.Linear(1280, n_classes)
+
+    def forward(self, x):
+        return self.network(x)
+
+
+def plain_skorch(weights, depth, epochs):
+    return skorch.NeuralNetClassifier(
+        PartlyFrozen,
+        module__weights=str(weights),
+        module__first_trained=FIRST_TRAINED[depth],
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=1e-3,
+        max_epochs=epochs,
+        batch_size=32,
+        train_split=None,
+        iterator_train__shuffle=True,
+        verbose=0,
+    )
+
+
+def tensors(images, size):
+    """Preprocessed as the weights require, in memory."""
+    preset = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
+    rgb = [torchvision.transforms.functional.to_pil_image(image).convert("RGB") for image in images]
+    preset.crop_size, preset.resize_size = [size], [round(size * 232 / 224)]
+    return torch.stack([preset(image) for image in rgb]).numpy()
+
+
+def timed(function):
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--fashion-mnist", required=True)
+    parser.add_argument("--images", type=int, default=240)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--head-init", default="probe")
+    parser.add_argument("-o", "--output", default="benchmarks/results/depth_search.json")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    images, labels = fashion_mnist(arguments.fashion_mnist, arguments.images)
+    folds = list(StratifiedKFold(arguments.folds).split(images, labels))
+    prepared = tensors(images, arguments.size)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        ours = FineTuneClassifier(
+            "mobilenet_v2",
+            weights=arguments.weights,
+            granularity=ENDS,
+            image_size=arguments.size,
+            max_epochs=arguments.epochs,
+            head_init=arguments.head_init,
+            random_state=0,
+            cache=FeatureStore(folder),
+        )
+        for name, depth in DEPTHS.items():
+            clf = clone(ours).set_params(unfreeze_depth=depth)
+            fast, scores = timed(lambda c=clf: cross_val_score(c, images, labels, cv=folds))
+            net = plain_skorch(arguments.weights, depth, arguments.epochs)
+            slow, plain = timed(lambda n=net: cross_val_score(n, prepared, labels, cv=folds))
+            row = {
+                "depth": name,
+                "seconds": fast,
+                "seconds_plain_skorch": slow,
+                "ratio": slow / fast,
+                "accuracy": scores.mean(),
+                "accuracy_std": scores.std(),
+                "accuracy_plain_skorch": plain.mean(),
+                "accuracy_plain_skorch_std": plain.std(),
+            }
+            rows.append(row)
+            print(
+                f"{name:18s} {fast:7.1f} s  plain skorch {slow:7.1f} s  ratio {slow / fast:6.1f}  "
+                f"accuracy {scores.mean():.3f} ± {scores.std():.3f}  "
+                f"plain {plain.mean():.3f} ± {plain.std():.3f}",
+                flush=True,
+            )
+    total = sum(r["seconds"] for r in rows), sum(r["seconds_plain_skorch"] for r in rows)
+    shallow = sum(r["seconds"] for r in rows[:2]), sum(r["seconds_plain_skorch"] for r in rows[:2])
+    summary = {
+        "whole_search_ratio": total[1] / total[0],
+        "two_shallow_depths_ratio": shallow[1] / shallow[0],
+        "settings": vars(arguments) | {"weights": Path(arguments.weights).name},
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "rows": rows,
+    }
+    del summary["settings"]["fashion_mnist"], summary["settings"]["output"]
+    print(f"whole search: {total[1] / total[0]:.1f} times as fast")
+    print(f"two shallow depths: {shallow[1] / shallow[0]:.1f} times as fast")
+    Path(arguments.output).write_text(json.dumps(summary, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
