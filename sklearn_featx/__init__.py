@@ -2,6 +2,7 @@
 
 from ._extractor import PretrainedFeatureExtractor
 from ._finetune import FineTuneClassifier, FineTuneRegressor
+from ._plan import Plan, plan
 from ._stages import StageInfo, backbone_stages, unfreeze_depths
 from ._sweep import LayerScore, layer_sweep
 from .backbones import backbone_names
@@ -14,11 +15,13 @@ __all__ = [
     "FineTuneClassifier",
     "FineTuneRegressor",
     "LayerScore",
+    "Plan",
     "PretrainedFeatureExtractor",
     "StageInfo",
     "__version__",
     "backbone_names",
     "backbone_stages",
     "layer_sweep",
+    "plan",
     "unfreeze_depths",
 ]

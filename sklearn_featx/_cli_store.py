@@ -45,7 +45,7 @@ def add_store(commands: Any) -> None:
                 "--max-size",
                 metavar="SIZE",
                 default=_NO_LIMIT,
-                help="delete least recently used rows until it takes no more, such as 500MB or 2GiB; "
+                help="delete least recently used rows until it takes no more, such as 500MB; "
                 "without it, no row is deleted",
             )
 

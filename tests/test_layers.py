@@ -26,6 +26,7 @@ LAYER = {
     "_image_input": 4,
     "_targets": 4,
     "_sweep": 4,
+    "_plan": 4,
     "_stages": 4,
     "inspection": 5,
     "_cli": 5,
@@ -50,6 +51,7 @@ PACKAGES = {
     "_image_input": {"numpy", "sklearn"},
     "_targets": {"numpy", "sklearn"},
     "_sweep": {"numpy", "sklearn"},
+    "_plan": {"numpy", "sklearn"},
     "_stages": {"torch"},  # for the type of an own network in a signature
     "inspection": {"numpy", "matplotlib", "sklearn"},
     "_cli": {"numpy"},

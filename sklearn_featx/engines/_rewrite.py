@@ -27,7 +27,11 @@ def rewrite_for_inference(module: nn.Module) -> nn.Module:
     for part in own.modules():
         if isinstance(part, fx.GraphModule):
             _fold_batch_norms(part)
-    return own.to(memory_format=torch.channels_last)
+    for part in own.modules():
+        # Not `own.to(memory_format=...)`: it fails on buffers of five dimensions.
+        if isinstance(part, nn.Conv2d):
+            part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+    return own
 
 
 def _fold_batch_norms(module: fx.GraphModule) -> None:

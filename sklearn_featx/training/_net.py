@@ -100,7 +100,10 @@ class FineTuneNet(NeuralNet):
     def initialize_module(self) -> "FineTuneNet":
         """Build the module, its kernels in the memory order that convolutions are fastest in."""
         super().initialize_module()
-        self.module_.to(memory_format=torch.channels_last)
+        for part in self.module_.modules():
+            # Not `module_.to(memory_format=...)`: it fails on buffers of five dimensions.
+            if isinstance(part, nn.Conv2d):
+                part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
         return self
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "FineTuneNet":
