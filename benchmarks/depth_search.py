@@ -8,8 +8,7 @@ same folds, and are measured in turn in one run, depth by depth.
 The weights file is torchvision's own ``mobilenet_v2-b0353104.pth``; the images are Fashion-MNIST's
 (Debian: ``dataset-fashion-mnist``)::
 
-    python benchmarks/depth_search.py --weights mobilenet_v2-b0353104.pth \\
-        --fashion-mnist /usr/share/datasets/fashion-mnist
+    python benchmarks/depth_search.py --weights mobilenet_v2-b0353104.pth --fashion-mnist FOLDER
 """
 
 import argparse
@@ -37,7 +36,7 @@ FIRST_TRAINED = {0: None, 1: 18, 2: 14, 3: 7}
 
 
 def fashion_mnist(folder, n_images):
-    """The first images and labels of the training set, balanced over ten classes."""
+    """Return the first images and labels of the training set, balanced over ten classes."""
     with gzip.open(Path(folder) / "train-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
     with gzip.open(Path(folder) / "train-labels-idx1-ubyte.gz") as file:
@@ -60,6 +59,7 @@ class PartlyFrozen(nn.Module):
         self.network.classifier[1] = nn.Linear(1280, n_classes)
 
     def forward(self, x):
+        """Run the whole network, as every step does."""
         return self.network(x)
 
 

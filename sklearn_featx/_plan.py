@@ -1,7 +1,8 @@
 """A dry run: what a fit or a search will compute, before hours are spent.
 
 It goes through the calls that the search will make, in their order, and asks the store which rows
-are there. It computes no row but those of a timed sample, and writes none.
+are there. It computes no row but those of a timed sample, and writes none. Files whose content the
+store does not know are read, and their digests remembered: the run need not read them for that.
 """
 
 import copy

@@ -25,8 +25,10 @@ class LayerScore(NamedTuple):
         How its activations became vectors.
     n_features : int
         Number of features.
-    mean_score, std_score : float
-        Mean and standard deviation of the scores over the folds.
+    mean_score : float
+        Mean of the scores over the folds.
+    std_score : float
+        Standard deviation of the scores over the folds.
     """
 
     layer: str

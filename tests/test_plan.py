@@ -145,7 +145,8 @@ class TestDuplicates:
 class TestWords:
     def test_all_is_said(self, small_net, digits, store):
         images = np.concatenate([digits[0], digits[0][:1]])
-        planned = plan(PretrainedFeatureExtractor(small_net, cache=store), images, cv=KFold(2))
+        extractor = PretrainedFeatureExtractor(small_net, image_size=16, cache=store)
+        planned = plan(extractor, images, cv=KFold(2))
         text = str(planned)
         assert "61 images, 60 distinct" in text
         assert "60 passes through the trunk (122 without cache)" in text

@@ -60,7 +60,7 @@ _backbones = _Memo(2 * _MAX_KEPT)
 
 
 def backbone_names() -> list[str]:
-    """Names of the backbones that need no further package: the packaged ones and torchvision's.
+    """List the backbones that need no further package: the packaged ones and torchvision's.
 
     Returns
     -------

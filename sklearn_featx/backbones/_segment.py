@@ -25,13 +25,15 @@ class Segment(nn.Module):
 
     def __init__(self, network: nn.Module, eval_graph: fx.Graph, train_graph: fx.Graph) -> None:
         super().__init__()
-        graphs = (eval_graph, train_graph)
+        # Where the mode makes no difference, one runner serves both: building it is half the cost.
+        graphs = [eval_graph] if _equal(eval_graph, train_graph) else [eval_graph, train_graph]
         for graph in graphs:
             for node in graph.nodes:
                 if node.op in ("call_module", "get_attr"):
                     _share(network, self, str(node.target))
+        runners = [fx.GraphModule(self, graph) for graph in graphs]
         # In a tuple, so that these are not registered: the state dict names each tensor once.
-        self._runners = tuple(fx.GraphModule(self, graph) for graph in graphs)
+        self._runners = (runners[0], runners[-1])
         self.training = network.training
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,6 +51,17 @@ class Segment(nn.Module):
     def eval_graph(self) -> fx.Graph:
         """Operations of the inference mode."""
         return self._runners[0].graph
+
+
+def _equal(one: fx.Graph, other: fx.Graph) -> bool:
+    """Whether two graphs are the same operations on the same arguments, in the same order."""
+    if len(one.nodes) != len(other.nodes):
+        return False
+    return all(
+        (a.op, a.target, a.name, str(a.args), str(a.kwargs))
+        == (b.op, b.target, b.name, str(b.args), str(b.kwargs))
+        for a, b in zip(one.nodes, other.nodes, strict=True)
+    )
 
 
 def _share(source: nn.Module, target: nn.Module, path: str) -> None:
