@@ -93,7 +93,7 @@ def timed(function):
     return time.perf_counter() - start, result
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--weights", required=True)
     parser.add_argument("--fashion-mnist", required=True)
@@ -103,7 +103,7 @@ def main():
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--head-init", default="probe")
     parser.add_argument("-o", "--output", default="benchmarks/results/depth_search.json")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     images, labels = fashion_mnist(arguments.fashion_mnist, arguments.images)
     folds = list(StratifiedKFold(arguments.folds).split(images, labels))
@@ -156,6 +156,7 @@ def main():
     print(f"whole search: {total[1] / total[0]:.1f} times as fast")
     print(f"two shallow depths: {shallow[1] / shallow[0]:.1f} times as fast")
     Path(arguments.output).write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
 
 
 if __name__ == "__main__":

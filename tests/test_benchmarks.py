@@ -1,10 +1,14 @@
 """The benchmarks run, in small."""
 
+import gzip
 import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import torchvision
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -41,3 +45,35 @@ def test_recorded_results_are_of_the_full_benchmark():
         3,
         4,
     ]
+
+
+def test_warm_extraction(tmp_path, capsys):
+    output = tmp_path / "warm.json"
+    arguments = ["--files", "24", "--cold-files", "12", "--rounds", "1", "-o", str(output)]
+    found = load("warm_extraction").main(arguments)
+    assert json.loads(output.read_text()) == found
+    assert found["warm_rows_per_second"]["median"] > 0
+    assert "store_over_no_store" in capsys.readouterr().out
+
+
+def test_depth_search(tmp_path, capsys):
+    with gzip.open(tmp_path / "train-images-idx3-ubyte.gz", "wb") as file:
+        file.write(bytes(16) + np.random.default_rng(0).bytes(30 * 28 * 28))
+    with gzip.open(tmp_path / "train-labels-idx1-ubyte.gz", "wb") as file:
+        file.write(bytes(8) + bytes(range(10)) * 3)
+    with torch.random.fork_rng(devices=[]):
+        network = torchvision.models.mobilenet_v2(weights=None)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    found = load("depth_search").main(
+        [
+            *("--weights", str(tmp_path / "weights.pth")),
+            *("--fashion-mnist", str(tmp_path)),
+            *("--images", "30", "--epochs", "1", "--folds", "2", "--size", "32"),
+            *("-o", str(tmp_path / "out.json")),
+        ]
+    )
+    assert json.loads((tmp_path / "out.json").read_text()) == found
+    depths = [row["depth"] for row in found["rows"]]
+    assert depths == ["head", "last convolution", "blocks 14+", "blocks 7+"]
+    assert all(row["ratio"] > 0 for row in found["rows"])
+    assert "whole search" in capsys.readouterr().out
