@@ -123,8 +123,9 @@ class TestDuplicates:
             [labels[:30], labels[:10]]
         )
 
-    def test_they_are_found_and_kept_together(self, small_net, doubled):
-        search = GridSearchCV(tuner(small_net), {"unfreeze_depth": [0]}, cv=KFold(2))
+    def test_they_are_found_and_kept_together(self, small_net, doubled, store):
+        clf = tuner(small_net, cache=store)
+        search = GridSearchCV(clf, {"unfreeze_depth": [0]}, cv=KFold(2))
         planned = plan(search, *doubled, timed=False)
         assert (planned.n_images, planned.n_distinct, planned.n_passes) == (40, 30, 30)
         np.testing.assert_array_equal(planned.groups, [*range(30), *range(10)])
