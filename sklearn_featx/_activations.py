@@ -6,6 +6,7 @@ rows beside it, nor on whether it was computed or remembered. A store that fails
 a result: the rows that come back decide, not what was written.
 """
 
+import contextlib
 import math
 import threading
 import weakref
@@ -21,6 +22,7 @@ from ._remember import Cache, decide, open_store, row_keys
 from ._typing import AnyArray
 from .backbones import Backbone
 from .engines import TorchEngine, resolve_device
+from .exceptions import ImageError
 from .images import ImageCollection, iterate_batches
 from .store import FeatureStore, Rows
 
@@ -123,6 +125,22 @@ def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> 
     return found
 
 
+@contextlib.contextmanager
+def renumbered(rows: Sequence[int]) -> Iterator[None]:
+    """Let errors of images that were taken from a collection name their rows in it.
+
+    Parameters
+    ----------
+    rows : sequence of int
+        The rows that were taken.
+    """
+    try:
+        yield
+    except ImageError as error:
+        row = None if error.row is None else int(rows[error.row])
+        raise ImageError(error.reason, row, error.path) from error
+
+
 def slices(
     images: ImageCollection, recipe: Recipe, settings: Settings, multiple: int
 ) -> Iterator[list[AnyArray]]:
@@ -144,7 +162,10 @@ def slices(
     per_row = 4 * sum(math.prod(shape) for shape in shapes)
     step = multiple * max(1, _SLICE_BYTES // (per_row * multiple))
     for start in range(0, len(images), step):
-        yield activations(images.take(slice(start, start + step)), recipe, settings)
+        rows = range(start, min(start + step, len(images)))
+        with renumbered(rows):
+            found = activations(images.take(rows), recipe, settings)
+        yield found
 
 
 def _computed(

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._activations import Settings, activations, slices
+from ._activations import Settings, activations, renumbered, slices
 from ._digest import digest_array
 from ._image_input import read_images
 from ._recipe import Recipe, Tap, choose_preprocess
@@ -309,11 +309,11 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
     ) -> Self:
         backbone = self._start(images)
-        if weights is not None:
-            # Rows without weight would still take places in batches and in their statistics.
-            counted = np.flatnonzero(weights > 0)
-            images, targets, weights = images.take(counted), targets[counted], weights[counted]
-        rows, embeddings = self._training_rows(images, backbone)
+        # Rows without weight would still take places in batches and in their statistics.
+        counted = np.arange(len(images)) if weights is None else np.flatnonzero(weights > 0)
+        targets, weights = targets[counted], None if weights is None else weights[counted]
+        with renumbered(counted.tolist()):
+            rows, embeddings = self._training_rows(images.take(counted), backbone)
         net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
         if self._is_probe(backbone):
             net.initialize()

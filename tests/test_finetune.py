@@ -319,3 +319,23 @@ class TestTrainingSettings:
                 unfreeze_depth=depth, image_size=32, max_epochs=2, random_state=0, C=1.0
             ).fit(images[:40], labels[:40])
             assert clf.score(images[40:], labels[40:]) > 0.7
+
+    def test_errors_name_the_row_in_what_was_given(self, small_net, digits, tmp_path, monkeypatch):
+        from PIL import Image
+
+        from sklearn_featx import _activations
+
+        paths = []
+        for i, image in enumerate(digits[0][:40]):
+            paths.append(tmp_path / f"{i}.png")
+            Image.fromarray(image).save(paths[-1])
+        weights = np.r_[np.zeros(5), np.ones(35)]
+        clf = classifier(small_net, unfreeze_depth=1, cache=None)
+        fitted = clf.fit(paths, digits[1][:40], sample_weight=weights)
+        paths[36].write_bytes(b"no picture")
+        with pytest.raises(exceptions.ImageError, match=r"row 36 .*36\.png"):
+            clf.fit(paths, digits[1][:40], sample_weight=weights)
+        # As if only one batch of rows fitted into memory.
+        monkeypatch.setattr(_activations, "_SLICE_BYTES", 1)
+        with pytest.raises(exceptions.ImageError, match=r"row 36 .*36\.png"):
+            fitted.predict(paths)

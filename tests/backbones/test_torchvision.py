@@ -5,13 +5,17 @@ import time
 import pytest
 import torch
 import torchvision
+from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from sklearn_featx.backbones import backbone_names
+from sklearn_featx.backbones import backbone_names, get_backbone
 from sklearn_featx.backbones._backbone import Backbone
-from sklearn_featx.backbones._torchvision import build_torchvision, torchvision_names
+from sklearn_featx.backbones._normalise import Normalise
+from sklearn_featx.backbones._torchvision import _recipe, build_torchvision, torchvision_names
 from sklearn_featx.exceptions import BackboneError, UnknownBackboneError, WeightsError
+from sklearn_featx.images import resize_and_crop
 
 SAMPLE = {
     "resnet18": 64,
@@ -126,3 +130,26 @@ def test_a_failed_download_says_what_to_fetch(cut, monkeypatch):
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", fail)
     with pytest.raises(WeightsError, match=r"https://download.pytorch.org/models/resnet18.*\.pth"):
         cut("resnet18", weights="IMAGENET1K_V1")
+
+
+def test_every_recipe_is_the_preset_of_its_weights():
+    """All weights of all 80 names, on a real photograph."""
+    photo = load_sample_images().images[0]
+    n_recipes = 0
+    for name in torchvision_names():
+        for entry in torchvision.models.get_model_weights(name):
+            recipe = _recipe(entry)
+            expected = entry.transforms()(Image.fromarray(photo))
+            pixels = torch.from_numpy(resize_and_crop(photo, recipe).copy())
+            found = Normalise(recipe.mean, recipe.std)(pixels[None])[0]
+            tolerance = 1e-6 * max(1.0, float(expected.abs().max()))
+            assert (found - expected).abs().max() <= tolerance, entry
+            n_recipes += 1
+    assert n_recipes >= 80
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet50", 2048), ("vit_b_16", 768)])
+def test_widths_before_the_head(name, width):
+    backbone = get_backbone(name, None, warn=False)
+    n_stages = len(backbone.stages)
+    assert backbone.layer_shapes([n_stages], (3, 224, 224)) == [(width,)]
