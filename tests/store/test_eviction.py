@@ -109,7 +109,7 @@ def test_use_is_written_for_many_rows_at_once(store, monkeypatch):
 
 def test_use_is_written_when_the_store_is_closed(tmp_path):
     with FeatureStore(tmp_path, LIMIT) as store:
-        put(store.rows("recipe"), ["a", *(f"{i}" for i in range(250))])
+        put(store.rows("recipe"), ["a", *(f"{i}" for i in range(180))])
     with FeatureStore(tmp_path, LIMIT) as store:
         store.rows("recipe").get_many(["a"])
     with FeatureStore(tmp_path, "32MiB") as store:
