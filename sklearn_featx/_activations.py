@@ -11,7 +11,7 @@ import math
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import joblib
 import numpy as np
@@ -95,7 +95,7 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
             verb = "remembers" if decision.remember else "does not remember"
             progress.note(f"{recipe.backbone.name} {verb} rows: {decision.reason}")
         if decision.remember and store is not None:
-            results = _remembered(images, recipe, settings, store)
+            results = _remembered(_job(images, recipe, settings, store))
         else:
             results = _computed(images, range(len(images)), recipe, settings)
         for rows, taps in results:
@@ -192,36 +192,52 @@ class _Shelf(NamedTuple):
     rows: Rows
 
 
-def _remembered(
-    images: ImageCollection, recipe: Recipe, settings: Settings, store: FeatureStore
-) -> Iterator[Result]:
-    """Compute and write what the store lacks, then read the rest of it."""
-    keys = row_keys(images, store)
+class _Job(NamedTuple):
+    """Images on their way to remembered rows: what, by which keys, how, and where it is kept."""
+
+    images: ImageCollection
+    keys: Sequence[str]
+    recipe: Recipe
+    settings: Settings
+    shelves: Sequence[_Shelf]
+
+    def only(self, taps: tuple[Tap, ...]) -> Self:
+        """Return the job for some of its taps."""
+        shelves = [shelf for shelf in self.shelves if shelf.tap in taps]
+        return self._replace(recipe=self.recipe.only(taps), shelves=shelves)
+
+    def keys_of(self, positions: Sequence[int]) -> list[str]:
+        """Keys of some of the images."""
+        return [self.keys[i] for i in positions]
+
+
+def _job(images: ImageCollection, recipe: Recipe, settings: Settings, store: FeatureStore) -> _Job:
     device_type = resolve_device(recipe.device).type
     shelves = [
         _Shelf(tap, store.rows(recipe.digest(tap, device_type), recipe.describe(tap)))
         for tap in recipe.taps
     ]
+    return _Job(images, row_keys(images, store), recipe, settings, shelves)
+
+
+def _remembered(job: _Job) -> Iterator[Result]:
+    """Compute and write what the store lacks, then read the rest of it."""
     given: set[int] = set()
-    for taps, positions in _missing(shelves, keys).items():
-        wanted = [shelf for shelf in shelves if shelf.tap in taps]
-        partial = recipe.only(taps)
-        for rows, results in _claimed(images, positions, keys, partial, settings, wanted):
-            if len(taps) == len(recipe.taps):
+    for taps, positions in _missing(job).items():
+        for rows, results in _claimed(job.only(taps), positions):
+            if len(taps) == len(job.recipe.taps):
                 given.update(rows)
                 yield rows, results
-    rest = [i for i in range(len(keys)) if i not in given]
+    rest = [i for i in range(len(job.keys)) if i not in given]
     for start in range(0, len(rest), _ROWS_PER_READ):
-        yield from _read(
-            images, rest[start : start + _ROWS_PER_READ], keys, recipe, settings, shelves
-        )
+        yield from _read(job, rest[start : start + _ROWS_PER_READ])
 
 
-def _missing(shelves: Sequence[_Shelf], keys: Sequence[str]) -> dict[tuple[Tap, ...], list[int]]:
+def _missing(job: _Job) -> dict[tuple[Tap, ...], list[int]]:
     """Positions of images without some row, by the taps that they lack: those share a pass."""
     lacking: dict[int, list[Tap]] = {}
-    for shelf in shelves:
-        for position in shelf.rows.missing(keys):
+    for shelf in job.shelves:
+        for position in shelf.rows.missing(job.keys):
             lacking.setdefault(position, []).append(shelf.tap)
     groups: dict[tuple[Tap, ...], list[int]] = {}
     for position in sorted(lacking):
@@ -229,63 +245,43 @@ def _missing(shelves: Sequence[_Shelf], keys: Sequence[str]) -> dict[tuple[Tap, 
     return groups
 
 
-def _claimed(
-    images: ImageCollection,
-    positions: Sequence[int],
-    keys: Sequence[str],
-    recipe: Recipe,
-    settings: Settings,
-    shelves: Sequence[_Shelf],
-) -> Iterator[Result]:
+def _claimed(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
     """Compute and write the rows that no other process is computing; wait for the others."""
+    claims_on = job.shelves[0].rows
     left = list(positions)
     while left:
-        claims = shelves[0].rows.claim([keys[i] for i in left], limit=_ROWS_PER_CLAIM)
+        claims = claims_on.claim(job.keys_of(left), limit=_ROWS_PER_CLAIM)
         if not claims:
             break
         mine = [left[c] for c in claims]
         try:
-            yield from _written(images, mine, keys, recipe, settings, shelves)
+            yield from _written(job, mine)
         except BaseException:
-            shelves[0].rows.release([keys[i] for i in mine])
+            claims_on.release(job.keys_of(mine))
             raise
         taken = set(mine)
         left = [i for i in left if i not in taken]
     if left:
-        shelves[0].rows.wait([keys[i] for i in left], _PATIENCE_SECONDS)
+        claims_on.wait(job.keys_of(left), _PATIENCE_SECONDS)
 
 
-def _written(
-    images: ImageCollection,
-    positions: Sequence[int],
-    keys: Sequence[str],
-    recipe: Recipe,
-    settings: Settings,
-    shelves: Sequence[_Shelf],
-) -> Iterator[Result]:
-    for rows, results in _computed(images, positions, recipe, settings):
-        row_keys_ = [keys[i] for i in rows]
+def _written(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
+    for rows, results in _computed(job.images, positions, job.recipe, job.settings):
+        keys = job.keys_of(rows)
         kept = []
         # The claimed shelf last: who waits for it then finds all of them.
-        for shelf, result in reversed(list(zip(shelves, results, strict=True))):
-            shelf.rows.put_many(row_keys_, result)
+        for shelf, result in reversed(list(zip(job.shelves, results, strict=True))):
+            shelf.rows.put_many(keys, result)
             kept.append(shelf.rows.roundtrip(result))
         yield rows, kept[::-1]
 
 
-def _read(
-    images: ImageCollection,
-    positions: Sequence[int],
-    keys: Sequence[str],
-    recipe: Recipe,
-    settings: Settings,
-    shelves: Sequence[_Shelf],
-) -> Iterator[Result]:
+def _read(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
     """Read rows; those that are gone or damaged are computed."""
     found = np.ones(len(positions), dtype=bool)
     values = []
-    for shelf in shelves:
-        mask, rows = shelf.rows.get_many([keys[i] for i in positions])
+    for shelf in job.shelves:
+        mask, rows = shelf.rows.get_many(job.keys_of(positions))
         found &= mask
         values.append((mask, rows))
     if found.any():
@@ -295,7 +291,7 @@ def _read(
         )
     lost = [position for position, hit in zip(positions, found, strict=True) if not hit]
     if lost:
-        yield from _written(images, lost, keys, recipe, settings, shelves)
+        yield from _written(job, lost)
 
 
 _engines: weakref.WeakKeyDictionary[Backbone, dict[Any, TorchEngine]] = weakref.WeakKeyDictionary()
