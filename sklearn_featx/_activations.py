@@ -37,6 +37,9 @@ _ROWS_PER_READ = 256
 _PATIENCE_SECONDS = 600.0
 
 _SLICE_BYTES = 2**30
+# Rows of one tap that training holds in memory; more are read from the store when they are needed,
+# which the operating system's own cache of files keeps quick.
+_HELD_BYTES = 2 * 2**30
 
 Result = tuple[list[int], list[AnyArray]]
 
@@ -166,6 +169,64 @@ def slices(
         with renumbered(rows):
             found = activations(images.take(rows), recipe, settings)
         yield found
+
+
+class StoredRows:
+    """Rows of one tap that stay in the store until they are asked for.
+
+    A row that the store has lost in the meantime is computed again.
+    """
+
+    def __init__(self, job: "_Job") -> None:
+        self._job = job
+
+    def __len__(self) -> int:
+        return len(self._job.keys)
+
+    def __getitem__(self, positions: list[int]) -> AnyArray:
+        """Read rows, in the order of their positions."""
+        distinct, places = np.unique(positions, return_inverse=True)
+        parts = list(_read(self._job, distinct.tolist()))
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+        in_order: AnyArray = np.concatenate([result for _, (result,) in parts])[order]
+        return in_order[places]
+
+
+def held_or_stored(
+    images: ImageCollection, recipe: Recipe, settings: Settings
+) -> list[AnyArray | StoredRows]:
+    """Give the rows of images: in memory, or where a tap's exceed 2 GiB, read when asked for.
+
+    Parameters
+    ----------
+    images, recipe, settings
+        As in `stream`. Rows that are not remembered are all in memory.
+
+    Returns
+    -------
+    taps : list of ndarray or StoredRows, of n_images rows
+        Rows of each tap, in the order of the images.
+    """
+    store = open_store(settings.cache)
+    shapes = recipe.row_shapes(images) or []
+    large = [
+        tap
+        for tap, shape in zip(recipe.taps, shapes, strict=False)
+        # Vectors are always held: the start of a head needs all of them.
+        if len(shape) > 1 and 4 * math.prod(shape) * len(images) > _HELD_BYTES
+    ]
+    if not large or store is None or not decide(recipe, shapes, len(images), store).remember:
+        return list(activations(images, recipe, settings))
+    for _ in stream(images, recipe, settings):
+        pass
+    stored = _job(images, recipe, settings._replace(verbose=0), store)
+    quiet = settings._replace(verbose=0)
+    return [
+        StoredRows(stored.only((tap,)))
+        if tap in large
+        else activations(images, recipe.only((tap,)), quiet)[0]
+        for tap in recipe.taps
+    ]
 
 
 def _computed(

@@ -18,7 +18,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._activations import Settings, activations, renumbered, slices
+from ._activations import (
+    Settings,
+    StoredRows,
+    activations,
+    held_or_stored,
+    renumbered,
+    slices,
+)
 from ._digest import digest_array
 from ._image_input import read_images
 from ._recipe import Recipe, Tap, choose_preprocess
@@ -232,17 +239,17 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _training_rows(
         self, images: ImageCollection, backbone: Backbone
-    ) -> tuple[AnyArray, AnyArray | None]:
+    ) -> tuple[AnyArray | StoredRows, AnyArray | None]:
         """Rows at the split point, and the embeddings when the head needs them; in one pass."""
+        recipe = self._recipe(backbone, *self._training_splits(backbone))
+        taps = held_or_stored(images, recipe, self._settings())
+        # A named head starts from the embeddings, which come last.
+        return taps[0], np.asarray(taps[-1]) if isinstance(self.head, str) else None
+
+    def _training_splits(self, backbone: Backbone) -> list[int]:
+        """Numbers of stages after which training needs rows: the split, and the embeddings."""
         split, last = self._split(backbone), len(backbone.stages)
-        if not isinstance(self.head, str):
-            (rows,) = self._rows(images, backbone, split)
-            return rows, None
-        if split == last:
-            (rows,) = self._rows(images, backbone, split)
-            return rows, rows
-        rows, embeddings = self._rows(images, backbone, split, last)
-        return rows, embeddings
+        return [split, last] if isinstance(self.head, str) and split < last else [split]
 
     def _head_start(
         self, embeddings: AnyArray | None, targets: AnyArray, weights: AnyArray | None
@@ -348,6 +355,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
     ) -> Self:
         """Train for one epoch, on from where the net is."""
+        rows: AnyArray | StoredRows
         if hasattr(self, "trained_state_"):
             net, backbone = self.net_, self._backbone()
             (rows,) = self._rows(images, backbone, self._split(backbone))

@@ -233,11 +233,8 @@ def _job(estimator: Any, X: Any, known: dict[Any, list[str]]) -> _Job:
         settings = Settings(estimator.batch_size, estimator.n_jobs, estimator.cache)
     else:
         backbone = estimator._backbone()
-        split, last = estimator._split(backbone), len(backbone.stages)
-        predicting = estimator._recipe(backbone, split)
-        # A named head starts from the embeddings, see `FineTuneEstimator._training_rows`.
-        named = isinstance(estimator.head, str) and split < last
-        fitting = estimator._recipe(backbone, split, last) if named else predicting
+        predicting = estimator._recipe(backbone, estimator._split(backbone))
+        fitting = estimator._recipe(backbone, *estimator._training_splits(backbone))
         settings = Settings(n_jobs=estimator.n_jobs, cache=estimator.cache)
     store = open_store(estimator.cache)
     decision = decide(fitting, fitting.row_shapes(images), len(images), store)

@@ -325,3 +325,68 @@ class TestDecisions:
         with pytest.warns(StoreWarning):
             features = PretrainedFeatureExtractor(small_net, cache=file).transform(digits[0])
         np.testing.assert_array_equal(features, expected)
+
+
+class TestRowsBeyondMemory:
+    @pytest.fixture
+    def little_memory(self, monkeypatch):
+        from sklearn_featx import _activations
+
+        monkeypatch.setattr(_activations, "_HELD_BYTES", 1)
+
+    def fit(self, small_net, digits, store, **parameters):
+        return tuner(small_net, cache=store, unfreeze_depth=1, **parameters).fit(*digits)
+
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    def test_training_on_stored_rows_is_bitwise_the_same(
+        self, small_net, digits, store, early_stopping, monkeypatch
+    ):
+        from sklearn_featx import _activations
+
+        held = self.fit(small_net, digits, store, early_stopping=early_stopping)
+        monkeypatch.setattr(_activations, "_HELD_BYTES", 1)
+        stored = self.fit(small_net, digits, store, early_stopping=early_stopping)
+        assert_same_state(held, stored)
+
+    def test_each_row_still_passes_once(self, small_net, digits, store, trunk_rows, little_memory):
+        self.fit(small_net, digits, store)
+        assert sum(trunk_rows) == len(digits[0])
+
+    def test_rows_that_the_store_loses_are_computed_again(
+        self, small_net, digits, store, little_memory
+    ):
+        whole = self.fit(small_net, digits, store)
+
+        from skorch.callbacks import Callback
+
+        class Empty(Callback):
+            def on_epoch_begin(self, net, **kwargs):
+                store.clear()
+
+        losing = self.fit(small_net, digits, store, callbacks=[Empty()])
+        assert_same_state(whole, losing)
+
+    def test_rows_come_in_the_order_asked_for_and_may_repeat(
+        self, small_net, digits, store, little_memory
+    ):
+        from sklearn_featx._activations import activations, held_or_stored
+
+        images, recipe, settings = flow_of(tuner(small_net, cache=store, unfreeze_depth=1), digits)
+        (whole,) = activations(images, recipe, settings)
+        (stored,) = held_or_stored(images, recipe, settings)
+        assert not isinstance(stored, np.ndarray)
+        assert len(stored) == len(whole)
+        np.testing.assert_array_equal(stored[[5, 2, 5, 0]], whole[[5, 2, 5, 0]])
+
+
+def flow_of(estimator, digits):
+    """What `fit` hands to the flow: images, the recipe of the split, settings."""
+    images = estimator._images(digits[0], reset=True)
+    backbone = estimator._backbone()
+    return images, estimator._recipe(backbone, estimator._split(backbone)), estimator._settings()
+
+
+def assert_same_state(first, second):
+    assert first.trained_state_.keys() == second.trained_state_.keys()
+    for name, value in first.trained_state_.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(second.trained_state_[name]))
