@@ -3,6 +3,7 @@
 from ._extractor import PretrainedFeatureExtractor
 from ._finetune import FineTuneClassifier, FineTuneRegressor
 from ._plan import Plan, plan
+from ._precompute import precompute
 from ._stages import StageInfo, backbone_stages, unfreeze_depths
 from ._sweep import LayerScore, layer_sweep
 from .backbones import backbone_names
@@ -23,5 +24,6 @@ __all__ = [
     "backbone_stages",
     "layer_sweep",
     "plan",
+    "precompute",
     "unfreeze_depths",
 ]

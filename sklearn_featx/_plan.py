@@ -8,28 +8,22 @@ store does not know are read, and their digests remembered: the run need not rea
 import copy
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import clone, is_classifier
+from sklearn.base import is_classifier
 from sklearn.model_selection import (
     GridSearchCV,
-    ParameterGrid,
-    ParameterSampler,
     RandomizedSearchCV,
     check_cv,
 )
-from sklearn.pipeline import Pipeline
 
-from ._activations import Settings, activations
-from ._extractor import PretrainedFeatureExtractor
-from ._finetune_base import FineTuneEstimator
-from ._image_input import read_images
+from ._activations import activations
+from ._candidates import Job, jobs_of
 from ._recipe import Recipe, Tap
-from ._remember import Decision, decide, open_store, row_keys
 from .engines import resolve_device
 from .images import ImageCollection
 from .store import FeatureStore
@@ -134,7 +128,7 @@ def plan(
     (30, 210)
     """
     search = search_or_estimator
-    jobs = _jobs(search, X)
+    jobs = jobs_of(search, X, asked_by="plan")
     groups = _groups(jobs[0].keys)
     is_search = isinstance(search, GridSearchCV | RandomizedSearchCV)
     folds: list[Fold] = []
@@ -157,95 +151,12 @@ def plan(
     )
 
 
-class _Job(NamedTuple):
-    """One candidate."""
-
-    images: ImageCollection
-    keys: list[str]
-    fitting: Recipe
-    predicting: Recipe
-    settings: Settings
-    store: FeatureStore | None
-    decision: Decision
-
-    @property
-    def decision_in_words(self) -> str:
-        layers = ", ".join(str(tap.layer) for tap in self.fitting.taps)
-        verb = "remembered" if self.decision.remember else "not remembered"
-        name = self.fitting.backbone.name
-        return f"{name}, layer {layers}: {verb}, {self.decision.reason}"
-
-
 class _Call(NamedTuple):
     """One call of `fit` or `predict`: some images, through one recipe."""
 
-    job: _Job
+    job: Job
     recipe: Recipe
     rows: Sequence[int] | npt.NDArray[np.intp]
-
-
-# What the candidates need
-
-
-def _jobs(search: Any, X: Any) -> list[_Job]:
-    keys: dict[Any, list[str]] = {}
-    estimators = [_reader(candidate) for candidate in _candidates(search)]
-    jobs = [_job(estimator, X, keys) for estimator in estimators if estimator is not None]
-    if not jobs:
-        raise TypeError(
-            f"plan: {type(search).__name__} holds no estimator of sklearn_featx that reads X: "
-            "expected one, a Pipeline that begins with one, or a search over one of these."
-        )
-    return jobs
-
-
-def _candidates(search: Any) -> Iterator[Any]:
-    if isinstance(search, GridSearchCV):
-        grid: Iterable[Any] = ParameterGrid(search.param_grid)
-    elif isinstance(search, RandomizedSearchCV):
-        # The search's own generator is left where it is.
-        seed = copy.deepcopy(search.random_state)
-        grid = ParameterSampler(search.param_distributions, search.n_iter, random_state=seed)
-    else:
-        yield clone(search)
-        return
-    for parameters in grid:
-        yield clone(search.estimator).set_params(**clone(parameters, safe=False))
-
-
-def _reader(estimator: Any) -> Any:
-    """Return the estimator of this package that gets X; None where another one gets it."""
-    while isinstance(estimator, Pipeline):
-        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
-        estimator = steps[0] if steps else None
-    ours = isinstance(estimator, PretrainedFeatureExtractor | FineTuneEstimator)
-    return estimator if ours else None
-
-
-def _job(estimator: Any, X: Any, known: dict[Any, list[str]]) -> _Job:
-    estimator._validate_params()
-    shape = None if estimator.image_shape is None else tuple(estimator.image_shape)
-    images = read_images(
-        estimator, X, image_shape=shape, value_range=estimator.value_range, reset=True
-    )
-    if isinstance(estimator, PretrainedFeatureExtractor):
-        fitting = predicting = estimator._recipe()
-        settings = Settings(estimator.batch_size, estimator.n_jobs, estimator.cache)
-    else:
-        backbone = estimator._backbone()
-        predicting = estimator._recipe(backbone, estimator._split(backbone))
-        fitting = estimator._recipe(backbone, *estimator._training_splits(backbone))
-        settings = Settings(n_jobs=estimator.n_jobs, cache=estimator.cache)
-    store = open_store(estimator.cache)
-    decision = decide(fitting, fitting.row_shapes(images), len(images), store)
-    how = (shape, estimator.value_range and tuple(estimator.value_range))
-    if how not in known:
-        known[how] = (
-            [images.digest(i) for i in range(len(images))]
-            if store is None
-            else row_keys(images, store)
-        )
-    return _Job(images, known[how], fitting, predicting, settings, store, decision)
 
 
 # What the search will do
@@ -264,7 +175,7 @@ def _folds(cv: Any, y: Any, groups: npt.NDArray[np.intp], classifier: bool) -> l
         return list(splitter.split(rows, y, groups))
 
 
-def _calls(jobs: Sequence[_Job], folds: Sequence[Fold], search: Any) -> Iterator[_Call]:
+def _calls(jobs: Sequence[Job], folds: Sequence[Fold], search: Any) -> Iterator[_Call]:
     for job in jobs:
         for train, test in folds:
             yield _Call(job, job.fitting, train)
@@ -329,13 +240,13 @@ def _row_shapes(recipe: Recipe, images: ImageCollection) -> list[tuple[int, ...]
     return [input_shape if tap.layer == 0 else next(inside) for tap in recipe.taps]
 
 
-def _item_bytes(tap: Tap, job: _Job, store: FeatureStore) -> int:
+def _item_bytes(tap: Tap, job: Job, store: FeatureStore) -> int:
     if tap.layer == 0 and job.images.kind == "pixels":
         return 1
     return 4 if store.storage == "float32" else 2
 
 
-def _minutes(jobs: Sequence[_Job], ledger: _Ledger) -> float:
+def _minutes(jobs: Sequence[Job], ledger: _Ledger) -> float:
     """Estimate the time of all passes from that of a few, the first of which warms up."""
     recipes = {
         _timing_key(recipe): (job, recipe)

@@ -27,6 +27,8 @@ LAYER = {
     "_targets": 4,
     "_sweep": 4,
     "_plan": 4,
+    "_candidates": 4,
+    "_precompute": 4,
     "_stages": 4,
     "inspection": 5,
     "_cli": 5,
@@ -52,6 +54,8 @@ PACKAGES = {
     "_targets": {"numpy", "sklearn"},
     "_sweep": {"numpy", "sklearn"},
     "_plan": {"numpy", "sklearn"},
+    "_candidates": {"sklearn"},
+    "_precompute": set(),
     "_stages": {"torch"},  # for the type of an own network in a signature
     "inspection": {"numpy", "matplotlib", "sklearn"},
     "_cli": {"numpy"},
