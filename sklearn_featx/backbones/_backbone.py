@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .._digest import combine, digest
 from .._typing import Granularity, Pooling, UnfreezeDepth
-from ..exceptions import BackboneError, CutWarning, UnknownLayerError
+from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsError
 from ._chain import Chain, adopt_unused, cut
 from ._granularity import by_first_use, named_ends, stage_ends, unknown_name
 from ._network import Grouping, Network
@@ -126,12 +126,15 @@ class Backbone:
         ------
         UnknownLayerError
             If a name is unknown; the nearest names are listed.
+        WeightsError
+            If weights that the layers need are not finite numbers.
         """
         if self._chains is None:
             part: nn.Module = StageTaps(self.stages, [self._stage_index(name) for name in layers])
         else:
             graph = self._chains[0].tapped([self._position(layer) for layer in layers])
             part = torch.fx.GraphModule(self.network.module, graph)
+        self._check_finite(part)
         return nn.Sequential(self.normalise, part)
 
     def pool(self, pooling: Pooling | None) -> Pool:
@@ -221,6 +224,15 @@ class Backbone:
     @functools.cached_property
     def _stage_digests(self) -> list[str]:
         return [digest_stage(stage.module) for stage in self.stages]
+
+    def _check_finite(self, part: nn.Module) -> None:
+        """Refuse weights with gaps: some files hold convolutions alone, and NaN for the rest."""
+        for name, parameter in part.named_parameters():
+            if not (parameter.is_meta or torch.isfinite(parameter).all()):
+                raise WeightsError(
+                    f"backbone {self.name!r}: the weights hold no finite numbers for {name!r}. "
+                    "Choose a layer before it, or other weights."
+                )
 
     def _trace(self) -> tuple[Chain, Chain] | None:
         """Chains of the inference and the training mode; None where a mode cannot be traced."""

@@ -115,9 +115,10 @@ def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
     Raises
     ------
     UnknownLayerError
-        If a name is unknown, or more than one value crosses there.
+        If a name is unknown, more than one value crosses there, or a parameter is read before
+        it and after it.
     """
-    positions = chain.named_positions()
+    positions, spans = chain.named_positions(), _shared_spans(chain)
     ends = {}
     for name in names:
         if name not in positions:
@@ -127,8 +128,14 @@ def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
                 f"granularity: the network cannot be cut after {name!r}, because a shortcut "
                 f"passes it by. It can be cut after {_cuttable_near(chain, positions[name])}."
             )
+        shared = _divided(spans, positions[name])
+        if shared is not None:
+            raise UnknownLayerError(
+                f"granularity: the network cannot be cut after {name!r}, because the parameter "
+                f"{shared!r} is used on both sides, and a stage holds its parameters alone."
+            )
         ends[name] = positions[name]
-    return _without_shared(chain, ends)
+    return ends
 
 
 def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
@@ -185,18 +192,23 @@ def _spans(chain: Chain, stages: Grouping) -> dict[str, tuple[int, int]]:
 
 def _without_shared(chain: Chain, ends: Mapping[str, int]) -> dict[str, int]:
     """Leave out the cuts that would put one parameter into two segments."""
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
+    spans = _shared_spans(chain)
+    return {name: end for name, end in ends.items() if _divided(spans, end) is None}
+
+
+def _shared_spans(chain: Chain) -> dict[str, tuple[int, int]]:
+    """First and last position at which each parameter is read that is read more than once."""
+    spans: dict[str, tuple[int, int]] = {}
     for i in range(len(chain.nodes)):
         for name in chain.parameters_at(i):
-            first.setdefault(name, i)
-            last[name] = i
-    shared = [(first[name], last[name]) for name in first if first[name] < last[name]]
-    return {
-        name: position
-        for name, position in ends.items()
-        if not any(start <= position < stop for start, stop in shared)
-    }
+            spans[name] = (spans.get(name, (i, i))[0], i)
+    return {name: (first, last) for name, (first, last) in spans.items() if first < last}
+
+
+def _divided(spans: Mapping[str, tuple[int, int]], position: int) -> str | None:
+    """Return a parameter that is read on both sides of a cut."""
+    both = (name for name, (first, last) in spans.items() if first <= position < last)
+    return next(both, None)
 
 
 def _cuttable_near(chain: Chain, position: int) -> list[str]:

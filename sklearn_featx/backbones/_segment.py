@@ -1,7 +1,6 @@
 """A piece of a network as a module of its own, with a graph for each mode."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -25,21 +24,25 @@ class Segment(nn.Module):
 
     def __init__(self, network: nn.Module, eval_graph: fx.Graph, train_graph: fx.Graph) -> None:
         super().__init__()
-        # Where the mode makes no difference, one runner serves both: building it is half the cost.
-        graphs = [eval_graph] if _equal(eval_graph, train_graph) else [eval_graph, train_graph]
-        for graph in graphs:
+        # Where the mode makes no difference, one graph serves both.
+        same = _equal(eval_graph, train_graph)
+        self._graphs = (eval_graph,) if same else (eval_graph, train_graph)
+        for graph in self._graphs:
             for node in graph.nodes:
                 if node.op in ("call_module", "get_attr"):
                     _share(network, self, str(node.target))
-        runners = [fx.GraphModule(self, graph) for graph in graphs]
-        # In a tuple, so that these are not registered: the state dict names each tensor once.
-        self._runners = (runners[0], runners[-1])
+        # In a dictionary, so that these are not registered: the state dict names each tensor once.
+        self._runners: dict[fx.Graph, fx.GraphModule] = {}
         self.training = network.training
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run the operations of the current mode."""
-        runner: Any = self._runners[self.training]
-        output: torch.Tensor = runner(x)
+        graph = self._graphs[-1] if self.training else self.eval_graph
+        # Made when it is first needed: it takes longer than cutting, and most stages never run
+        # on their own.
+        if graph not in self._runners:
+            self._runners[graph] = fx.GraphModule(self, graph)
+        output: torch.Tensor = self._runners[graph](x)
         return output
 
     def adopt(self, network: nn.Module, names: Iterable[str]) -> None:
@@ -50,7 +53,7 @@ class Segment(nn.Module):
     @property
     def eval_graph(self) -> fx.Graph:
         """Operations of the inference mode."""
-        return self._runners[0].graph
+        return self._graphs[0]
 
 
 def _equal(one: fx.Graph, other: fx.Graph) -> bool:
