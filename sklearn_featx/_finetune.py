@@ -1,6 +1,7 @@
 """FineTuneClassifier and FineTuneRegressor: labels in, predictions out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 
 from ._finetune_base import FineTuneEstimator
 from ._remember import Cache
-from ._sklearn_compat import StrOptions, _fit_context
+from ._sklearn_compat import Interval, StrOptions, _fit_context
 from ._targets import (
     check_labels,
     check_targets,
@@ -64,7 +65,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         embeddings. ``"auto"``: chosen by cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
-    backbone_lr : float, default=0.1
+    backbone_lr : float, default=0.3
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float, default=0.75
         Factor on the learning rate for each stage further from the output.
@@ -75,7 +76,16 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     batch_size : int, default=32
         Rows in one step of the optimizer.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
-        The optimizer; its learning rates warm up and then fall along a cosine.
+        The optimizer.
+    schedule : {"cosine", "constant"}, default="cosine"
+        Learning rates rise over the first tenth of the steps; then they fall along a cosine [3]_,
+        or stay.
+    grad_clip : float, default=None
+        Largest norm of the gradient of a step; None: not clipped.
+    gradual_unfreezing : bool, default=False
+        Train the head alone in the first epoch, and one more stage in each epoch after it [4]_.
+    label_smoothing : float, default=0.0
+        Share of each label that is spread over all classes [5]_.
     early_stopping : bool, default=False
         Set a part of the rows aside, stop when their loss no longer falls, and restore the best
         weights.
@@ -144,6 +154,12 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
        out-of-distribution", ICLR 2022.
     .. [2] Y. Lee et al., "Surgical fine-tuning improves adaptation to distribution shifts",
        ICLR 2023.
+    .. [3] I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent with warm restarts",
+       ICLR 2017.
+    .. [4] J. Howard, S. Ruder, "Universal language model fine-tuning for text classification",
+       ACL 2018.
+    .. [5] C. Szegedy et al., "Rethinking the Inception architecture for computer vision",
+       CVPR 2016.
 
     Examples
     --------
@@ -161,6 +177,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         **FineTuneEstimator._parameter_constraints,
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
@@ -175,12 +192,16 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
-        backbone_lr: float = 0.1,
+        backbone_lr: float = 0.3,
         layer_decay: float = 0.75,
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
         optimizer: Any = "adamw",
+        schedule: Literal["cosine", "constant"] = "cosine",
+        grad_clip: float | None = None,
+        gradual_unfreezing: bool = False,
+        label_smoothing: float = 0.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
@@ -213,6 +234,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
             max_epochs=max_epochs,
             batch_size=batch_size,
             optimizer=optimizer,
+            schedule=schedule,
+            grad_clip=grad_clip,
+            gradual_unfreezing=gradual_unfreezing,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
@@ -229,7 +253,12 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
             cache=cache,
             verbose=verbose,
         )
+        self.label_smoothing = label_smoothing
         self.class_weight = class_weight
+
+    @property
+    def _label_smoothing(self) -> float:
+        return float(self.label_smoothing)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -388,7 +417,7 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         embeddings. ``"auto"``: chosen by leave-one-out cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
-    backbone_lr : float, default=0.1
+    backbone_lr : float, default=0.3
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float, default=0.75
         Factor on the learning rate for each stage further from the output.
@@ -400,6 +429,13 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         Rows in one step of the optimizer.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         The optimizer.
+    schedule : {"cosine", "constant"}, default="cosine"
+        How learning rates go over the steps: up during the first tenth, then down along a cosine
+       , or constant.
+    grad_clip : float, default=None
+        Largest norm of the gradient of a step; None: not clipped.
+    gradual_unfreezing : bool, default=False
+        Train the head alone in the first epoch, and one more stage in each epoch after it.
     early_stopping : bool, default=False
         Set a part of the rows aside, stop when their loss no longer falls, restore the best.
     validation_fraction : float, default=0.1

@@ -94,6 +94,9 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         "max_epochs": [_COUNT],
         "batch_size": [_COUNT],
         "optimizer": [StrOptions({"adamw", "adam", "sgd"}), type],
+        "schedule": [StrOptions({"cosine", "constant"})],
+        "grad_clip": [_POSITIVE, None],
+        "gradual_unfreezing": ["boolean"],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [_COUNT],
@@ -122,12 +125,15 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
-        backbone_lr: float = 0.1,
+        backbone_lr: float = 0.3,
         layer_decay: float = 0.75,
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
         optimizer: Any = "adamw",
+        schedule: Literal["cosine", "constant"] = "cosine",
+        grad_clip: float | None = None,
+        gradual_unfreezing: bool = False,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
@@ -158,6 +164,9 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
+        self.schedule = schedule
+        self.grad_clip = grad_clip
+        self.gradual_unfreezing = gradual_unfreezing
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -189,6 +198,11 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             load_trained_state(net.module_, self.trained_state_)
             _nets[self] = net
         return _nets[self]
+
+    @property
+    def _label_smoothing(self) -> float:
+        """Share of a target that is spread over all classes."""
+        return 0.0
 
     @abstractmethod
     def _probe(
@@ -278,6 +292,10 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             optimizer=self.optimizer,
+            schedule=self.schedule,
+            grad_clip=self.grad_clip,
+            label_smoothing=self._label_smoothing,
+            gradual_unfreezing=self.gradual_unfreezing,
             early_stopping=self.early_stopping,
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,

@@ -77,3 +77,17 @@ def test_depth_search(tmp_path, capsys):
     assert depths == ["head", "last convolution", "blocks 14+", "blocks 7+"]
     assert all(row["ratio"] > 0 for row in found["rows"])
     assert "whole search" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_finetune_study(tmp_path, capsys):
+    output = tmp_path / "study.json"
+    study = load("finetune_study")
+    study.main(["--smoke", "--output", str(output)])
+    fits = json.loads(output.read_text())["fits"]
+    assert {fit["recipe"] for fit in fits} >= {"probe", "plain"}
+    assert all(0 <= fit["accuracy"] <= 1 for fit in fits)
+    # The same command goes on where it was: nothing is left to fit.
+    study.main(["--smoke", "--output", str(output)])
+    assert json.loads(output.read_text())["fits"] == fits
+    assert "probe" in capsys.readouterr().out

@@ -339,3 +339,29 @@ class TestTrainingSettings:
         monkeypatch.setattr(_activations, "_SLICE_BYTES", 1)
         with pytest.raises(exceptions.ImageError, match=r"row 36 .*36\.png"):
             fitted.predict(paths)
+
+
+class TestTraining:
+    @pytest.mark.parametrize(
+        "change",
+        [{"schedule": "constant"}, {"grad_clip": 1e-3}, {"label_smoothing": 0.2}],
+        ids=str,
+    )
+    def test_each_setting_changes_what_is_learned(self, small_net, digits, change):
+        usual = classifier(small_net, lr=1e-2).fit(*digits)
+        other = classifier(small_net, lr=1e-2, **change).fit(*digits)
+        assert usual.trained_state_.keys() == other.trained_state_.keys()
+        assert any(
+            not np.array_equal(value, other.trained_state_[name])
+            for name, value in usual.trained_state_.items()
+        )
+
+    def test_smoothed_labels_make_less_certain(self, small_net, digits):
+        usual = classifier(small_net, lr=1e-2, max_epochs=20).fit(*digits)
+        smooth = clone(usual).set_params(label_smoothing=0.3).fit(*digits)
+        certainty = [clf.predict_proba(digits[0]).max(axis=1).mean() for clf in (usual, smooth)]
+        assert certainty[1] < certainty[0] - 0.05
+
+    def test_divergence_names_the_rates_and_what_to_try(self, small_net, digits):
+        with pytest.raises(exceptions.DivergenceError, match=r"lr=1e\+30.*Try a lower lr"):
+            classifier(small_net, lr=1e30).fit(*digits)

@@ -158,10 +158,9 @@ class _Tracer(fx.Tracer):
     def __init__(
         self, leaf_modules: Sequence[type[nn.Module]], autowrap_functions: Sequence[Any]
     ) -> None:
-        super().__init__(
-            autowrap_modules=(math, torchvision.ops),
-            autowrap_functions=tuple(autowrap_functions),
-        )
+        # Some releases of torch annotate a tuple of exactly one module.
+        modules: Any = (math, torchvision.ops)
+        super().__init__(autowrap_modules=modules, autowrap_functions=tuple(autowrap_functions))
         self.names: dict[fx.Node, str] = {}
         self.failed: nn.Module | None = None
         self._leaf_modules = tuple(leaf_modules)

@@ -20,6 +20,7 @@ from ._dataset import RowsDataset
 from ._module import TailAndHead
 from ._net import FineTuneNet
 from ._optimizer import OptimizerSpec, ScheduleName, StepSchedule, resolve_optimizer
+from ._unfreezing import GradualUnfreezing
 
 Task = Literal["classification", "multilabel", "regression"]
 
@@ -72,6 +73,7 @@ def make_net(
     warmup_fraction: float = 0.1,
     grad_clip: float | None = None,
     label_smoothing: float = 0.0,
+    gradual_unfreezing: bool = False,
     early_stopping: bool = False,
     validation_fraction: float = 0.1,
     n_iter_no_change: int = 5,
@@ -112,6 +114,8 @@ def make_net(
         Largest norm of the gradient; not clipped if None.
     label_smoothing : float, default=0.0
         Share of the target that is spread over all classes; classification only.
+    gradual_unfreezing : bool, default=False
+        Train the head in the first epoch, and one more stage in each epoch after it.
     early_stopping : bool, default=False
         Set rows aside, stop when their loss no longer falls, and restore the best weights.
     validation_fraction : float, default=0.1
@@ -138,9 +142,12 @@ def make_net(
     Raises
     ------
     ValueError
-        If `optimizer` or a key of `net_params` is unknown.
+        If `optimizer` or a key of `net_params` is unknown, or labels that are not exclusive are to
+        be smoothed.
     """
     own_callbacks = _callbacks(schedule, warmup_fraction, grad_clip)
+    if gradual_unfreezing:
+        own_callbacks.append(("gradual_unfreezing", GradualUnfreezing()))
     stopping = [("early_stopping", _early_stopping(n_iter_no_change))] if early_stopping else []
     settings: dict[str, Any] = {
         "lr": lr,
@@ -216,6 +223,11 @@ def _split(task: Task, fraction: float, random_state: int) -> ValidSplit:
 
 def _criterion(task: Task, label_smoothing: float) -> dict[str, Any]:
     settings: dict[str, Any] = {"criterion": _CRITERIA[task], "criterion__reduction": "none"}
+    if label_smoothing and task != "classification":
+        raise ValueError(
+            f"label_smoothing={label_smoothing:g} spreads a share over exclusive classes: there "
+            "are none here. Leave it at 0"
+        )
     if task == "classification":
         settings["criterion__label_smoothing"] = label_smoothing
     if task == "multilabel":

