@@ -105,7 +105,14 @@ class Backbone:
         """Return private copies of the stages from `split` on, traced for training as well.
 
         What these learn never reaches the backbone.
+
+        Raises
+        ------
+        WeightsError
+            If the weights have gaps in these stages.
         """
+        for stage in self.stages[split:]:
+            self._check_gaps(stage.module)
         return [copy.deepcopy(stage.module) for stage in self.stages[split:]]
 
     def tapped(self, layers: Sequence[str | int]) -> nn.Module:
@@ -127,14 +134,14 @@ class Backbone:
         UnknownLayerError
             If a name is unknown; the nearest names are listed.
         WeightsError
-            If weights that the layers need are not finite numbers.
+            If the weights have gaps in what the layers need.
         """
         if self._chains is None:
             part: nn.Module = StageTaps(self.stages, [self._stage_index(name) for name in layers])
         else:
             graph = self._chains[0].tapped([self._position(layer) for layer in layers])
             part = torch.fx.GraphModule(self.network.module, graph)
-        self._check_finite(part)
+        self._check_gaps(part)
         return nn.Sequential(self.normalise, part)
 
     def pool(self, pooling: Pooling | None) -> Pool:
@@ -225,14 +232,33 @@ class Backbone:
     def _stage_digests(self) -> list[str]:
         return [digest_stage(stage.module) for stage in self.stages]
 
-    def _check_finite(self, part: nn.Module) -> None:
-        """Refuse weights with gaps: some files hold convolutions alone, and NaN for the rest."""
-        for name, parameter in part.named_parameters():
-            if not (parameter.is_meta or torch.isfinite(parameter).all()):
-                raise WeightsError(
-                    f"backbone {self.name!r}: the weights hold no finite numbers for {name!r}. "
-                    "Choose a layer before it, or other weights."
-                )
+    def _check_gaps(self, part: nn.Module) -> None:
+        """Refuse NaN: some files hold the convolutions alone, and gaps for the rest."""
+        name = next((self._gaps[id(p)] for p in part.parameters() if id(p) in self._gaps), None)
+        if name is not None:
+            weights = self.network.origin.get("weights", "of the module")
+            raise WeightsError(
+                f"backbone {self.name!r}: the weights ({weights}) hold NaN for {name!r}. Use "
+                f"other weights, or {self._layers_without_gaps()}."
+            )
+
+    @functools.cached_property
+    def _gaps(self) -> dict[int, str]:
+        """Names of the parameters with NaN, by identity. Infinite ones may be masks."""
+        return {
+            id(parameter): name
+            for name, parameter in self.network.module.named_parameters()
+            if not parameter.is_meta and parameter.isnan().any()
+        }
+
+    def _layers_without_gaps(self) -> str:
+        """Say which layers can be used in spite of the gaps."""
+        whole = itertools.takewhile(
+            lambda stage: not any(id(p) in self._gaps for p in stage.module.parameters()),
+            self.stages,
+        )
+        names = [stage.name for stage in whole]
+        return f"a layer up to stage {names[-1]!r}" if names else "a layer before it"
 
     def _trace(self) -> tuple[Chain, Chain] | None:
         """Chains of the inference and the training mode; None where a mode cannot be traced."""

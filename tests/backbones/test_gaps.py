@@ -21,7 +21,7 @@ def network():
 def test_features_behind_a_gap_are_refused(network, digits):
     """Some files of torchvision hold the convolutions of VGG16 alone, and NaN for the rest."""
     nn.init.constant_(network[4].weight, float("nan"))
-    with pytest.raises(WeightsError, match=r"no finite numbers for '4\.weight'.*layer before it"):
+    with pytest.raises(WeightsError, match=r"NaN for '4\.weight'.*layer up to stage '1'"):
         PretrainedFeatureExtractor(network).fit(digits[0])
 
 
@@ -30,6 +30,34 @@ def test_layers_before_a_gap_work(network, digits):
     features = PretrainedFeatureExtractor(network, layer="1").fit_transform(digits[0])
     assert features.shape == (len(digits[0]), 4)
     assert torch.from_numpy(features).isfinite().all()
+
+
+def test_a_tail_with_a_gap_is_refused(network):
+    nn.init.constant_(network[4].weight, float("nan"))
+    backbone = get_backbone(network)
+    with pytest.raises(WeightsError, match=r"NaN for '4\.weight'"):
+        backbone.tail(0)
+
+
+def test_without_a_whole_stage_no_layer_is_named(network):
+    nn.init.constant_(network[0].bias, float("nan"))
+    with pytest.raises(WeightsError, match=r"NaN for '0\.bias'.*layer before it"):
+        get_backbone(network).tapped([1])
+
+
+def test_infinite_masks_are_no_gaps():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+            self.mask = nn.Parameter(torch.tensor([0.0, -torch.inf]), requires_grad=False)
+
+        def forward(self, x):
+            """Attend to the first of two values."""
+            return self.a(x) * self.mask.softmax(0)[0]
+
+    (found,) = get_backbone(Masked()).tapped([1])(torch.ones(1, 4))
+    assert found.isfinite().all()
 
 
 class Shared(nn.Module):

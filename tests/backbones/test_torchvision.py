@@ -90,13 +90,13 @@ def test_several_layers_in_one_pass_equal_torchvisions_extractor(cut):
 
 
 def test_cutting_takes_less_than_a_second():
-    network = build_torchvision("resnet50", None)
+    network = build_torchvision("maxvit_t", None)  # the slowest of the 80
     Backbone(build_torchvision("squeezenet1_1", None))  # torch.fx imports on its first use
     # CPU time: the bar is the work, not what else the machine does.
     start = time.process_time()
     Backbone(network)
     seconds = time.process_time() - start
-    print(f"cut resnet50 in {seconds:.2f} s")  # noqa: T201 # the figure of issue 3's bar
+    print(f"cut maxvit_t in {seconds:.2f} s")  # noqa: T201 # the figure of issue 3's bar
     assert seconds < 1
 
 
