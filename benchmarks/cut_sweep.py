@@ -20,9 +20,9 @@ Commands::
     python benchmarks/cut_sweep.py --report
 
 timm's networks run in order of size, the smallest two of each family first, on inputs as small as
-they take (their own size where it is fixed). Larger ones than ``--max-parameters`` (default 1.5e9,
-6 GB of weights) are left out and listed. ``--seconds`` bounds one network, ``--again`` repeats
-those that failed.
+they take (their own size where it is fixed). Of larger ones than ``--max-parameters`` (default
+1.5e9, 6 GB of weights) no values are computed: the partition and the shapes are compared, on
+PyTorch's meta device. ``--seconds`` bounds one network, ``--again`` repeats those that failed.
 """
 
 import argparse
@@ -193,6 +193,29 @@ def takes(network: Network, size: tuple[int, int]) -> bool:
     return bool(torch.isfinite(out).all())
 
 
+def sweep_shapes(name: str) -> dict[str, Any]:
+    """Cut a network that is too large for memory: without values, the shapes are compared."""
+    from sklearn_featx.backbones._timm import build_timm
+
+    with torch.device("meta"), torch.inference_mode():
+        network = build_timm(f"timm/{name}", None)
+        backbone = Backbone(network)
+        size = network.preprocess.output_size
+        assert size is not None
+        x = torch.empty(1, network.preprocess.channels, *size)
+        expected = network.module(x)
+        found = run_chain(backbone, x)[-1]
+    return {
+        "parameters": sum(p.numel() for p in network.module.parameters()),
+        "input": list(x.shape),
+        "stages": len(backbone.stages),
+        "fell_back": [] if backbone._chains else ["cannot be traced"],
+        **partition(backbone),
+        "shapes_equal": found.shape == expected.shape,
+        "features": list(expected.shape[1:]),
+    }
+
+
 def sweep_torchvision(name: str) -> dict[str, Any]:
     with CheapRandom():
         network = build_torchvision(name, None)
@@ -264,11 +287,13 @@ def run(kind: str, names: dict[str, int], options: argparse.Namespace) -> None:
     path = RESULTS / f"cut_{kind}.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
     rows: dict[str, Any] = saved.get("rows", {})
-    one = sweep_timm if kind == "timm" else sweep_torchvision
-    left_out = [name for name, count in names.items() if count > options.max_parameters]
-    for name in names:
-        if name in left_out or (name in rows and not (options.again and failed(rows[name]))):
+    for name, count in names.items():
+        if name in rows and not (options.again and failed(rows[name])):
             continue
+        if kind == "torchvision":
+            one = sweep_torchvision
+        else:
+            one = sweep_timm if count <= options.max_parameters else sweep_shapes
         start = time.perf_counter()
         try:
             bounded(options.seconds)
@@ -281,18 +306,16 @@ def run(kind: str, names: dict[str, int], options: argparse.Namespace) -> None:
         rows[name]["wall"] = round(time.perf_counter() - start, 2)
         print(name, json.dumps(rows[name]), flush=True)
         gc.collect()
-        save(path, {"versions": versions(), "left_out": left_out, "rows": rows})
+        save(path, {"versions": versions(), "rows": rows})
     report(kind)
 
 
 def failed(row: dict[str, Any]) -> bool:
-    return not (
-        "error" not in row
-        and row["difference"] == 0
-        and row["taps_equal"]
-        and row["partition"]
-        and not row["fell_back"]
-    )
+    if "error" in row or row["fell_back"] or not row["partition"]:
+        return True
+    if "shapes_equal" in row:
+        return not row["shapes_equal"]
+    return not (row["difference"] == 0 and row["taps_equal"])
 
 
 def report(kind: str) -> None:
@@ -305,8 +328,9 @@ def report(kind: str) -> None:
     times = sorted(row["seconds"] for row in rows.values() if "seconds" in row)
     cpu = sorted(row["cpu_seconds"] for row in rows.values() if "cpu_seconds" in row)
     print(f"\n{kind}: {saved['versions']}")
-    print(f"{len(rows)} networks run, {len(rows) - len(bad)} cut with difference 0,", end=" ")
-    print(f"{len(saved['left_out'])} left out for their size.")
+    shapes = sum(1 for name, row in rows.items() if "shapes_equal" in row and name not in bad)
+    print(f"{len(rows)} networks, {len(rows) - len(bad) - shapes} cut with difference 0,", end=" ")
+    print(f"{shapes} too large for values cut with equal shapes, {len(bad)} not cut.")
     print(f"Seconds to cut: median {times[len(times) // 2]}, largest {times[-1]}.")
     if cpu:
         print(f"CPU seconds to cut ({len(cpu)} networks): {cpu[len(cpu) // 2]}, {cpu[-1]}.")

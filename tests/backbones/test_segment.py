@@ -112,13 +112,19 @@ def test_a_real_networks_tail_has_the_same_gradients(name, size, cut):
         torch.testing.assert_close(grad, expected[name].grad, rtol=1e-6, atol=1e-6)
 
 
-def test_training_a_tail_never_reaches_the_backbone(cut):
+@pytest.mark.parametrize("already_run", [False, True])
+def test_training_a_tail_never_reaches_the_backbone(already_run, cut, run_stages):
     backbone = cut(Stateful())
+    if already_run:
+        run_stages(backbone, torch.randn(2, 3, 8, 8))
     before = copy.deepcopy(backbone.network.module.state_dict())
     tail = nn.Sequential(*backbone.tail(0)).requires_grad_(True).train()
     optimizer = torch.optim.SGD(tail.parameters(), lr=1.0)
-    tail(torch.randn(4, 3, 8, 8)).sum().backward()
+    x = torch.randn(4, 3, 8, 8)
+    tail(x).sum().backward()
+    first = tail.eval()(x)
     optimizer.step()
+    assert not torch.equal(tail(x), first)
     after = backbone.network.module.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert not backbone.network.module.training
