@@ -430,8 +430,8 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         The optimizer.
     schedule : {"cosine", "constant"}, default="cosine"
-        How learning rates go over the steps: up during the first tenth, then down along a cosine
-       , or constant.
+        Learning rates rise over the first tenth of the steps; then they fall along a cosine, or
+        stay.
     grad_clip : float, default=None
         Largest norm of the gradient of a step; None: not clipped.
     gradual_unfreezing : bool, default=False
