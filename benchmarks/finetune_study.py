@@ -9,11 +9,12 @@ one CPU core; it writes after every fit, and the same command goes on where it w
 
 The fits come in an order in which the first ones answer most:
 
-1. *rates*: `backbone_lr` and `layer_decay` at every depth.
+1. *rates*: `backbone_lr` and `layer_decay` at every depth, for the first backbone and data set.
 2. *defaults*: every depth, size, seed, backbone and data set with the defaults.
 3. *plain*: what a skorch tutorial writes: Adam at 1e-3 for all that is trained, a random head,
    batch normalisation in train mode, the same epochs. It gets the rows of the frozen part as given.
-4. *start*: `head_init` and `batch_norm`, the rates as in the defaults.
+4. *start*: `head_init` and `batch_norm`, the rates as in the defaults; and 1. for the other
+   backbones and data sets. Both with up to 200 images.
 
 ``--report`` only prints the tables of what is there; ``--figure FILE`` draws them.
 """
@@ -41,7 +42,6 @@ RESULTS = Path(__file__).parent / "results" / "finetune_study.json"
 IMAGES_HEADER, LABELS_HEADER = 16, 8
 DEPTHS = (0, 1, 2, 4)
 SIZES = (50, 200, 2000)
-SEEDS = (0, 1, 2)
 KEY = ("data", "backbone", "n_images", "seed", "depth", "recipe")
 
 
@@ -122,7 +122,7 @@ def plan(settings):
             yield from depths(data, backbone, n, seed, "plain", settings)
     for data, backbone in itertools.product(datas, backbones):
         for n, seed in ordered([n for n in sizes if n <= 200], settings):
-            for recipe in starts():
+            for recipe in (*rates(), *starts()):
                 yield from depths(data, backbone, n, seed, recipe, settings)
 
 
@@ -143,21 +143,6 @@ def depths(data, backbone, n, seed, recipe, settings):
 def source(backbone, settings):
     """Backbone and weights as the estimators take them."""
     return (backbone, settings.mobilenet if backbone == "mobilenet_v2" else "DEFAULT")
-
-
-def fit_ours(backbone, depth, seed, recipe, train, settings):
-    name, weights = source(backbone, settings)
-    classifier = FineTuneClassifier(
-        name,
-        weights=weights,
-        unfreeze_depth=depth,
-        image_size=settings.image_size,
-        random_state=seed,
-        cache=settings.store,
-        **({} if settings.epochs is None else {"max_epochs": settings.epochs}),
-        **recipe,
-    )
-    return classifier.fit(*train)
 
 
 class Tail(nn.Module):
@@ -347,44 +332,50 @@ def report(fits):
 
 
 def draw_figure(fits, path):
-    """Gain on the probe by depth and size: the defaults beside plain skorch."""
+    """Draw accuracy by depth: the defaults beside plain skorch, a panel for each set of images."""
     from matplotlib.figure import Figure
 
-    default = resolved({})
-    table = [row for row in summarise(fits) if row["recipe"] in (default, "plain", "probe")]
+    table = summarise(fits)
     panels = sorted({(row["data"], row["backbone"]) for row in table})
     sizes = sorted({row["n_images"] for row in table})
-    figure = Figure(figsize=(3.2 * len(sizes), 2.7 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(sizes), 2.4 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), len(sizes), squeeze=False, sharex=True)
     for (i, panel), (j, n) in itertools.product(enumerate(panels), enumerate(sizes)):
-        ax = axes[i, j]
-        for recipe, label in ((default, "defaults"), ("plain", "plain skorch")):
-            rows = [
-                row
-                for row in table
-                if (row["data"], row["backbone"]) == panel
-                and row["n_images"] == n
-                and row["recipe"] in (recipe, *(("probe",) if recipe == default else ()))
-            ]
-            ax.errorbar(
-                [row["depth"] for row in rows],
-                [row["accuracy"] for row in rows],
-                [row["standard_error"] or 0 for row in rows],
-                marker="o",
-                capsize=3,
-                label=label,
-            )
-        probes = [row["accuracy"] for row in table if row["recipe"] == "probe"
-                  and (row["data"], row["backbone"]) == panel and row["n_images"] == n]  # fmt: skip
-        if probes:
-            ax.axhline(probes[0], color="0.6", linewidth=1, linestyle="--", label="linear probe")
-        ax.set_title(f"{panel[0]}, {panel[1]}\n{n} images", fontsize=9)
+        rows = [
+            row for row in table if (row["data"], row["backbone"], row["n_images"]) == (*panel, n)
+        ]
+        draw_panel(axes[i, j], rows)
+        axes[i, j].set_title("{}, {}\n{} images".format(*panel, n), fontsize=9)
     for ax in axes[-1]:
         ax.set_xlabel("unfreeze_depth")
     for ax in axes[:, 0]:
         ax.set_ylabel("accuracy")
     axes[0, 0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
+
+
+def by_depth(row):
+    return row["depth"]
+
+
+def draw_panel(ax, rows):
+    """Draw the lines of one backbone on one set of images; a band is the probe's standard error."""
+    ax.set_visible(bool(rows))
+    for name, recipes in (("defaults", ("probe", resolved({}))), ("plain skorch", ("plain",))):
+        line = sorted((row for row in rows if row["recipe"] in recipes), key=by_depth)
+        ax.errorbar(
+            [row["depth"] for row in line],
+            [row["accuracy"] for row in line],
+            [row["standard_error"] or 0 for row in line],
+            marker="o",
+            capsize=3,
+            label=name,
+        )
+    for probe in (row for row in rows if row["recipe"] == "probe"):
+        error = probe["standard_error"] or 0
+        ax.axhspan(
+            probe["accuracy"] - error, probe["accuracy"] + error, color="0.9", label="linear probe"
+        )
 
 
 def parser():

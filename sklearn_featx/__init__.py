@@ -7,6 +7,7 @@ from ._precompute import precompute
 from ._stages import StageInfo, backbone_stages, unfreeze_depths
 from ._sweep import LayerScore, layer_sweep
 from .backbones import backbone_names
+from .inspection import TrainingHistoryDisplay, UnfreezeDepthDisplay
 from .store import FeatureStore
 
 __version__ = "0.1.0"
@@ -19,6 +20,8 @@ __all__ = [
     "Plan",
     "PretrainedFeatureExtractor",
     "StageInfo",
+    "TrainingHistoryDisplay",
+    "UnfreezeDepthDisplay",
     "__version__",
     "backbone_names",
     "backbone_stages",

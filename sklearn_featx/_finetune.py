@@ -15,16 +15,19 @@ from ._targets import (
     check_targets,
     check_two_classes,
     encode,
+    is_indicator,
     row_weights,
     standardisation,
 )
 from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth, Weights
 from .images import ImageCollection
 from .training import (
+    AugmentSpec,
     LinearModel,
     choose_alpha,
     choose_C,
     fit_linear_probe_classifier,
+    fit_linear_probe_multilabel,
     fit_linear_probe_regressor,
 )
 
@@ -61,8 +64,8 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     head_init : {"probe", "random"}, default="probe"
         Where a linear head starts. Other heads start at random, and so does `partial_fit`.
     C : float or "auto", default="auto"
-        Inverse of the penalty of the probe, as in `LogisticRegression`, on standardised
-        embeddings. ``"auto"``: chosen by cross-validation.
+        Inverse of the penalty of the probe, as in `LogisticRegression`, on embeddings scaled to a
+        mean variance of 1. ``"auto"``: chosen by cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
     backbone_lr : float, default=0.3
@@ -95,6 +98,16 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
         Whether running statistics of batch normalisation in trained stages stay as pretrained.
+    augment : {"light", "strong"}, callable or None, default=None
+        Train on views of the images, made by random variation. ``"light"``: a crop of 70 to 100 %
+        of the area, mirrored half of the time; ``"strong"``: a crop of 25 to 100 %, mirrored, and
+        one operation of TrivialAugmentWide [6]_. Or a transform of torchvision's v2, or any
+        function from a uint8 tensor (channels, height, width) to one.
+    n_views : int or None, default=4
+        Number of views of each image: epoch e sees view e modulo `n_views`. They go through the
+        trunk once and are remembered. None: a fresh view in each epoch, never remembered.
+    warm_start : bool, default=False
+        Let `fit` go on from the weights of the call before, in place of the pretrained ones.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
     random_state : int, RandomState or None, default=None
@@ -125,7 +138,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; the numbers of the columns where y was a matrix of labels.
+    multilabel_ : bool
+        Whether y was a matrix of labels.
     net_ : skorch.NeuralNet
         The net that was trained.
     history_ : list of dict
@@ -160,6 +175,8 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
        ACL 2018.
     .. [5] C. Szegedy et al., "Rethinking the Inception architecture for computer vision",
        CVPR 2016.
+    .. [6] S. Müller, F. Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data
+       augmentation", ICCV 2021.
 
     Examples
     --------
@@ -172,8 +189,6 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     >>> clf.fit(X[:40], y[:40]).predict(X[40:44]).shape
     (4,)
     """
-
-    _task = "classification"
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         **FineTuneEstimator._parameter_constraints,
@@ -206,6 +221,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         batch_norm: Literal["frozen", "train"] = "frozen",
+        augment: AugmentSpec | None = None,
+        n_views: int | None = 4,
+        warm_start: bool = False,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         random_state: int | np.random.RandomState | None = None,
         callbacks: Sequence[Any] | None = None,
@@ -241,6 +259,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             batch_norm=batch_norm,
+            augment=augment,
+            n_views=n_views,
+            warm_start=warm_start,
             random_state=random_state,
             callbacks=callbacks,
             net_params=net_params,
@@ -257,6 +278,10 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         self.class_weight = class_weight
 
     @property
+    def _task(self) -> Literal["classification", "multilabel"]:  # type: ignore[override]
+        return "multilabel" if self.multilabel_ else "classification"
+
+    @property
     def _label_smoothing(self) -> float:
         return float(self.label_smoothing)
 
@@ -268,8 +293,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         ----------
         X : array-like, list, Series, DataFrame or Dataset of n_images images
             As in `PretrainedFeatureExtractor.fit`.
-        y : array-like of shape (n_images,)
-            Labels of any type.
+        y : array-like of shape (n_images,) or (n_images, n_classes)
+            Labels of any type; or a matrix of 0 and 1, where an image may have several labels or
+            none.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
 
@@ -287,11 +313,14 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         DivergenceError
             If the loss is no longer finite.
         """
-        images = self._images(X, reset=True)
+        images = self._images(X, reset=not self._continues())
         labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
+        if self._continues():
+            self._check_same_classes(labels)
         self._set_classes(labels)
         codes, weights = self._codes_and_weights(labels, sample_weight)
-        check_two_classes(codes, weights, self.classes_)
+        if not self.multilabel_:
+            check_two_classes(codes, weights, self.classes_)
         return self._fit_rows(images, codes, weights)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -304,10 +333,10 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         ----------
         X : array-like, list, Series, DataFrame or Dataset of n_images images
             As in `fit`.
-        y : array-like of shape (n_images,)
+        y : array-like of shape (n_images,) or (n_images, n_classes)
             Labels.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed at the first call.
+            All labels that will ever come; needed at the first call, but for a matrix of labels.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
 
@@ -320,9 +349,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         images = self._images(X, reset=first)
         labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
         if first:
-            if classes is None:
+            if classes is None and not is_indicator(labels):
                 raise ValueError("classes must be passed on the first call to partial_fit.")
-            self._set_classes(np.asarray(classes))
+            self._set_classes(labels if is_indicator(labels) else np.asarray(classes))
         return self._continue_fit(images, *self._codes_and_weights(labels, sample_weight))
 
     def predict_proba(self, X: Any) -> FloatArray:
@@ -336,9 +365,13 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         Returns
         -------
         probabilities : ndarray of shape (n_images, n_classes), float64
-            In the order of `classes_`.
+            In the order of `classes_`. Of a matrix of labels: of each label by itself.
         """
         logits = self._outputs(X)
+        if self.multilabel_:
+            # The logistic function, in a form that no logit overflows.
+            each: FloatArray = (1 + np.tanh(logits / 2)) / 2
+            return each
         likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: FloatArray = likelihood / likelihood.sum(axis=1, keepdims=True)
         return probabilities
@@ -353,20 +386,38 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
 
         Returns
         -------
-        labels : ndarray of shape (n_images,)
-            Of the type of `classes_`.
+        labels : ndarray of shape (n_images,) or (n_images, n_classes)
+            Of the type of `classes_`; or 1 for each label that is more probable than not.
         """
         outputs = self._outputs(X)
+        if self.multilabel_:
+            return (outputs > 0).astype(np.int64)
         labels: AnyArray = self.classes_[outputs.argmax(axis=1)]
         return labels
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
     def _set_classes(self, labels: AnyArray) -> None:
-        self.classes_ = np.unique(labels)
+        self.multilabel_ = is_indicator(labels)
+        self.classes_ = np.arange(labels.shape[1]) if self.multilabel_ else np.unique(labels)
         self.n_outputs_ = len(self.classes_)
+
+    def _check_same_classes(self, labels: AnyArray) -> None:
+        classes = np.arange(labels.shape[1]) if is_indicator(labels) else np.unique(labels)
+        if is_indicator(labels) != self.multilabel_ or not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                "warm_start=True goes on only with the classes of the call to fit before, "
+                f"{self.classes_.tolist()}; y has {classes.tolist()}. Set warm_start=False."
+            )
 
     def _codes_and_weights(
         self, labels: AnyArray, sample_weight: Any
     ) -> tuple[AnyArray, AnyArray | None]:
+        if self.multilabel_:
+            return self._indicator_and_weights(labels, sample_weight)
         codes = encode(labels, self.classes_)
         weights = row_weights(
             sample_weight,
@@ -380,6 +431,8 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     def _probe(
         self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
     ) -> LinearModel:
+        if self.multilabel_:
+            return self._multilabel_probe(features, targets, weights)
         C = self.C
         if C == "auto":
             # The folds depend on the data alone: every seed of a search shares one probe.
@@ -388,6 +441,33 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
             *fit_linear_probe_classifier(
                 features, targets, self.n_outputs_, C=C, sample_weight=weights
             )
+        )
+
+    def _indicator_and_weights(
+        self, labels: AnyArray, sample_weight: Any
+    ) -> tuple[AnyArray, AnyArray | None]:
+        if labels.ndim != 2 or labels.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y must be a matrix of {self.n_outputs_} labels, as before; its shape is "
+                f"{labels.shape}."
+            )
+        if self.class_weight is not None:
+            raise ValueError(
+                "class_weight is for one label a row: an image with several labels has no class "
+                "of its own. Weigh the images with sample_weight, or leave class_weight=None."
+            )
+        return labels.astype(np.float32), row_weights(sample_weight, len(labels))
+
+    def _multilabel_probe(
+        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+    ) -> LinearModel:
+        """One logistic regression for each label, with a penalty of its own."""
+        Cs = [
+            choose_C(features, label, weights, seed=0) if self.C == "auto" else self.C
+            for label in targets.T.astype(int)
+        ]
+        return LinearModel(
+            *fit_linear_probe_multilabel(features, targets, C=Cs, sample_weight=weights)
         )
 
 
@@ -413,8 +493,8 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
     head_init : {"probe", "random"}, default="probe"
         Where a linear head starts.
     C : float or "auto", default="auto"
-        Inverse of the penalty of the probe (``alpha = 1 / C`` in `Ridge`), on standardised
-        embeddings. ``"auto"``: chosen by leave-one-out cross-validation.
+        Inverse of the penalty of the probe (``alpha = 1 / C`` in `Ridge`), on embeddings scaled to
+        a mean variance of 1. ``"auto"``: chosen by leave-one-out cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
     backbone_lr : float, default=0.3
@@ -444,6 +524,12 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
         Whether running statistics in trained stages stay as pretrained.
+    augment : {"light", "strong"}, callable or None, default=None
+        Train on views of the images, made by random variation.
+    n_views : int or None, default=4
+        Number of views of each image, which the epochs see in turn; None: a fresh one in each.
+    warm_start : bool, default=False
+        Let `fit` go on from the weights of the call before, in place of the pretrained ones.
     random_state : int, RandomState or None, default=None
         Seed of everything random.
     callbacks : list, default=None
@@ -527,9 +613,11 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         self : FineTuneRegressor
             The fitted regressor.
         """
-        images = self._images(X, reset=True)
+        images = self._images(X, reset=not self._continues())
         targets, weights = self._checked(images, y, sample_weight)
-        self._set_targets(targets, weights)
+        # What was learned is about targets on the scale of the first call.
+        if not self._continues():
+            self._set_targets(targets, weights)
         return self._fit_rows(images, self._standardised(targets), weights)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -594,6 +682,11 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
 
     def _standardised(self, targets: AnyArray) -> AnyArray:
         columns = targets.reshape(len(targets), -1)
+        if columns.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y has {columns.shape[1]} targets for each image; the estimator was fitted to "
+                f"{self.n_outputs_}."
+            )
         standard: AnyArray = (columns - self.target_mean_) / self.target_scale_
         return standard
 

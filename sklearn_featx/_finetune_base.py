@@ -5,6 +5,7 @@ is rebuilt from it and the named backbone when it is needed. Networks are kept b
 estimators, never in them, so clones, copies and pickles stay small.
 """
 
+import copy
 import os
 import weakref
 from abc import ABCMeta, abstractmethod
@@ -29,21 +30,24 @@ from ._activations import (
 from ._digest import digest_array
 from ._image_input import read_images
 from ._recipe import Recipe, Tap, choose_preprocess
-from ._remember import Cache, announce
+from ._remember import Cache, announce, open_store, row_keys
 from ._sklearn_compat import HasMethods, Interval, StrOptions
 from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth, Weights
+from ._view_rows import FixedViews, FreshViews, rows_of_views
 from .backbones import Backbone, get_backbone
 from .engines import resolve_device
 from .exceptions import WeightsError
 from .images import ImageCollection
 from .store import FeatureStore
 from .training import (
+    AugmentSpec,
     FineTuneNet,
     LinearModel,
     RowsDataset,
     TailAndHead,
     continue_fit,
     load_trained_state,
+    make_augment,
     make_head,
     make_net,
     plain_history,
@@ -72,7 +76,7 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
     """What classifier and regressor share: parameters, the way of the images, the net."""
 
-    _task: Literal["classification", "regression"]
+    _task: Literal["classification", "multilabel", "regression"]
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
@@ -101,6 +105,9 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [_COUNT],
         "batch_norm": [StrOptions({"frozen", "train"})],
+        "augment": [StrOptions({"light", "strong"}), callable, None],
+        "n_views": [_COUNT, None],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "callbacks": [list, tuple, None],
         "net_params": [dict, None],
@@ -138,6 +145,9 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         batch_norm: Literal["frozen", "train"] = "frozen",
+        augment: AugmentSpec | None = None,
+        n_views: int | None = 4,
+        warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         callbacks: Sequence[Any] | None = None,
         net_params: Mapping[str, Any] | None = None,
@@ -171,6 +181,9 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.batch_norm = batch_norm
+        self.augment = augment
+        self.n_views = n_views
+        self.warm_start = warm_start
         self.random_state = random_state
         self.callbacks = callbacks
         self.net_params = net_params
@@ -194,9 +207,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
                     f"backbone {backbone.name!r} is not the one that this estimator was fitted on: "
                     "its weights or its structure differ. Fit again, or restore the old weights."
                 )
-            net = self._make_net(backbone).initialize()
-            load_trained_state(net.module_, self.trained_state_)
-            _nets[self] = net
+            _nets[self] = self._make_net(backbone, state=self.trained_state_).initialize()
         return _nets[self]
 
     @property
@@ -281,9 +292,15 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
 
     # The net
 
-    def _make_net(self, backbone: Backbone, start: Start | None = None) -> FineTuneNet:
+    def _make_net(
+        self,
+        backbone: Backbone,
+        start: Start | None = None,
+        state: Mapping[str, AnyArray] | None = None,
+    ) -> FineTuneNet:
+        """Return a net that starts as its head does, or where an earlier one ended."""
         return make_net(
-            lambda: self._make_module(backbone, start),
+            lambda: self._make_module(backbone, start, state),
             task=self._task,
             lr=self.lr,
             backbone_lr=self.backbone_lr,
@@ -306,7 +323,9 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             verbose=int(self.verbose),
         )
 
-    def _make_module(self, backbone: Backbone, start: Start | None) -> TailAndHead:
+    def _make_module(
+        self, backbone: Backbone, start: Start | None, state: Mapping[str, AnyArray] | None
+    ) -> TailAndHead:
         split = self._split(backbone)
         stages = backbone.tail(split)
         trained = [self._is_trained(k, backbone) for k in range(split, len(backbone.stages))]
@@ -320,7 +339,10 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             start(head)
         # Pooling does nothing to vectors; an own network may end in a feature map.
         pooled = backbone.pool("avg").followed_by(head)
-        return TailAndHead(stages, pooled, trained=trained, batch_norm=self.batch_norm)
+        module = TailAndHead(stages, pooled, trained=trained, batch_norm=self.batch_norm)
+        if state is not None:
+            load_trained_state(module, state)
+        return module
 
     def _is_trained(self, stage: int, backbone: Backbone) -> bool:
         if isinstance(self.unfreeze_depth, tuple | list):
@@ -339,12 +361,44 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         targets, weights = targets[counted], None if weights is None else weights[counted]
         with renumbered(counted.tolist()):
             rows, embeddings = self._training_rows(images.take(counted), backbone)
-        net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
         if self._is_probe(backbone):
-            net.initialize()
+            net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
+            return self._keep(net.initialize())
+        if self._continues():
+            net = self._make_net(backbone, state=self.trained_state_)
         else:
-            net.fit(RowsDataset(rows, targets, weights), None)
+            net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
+        with renumbered(counted.tolist()):
+            seen = self._seen_rows(images.take(counted), rows, backbone)
+            net.fit(RowsDataset(seen, targets, weights, validation_rows=rows), None)
         return self._keep(net)
+
+    def _continues(self) -> bool:
+        """Whether `fit` goes on from what an earlier one has learned."""
+        return bool(self.warm_start) and hasattr(self, "trained_state_")
+
+    def _seen_rows(
+        self, images: ImageCollection, rows: AnyArray | StoredRows, backbone: Backbone
+    ) -> AnyArray | StoredRows | FixedViews | FreshViews:
+        """Rows that training sees: those of the images, or of views of them."""
+        if self.augment is None:
+            return rows
+        return rows_of_views(
+            images,
+            self._keys(images),
+            make_augment(self.augment),
+            self._recipe(backbone, self._split(backbone)),
+            self._settings(),
+            seed=self.seed_,
+            n_views=self.n_views,
+        )
+
+    def _keys(self, images: ImageCollection) -> list[str]:
+        """Digest of each image, which its views are seeded with."""
+        store = open_store(self.cache)
+        if store is not None:
+            return row_keys(images, store)
+        return [images.digest(i) for i in range(len(images))]
 
     def _start(self, images: ImageCollection) -> Backbone:
         """Set what is known before training."""
@@ -384,7 +438,8 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             if embeddings is not None:
                 start = partial(start_head, embeddings=embeddings, weights=weights)
             net = self._make_net(backbone, start).initialize()
-        return self._keep(continue_fit(net, RowsDataset(rows, targets, weights), 1))
+        seen = self._seen_rows(images, rows, backbone)
+        return self._keep(continue_fit(net, RowsDataset(seen, targets, weights), 1))
 
     def _outputs(self, X: Any) -> FloatArray:
         """Logits or standardised values of images."""
@@ -402,8 +457,28 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
     def __sklearn_clone__(self) -> Self:
         # A search clones before it starts its workers.
         announce(self.cache)
-        copy: Self = super().__sklearn_clone__()
-        return copy
+        # Some transforms have a `get_params` that is not scikit-learn's: `clone` must not see them.
+        plain = copy.copy(self)
+        plain.augment = None
+        cloned: Self = super(FineTuneEstimator, plain).__sklearn_clone__()
+        cloned.augment = copy.deepcopy(self.augment)
+        return cloned
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 (scikit-learn's)
+        """Get the parameters; none of them is an estimator with parameters of its own.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Makes no difference.
+
+        Returns
+        -------
+        parameters : dict
+            Names and values.
+        """
+        parameters: dict[str, Any] = super().get_params(deep=False)
+        return parameters
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

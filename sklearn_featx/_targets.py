@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d, compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ._sklearn_compat import _check_sample_weight, _check_y
 from ._typing import AnyArray
@@ -25,23 +25,33 @@ class Standardisation(NamedTuple):
 
 
 def check_labels(y: Any, *, name: str, n_rows: int) -> AnyArray:
-    """Check class labels: one for each row, no missing ones, discrete.
+    """Check class labels, one for each row, no missing ones, discrete; or a matrix of labels.
 
     Parameters
     ----------
-    y : array-like of shape (n_rows,)
-        Labels of any type.
+    y : array-like of shape (n_rows,), array-like or sparse matrix of shape (n_rows, n_labels)
+        Labels of any type; or 0 and 1 in at least two columns.
     name : str
         The estimator's name, for messages.
     n_rows : int
         Number of images.
     """
     _check_given(y, name)
+    if _is_matrix(y) and type_of_target(y, input_name="y") == "multilabel-indicator":
+        # Only sparse matrices have the method.
+        indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+        _check_length(indicator, n_rows)
+        return indicator.astype(np.int64)
     labels = column_or_1d(y, warn=True)
     _check_y(labels)
     check_classification_targets(labels)
     _check_length(labels, n_rows)
     return np.asarray(labels)
+
+
+def is_indicator(labels: AnyArray) -> bool:
+    """Whether checked labels are a matrix: several, or none, for each row."""
+    return labels.ndim == 2
 
 
 def check_targets(y: Any, *, name: str, n_rows: int) -> AnyArray:
@@ -133,6 +143,12 @@ def standardisation(targets: AnyArray, weights: AnyArray | None) -> Standardisat
     mean = np.average(columns, axis=0, weights=weights)
     scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weights))
     return Standardisation(mean, np.where(scale > 0, scale, 1.0))
+
+
+def _is_matrix(y: Any) -> bool:
+    """Whether y has several columns: a single one counts as a vector."""
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    return len(shape) == 2 and shape[1] > 1
 
 
 def _check_given(y: Any, name: str) -> None:

@@ -15,10 +15,13 @@ from ._collection import ImageCollection
 from ._decode import decode
 from ._geometry import resize_and_crop
 from ._prefetch import Batch, iterate_batches, prepare_callable, prepare_geometry
+from ._views import Variation, Views
 
 __all__ = [
     "Batch",
     "ImageCollection",
+    "Variation",
+    "Views",
     "as_image_collection",
     "decode",
     "iterate_batches",

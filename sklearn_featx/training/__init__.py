@@ -10,6 +10,7 @@ torch and skorch stay inside.
     logits = predict_rows(net, rows, 64)
 """
 
+from ._augment import Augment, AugmentSpec, make_augment
 from ._build import continue_fit, make_net
 from ._dataset import RowsDataset
 from ._head import make_head
@@ -27,6 +28,8 @@ from ._standardise import LinearModel, Standardise, start_head
 from ._state import load_trained_state, plain_history, predict_rows, trained_state
 
 __all__ = [
+    "Augment",
+    "AugmentSpec",
     "FineTuneNet",
     "LinearModel",
     "RowsDataset",
@@ -40,6 +43,7 @@ __all__ = [
     "fit_linear_probe_multilabel",
     "fit_linear_probe_regressor",
     "load_trained_state",
+    "make_augment",
     "make_head",
     "make_net",
     "parameter_groups",

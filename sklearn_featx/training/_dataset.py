@@ -1,9 +1,11 @@
 """Rows with their targets and weights, as a torch Dataset that serves whole batches.
 
 The rows may be an array or anything with a length and a fancy `__getitem__`: rows that are read
-from disk are asked for once a batch, with the list of positions.
+from disk are asked for once a batch, with the list of positions. Rows that have a method
+`start_epoch` are told of each epoch, and may differ from one to the next.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -42,6 +44,9 @@ class RowsDataset(Dataset[Batch]):
         regression targets, or 0 and 1 for several labels a row.
     weights : ndarray of shape (n_rows,), default=None
         Weight of each row, at least 0; all alike if None. They are scaled to a mean of 1.
+    validation_rows : array-like of shape (n_rows, ...), default=None
+        What early stopping measures the loss on, for instance rows of plain images where training
+        sees views of them; None: `rows`.
 
     Attributes
     ----------
@@ -57,17 +62,46 @@ class RowsDataset(Dataset[Batch]):
     """
 
     def __init__(
-        self, rows: Rows, targets: npt.ArrayLike, weights: npt.ArrayLike | None = None
+        self,
+        rows: Rows,
+        targets: npt.ArrayLike,
+        weights: npt.ArrayLike | None = None,
+        validation_rows: Rows | None = None,
     ) -> None:
         self.rows = rows
+        self.validation_rows = rows if validation_rows is None else validation_rows
         self.targets = _as_targets(np.asarray(targets))
         self.weights = _unit_mean(np.ones(len(rows)) if weights is None else np.asarray(weights))
         lengths = (len(rows), len(self.targets), len(self.weights))
-        if len(set(lengths)) != 1:
+        if len({*lengths, len(self.validation_rows)}) != 1:
             raise ValueError("rows, targets and weights have {}, {} and {} rows".format(*lengths))
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def for_validation(self) -> "RowsDataset":
+        """Return the dataset whose loss is measured: other rows, the same targets and weights.
+
+        Returns
+        -------
+        dataset : RowsDataset
+            It shares its arrays with this one.
+        """
+        dataset = copy.copy(self)
+        dataset.rows = self.validation_rows
+        return dataset
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tell the rows which epoch begins, where they differ from one to the next.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        """
+        start = getattr(self.rows, "start_epoch", None)
+        if start is not None:
+            start(epoch)
 
     def __getitem__(self, position: int) -> Batch:
         row, (target, weight) = self.__getitems__([position])

@@ -135,7 +135,7 @@ class FineTuneNet(NeuralNet):
         prefix = "iterator_train" if training else "iterator_valid"
         # Without a generator a DataLoader would draw its base seed from torch's global one.
         added: dict[str, Any] = {"generator": self.shuffler_ or torch.Generator()}
-        if _serves_batches(dataset):
+        if isinstance(_whole(dataset), RowsDataset):
             added["collate_fn"] = as_is
         given = self.get_params_for(prefix)
         batch_size = given.pop("batch_size", self.batch_size)
@@ -145,7 +145,10 @@ class FineTuneNet(NeuralNet):
     def get_split_datasets(
         self, X: Any, y: Any = None, **fit_params: Any
     ) -> tuple[Dataset[Any], Dataset[Any] | None]:
-        """Set validation rows aside in a planned fit; training that goes on uses every row."""
+        """Set validation rows aside in a planned fit; training that goes on uses every row.
+
+        What is measured on them is the dataset's `for_validation`.
+        """
         if not self.planned_:
             return self.get_dataset(X, y), None
         try:
@@ -157,7 +160,10 @@ class FineTuneNet(NeuralNet):
                 f"early_stopping=True sets part of the {len(X)} rows aside, which failed: {error} "
                 "Give more rows, another validation_fraction, or early_stopping=False"
             ) from error
-        return split
+        train, valid = split
+        if isinstance(valid, Subset) and isinstance(valid.dataset, RowsDataset):
+            valid = Subset(valid.dataset.for_validation(), valid.indices)
+        return train, valid
 
     # Training
 
@@ -210,6 +216,9 @@ class FineTuneNet(NeuralNet):
         seed_torch(seed, self.device or "cpu")
         if self.shuffler_ is not None:
             self.shuffler_.manual_seed(seed)
+        rows = _whole(dataset_train)
+        if isinstance(rows, RowsDataset):
+            rows.start_epoch(len(self.history))
         steps = len(self.get_iterator(dataset_train, training=True))
         self.planned_steps_ = self.planned_epochs_ * steps if self.planned_ else 0
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
@@ -341,10 +350,11 @@ def plain_module(net: FineTuneNet) -> TailAndHead:
     return module
 
 
-def _serves_batches(dataset: Any) -> bool:
+def _whole(dataset: Any) -> Any:
+    """Return what subsets are taken from."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return isinstance(dataset, RowsDataset)
+    return dataset
 
 
 def _chunks(

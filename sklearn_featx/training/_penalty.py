@@ -8,10 +8,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import StandardScaler
 
 from .._typing import AnyArray
 from ._probe import MAX_ITERATIONS, SOLVER, row_space, weighted_rows
+from ._standardise import Scaling
 
 CANDIDATES = np.logspace(-4, 4, 9)
 DEFAULT_C = 1.0
@@ -91,7 +91,7 @@ def choose_alpha(
         One value for all targets.
     """
     features, targets, sample_weight = weighted_rows(features, targets, sample_weight)
-    scaled = StandardScaler().fit(features, sample_weight=sample_weight).transform(features)
+    scaled = Scaling.of(features, sample_weight).apply(features)
     search = RidgeCV(alphas=np.asarray(candidates, dtype=float))
     search.fit(scaled, targets, sample_weight=sample_weight)
     return float(search.alpha_)
@@ -108,9 +108,9 @@ class _Fold:
         train: AnyArray,
         test: AnyArray,
     ) -> None:
-        scaler = StandardScaler().fit(features[train], sample_weight=sample_weight[train])
-        self._scaled, basis = row_space(scaler.transform(features[train]))
-        self._held_out = scaler.transform(features[test]) @ basis.T
+        scaling = Scaling.of(features[train], sample_weight[train])
+        self._scaled, basis = row_space(scaling.apply(features[train]))
+        self._held_out = scaling.apply(features[test]) @ basis.T
         self._train = codes[train], sample_weight[train]
         self._test = codes[test], sample_weight[test]
         self._model = LogisticRegression(

@@ -2,22 +2,23 @@
 
 A head that starts there does not wreck pretrained features in its first steps (LP-FT: Kumar et al.
 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution"). Features
-are standardised for the fit, as the penalty treats all alike, and the standardisation is then
-folded into weight and bias: the head takes the features as they are.
+are centred and divided by one number for the fit, so that a penalty means the same for every
+backbone, and both are then folded into weight and bias: the head takes the features as they are.
 
 A row of weight 0 counts as absent, a row of weight 2 as two rows. All in float64.
 """
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
 
 from .._typing import AnyArray
 from ..exceptions import FeatxWarning
+from ._standardise import Scaling
 
 # On 1,000 to 2,000 rows of correlated features newton-cg took a third of the time of lbfgs, at a
 # tolerance on the gradient with which probabilities agree to 1e-6.
@@ -36,7 +37,7 @@ def fit_linear_probe_classifier(
     C: float,
     sample_weight: npt.ArrayLike | None = None,
 ) -> tuple[AnyArray, AnyArray]:
-    """Fit an L2-regularised multinomial logistic regression on standardised features.
+    """Fit an L2-regularised multinomial logistic regression on features of mean variance 1.
 
     Parameters
     ----------
@@ -62,10 +63,9 @@ def fit_linear_probe_classifier(
     present = np.unique(codes)
     weight, bias = np.zeros((n_classes, features.shape[1])), np.zeros(n_classes)
     if len(present) > 1:
-        scaler = StandardScaler().fit(features, sample_weight=sample_weight)
-        scaled = scaler.transform(features)
-        coef, intercept = _logistic(scaled, codes, sample_weight, C)
-        weight[present], bias[present] = _fold(scaler, *_softmax_rows(coef, intercept))
+        scaling = Scaling.of(features, sample_weight)
+        coef, intercept = _logistic(scaling.apply(features), codes, sample_weight, C)
+        weight[present], bias[present] = _fold(scaling, *_softmax_rows(coef, intercept))
     absent = np.setdiff1d(np.arange(n_classes), present)
     bias[absent] = bias[present].min() - ABSENT_CLASS_MARGIN
     return weight, bias
@@ -75,7 +75,7 @@ def fit_linear_probe_multilabel(
     features: npt.ArrayLike,
     labels: npt.ArrayLike,
     *,
-    C: float,
+    C: float | Sequence[float],
     sample_weight: npt.ArrayLike | None = None,
 ) -> tuple[AnyArray, AnyArray]:
     """Fit a logistic regression for each label.
@@ -86,7 +86,7 @@ def fit_linear_probe_multilabel(
         What goes into the head.
     labels : array-like of shape (n_rows, n_labels)
         0 and 1.
-    C : float
+    C : float or sequence of n_labels floats
         Inverse of the penalty.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row.
@@ -99,9 +99,10 @@ def fit_linear_probe_multilabel(
         sigmoid(features @ weight.T + bias) are the probabilities.
     """
     # A sigmoid of the difference is the softmax over two classes.
+    columns = np.asarray(labels).astype(int).T
     pairs = [
-        fit_linear_probe_classifier(features, label, 2, C=C, sample_weight=sample_weight)
-        for label in np.asarray(labels).astype(int).T
+        fit_linear_probe_classifier(features, column, 2, C=c, sample_weight=sample_weight)
+        for column, c in zip(columns, np.broadcast_to(C, len(columns)).tolist(), strict=True)
     ]
     return (
         np.stack([weight[1] - weight[0] for weight, _ in pairs]),
@@ -116,7 +117,7 @@ def fit_linear_probe_regressor(
     alpha: float,
     sample_weight: npt.ArrayLike | None = None,
 ) -> tuple[AnyArray, AnyArray]:
-    """Fit a ridge regression on standardised features.
+    """Fit a ridge regression on features of mean variance 1.
 
     Parameters
     ----------
@@ -137,11 +138,11 @@ def fit_linear_probe_regressor(
         features @ weight.T + bias are the pipeline's predictions.
     """
     features, targets, sample_weight = weighted_rows(features, targets, sample_weight)
-    scaler = StandardScaler().fit(features, sample_weight=sample_weight)
+    scaling = Scaling.of(features, sample_weight)
     ridge = Ridge(alpha=alpha, solver="cholesky")
-    ridge.fit(scaler.transform(features), _columns(targets), sample_weight=sample_weight)
+    ridge.fit(scaling.apply(features), _columns(targets), sample_weight=sample_weight)
     coef = np.reshape(ridge.coef_, (-1, features.shape[1]))
-    return _fold(scaler, coef, np.reshape(ridge.intercept_, -1))
+    return _fold(scaling, coef, np.reshape(ridge.intercept_, -1))
 
 
 def weighted_rows(
@@ -199,7 +200,7 @@ def row_space(scaled: AnyArray) -> tuple[AnyArray, AnyArray]:
     Parameters
     ----------
     scaled : ndarray of shape (n_rows, n_features)
-        Standardised features.
+        Scaled features.
 
     Returns
     -------
@@ -221,10 +222,10 @@ def _softmax_rows(coef: AnyArray, intercept: AnyArray) -> tuple[AnyArray, AnyArr
     return np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
 
 
-def _fold(scaler: StandardScaler, coef: AnyArray, intercept: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """Weight and bias on features as they are: coef @ (x - mean) / scale + intercept."""
-    weight = coef / scaler.scale_
-    return weight, intercept - weight @ scaler.mean_
+def _fold(scaling: Scaling, coef: AnyArray, intercept: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """Weight and bias on features as they are: coef @ (x - mean) / spread + intercept."""
+    weight = coef / scaling.spread
+    return weight, intercept - weight @ scaling.mean
 
 
 def _columns(targets: AnyArray) -> AnyArray:

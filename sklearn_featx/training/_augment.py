@@ -1,0 +1,155 @@
+"""Augmentation: what `augment` names, as a function from an image and a seed to a view.
+
+Transforms of torchvision draw from torch's global generator. Here they run on a seeded one, one at
+a time, and the global state comes back: a view depends on the image and the seed alone.
+"""
+
+import enum
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+from torchvision.transforms import RandomResizedCrop, v2
+from torchvision.transforms import functional as classic
+
+from .._digest import digest, digest_array
+from .._typing import Pixels
+from ._random import seeded
+
+AugmentSpec: TypeAlias = Literal["light", "strong"] | Callable[[Any], Any]
+
+# Share of the area that a crop keeps at least, and the range of its width over its height: ratios
+# as in Szegedy et al. 2015, "Going deeper with convolutions", whose 8 % suit millions of images.
+_LIGHT_AREA, _STRONG_AREA = 0.7, 0.25
+_RATIO = (3 / 4, 4 / 3)
+
+# Seeding is a matter of the whole process.
+_one_at_a_time = threading.Lock()
+
+
+class Augment:
+    """A transform that makes views.
+
+    Parameters
+    ----------
+    transform : callable
+        From an image, uint8 (C, H, W), to one of the same type and any size.
+
+    Attributes
+    ----------
+    digest : str or None
+        Digest of what it does; None where that cannot be known.
+    """
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self._transform = transform
+        described = _describe(transform)
+        versions = (torch.__version__, torchvision.__version__)
+        self.digest = None if described is None else digest("augment-1", *versions, described)
+
+    def __call__(self, pixels: Pixels, seed: int) -> Pixels:
+        """Return one view.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (H, W, C), dtype uint8
+            The image.
+        seed : int
+            Seed of the view.
+        """
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        with _one_at_a_time, seeded(seed), torch.no_grad():
+            view = self._transform(image)
+        return _to_pixels(view)
+
+
+def make_augment(augment: AugmentSpec) -> Augment:
+    """Find what `augment` names.
+
+    Parameters
+    ----------
+    augment : {"light", "strong"} or callable
+        "light": a crop of 70 to 100 % of the area, mirrored half of the time. "strong": a crop of
+        25 to 100 %, mirrored half of the time, then one operation of TrivialAugmentWide (Müller &
+        Hutter 2021). Or a transform of torchvision's v2, or any function from a uint8 tensor
+        (C, H, W) to one.
+
+    Returns
+    -------
+    augment : Augment
+        Makes views.
+    """
+    if augment == "light":
+        return Augment(v2.Compose([_Crop(_LIGHT_AREA), v2.RandomHorizontalFlip()]))
+    if augment == "strong":
+        steps = [_Crop(_STRONG_AREA), v2.RandomHorizontalFlip(), v2.TrivialAugmentWide()]
+        return Augment(v2.Compose(steps))
+    assert callable(augment)
+    return Augment(augment)
+
+
+class _Crop(nn.Module):
+    """A random part of the image, at its own resolution: resizing is left to the preprocessing."""
+
+    def __init__(self, least_area: float) -> None:
+        super().__init__()
+        self.least_area = least_area
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        box = RandomResizedCrop.get_params(image, [self.least_area, 1.0], list(_RATIO))
+        cropped: torch.Tensor = classic.crop(image, *box)
+        return cropped
+
+
+def _to_pixels(view: Any) -> Pixels:
+    # A transform may hand out a Pillow image, too.
+    array = view.numpy() if isinstance(view, torch.Tensor) else np.asarray(view)
+    if isinstance(view, torch.Tensor) and array.ndim == 3:
+        array = array.transpose(1, 2, 0)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size:
+        raise ValueError(
+            "augment must return an image of type uint8, from 0 to 255, like the one it gets; got "
+            f"{array.dtype} of shape {array.shape}. Leave conversion to float, normalisation and "
+            "resizing to the preprocessing"
+        )
+    return np.ascontiguousarray(array if array.ndim == 3 else array[:, :, None])
+
+
+def _describe(value: Any) -> str | None:
+    """Write out a transform of torchvision with all its settings; None for what is not known.
+
+    `repr` will not do: it leaves out what it cannot show in short.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, enum.Enum):
+        return str(value)
+    if isinstance(value, torch.Tensor):
+        return digest_array(value.detach().cpu().numpy())
+    if isinstance(value, list | tuple):
+        return _describe_all(value)
+    if isinstance(value, set | frozenset):
+        return _describe_all(sorted(value, key=repr))
+    if isinstance(value, Mapping):
+        return _describe_all([part for pair in value.items() for part in pair])
+    if isinstance(value, type | torch.dtype):
+        return repr(value)
+    if isinstance(value, nn.Module | v2.Transform) and _is_known(type(value)):
+        inside = _describe(vars(value))
+        return None if inside is None else f"{type(value).__qualname__}{inside}"
+    return None
+
+
+def _describe_all(values: Any) -> str | None:
+    described = [_describe(value) for value in values]
+    known = [part for part in described if part is not None]
+    return f"({', '.join(known)})" if len(known) == len(described) else None
+
+
+def _is_known(kind: type) -> bool:
+    """Whether the code behind a class is torchvision's, torch's or our own."""
+    return kind.__module__.split(".")[0] in ("torchvision", "torch") or kind is _Crop
