@@ -304,6 +304,8 @@ def run(kind: str, names: dict[str, int], options: argparse.Namespace) -> None:
         finally:
             signal.alarm(0)
         rows[name]["wall"] = round(time.perf_counter() - start, 2)
+        # By row: a sweep may be gone on with under another version than it was begun.
+        rows[name]["torch"] = torch.__version__
         print(name, json.dumps(rows[name]), flush=True)
         gc.collect()
         save(path, {"versions": versions(), "rows": rows})
@@ -331,6 +333,7 @@ def report(kind: str) -> None:
     shapes = sum(1 for name, row in rows.items() if "shapes_equal" in row and name not in bad)
     print(f"{len(rows)} networks, {len(rows) - len(bad) - shapes} cut with difference 0,", end=" ")
     print(f"{shapes} too large for values cut with equal shapes, {len(bad)} not cut.")
+    print(f"Networks by version of torch: {dict(Counter(row.get('torch') for row in rows.values()))}")
     print(f"Seconds to cut: median {times[len(times) // 2]}, largest {times[-1]}.")
     if cpu:
         print(f"CPU seconds to cut ({len(cpu)} networks): {cpu[len(cpu) // 2]}, {cpu[-1]}.")
