@@ -333,7 +333,8 @@ def report(kind: str) -> None:
     shapes = sum(1 for name, row in rows.items() if "shapes_equal" in row and name not in bad)
     print(f"{len(rows)} networks, {len(rows) - len(bad) - shapes} cut with difference 0,", end=" ")
     print(f"{shapes} too large for values cut with equal shapes, {len(bad)} not cut.")
-    print(f"Networks by version of torch: {dict(Counter(row.get('torch') for row in rows.values()))}")
+    by_version = Counter(row.get("torch") for row in rows.values())
+    print(f"Networks by version of torch: {dict(by_version)}")
     print(f"Seconds to cut: median {times[len(times) // 2]}, largest {times[-1]}.")
     if cpu:
         print(f"CPU seconds to cut ({len(cpu)} networks): {cpu[len(cpu) // 2]}, {cpu[-1]}.")
