@@ -11,19 +11,26 @@ import math
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self
 
-import joblib
 import numpy as np
 
+from ._failures import readable, renumber, row_of
 from ._progress import Progress
 from ._recipe import Recipe, Tap
-from ._remember import Cache, decide, open_store, row_keys
-from ._typing import AnyArray
+from ._remember import Cache, Signature, decide, file_signatures, open_store, row_keys
+from ._typing import AnyArray, OnError
 from .backbones import Backbone
-from .engines import TorchEngine, resolve_device
+from .engines import TorchEngine, count_threads, resolve_device, resolve_precision
 from .exceptions import ImageError
-from .images import ImageCollection, iterate_batches
+from .images import (
+    Batch,
+    ImageCollection,
+    compute_batches,
+    iterate_batches,
+    read_and_compute,
+)
 from .store import FeatureStore, Rows
 
 # Preprocessed images are only collected, not computed with: the number matters little.
@@ -31,6 +38,8 @@ _ROWS_PER_COPY = 32
 # Rows that are claimed, computed and written together: long enough to keep the prefetch busy,
 # short enough that little is lost when a run is interrupted.
 _ROWS_PER_CLAIM = 128
+# Rows that are written together: a pass is of few, and each time costs a transaction.
+_ROWS_PER_WRITE = 32
 # Rows read at a time: bounds the memory of a stream.
 _ROWS_PER_READ = 256
 # The longest wait for rows that another process computes, before they are computed here as well.
@@ -52,17 +61,30 @@ class Settings(NamedTuple):
     batch_size : int, default=None
         Rows in one pass through the network; None leaves it to the engine.
     n_jobs : int, default=None
-        Number of threads that read and prepare images; None: one.
+        Number of threads that read, prepare and compute; None: as many as PyTorch would use.
     cache : "session", path, FeatureStore or None, default=None
         Where rows are remembered.
     verbose : int, default=0
         1 shows a progress bar.
+    failures : list of ImageError, default=None
+        A list of the call's own, which gets an error for each image that cannot be read; its rows
+        are left out. None: the first such image is an error.
     """
 
     batch_size: int | None = None
     n_jobs: int | None = None
     cache: Cache = None
     verbose: int = 0
+    failures: list[ImageError] | None = None
+
+    @property
+    def skip_unreadable(self) -> bool:
+        """Whether images that cannot be read are left out."""
+        return self.failures is not None
+
+    def for_another_call(self) -> Self:
+        """Return the same with an empty list of failures, where there is one."""
+        return self._replace(failures=[]) if self.skip_unreadable else self
 
 
 def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Iterator[Result]:
@@ -80,14 +102,14 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
     Yields
     ------
     rows : list of int
-        Positions of images; each comes once, in any order.
+        Positions of images; each that can be read comes once, in any order.
     taps : list of ndarray of shape (len(rows), ...)
         Rows of each tap, float32; preprocessed images as they are, mostly uint8.
 
     Raises
     ------
     ImageError
-        For the first image that cannot be read.
+        For the first image that cannot be read, where `settings.failures` is None.
     """
     store = open_store(settings.cache)
     with Progress(
@@ -117,7 +139,8 @@ def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> 
     Returns
     -------
     taps : list of ndarray of shape (n_images, ...)
-        Rows of each tap, in the order of the images.
+        Rows of each tap, in the order of the images. With `settings.failures`: of the images that
+        can be read; an empty list where none can.
     """
     found: list[AnyArray] = []
     for rows, results in stream(images, recipe, settings):
@@ -125,6 +148,9 @@ def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> 
             found = [np.empty((len(images), *r.shape[1:]), dtype=r.dtype) for r in results]
         for whole, result in zip(found, results, strict=True):
             whole[rows] = result
+    if settings.failures:
+        left = readable(len(images), settings.failures)
+        return [whole[left] for whole in found]
     return found
 
 
@@ -161,14 +187,18 @@ def slices(
     taps : list of ndarray of shape (n_rows, ...)
         Rows of each tap.
     """
-    shapes = recipe.row_shapes(images) or [recipe.input_shape(images)]
-    per_row = 4 * sum(math.prod(shape) for shape in shapes)
+    first = recipe.row_shapes(images) or [recipe.input_shape(images, settings.skip_unreadable)]
+    per_row = 4 * sum(math.prod(shape) for shape in first)
     step = multiple * max(1, _SLICE_BYTES // (per_row * multiple))
     for start in range(0, len(images), step):
         rows = range(start, min(start + step, len(images)))
+        part = settings.for_another_call()
         with renumbered(rows):
-            found = activations(images.take(rows), recipe, settings)
-        yield found
+            found = activations(images.take(rows), recipe, part)
+        if settings.failures is not None and part.failures:
+            settings.failures.extend(renumber(part.failures, rows))
+        if found:
+            yield found
 
 
 class StoredRows:
@@ -205,7 +235,8 @@ def held_or_stored(
     Returns
     -------
     taps : list of ndarray or StoredRows, of n_images rows
-        Rows of each tap, in the order of the images.
+        Rows of each tap, in the order of the images; as in `activations` for those that cannot be
+        read.
     """
     store = open_store(settings.cache)
     shapes = recipe.row_shapes(images) or []
@@ -219,8 +250,11 @@ def held_or_stored(
         return list(activations(images, recipe, settings))
     for _ in stream(images, recipe, settings):
         pass
-    stored = _job(images, recipe, settings._replace(verbose=0), store)
-    quiet = settings._replace(verbose=0)
+    if settings.failures:
+        images = images.take(readable(len(images), settings.failures))
+    # What could be read and then no longer is an error: these rows have been promised.
+    quiet = settings._replace(verbose=0, failures=None)
+    stored = _job(images, recipe, quiet, store)
     return [
         StoredRows(stored.only((tap,)))
         if tap in large
@@ -232,18 +266,87 @@ def held_or_stored(
 def _computed(
     images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
 ) -> Iterator[Result]:
-    """Compute rows, a batch at a time."""
+    """Compute rows, some at a time; note the images that cannot be read."""
+    passes = _passes(images, positions, recipe, settings)
+    gathered: list[Result] = []
+    while True:
+        try:
+            result = next(passes, None)
+        except BaseException:
+            # What was computed before an error, or an interrupt, is kept.
+            if gathered:
+                yield _joined(gathered)
+            raise
+        if result is None:
+            break
+        if gathered and _shapes(gathered[-1]) != _shapes(result):
+            yield _joined(gathered)
+            gathered = []
+        gathered.append(result)
+        if sum(len(rows) for rows, _ in gathered) >= _ROWS_PER_WRITE:
+            yield _joined(gathered)
+            gathered = []
+    if gathered:
+        yield _joined(gathered)
+
+
+def _shapes(result: Result) -> list[tuple[int, ...]]:
+    return [tap.shape[1:] for tap in result[1]]
+
+
+def _joined(results: Sequence[Result]) -> Result:
+    taps = zip(*(taps for _, taps in results), strict=True)
+    return [row for rows, _ in results for row in rows], [np.concatenate(parts) for parts in taps]
+
+
+def _passes(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Iterator[Result]:
+    """Compute rows, one pass through the network at a time."""
+    for batch, results in _batches(images, positions, recipe, settings):
+        if settings.failures is not None:
+            settings.failures.extend(batch.failures)
+        if not batch.rows:
+            continue
+        computed = iter(results)
+        yield batch.rows, [batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps]
+
+
+def _batches(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Iterator[tuple[Batch, list[AnyArray]]]:
+    """Read images and run them through the network, in threads that share the processor."""
+    prepare = recipe.prepare(images)
+    on_error: OnError = "nan" if settings.skip_unreadable else "raise"
+    # A user's function may be random, or keep notes: called in order, unless threads are asked for.
+    ordered = settings.n_jobs is None and not recipe.deterministic
+    n_readers = 1 if ordered else count_threads(settings.n_jobs)
     engine = engine_for(recipe) if recipe.network_taps else None
-    batches = iterate_batches(
+    batch_size = settings.batch_size or _default_batch_size(engine, images, recipe)
+    read = partial(
+        iterate_batches, images, positions, prepare, batch_size=batch_size, on_error=on_error
+    )
+    if engine is None:
+        return ((batch, []) for batch in read(n_threads=n_readers))
+    workers = engine.workers(math.ceil(len(positions) / batch_size), settings.n_jobs)
+    if ordered or not engine.computes_where_it_reads:
+        return compute_batches(
+            read(n_threads=n_readers), engine.run, n_workers=workers.n_workers, start=workers.start
+        )
+    return read_and_compute(
         images,
         positions,
-        recipe.prepare(images),
-        batch_size=settings.batch_size or (engine.batch_size if engine else _ROWS_PER_COPY),
-        n_threads=joblib.effective_n_jobs(settings.n_jobs),
+        prepare,
+        engine.run,
+        batch_size=batch_size,
+        n_workers=workers.n_workers,
+        start=workers.start,
+        on_error=on_error,
     )
-    for batch in batches:
-        computed = iter(engine.run(batch.data) if engine else ())
-        yield batch.rows, [batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps]
+
+
+def _default_batch_size(engine: TorchEngine | None, images: ImageCollection, recipe: Recipe) -> int:
+    return engine.batch_size(recipe.stated_input_shape(images)) if engine else _ROWS_PER_COPY
 
 
 class _Shelf(NamedTuple):
@@ -258,6 +361,7 @@ class _Job(NamedTuple):
 
     images: ImageCollection
     keys: Sequence[str]
+    signatures: Sequence[Signature | None]
     recipe: Recipe
     settings: Settings
     shelves: Sequence[_Shelf]
@@ -271,14 +375,24 @@ class _Job(NamedTuple):
         """Keys of some of the images."""
         return [self.keys[i] for i in positions]
 
+    def failed(self) -> set[int]:
+        """Positions of the images that are known not to be readable."""
+        return {row_of(error) for error in self.settings.failures or ()}
+
+    def unchanged(self, positions: Sequence[int]) -> list[bool]:
+        """Whether the file of each image is still the one that its key was taken of."""
+        now = file_signatures(self.images, positions)
+        return [s == self.signatures[i] for s, i in zip(now, positions, strict=True)]
+
 
 def _job(images: ImageCollection, recipe: Recipe, settings: Settings, store: FeatureStore) -> _Job:
-    device_type = resolve_device(recipe.device).type
     shelves = [
-        _Shelf(tap, store.rows(recipe.digest(tap, device_type), recipe.describe(tap)))
-        for tap in recipe.taps
+        _Shelf(tap, store.rows(recipe.digest(tap), recipe.describe(tap))) for tap in recipe.taps
     ]
-    return _Job(images, row_keys(images, store), recipe, settings, shelves)
+    # Before the keys: what changes from here on is noticed.
+    signatures = file_signatures(images, range(len(images)))
+    keys = row_keys(images, store, signatures, settings.failures)
+    return _Job(images, keys, signatures, recipe, settings, shelves)
 
 
 def _remembered(job: _Job) -> Iterator[Result]:
@@ -289,6 +403,7 @@ def _remembered(job: _Job) -> Iterator[Result]:
             if len(taps) == len(job.recipe.taps):
                 given.update(rows)
                 yield rows, results
+    given |= job.failed()
     rest = [i for i in range(len(job.keys)) if i not in given]
     for start in range(0, len(rest), _ROWS_PER_READ):
         yield from _read(job, rest[start : start + _ROWS_PER_READ])
@@ -297,9 +412,11 @@ def _remembered(job: _Job) -> Iterator[Result]:
 def _missing(job: _Job) -> dict[tuple[Tap, ...], list[int]]:
     """Positions of images without some row, by the taps that they lack: those share a pass."""
     lacking: dict[int, list[Tap]] = {}
+    failed = job.failed()
     for shelf in job.shelves:
         for position in shelf.rows.missing(job.keys):
-            lacking.setdefault(position, []).append(shelf.tap)
+            if position not in failed:
+                lacking.setdefault(position, []).append(shelf.tap)
     groups: dict[tuple[Tap, ...], list[int]] = {}
     for position in sorted(lacking):
         groups.setdefault(tuple(lacking[position]), []).append(position)
@@ -315,11 +432,15 @@ def _claimed(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
         if not claims:
             break
         mine = [left[c] for c in claims]
+        computed: set[int] = set()
         try:
-            yield from _written(job, mine)
-        except BaseException:
-            claims_on.release(job.keys_of(mine))
-            raise
+            for rows, results in _written(job, mine):
+                computed.update(rows)
+                yield rows, results
+        finally:
+            # Also those of images that could not be read: others need not wait for them.
+            if len(computed) < len(mine):
+                claims_on.release(job.keys_of([i for i in mine if i not in computed]))
         taken = set(mine)
         left = [i for i in left if i not in taken]
     if left:
@@ -327,13 +448,17 @@ def _claimed(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
 
 
 def _written(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
+    """Compute rows, and write those whose files are still what their keys say."""
     for rows, results in _computed(job.images, positions, job.recipe, job.settings):
-        keys = job.keys_of(rows)
+        unchanged = job.unchanged(rows)
+        keys = job.keys_of([row for row, same in zip(rows, unchanged, strict=True) if same])
         kept = []
         # The claimed shelf last: who waits for it then finds all of them.
         for shelf, result in reversed(list(zip(job.shelves, results, strict=True))):
-            shelf.rows.put_many(keys, result)
+            shelf.rows.put_many(keys, result if all(unchanged) else result[unchanged])
             kept.append(shelf.rows.roundtrip(result))
+        if not all(unchanged):
+            job.shelves[0].rows.release(job.keys_of(rows))
         yield rows, kept[::-1]
 
 
@@ -362,9 +487,18 @@ _engines_lock = threading.Lock()
 def engine_for(recipe: Recipe) -> TorchEngine:
     """Return the engine that runs a recipe, made at most once per process."""
     device = resolve_device(recipe.device)
+    dtype = resolve_precision(recipe.precision, device)
     with _engines_lock:
         engines = _engines.setdefault(recipe.backbone, {})
-        key = (recipe.network_taps, device)
+        key = (recipe.network_taps, device, dtype, recipe.compiled)
         if key not in engines:
-            engines[key] = TorchEngine(recipe.trunk, recipe.pools, device=device)
+            normalise, network = recipe.trunk
+            engines[key] = TorchEngine(
+                network,
+                recipe.pools,
+                normalise=normalise,
+                device=device,
+                dtype=dtype,
+                compiled=recipe.compiled,
+            )
         return engines[key]

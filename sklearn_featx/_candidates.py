@@ -16,7 +16,6 @@ from sklearn.pipeline import Pipeline
 from ._activations import Settings
 from ._extractor import PretrainedFeatureExtractor
 from ._finetune_base import FineTuneEstimator
-from ._image_input import read_images
 from ._recipe import Recipe
 from ._remember import Decision, decide, open_store, row_keys
 from .images import ImageCollection
@@ -113,9 +112,8 @@ def _reader(estimator: Any) -> Any:
 def _job(estimator: Any, X: Any, known: dict[Any, list[str]]) -> Job:
     estimator._validate_params()
     shape = None if estimator.image_shape is None else tuple(estimator.image_shape)
-    images = read_images(
-        estimator, X, image_shape=shape, value_range=estimator.value_range, reset=True
-    )
+    images = estimator._images(X, reset=True)
+    skip_unreadable = estimator.on_error == "nan"
     if isinstance(estimator, PretrainedFeatureExtractor):
         fitting = predicting = estimator._recipe()
         settings = Settings(estimator.batch_size, estimator.n_jobs, estimator.cache)
@@ -124,13 +122,13 @@ def _job(estimator: Any, X: Any, known: dict[Any, list[str]]) -> Job:
         predicting = estimator._recipe(backbone, estimator._split(backbone))
         fitting = estimator._recipe(backbone, *estimator._training_splits(backbone))
         settings = Settings(n_jobs=estimator.n_jobs, cache=estimator.cache)
+    if skip_unreadable:
+        settings = settings._replace(failures=[])
     store = open_store(estimator.cache)
     decision = decide(fitting, fitting.row_shapes(images), len(images), store)
-    how = (shape, estimator.value_range and tuple(estimator.value_range))
+    how = (shape, estimator.value_range and tuple(estimator.value_range), skip_unreadable)
     if how not in known:
-        known[how] = (
-            [images.digest(i) for i in range(len(images))]
-            if store is None
-            else row_keys(images, store)
-        )
+        keys = row_keys(images, store, failures=[] if skip_unreadable else None)
+        # What cannot be read is no copy of anything.
+        known[how] = [key or f"unreadable {i}" for i, key in enumerate(keys)]
     return Job(images, known[how], fitting, predicting, settings, store, decision)

@@ -19,7 +19,8 @@ from ._targets import (
     row_weights,
     standardisation,
 )
-from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth, Weights
+from ._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
+from .engines import Precision
 from .images import ImageCollection
 from .training import (
     AugmentSpec,
@@ -116,8 +117,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         Callbacks of skorch, or (name, callback) pairs.
     net_params : dict, default=None
         Further arguments of `skorch.NeuralNet`; they have the last word.
-    preprocessing : callable, default=None
-        None: the preprocessing of the weights. Else a function from a PIL image to a tensor.
+    preprocessing : "fast", callable or None, default=None
+        None: the preprocessing of the weights. ``"fast"``: nearly the same, faster for large JPEG
+        files. Else a function from a PIL image to a tensor.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of what the network sees.
     image_shape : tuple of int, default=None
@@ -127,11 +129,18 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         Values of black and white; None: from the type.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
+    precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+        Type in which the frozen stages compute; what is trained is float32.
     n_jobs : int, default=None
-        Number of threads that read and decode images.
+        Number of threads that read images and run them through the frozen stages. None: as many as
+        PyTorch would use.
     cache : "session", path, FeatureStore or None, default="session"
         Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
         search over depths, learning rates, heads and folds runs the trunk once per image.
+    on_error : {"raise", "nan"}, default="raise"
+        What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
+        and file. ``"nan"``: `fit` leaves them out, `predict_proba` gives NaN, `predict` is an
+        error, as there is no label for them; one `ImageWarning` names all of them.
     verbose : int, default=0
         1 shows progress bars, 2 skorch's table of epochs.
 
@@ -153,6 +162,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         Numbers of inputs and outputs of the head.
     seed_ : int
         The seed that was drawn from `random_state`.
+    failures_ : list of Failure
+        Row, path and reason of each image that the last fit left out because it cannot be read, a
+        table for ``DataFrame(failures_)``.
     n_features_in_ : int
         Number of columns of X; only when X has columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -228,13 +240,15 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         random_state: int | np.random.RandomState | None = None,
         callbacks: Sequence[Any] | None = None,
         net_params: Mapping[str, Any] | None = None,
-        preprocessing: Callable[[Any], Any] | None = None,
+        preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
         image_shape: tuple[int, ...] | None = None,
         value_range: tuple[float, float] | None = None,
         device: str = "auto",
+        precision: Precision = "float32",
         n_jobs: int | None = None,
         cache: Cache = "session",
+        on_error: OnError = "raise",
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -270,8 +284,10 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
             image_shape=image_shape,
             value_range=value_range,
             device=device,
+            precision=precision,
             n_jobs=n_jobs,
             cache=cache,
+            on_error=on_error,
             verbose=verbose,
         )
         self.label_smoothing = label_smoothing
@@ -312,6 +328,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
             If the backbone, its weights or the depth does not exist.
         DivergenceError
             If the loss is no longer finite.
+        KeyboardInterrupt
+            If Ctrl-C ends the training. The estimator keeps what was learned until then, with early
+            stopping the best weights, and can be used.
         """
         images = self._images(X, reset=not self._continues())
         labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
@@ -389,7 +408,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         labels : ndarray of shape (n_images,) or (n_images, n_classes)
             Of the type of `classes_`; or 1 for each label that is more probable than not.
         """
-        outputs = self._outputs(X)
+        outputs = self._outputs(X, gaps=False)
         if self.multilabel_:
             return (outputs > 0).astype(np.int64)
         labels: AnyArray = self.classes_[outputs.argmax(axis=1)]
@@ -399,6 +418,11 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+    def _targets_left(self, targets: AnyArray, weights: AnyArray | None) -> AnyArray:
+        if not self.multilabel_:
+            check_two_classes(targets, weights, self.classes_)
+        return targets
 
     def _set_classes(self, labels: AnyArray) -> None:
         self.multilabel_ = is_indicator(labels)
@@ -536,8 +560,9 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         Callbacks of skorch, or (name, callback) pairs.
     net_params : dict, default=None
         Further arguments of `skorch.NeuralNet`.
-    preprocessing : callable, default=None
-        None: the preprocessing of the weights. Else a function from a PIL image to a tensor.
+    preprocessing : "fast", callable or None, default=None
+        None: the preprocessing of the weights. ``"fast"``: nearly the same, faster for large JPEG
+        files. Else a function from a PIL image to a tensor.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of what the network sees.
     image_shape : tuple of int, default=None
@@ -546,11 +571,18 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         Values of black and white; None: from the type.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
+    precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+        Type in which the frozen stages compute; what is trained is float32.
     n_jobs : int, default=None
-        Number of threads that read and decode images.
+        Number of threads that read images and run them through the frozen stages. None: as many as
+        PyTorch would use.
     cache : "session", path, FeatureStore or None, default="session"
         Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
         search over depths, learning rates, heads and folds runs the trunk once per image.
+    on_error : {"raise", "nan"}, default="raise"
+        What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
+        and file. ``"nan"``: `fit` leaves them out, `predict` gives NaN, and one `ImageWarning`
+        names all of them.
     verbose : int, default=0
         1 shows progress bars, 2 skorch's table of epochs.
 
@@ -572,6 +604,9 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         Numbers of inputs and outputs of the head.
     seed_ : int
         The seed that was drawn from `random_state`.
+    failures_ : list of Failure
+        Row, path and reason of each image that the last fit left out because it cannot be read, a
+        table for ``DataFrame(failures_)``.
     n_features_in_ : int
         Number of columns of X; only when X has columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -679,6 +714,14 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         self.target_mean_, self.target_scale_ = standardisation(targets, weights)
         self.target_ndim_ = targets.ndim
         self.n_outputs_ = len(self.target_mean_)
+
+    def _targets_left(self, targets: AnyArray, weights: AnyArray | None) -> AnyArray:
+        if self._continues():
+            return targets
+        # Mean and scale are those of what is trained on.
+        columns = targets * self.target_scale_ + self.target_mean_
+        self.target_mean_, self.target_scale_ = standardisation(columns, weights)
+        return self._standardised(columns)
 
     def _standardised(self, targets: AnyArray) -> AnyArray:
         columns = targets.reshape(len(targets), -1)

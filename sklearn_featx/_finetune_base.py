@@ -28,15 +28,25 @@ from ._activations import (
     slices,
 )
 from ._digest import digest_array
+from ._failures import (
+    as_table,
+    readable,
+    refuse,
+    refuse_none_readable,
+    renumber,
+    spread,
+    warn_of,
+)
 from ._image_input import read_images
 from ._recipe import Recipe, Tap, choose_preprocess
 from ._remember import Cache, announce, open_store, row_keys
+from ._saved import CheckedState
 from ._sklearn_compat import HasMethods, Interval, StrOptions
-from ._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth, Weights
+from ._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
 from ._view_rows import FixedViews, FreshViews, rows_of_views
 from .backbones import Backbone, get_backbone
-from .engines import resolve_device
-from .exceptions import WeightsError
+from .engines import Precision, resolve_device, resolve_precision
+from .exceptions import ImageError, WeightsError
 from .images import ImageCollection
 from .store import FeatureStore
 from .training import (
@@ -73,7 +83,7 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 _COUNT = Interval(Integral, 1, None, closed="left")
 
 
-class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
+class FineTuneEstimator(CheckedState, BaseEstimator, metaclass=ABCMeta):
     """What classifier and regressor share: parameters, the way of the images, the net."""
 
     _task: Literal["classification", "multilabel", "regression"]
@@ -111,13 +121,15 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         "random_state": ["random_state"],
         "callbacks": [list, tuple, None],
         "net_params": [dict, None],
-        "preprocessing": [callable, None],
+        "preprocessing": [StrOptions({"fast"}), callable, None],
         "image_size": [_COUNT, list, tuple, None],
         "image_shape": [list, tuple, None],
         "value_range": [list, tuple, None],
         "device": [str],
+        "precision": [StrOptions({"float32", "bfloat16", "float16", "auto"})],
         "n_jobs": [Integral, None],
         "cache": [str, os.PathLike, FeatureStore, None],
+        "on_error": [StrOptions({"raise", "nan"})],
         "verbose": ["verbose", _AT_LEAST_ZERO],
     }
 
@@ -151,13 +163,15 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         random_state: int | np.random.RandomState | None = None,
         callbacks: Sequence[Any] | None = None,
         net_params: Mapping[str, Any] | None = None,
-        preprocessing: Callable[[Any], Any] | None = None,
+        preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
         image_shape: tuple[int, ...] | None = None,
         value_range: tuple[float, float] | None = None,
         device: str = "auto",
+        precision: Precision = "float32",
         n_jobs: int | None = None,
         cache: Cache = "session",
+        on_error: OnError = "raise",
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -192,8 +206,10 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         self.image_shape = image_shape
         self.value_range = value_range
         self.device = device
+        self.precision = precision
         self.n_jobs = n_jobs
         self.cache = cache
+        self.on_error = on_error
         self.verbose = verbose
 
     @property
@@ -238,7 +254,14 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:
         shape = None if self.image_shape is None else tuple(self.image_shape)
-        return read_images(self, X, image_shape=shape, value_range=self.value_range, reset=reset)
+        return read_images(
+            self,
+            X,
+            image_shape=shape,
+            value_range=self.value_range,
+            reset=reset,
+            on_error=self.on_error,
+        )
 
     def _backbone(self) -> Backbone:
         granularity: Granularity = self.granularity
@@ -253,21 +276,30 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         last = len(backbone.stages)
         taps = tuple(Tap(k, "avg" if k == last else None) for k in splits)
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
-        return Recipe(backbone, taps, preprocess, self.device)
+        return Recipe(backbone, taps, preprocess, self.device, self.precision)
 
-    def _rows(self, images: ImageCollection, backbone: Backbone, *splits: int) -> list[AnyArray]:
-        recipe = self._recipe(backbone, *splits)
-        return activations(images, recipe, self._settings())
+    def _rows(
+        self, images: ImageCollection, backbone: Backbone, errors: list[ImageError]
+    ) -> AnyArray:
+        """Rows at the split point; `errors` gets what cannot be read."""
+        recipe = self._recipe(backbone, self._split(backbone))
+        taps = activations(images, recipe, self._settings(errors))
+        refuse_none_readable(len(images), errors)
+        return taps[0]
 
-    def _settings(self) -> Settings:
-        return Settings(n_jobs=self.n_jobs, cache=self.cache, verbose=int(self.verbose))
+    def _settings(self, errors: list[ImageError] | None = None) -> Settings:
+        failures = errors if self.on_error == "nan" else None
+        return Settings(
+            n_jobs=self.n_jobs, cache=self.cache, verbose=int(self.verbose), failures=failures
+        )
 
     def _training_rows(
-        self, images: ImageCollection, backbone: Backbone
+        self, images: ImageCollection, backbone: Backbone, errors: list[ImageError]
     ) -> tuple[AnyArray | StoredRows, AnyArray | None]:
         """Rows at the split point, and the embeddings when the head needs them; in one pass."""
         recipe = self._recipe(backbone, *self._training_splits(backbone))
-        taps = held_or_stored(images, recipe, self._settings())
+        taps = held_or_stored(images, recipe, self._settings(errors))
+        refuse_none_readable(len(images), errors)
         # A named head starts from the embeddings, which come last.
         return taps[0], np.asarray(taps[-1]) if isinstance(self.head, str) else None
 
@@ -359,8 +391,13 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         # Rows without weight would still take places in batches and in their statistics.
         counted = np.arange(len(images)) if weights is None else np.flatnonzero(weights > 0)
         targets, weights = targets[counted], None if weights is None else weights[counted]
+        errors: list[ImageError] = []
         with renumbered(counted.tolist()):
-            rows, embeddings = self._training_rows(images.take(counted), backbone)
+            rows, embeddings = self._training_rows(images.take(counted), backbone, errors)
+        left = self._left(counted, errors, len(images))
+        counted, targets, weights = counted[left], targets[left], _taken(weights, left)
+        if errors:
+            targets = self._targets_left(targets, weights)
         if self._is_probe(backbone):
             net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
             return self._keep(net.initialize())
@@ -372,6 +409,18 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
             seen = self._seen_rows(images.take(counted), rows, backbone)
             net.fit(RowsDataset(seen, targets, weights, validation_rows=rows), None)
         return self._keep(net)
+
+    def _left(
+        self, counted: AnyArray, errors: Sequence[ImageError], n_images: int
+    ) -> slice | AnyArray:
+        """Places of the images that could be read; the others are noted and warned of."""
+        self.failures_ = as_table(renumber(errors, counted))
+        warn_of(self.failures_, n_images, "they are left out of the training.")
+        return readable(len(counted), errors) if errors else slice(None)
+
+    def _targets_left(self, targets: AnyArray, weights: AnyArray | None) -> AnyArray:  # noqa: ARG002
+        """Check, or adapt, the targets of a fit from which some images are left out."""
+        return targets
 
     def _continues(self) -> bool:
         """Whether `fit` goes on from what an earlier one has learned."""
@@ -403,11 +452,11 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
     def _start(self, images: ImageCollection) -> Backbone:
         """Set what is known before training."""
         backbone = self._backbone()
-        resolve_device(self.device)
+        resolve_precision(self.precision, resolve_device(self.device))
         # Checks that the network takes such images, before any of them is read.
         recipe = self._recipe(backbone, len(backbone.stages))
         self._split(backbone)
-        (shape,) = recipe.output_shapes(recipe.input_shape(images))
+        (shape,) = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
         self.n_embedding_ = int(np.prod(shape))
         self.backbone_digest_ = backbone.digest(len(backbone.stages))
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -418,9 +467,16 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         return self._starts_at_probe() and self._split(backbone) == len(backbone.stages)
 
     def _keep(self, net: FineTuneNet) -> Self:
+        """Take over what was learned, also of a training that Ctrl-C has ended."""
         _nets[self] = net
         self.trained_state_ = trained_state(net)
-        self.history_ = plain_history(net.history)
+        interrupted = net.interrupted_
+        # The record of an epoch that was not finished has no loss.
+        finished = [e for e in net.history if not interrupted or "train_loss" in e]
+        self.history_ = plain_history(finished)
+        if interrupted:
+            # So that a search stops as well; the estimator can be used.
+            raise KeyboardInterrupt
         return self
 
     def _continue_fit(
@@ -428,12 +484,17 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
     ) -> Self:
         """Train for one epoch, on from where the net is."""
         rows: AnyArray | StoredRows
+        errors: list[ImageError] = []
+        net: FineTuneNet | None = None
         if hasattr(self, "trained_state_"):
             net, backbone = self.net_, self._backbone()
-            (rows,) = self._rows(images, backbone, self._split(backbone))
+            rows = self._rows(images, backbone, errors)
         else:
             backbone = self._start(images)
-            rows, embeddings = self._training_rows(images, backbone)
+            rows, embeddings = self._training_rows(images, backbone, errors)
+        left = self._left(np.arange(len(images)), errors, len(images))
+        images, targets, weights = images.take(left), targets[left], _taken(weights, left)
+        if net is None:
             start = None
             if embeddings is not None:
                 start = partial(start_head, embeddings=embeddings, weights=weights)
@@ -441,18 +502,25 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         seen = self._seen_rows(images, rows, backbone)
         return self._keep(continue_fit(net, RowsDataset(seen, targets, weights), 1))
 
-    def _outputs(self, X: Any) -> FloatArray:
-        """Logits or standardised values of images."""
+    def _outputs(self, X: Any, *, gaps: bool = True) -> FloatArray:
+        """Logits or standardised values of images; NaN, or an error, for those without."""
         check_is_fitted(self, "trained_state_")
         images = self._images(X, reset=False)
         net, backbone = self.net_, self._backbone()
         recipe = self._recipe(backbone, self._split(backbone))
+        errors: list[ImageError] = []
         parts = [
             predict_rows(net, rows, _ROWS_PER_PREDICTION)
-            for (rows,) in slices(images, recipe, self._settings(), _ROWS_PER_PREDICTION)
+            for (rows,) in slices(images, recipe, self._settings(errors), _ROWS_PER_PREDICTION)
         ]
+        refuse_none_readable(len(images), errors)
         outputs: FloatArray = np.concatenate(parts).astype(np.float64)
-        return outputs
+        if not errors:
+            return outputs
+        if not gaps:
+            refuse(as_table(errors), len(images), "they have no label. See predict_proba.")
+        warn_of(as_table(errors), len(images), "their predictions are NaN.")
+        return spread(outputs, len(images), errors)
 
     def __sklearn_clone__(self) -> Self:
         # A search clones before it starts its workers.
@@ -486,3 +554,7 @@ class FineTuneEstimator(BaseEstimator, metaclass=ABCMeta):
         tags.input_tags.three_d_array = True
         tags.input_tags.string = self.image_shape is None
         return tags
+
+
+def _taken(weights: AnyArray | None, places: slice | AnyArray) -> AnyArray | None:
+    return None if weights is None else weights[places]

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from ._sklearn_compat import _check_feature_names, _check_n_features
+from ._typing import OnError
 from .images import ImageCollection, as_image_collection
 
 
@@ -16,6 +17,7 @@ def read_images(
     image_shape: tuple[int, ...] | None,
     value_range: tuple[float, float] | None,
     reset: bool,
+    on_error: OnError = "raise",
 ) -> ImageCollection:
     """Take X as images, and check or record its columns on the estimator.
 
@@ -29,6 +31,8 @@ def read_images(
         As in the estimators.
     reset : bool
         True in `fit`: record the columns; False: compare with what was recorded.
+    on_error : {"raise", "nan"}, default="raise"
+        As in the estimators.
 
     Returns
     -------
@@ -47,7 +51,9 @@ def read_images(
         # Without names from `fit` there is nothing to compare: `transform` works unfitted.
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, X, reset=reset)
-    return as_image_collection(X, image_shape=image_shape, value_range=value_range)
+    return as_image_collection(
+        X, image_shape=image_shape, value_range=value_range, on_error=on_error
+    )
 
 
 def _is_table(X: Any, *, plain_numbers: bool) -> bool:

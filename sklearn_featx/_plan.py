@@ -24,8 +24,6 @@ from sklearn.model_selection import (
 from ._activations import activations
 from ._candidates import Job, jobs_of
 from ._recipe import Recipe, Tap
-from .engines import resolve_device
-from .images import ImageCollection
 from .store import FeatureStore
 
 _N_TIMED = 8
@@ -211,7 +209,7 @@ class _Ledger:
     def _new_rows(self, call: _Call, store: FeatureStore) -> int:
         wanted = {call.job.keys[i] for i in call.rows}
         passing: set[str] = set()
-        shapes = _row_shapes(call.recipe, call.job.images)
+        shapes = _row_shapes(call.recipe, call.job)
         for tap, shape in zip(call.recipe.taps, shapes, strict=True):
             lacking = self._lacking_rows(call, tap, store)
             new = lacking & wanted
@@ -222,7 +220,7 @@ class _Ledger:
         return len(passing)
 
     def _lacking_rows(self, call: _Call, tap: Tap, store: FeatureStore) -> set[str]:
-        digest = call.recipe.digest(tap, resolve_device(call.recipe.device).type)
+        digest = call.recipe.digest(tap)
         name = (store, digest, id(call.job.keys))
         if name not in self._lacking:
             keys = call.job.keys
@@ -231,11 +229,12 @@ class _Ledger:
 
 
 def _timing_key(recipe: Recipe) -> Any:
-    return (recipe.backbone, recipe.network_taps, repr(recipe.preprocess), recipe.device)
+    arithmetic = (recipe.device, recipe.precision, recipe.compiled)
+    return (recipe.backbone, recipe.network_taps, repr(recipe.preprocess), arithmetic)
 
 
-def _row_shapes(recipe: Recipe, images: ImageCollection) -> list[tuple[int, ...]]:
-    input_shape = recipe.input_shape(images)
+def _row_shapes(recipe: Recipe, job: Job) -> list[tuple[int, ...]]:
+    input_shape = recipe.input_shape(job.images, job.settings.skip_unreadable)
     inside = iter(recipe.output_shapes(input_shape) if recipe.network_taps else ())
     return [input_shape if tap.layer == 0 else next(inside) for tap in recipe.taps]
 
@@ -259,9 +258,9 @@ def _minutes(jobs: Sequence[Job], ledger: _Ledger) -> float:
             job, recipe = recipes[key]
             sample = job.images.take(slice(0, _N_TIMED))
             settings = job.settings._replace(cache=None)
-            activations(sample, recipe, settings)
+            activations(sample, recipe, settings.for_another_call())
             start = time.perf_counter()
-            activations(sample, recipe, settings)
+            activations(sample, recipe, settings.for_another_call())
             seconds += n_passes * (time.perf_counter() - start) / len(sample)
     return seconds / 60
 

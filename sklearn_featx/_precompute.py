@@ -59,7 +59,7 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
         alike = list(group)
         settings = alike[0].settings._replace(verbose=verbose)
         for recipe in _recipes(alike):
-            for _ in stream(alike[0].images, recipe, settings):
+            for _ in stream(alike[0].images, recipe, settings.for_another_call()):
                 pass
 
 
@@ -70,7 +70,7 @@ def _way(job: Job) -> tuple[Any, ...]:
     return (
         id(recipe.backbone),
         repr(recipe.preprocess),
-        recipe.device,
+        (recipe.device, recipe.precision, recipe.compiled),
         id(job.keys),
         job.store.path,
     )

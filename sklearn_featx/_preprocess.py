@@ -29,6 +29,8 @@ class Preprocess:
         1 for a greyscale backbone, 3 for RGB.
     mean, std : tuple of float, default=None
         Per channel, on the scale where pixels run from 0 to 1. None: not applied.
+    fast : bool, default=False
+        Whether large images may be made smaller on a shorter way, to nearly the same pixels.
 
     Examples
     --------
@@ -44,6 +46,7 @@ class Preprocess:
     channels: int = 3
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    fast: bool = False
 
     @property
     def output_size(self) -> tuple[int, int] | None:

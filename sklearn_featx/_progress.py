@@ -7,6 +7,11 @@ from typing import Self
 from tqdm.auto import tqdm
 
 
+class _Bar(tqdm):
+    # Without the thread that tqdm otherwise starts, and leaves, to watch over its bars.
+    monitor_interval = 0
+
+
 class Progress:
     """A progress bar that counts images.
 
@@ -21,7 +26,7 @@ class Progress:
     """
 
     def __init__(self, total: int, *, verbose: int, description: str) -> None:
-        self._bar = tqdm(
+        self._bar = _Bar(
             total=total,
             desc=description,
             unit=" images",

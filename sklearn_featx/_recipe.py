@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
 from ._digest import combine, digest
+from ._failures import refuse_none_readable
 from ._preprocess import Preprocess
 from ._typing import AnyArray, Pooling
 from .backbones import Backbone
+from .engines import Precision, resolve_device, resolve_precision, type_name
 from .images import ImageCollection, iterate_batches, prepare_callable, prepare_geometry
 
 
@@ -43,12 +45,18 @@ class Recipe:
         The geometry, or a function from image to tensor.
     device : str, default="auto"
         Where to compute.
+    precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+        In which type.
+    compiled : bool, default=False
+        Whether the network is compiled.
     """
 
     backbone: Backbone
     taps: tuple[Tap, ...]
     preprocess: Preprocess | Callable[[Any], Any]
     device: str = "auto"
+    precision: Precision = "float32"
+    compiled: bool = False
 
     @property
     def network_taps(self) -> tuple[Tap, ...]:
@@ -74,21 +82,25 @@ class Recipe:
         """Return the recipe for some of its taps."""
         return replace(self, taps=tuple(taps))
 
-    def digest(self, tap: Tap, device_type: str) -> str:
+    def digest(self, tap: Tap) -> str:
         """Digest of everything that a tap's rows depend on, besides the image.
 
         Parameters
         ----------
         tap : Tap
             One of the taps.
-        device_type : str
-            ``"cpu"``, ``"cuda"``...: their roundings differ.
         """
         assert isinstance(self.preprocess, Preprocess)
         parts = ["row-1", self.preprocess.digest]
         if tap.layer != 0:
-            parts += [self.backbone.digest(tap.layer), digest(tap.pooling), device_type]
+            parts += [self.backbone.digest(tap.layer), digest(tap.pooling, *self._arithmetic())]
         return combine(parts)
+
+    def _arithmetic(self) -> tuple[Any, ...]:
+        """Return what roundings depend on: the kind of device, the type, the compiler."""
+        device = resolve_device(self.device)
+        dtype = resolve_precision(self.precision, device)
+        return (device.type, type_name(dtype), self.compiled)
 
     def describe(self, tap: Tap) -> str:
         """Describe a tap's rows in words."""
@@ -100,16 +112,28 @@ class Recipe:
             return prepare_callable(self.preprocess)
         return _unchanged if images.kind == "values" else prepare_geometry(self.preprocess)
 
-    def input_shape(self, images: ImageCollection) -> tuple[int, ...]:
+    def input_shape(
+        self, images: ImageCollection, skip_unreadable: bool = False
+    ) -> tuple[int, ...]:
         """Shape of what enters the network's first stage for one image, batch axis left out.
 
-        Reads the first image when the recipe leaves the size to the images.
+        Reads the first image, or the first that can be read, when the recipe leaves the size to
+        the images.
         """
-        return self._stated_input_shape(images) or self._first_shape(images)
+        return self.stated_input_shape(images) or self._first_shape(images, skip_unreadable)
+
+    def stated_input_shape(self, images: ImageCollection) -> tuple[int, ...] | None:
+        """Shape of what enters the network for one image; None where the images decide."""
+        if not isinstance(self.preprocess, Preprocess):
+            return None
+        if images.kind == "values":
+            return images.item_shape
+        size = self.preprocess.output_size
+        return None if size is None else (self.preprocess.channels, *size)
 
     def row_shapes(self, images: ImageCollection) -> list[tuple[int, ...]] | None:
         """Shape of a row of each tap; None where the images would have to be read to know."""
-        input_shape = self._stated_input_shape(images)
+        input_shape = self.stated_input_shape(images)
         if input_shape is None:
             return None
         inside = iter(self.output_shapes(input_shape) if self.network_taps else ())
@@ -121,17 +145,22 @@ class Recipe:
         shapes = self.backbone.layer_shapes(layers, input_shape)
         return [pool.output_shape(s) for pool, s in zip(self.pools, shapes, strict=True)]
 
-    def _stated_input_shape(self, images: ImageCollection) -> tuple[int, ...] | None:
-        if not isinstance(self.preprocess, Preprocess):
-            return None
-        if images.kind == "values":
-            return images.item_shape
-        size = self.preprocess.output_size
-        return None if size is None else (self.preprocess.channels, *size)
-
-    def _first_shape(self, images: ImageCollection) -> tuple[int, ...]:
-        batches = iterate_batches(images, [0], self.prepare(images), batch_size=1, n_threads=0)
-        data = next(iter(batches)).data
+    def _first_shape(self, images: ImageCollection, skip_unreadable: bool) -> tuple[int, ...]:
+        batches = iterate_batches(
+            images,
+            range(len(images) if skip_unreadable else 1),
+            self.prepare(images),
+            batch_size=1,
+            n_threads=0,
+            on_error="nan" if skip_unreadable else "raise",
+        )
+        failures = []
+        for _, data, failed in batches:
+            failures += failed
+            if len(data):
+                break
+        else:
+            refuse_none_readable(len(images), failures)
         if data.dtype == np.uint8:
             return (data.shape[3], data.shape[1], data.shape[2])
         return data.shape[1:]
@@ -139,15 +168,16 @@ class Recipe:
 
 def choose_preprocess(
     backbone: Backbone,
-    preprocessing: Callable[[Any], Any] | None,
+    preprocessing: Literal["fast"] | Callable[[Any], Any] | None,
     image_size: int | Sequence[int] | None,
 ) -> Preprocess | Callable[[Any], Any]:
     """Return the user's function, or the backbone's own recipe at the given size."""
-    if preprocessing is not None:
+    if callable(preprocessing):
         return preprocessing
-    if image_size is None:
-        return backbone.preprocess
-    return backbone.preprocess.with_image_size(image_size)
+    own = backbone.preprocess
+    if image_size is not None:
+        own = own.with_image_size(image_size)
+    return replace(own, fast=preprocessing == "fast")
 
 
 def _unchanged(item: AnyArray) -> AnyArray:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from ._recipe import Recipe
-from .exceptions import StoreWarning
+from .exceptions import ImageError, StoreWarning
 from .images import ImageCollection
 from .store import FeatureStore, parse_size, session_store
 
+# Path, size and time of change of a file.
+Signature: TypeAlias = tuple[str, int, int]
 Cache: TypeAlias = Literal["session"] | str | os.PathLike[str] | FeatureStore | None
 
 # Handles that keep their connections open between calls.
@@ -103,15 +105,43 @@ def decide(
     return Decision(True, f"{size} in {store.path}")
 
 
-def row_keys(images: ImageCollection, store: FeatureStore) -> list[str]:
+def file_signatures(images: ImageCollection, positions: Sequence[int]) -> list[Signature | None]:
+    """Path, size and time of change of each image's file.
+
+    Parameters
+    ----------
+    images : ImageCollection
+        The images.
+    positions : sequence of int
+        Which of them.
+
+    Returns
+    -------
+    signatures : list of (str, int, int) or None
+        None where there is no file.
+    """
+    return [_signature(images.path(i)) for i in positions]
+
+
+def row_keys(
+    images: ImageCollection,
+    store: FeatureStore | None,
+    signatures: Sequence[Signature | None] | None = None,
+    failures: list[ImageError] | None = None,
+) -> list[str]:
     """Digest of each image; files whose size and time are known to the store are not opened.
 
     Parameters
     ----------
     images : ImageCollection
         The images.
-    store : FeatureStore
+    store : FeatureStore or None
         Knows files by path, size and time of change.
+    signatures : sequence of (str, int, int) or None, default=None
+        Those of all files, where they are known already.
+    failures : list of ImageError, default=None
+        Gets an error for each image that cannot be read, whose key is then empty. None: the first
+        is raised.
 
     Returns
     -------
@@ -121,25 +151,37 @@ def row_keys(images: ImageCollection, store: FeatureStore) -> list[str]:
     Raises
     ------
     ImageError
-        If a file cannot be read.
+        If a file cannot be read, where `failures` is None.
     """
-    signatures = [_signature(images.path(i)) for i in range(len(images))]
+    if signatures is None:
+        signatures = file_signatures(images, range(len(images)))
     files = [signature for signature in signatures if signature is not None]
-    known = dict(zip(files, store.file_digests(files), strict=True)) if files else {}
+    known = dict(zip(files, store.file_digests(files), strict=True)) if files and store else {}
     keys, learned = [], {}
     for i, signature in enumerate(signatures):
-        key = None if signature is None else known[signature]
+        key = None if signature is None else known.get(signature)
         if key is None:
-            key = images.digest(i)
-            if signature is not None:
+            key = _digest_or_note(images, i, failures)
+            if signature is not None and key:
                 learned[signature] = key
         keys.append(key)
-    if learned:
+    if learned and store:
         store.remember_files(list(learned), list(learned.values()))
     return keys
 
 
-def _signature(path: str | None) -> tuple[str, int, int] | None:
+def _digest_or_note(images: ImageCollection, i: int, failures: list[ImageError] | None) -> str:
+    try:
+        return images.digest(i)
+    except ImageError as error:
+        if failures is None:
+            raise
+        # Without its cause: the traceback of that keeps the bytes of the file alive.
+        failures.append(ImageError(error.reason, i, error.path or images.path(i)))
+        return ""
+
+
+def _signature(path: str | None) -> Signature | None:
     if path is None:
         return None
     try:

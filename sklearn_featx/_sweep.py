@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.model_selection import check_cv, cross_val_score
+from sklearn.utils import _safe_indexing
 
 from ._digest import digest_array
 from ._extractor import PretrainedFeatureExtractor
+from ._failures import as_table, readable, warn_of
 from ._recipe import Tap
 from ._typing import Pooling
 
@@ -103,7 +105,11 @@ def layer_sweep(
     names = [stage.name for stage in recipe.backbone.stages]
     chosen: list[str | int] = list(range(1, len(names) + 1)) if layers is None else list(layers)
     taps = tuple(Tap(layer, pooling) for layer in chosen for pooling in poolings)
-    rows = extractor._rows(X, replace(recipe, taps=taps))
+    images = extractor._images(X, reset=False)
+    rows, errors = extractor._rows(images, replace(recipe, taps=taps))
+    if errors:
+        warn_of(as_table(errors), len(images), "they are left out of the scores.")
+        y = _safe_indexing(y, readable(len(images), errors))
     folds = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(np.zeros(len(y)), y))
     table, seen = [], set()
     for tap, features in zip(taps, rows, strict=True):

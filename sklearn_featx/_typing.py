@@ -12,4 +12,5 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 Pooling: TypeAlias = Literal["avg", "max", "avgmax", "gem", "cls", "flatten"]
 Granularity: TypeAlias = Literal["stage", "block"] | list[str]
 UnfreezeDepth: TypeAlias = int | Literal["all"] | tuple[int, int]
+OnError: TypeAlias = Literal["raise", "nan"]
 Weights: TypeAlias = str | os.PathLike[str] | None

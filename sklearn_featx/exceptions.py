@@ -9,11 +9,13 @@
     │   ├── UnknownBackboneError         no backbone of that name
     │   ├── UnknownLayerError            no stage or node of that name, no such depth
     │   └── WeightsError                 weights missing, damaged, unreachable or of another network
+    ├── SavedStateError (ValueError)     a saved estimator is damaged
     ├── StoreError                       a store cannot be used: users see a StoreWarning
     ├── DivergenceError (RuntimeError)   training left the finite numbers
     └── MissingDependencyError (ImportError)
 
     FeatxWarning (UserWarning)
+    ├── ImageWarning                     images cannot be read and were left out
     ├── RandomWeightsWarning             a backbone with random weights is used
     ├── CutWarning                       a network cannot be traced; cut at its top-level parts
     └── StoreWarning                     a store does not work: rows are computed, not remembered
@@ -28,9 +30,11 @@ __all__ = [
     "FeatxError",
     "FeatxWarning",
     "ImageError",
+    "ImageWarning",
     "InputError",
     "MissingDependencyError",
     "RandomWeightsWarning",
+    "SavedStateError",
     "StoreError",
     "StoreWarning",
     "UnknownBackboneError",
@@ -89,6 +93,10 @@ class WeightsError(BackboneError):
     """Weights are missing, damaged, unreachable or belong to another network."""
 
 
+class SavedStateError(FeatxError, ValueError):
+    """A saved estimator is damaged: what it holds does not match its checksum."""
+
+
 class StoreError(FeatxError):
     """A store cannot be used as it is: no file of its folder can hold its rows."""
 
@@ -103,6 +111,10 @@ class MissingDependencyError(FeatxError, ImportError):
 
 class FeatxWarning(UserWarning):
     """Base of every warning of this package."""
+
+
+class ImageWarning(FeatxWarning):
+    """Some images cannot be read: with ``on_error="nan"`` their rows are NaN or left out."""
 
 
 class RandomWeightsWarning(FeatxWarning):

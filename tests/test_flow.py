@@ -26,13 +26,14 @@ def decodes(monkeypatch):
     from sklearn_featx.images import _items
 
     paths = []
-    original = _items.decode
+    for name in ("decode", "decode_resized"):
+        original = getattr(_items, name)
 
-    def spy(source):
-        paths.append(source)
-        return original(source)
+        def spy(source, *recipe, _original=original):
+            paths.append(source)
+            return _original(source, *recipe)
 
-    monkeypatch.setattr(_items, "decode", spy)
+        monkeypatch.setattr(_items, name, spy)
     return paths
 
 

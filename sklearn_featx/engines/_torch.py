@@ -1,45 +1,114 @@
 """The engine of PyTorch: runs a frozen module on batches of pixels or plain tensors."""
 
+import copy
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
 from .._typing import AnyArray, FloatArray
-from ._device import default_batch_size, is_out_of_memory, memory_released
-from ._rewrite import rewrite_for_inference
+from ._compile import compile_for
+from ._device import finish_copies, is_out_of_memory, release_memory, to_device, use_own_stream
+from ._onednn import fused_for
+from ._rewrite import is_of_library, rewrite_for_inference
+from ._threads import Workers, count_threads, share_threads
+
+# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so
+# that activations stay in its caches and are small enough for the allocator to keep their memory.
+# Fixed, not measured at run time: the last bits of a row depend on the number of rows in its pass,
+# and a row that another process computes again is to be the same.
+_USUAL_POSITIONS = 224 * 224
+_USUAL_ROWS = 2
+_USUAL_ROWS_OF_16_BITS = 4
+_USUAL_ROWS_ELSEWHERE = 128
+# However small they are.
+_MOST_ROWS = 256
+# Python starts every operation, for one thread at a time: more workers would wait for each other.
+_MOST_WORKERS = 16
 
 
 class TorchEngine:
-    """Runs one frozen module.
+    """Runs one frozen network.
 
     Parameters
     ----------
-    module : nn.Module
+    network : nn.Module
         Returns one tensor or a tuple of tensors; it is copied, and the copy is rewritten.
     pools : sequence of nn.Module
-        What is done to each of its results before they leave the device.
+        What is done to each of its results before they leave the device, in float32.
+    normalise : nn.Module, default=None
+        What is done to a batch before the network, in float32.
     device : torch.device
         Where to compute.
+    dtype : torch.dtype, default=torch.float32
+        Type of weights and activations.
+    compiled : bool, default=False
+        Whether to compile the network on its first batch.
     """
 
     def __init__(
         self,
-        module: nn.Module,
+        network: nn.Module,
         pools: Sequence[nn.Module],
         *,
+        normalise: nn.Module | None = None,
         device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
     ) -> None:
-        self._module = rewrite_for_inference(module).to(device)
-        self._pools = tuple(pools)
         self.device = device
+        self.dtype = dtype
         self.n_rows_run = 0
+        rewritten = rewrite_for_inference(network, dtype)
+        # Modules of others may keep notes on themselves, which two threads would mix up.
+        self._reentrant = all(is_of_library(part) for part in rewritten.modules())
+        whole = _Whole(normalise, rewritten, pools, dtype).to(device)
+        self._whole: nn.Module = (
+            compile_for(whole, device) if compiled else fused_for(whole, device)
+        )
+        self._most_rows: int | None = None
+        finish_copies(device)
 
     @property
-    def batch_size(self) -> int:
-        """Rows in one pass when the user leaves the choice to the engine."""
-        return default_batch_size(self.device)
+    def computes_where_it_reads(self) -> bool:
+        """Whether the thread that reads a batch is the best one to compute it."""
+        return self.device.type == "cpu" and self._reentrant
+
+    def batch_size(self, row_shape: Sequence[int] | None = None) -> int:
+        """Rows in one pass when the user leaves the choice to the engine.
+
+        Parameters
+        ----------
+        row_shape : sequence of int, default=None
+            Shape of what enters the network for one row, channels first; None: not known.
+        """
+        positions = _USUAL_POSITIONS if row_shape is None else max(1, math.prod(row_shape[1:]))
+        usual = _USUAL_ROWS_ELSEWHERE
+        if self.device.type == "cpu":
+            usual = _USUAL_ROWS if self.dtype is torch.float32 else _USUAL_ROWS_OF_16_BITS
+        rows = max(1, min(_MOST_ROWS, usual * _USUAL_POSITIONS // positions))
+        # A power of two: the rows of a claim are then cut as those of a run without a store.
+        return int(2 ** math.floor(math.log2(rows)))
+
+    def workers(self, n_batches: int, n_jobs: int | None) -> Workers:
+        """Divide threads among workers, each of which may call `run`.
+
+        Parameters
+        ----------
+        n_batches : int
+            How many batches there are to run.
+        n_jobs : int or None
+            As in the estimators.
+        """
+        n_threads = count_threads(n_jobs)
+        if self.device.type != "cpu":
+            # The pixels of one batch cross to the device while another is computed there.
+            return Workers(2, n_threads, partial(use_own_stream, self.device))
+        n_workers = min(n_batches, n_threads, _MOST_WORKERS) if self._reentrant else 1
+        return share_threads(n_threads, max(1, n_workers))
 
     def run(self, batch: AnyArray) -> list[FloatArray]:
         """Run a batch; where the device's memory does not hold it, its halves.
@@ -47,28 +116,58 @@ class TorchEngine:
         Parameters
         ----------
         batch : ndarray of shape (n, ...)
-            What the module takes.
+            What the network takes.
 
         Returns
         -------
         results : list of ndarray of shape (n, ...), float32
-            One array for each result of the module.
+            One array for each result of the network.
         """
+        step = min(len(batch), self._most_rows or len(batch))
         try:
-            with torch.inference_mode():
-                results = [result.float().cpu().numpy() for result in self._forward(batch)]
+            parts = [self._pass(batch[i : i + step]) for i in range(0, len(batch), step)]
         except RuntimeError as error:
-            if not is_out_of_memory(error) or len(batch) == 1:
+            if not is_out_of_memory(error) or step == 1:
                 raise
-            half = len(batch) // 2
-            with memory_released(self.device):
-                parts = [self.run(batch[:half]), self.run(batch[half:])]
-            return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
-        self.n_rows_run += len(batch)
-        return results
+        else:
+            self.n_rows_run += len(batch)
+            return (
+                parts[0]
+                if len(parts) == 1
+                else [np.concatenate(p) for p in zip(*parts, strict=True)]
+            )
+        # Outside of the handler: the error's traceback keeps the tensors of the failed pass alive.
+        release_memory(self.device)
+        self._most_rows = step // 2
+        return self.run(batch)
 
-    def _forward(self, batch: AnyArray) -> list[torch.Tensor]:
-        x = torch.from_numpy(batch).to(self.device, non_blocking=True)
-        outputs = self._module(x)
+    def _pass(self, batch: AnyArray) -> list[FloatArray]:
+        with torch.inference_mode():
+            results = self._whole(to_device(batch, self.device))
+            return [result.cpu().numpy() for result in results]
+
+
+class _Whole(nn.Module):
+    """Normalisation, network and pooling as one module, from a batch to a list of results."""
+
+    def __init__(
+        self,
+        normalise: nn.Module | None,
+        network: nn.Module,
+        pools: Sequence[nn.Module],
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.normalise = nn.Identity() if normalise is None else copy.deepcopy(normalise)
+        self.network = network
+        self.pools = nn.ModuleList(pools)
+        self.dtype = dtype
+
+    def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        x = self.normalise(batch)
+        if x.is_floating_point():
+            x = x.to(self.dtype)
+        outputs = self.network(x)
         found = outputs if isinstance(outputs, tuple) else (outputs,)
-        return [pool(output) for pool, output in zip(self._pools, found, strict=True)]
+        # Vectors of 16 bits would lose what a mean over many positions gains.
+        return [pool(output.float()) for pool, output in zip(self.pools, found, strict=True)]

@@ -5,6 +5,7 @@ The way of an image through this sub-package::
     X ──as_image_collection──▶ ImageCollection ──load(i)──▶ uint8 (H, W, C) ──prepare──▶ item
                                      │                                                    │
                                  digest(i)                              iterate_batches ──▶ Batch
+                                                            read_and_compute ──▶ Batch, results
 
 Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow; tensors
 and dataframes are recognised by what they can do, their packages are never imported.
@@ -12,6 +13,7 @@ and dataframes are recognised by what they can do, their packages are never impo
 
 from ._adapter import as_image_collection
 from ._collection import ImageCollection
+from ._computing import compute_batches, read_and_compute
 from ._decode import decode
 from ._geometry import resize_and_crop
 from ._prefetch import Batch, iterate_batches, prepare_callable, prepare_geometry
@@ -23,9 +25,11 @@ __all__ = [
     "Variation",
     "Views",
     "as_image_collection",
+    "compute_batches",
     "decode",
     "iterate_batches",
     "prepare_callable",
     "prepare_geometry",
+    "read_and_compute",
     "resize_and_crop",
 ]

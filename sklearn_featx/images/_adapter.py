@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .._typing import AnyArray
+from .._typing import AnyArray, OnError
 from ..exceptions import InputError
 from ._arrays import array_to_collection, refuse_empty, refuse_vector
 from ._collection import ImageCollection, ItemList
 from ._dataset import DatasetItems, dataset_paths
-from ._items import as_item
+from ._items import as_item, as_item_or_unreadable
 from ._layout import ImageShape, check_image_shape
 from ._recognise import (
     is_array_like,
@@ -37,6 +37,7 @@ def as_image_collection(
     *,
     image_shape: tuple[int, ...] | None = None,
     value_range: tuple[float, float] | None = None,
+    on_error: OnError = "raise",
 ) -> ImageCollection:
     """Make a collection of images of whatever holds them.
 
@@ -58,6 +59,8 @@ def as_image_collection(
     value_range : (float, float), default=None
         Values of black and white in arrays. None: 0 to 1 for floats and booleans, 0 to 65535 for
         uint16, 0 to 255 for all other integers. Files and PIL images carry their own.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether the first entry of a list that is no image is an error at once, or when it is read.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def as_image_collection(
     if isinstance(source, np.ndarray):
         return array_to_collection(source, shape, limits)
     if isinstance(source, list):
-        return _from_list(source, shape, limits)
+        return _from_list(source, shape, limits, on_error)
     refuse_empty((len(source),))
     if _is_of_values(shape):
         raise InputError(f"image_shape={shape}: plain numbers are read from arrays, not datasets.")
@@ -200,15 +203,19 @@ def _objects_to_numbers(array: AnyArray) -> AnyArray:
 
 
 def _from_list(
-    entries: list[Any], image_shape: ImageShape | None, value_range: ValueRange | None
+    entries: list[Any],
+    image_shape: ImageShape | None,
+    value_range: ValueRange | None,
+    on_error: OnError,
 ) -> ImageCollection:
     refuse_empty((len(entries),))
     if is_number(entries[0]) and not is_missing(entries[0]):
         refuse_vector((len(entries),))
     if _is_of_values(image_shape):
         return array_to_collection(_stacked(entries), image_shape, value_range)
+    make = as_item if on_error == "raise" else as_item_or_unreadable
     return ItemList(
-        [as_item(entry, row, image_shape, value_range) for row, entry in enumerate(entries)]
+        [make(entry, row, image_shape, value_range) for row, entry in enumerate(entries)]
     )
 
 

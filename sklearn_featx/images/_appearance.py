@@ -19,7 +19,6 @@ from ._scaling import over_white
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
 _GREY_MODES = ("1", "L", "LA", "La")
-_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 # EXIF 2.32, tag 274: what turns the stored picture upright.
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
@@ -56,6 +55,12 @@ def picture_to_pixels(image: Image.Image) -> Pixels:
     return np.ascontiguousarray(turn(pixels) if turn else pixels)
 
 
+def looks_as_stored(image: Image.Image) -> bool:
+    """Whether a loaded picture is grey or RGB of 8 bits, upright and opaque."""
+    plain = image.mode in ("L", "RGB") and "transparency" not in image.info
+    return plain and _orientation(image) not in _UPRIGHT
+
+
 def _orientation(image: Image.Image) -> Any:
     """Return the EXIF orientation; a damaged EXIF block does not make a picture unreadable."""
     try:
@@ -69,7 +74,8 @@ def _orientation(image: Image.Image) -> Any:
 def _opaque(image: Image.Image) -> Pixels:
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(image)
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+    # By mode, by one transparent colour, or by a palette with alpha.
+    if image.has_transparency_data:
         return _over_white(image)
     if image.mode in _GREY_MODES:
         return np.asarray(image.convert("L"))[:, :, np.newaxis]

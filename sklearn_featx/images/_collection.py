@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .._digest import digest, digest_array
+from .._preprocess import Preprocess
 from .._typing import AnyArray, Pixels
 from ..exceptions import ImageError
-from ._items import Item, array_to_pixels, digest_pixels
+from ._geometry import resize_and_crop
+from ._items import Item, array_to_pixels, digest_pixels, load_resized
 from ._layout import Layout
 from ._scaling import ValueRange
 
@@ -73,6 +75,28 @@ class ImageCollection(ABC):
         ImageError
             If the image cannot be read. It carries `row`, which is `i`, and `path`.
         """
+
+    def load_resized(self, i: int, preprocess: Preprocess) -> Pixels:
+        """Read one image, resize and crop it.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image, one of pixels.
+        preprocess : Preprocess
+            The recipe.
+
+        Returns
+        -------
+        image : ndarray of shape (h, w, preprocess.channels), dtype uint8
+            That of `resize_and_crop` on that of `load`.
+
+        Raises
+        ------
+        ImageError
+            As in `load`.
+        """
+        return resize_and_crop(self.load(i), preprocess)
 
     @abstractmethod
     def digest(self, i: int) -> str:
@@ -230,6 +254,10 @@ class ItemList(ImageCollection):
     def load(self, i: int) -> Pixels:
         with errors_at(i):
             return self._items[i].load()
+
+    def load_resized(self, i: int, preprocess: Preprocess) -> Pixels:
+        with errors_at(i):
+            return load_resized(self._items[i], preprocess)
 
     def digest(self, i: int) -> str:
         with errors_at(i):

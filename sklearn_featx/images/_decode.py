@@ -8,6 +8,7 @@ Files are read whole and closed before decoding begins, so no descriptor outlive
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
@@ -16,14 +17,17 @@ import PIL
 from PIL import Image, UnidentifiedImageError
 
 from .._digest import digest
+from .._preprocess import Preprocess
 from .._typing import Pixels
 from ..exceptions import ImageError
-from ._appearance import picture_to_pixels
+from ._appearance import looks_as_stored, picture_to_pixels
+from ._geometry import FAST_GAP, resize_and_crop, resize_picture, resized_size
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
+_Finish: TypeAlias = Callable[[Image.Image], Pixels]
 
 # Part of every file's digest: raise it when decoding changes, so that no old row is taken for new.
-_DECODING_VERSION = 1
+_DECODING_VERSION = 2
 
 # Offset in a PNG file of the bit depth: signature, length and name of IHDR, width, height.
 _PNG_BITS_AT = 24
@@ -68,9 +72,40 @@ def decode(source: Source) -> Pixels:
            [255, 255, 255, 255],
            [255, 255, 255, 255]], dtype=uint8)
     """
-    if isinstance(source, bytes):
-        return _decode_bytes(source, None)
-    return _decode_bytes(read_file(source), os.fspath(source))
+    return _decode_source(source, picture_to_pixels)
+
+
+def decode_resized(source: Source, preprocess: Preprocess) -> Pixels:
+    """Decode an image and resize and crop it.
+
+    The result is that of `resize_and_crop` on that of `decode`, without the pixels between the two
+    where a picture needs nothing else. With ``preprocess.fast``, a JPEG file is decoded at a
+    half, a quarter or an eighth of its size where that is enough.
+
+    Parameters
+    ----------
+    source : str, path-like or bytes
+        As in `decode`.
+    preprocess : Preprocess
+        The recipe.
+
+    Returns
+    -------
+    pixels : ndarray of shape (h, w, preprocess.channels), dtype uint8
+        The image as the backbone is to see it.
+
+    Raises
+    ------
+    ImageError
+        As in `decode`.
+    """
+
+    def finish(picture: Image.Image) -> Pixels:
+        if looks_as_stored(picture):
+            return resize_picture(picture, preprocess)
+        return resize_and_crop(picture_to_pixels(picture), preprocess)
+
+    return _decode_source(source, finish, preprocess if preprocess.fast else None)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -113,11 +148,19 @@ def pixels_of_picture(image: Image.Image) -> Pixels:
         raise ImageError(_reason(error), path=path) from error
 
 
-def _decode_bytes(data: bytes, path: str | None) -> Pixels:
+def _decode_source(source: Source, finish: _Finish, smaller: Preprocess | None = None) -> Pixels:
+    if isinstance(source, bytes):
+        return _decode_bytes(source, None, finish, smaller)
+    return _decode_bytes(read_file(source), os.fspath(source), finish, smaller)
+
+
+def _decode_bytes(
+    data: bytes, path: str | None, finish: _Finish, smaller: Preprocess | None
+) -> Pixels:
     if not data:
         raise ImageError("the file is empty (0 bytes).", path=path)
     try:
-        return _open_quietly(data)
+        return _open_quietly(data, finish, smaller)
     except ImageError as error:
         raise ImageError(error.reason, path=path) from error
     except Exception as error:
@@ -125,14 +168,14 @@ def _decode_bytes(data: bytes, path: str | None) -> Pixels:
         raise ImageError(_reason(error), path=path) from error
 
 
-def _open_quietly(data: bytes) -> Pixels:
+def _open_quietly(data: bytes, finish: _Finish, smaller: Preprocess | None) -> Pixels:
     """Decode; where a filter turns warnings into errors, decode again without them.
 
     Pillow warns about damage that it can read past, such as corrupt EXIF. Whether an image can be
     read must not depend on the filters of `warnings`.
     """
     try:
-        return _open(data)
+        return _open(data, finish, smaller)
     except Image.DecompressionBombWarning:
         raise
     except Warning:
@@ -140,15 +183,29 @@ def _open_quietly(data: bytes) -> Pixels:
         # here, where decoding has failed without it.
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _open(data)
+            return _open(data, finish, smaller)
 
 
-def _open(data: bytes) -> Pixels:
+def _open(data: bytes, finish: _Finish, smaller: Preprocess | None) -> Pixels:
     with Image.open(BytesIO(data)) as image:
         _refuse_bomb(image)
+        if smaller is not None:
+            _decode_smaller(image, smaller)
         image.load()
         _scale_png_key(image, data)
-        return picture_to_pixels(image)
+        return finish(image)
+
+
+def _decode_smaller(image: Image.Image, preprocess: Preprocess) -> None:
+    """Let a JPEG file be decoded at a fraction of its size that is large enough for the resize."""
+    height, width = resized_size(image.height, image.width, preprocess.resize)
+    if preprocess.resize is None:
+        return
+    if isinstance(preprocess.resize, tuple):
+        # It may yet be turned upright.
+        height = width = max(height, width)
+    # Other formats take no notice.
+    image.draft(None, (round(FAST_GAP * width), round(FAST_GAP * height)))
 
 
 def _scale_png_key(image: Image.Image, data: bytes) -> None:

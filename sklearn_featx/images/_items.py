@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from .._digest import digest, digest_array
+from .._preprocess import Preprocess
 from .._typing import AnyArray, Pixels
 from ..exceptions import ImageError
-from ._decode import decode, digest_file, pixels_of_picture, read_file
+from ._decode import decode, decode_resized, digest_file, pixels_of_picture, read_file
+from ._geometry import resize_and_crop
 from ._layout import ImageShape, Layout, as_channels_last, choose_layout
 from ._recognise import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
 from ._scaling import ValueRange, check_values, effective_range, over_white, to_levels
@@ -105,6 +107,38 @@ class ArrayItem:
         return digest_pixels(self.array, self.layout, self.value_range)
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableItem:
+    """An entry that is no image, which is said when it is asked for."""
+
+    reason: str
+    path: str | None
+
+    def load(self) -> Pixels:
+        """Say what is wrong."""
+        raise ImageError(self.reason, path=self.path)
+
+    def digest(self) -> str:
+        """Say what is wrong."""
+        raise ImageError(self.reason, path=self.path)
+
+
+def load_resized(item: Item, preprocess: Preprocess) -> Pixels:
+    """Load an item, resize and crop it; files without the step over its pixels.
+
+    Parameters
+    ----------
+    item : Item
+        An image.
+    preprocess : Preprocess
+        The recipe.
+    """
+    if isinstance(item, FileItem | BytesItem):
+        source = item.path if isinstance(item, FileItem) else item.data
+        return decode_resized(source, preprocess)
+    return resize_and_crop(item.load(), preprocess)
+
+
 def array_to_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> Pixels:
     """Return an item as uint8 (H, W, C); four channels are RGBA, composited over white."""
     levels = to_levels(as_channels_last(item, layout), value_range)
@@ -157,6 +191,25 @@ def as_item(
         return _array_item(_entry_to_array(entry), image_shape, value_range)
     except ImageError as error:
         raise ImageError(error.reason, row=row) from error.__cause__
+
+
+def as_item_or_unreadable(
+    entry: Any,
+    row: int | None,
+    image_shape: ImageShape | None = None,
+    value_range: ValueRange | None = None,
+) -> Item:
+    """Recognise one entry of a list; what is wrong with it is said when it is read.
+
+    Parameters
+    ----------
+    entry, row, image_shape, value_range : object
+        As in `as_item`.
+    """
+    try:
+        return as_item(entry, row, image_shape, value_range)
+    except ImageError as error:
+        return UnreadableItem(error.reason, error.path)
 
 
 def _entry_to_array(entry: Any) -> AnyArray:

@@ -10,13 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from .._preprocess import Preprocess
-from .._typing import AnyArray
+from .._typing import AnyArray, OnError
 from ..exceptions import ImageError
 from ._appearance import picture_to_pixels
 from ._collection import ImageCollection
@@ -24,8 +24,9 @@ from ._geometry import as_picture, resize_and_crop
 from ._recognise import is_array_like, is_tensor, tensor_to_array
 
 Prepare: TypeAlias = Callable[[AnyArray], AnyArray]
-OnError: TypeAlias = Literal["raise", "nan"]
 _Outcome: TypeAlias = AnyArray | ImageError
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Batch(NamedTuple):
@@ -46,6 +47,16 @@ class Batch(NamedTuple):
     failures: list[ImageError]
 
 
+class _Geometry:
+    """Resize and crop by a recipe; a collection may do it while it reads."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self.preprocess = preprocess
+
+    def __call__(self, pixels: AnyArray) -> AnyArray:
+        return resize_and_crop(pixels, self.preprocess)
+
+
 def prepare_geometry(preprocess: Preprocess) -> Prepare:
     """Return the function that resizes and crops by a recipe.
 
@@ -59,7 +70,7 @@ def prepare_geometry(preprocess: Preprocess) -> Prepare:
     prepare : callable
         From uint8 (H, W, C) to uint8 (h, w, ``preprocess.channels``).
     """
-    return partial(resize_and_crop, preprocess=preprocess)
+    return _Geometry(preprocess)
 
 
 def prepare_callable(function: Callable[[Any], Any]) -> Prepare:
@@ -161,7 +172,7 @@ def iterate_batches(
         outcomes = (job(row) for row in rows)
     else:
         # One batch for the consumer's next step, and work for every thread while it is collected.
-        outcomes = _in_threads(job, rows, n_threads, in_flight=batch_size + 2 * n_threads)
+        outcomes = in_threads(job, rows, n_threads, in_flight=batch_size + 2 * n_threads)
     with closing(outcomes):
         for start in range(0, len(rows), batch_size):
             chunk = [int(row) for row in rows[start : start + batch_size]]
@@ -171,6 +182,8 @@ def iterate_batches(
 def _outcome(collection: ImageCollection, prepare: Prepare, row: int) -> _Outcome:
     """Read and prepare one image; an image that cannot be read is an outcome like another."""
     try:
+        if isinstance(prepare, _Geometry):
+            return collection.load_resized(row, prepare.preprocess)
         return prepare(collection.load(row))
     except ImageError as error:
         path = error.path if error.path is not None else collection.path(row)
@@ -179,15 +192,38 @@ def _outcome(collection: ImageCollection, prepare: Prepare, row: int) -> _Outcom
         return located
 
 
-def _in_threads(
-    job: Callable[[int], _Outcome], rows: Iterable[int], n_threads: int, in_flight: int
-) -> Generator[_Outcome]:
-    """Run `job` on every row, `in_flight` at most at a time, and yield the outcomes in order."""
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-images")
-    pending: deque[Future[_Outcome]] = deque()
+def in_threads(
+    job: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    n_threads: int,
+    in_flight: int,
+    start: Callable[[], Any] | None = None,
+) -> Generator[_Result]:
+    """Run `job` on every item, `in_flight` at most at a time, and yield the results in order.
+
+    Parameters
+    ----------
+    job : callable
+        From an item to a result. What it raises is raised here, in order.
+    items : iterable
+        Taken one at a time, when there is room for one more.
+    n_threads : int
+        Number of threads.
+    in_flight : int
+        Number of items that are taken and whose results are not.
+    start : callable, default=None
+        What each thread calls first.
+
+    Yields
+    ------
+    result : object
+        What `job` returned.
+    """
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-images", initializer=start)
+    pending: deque[Future[_Result]] = deque()
     try:
-        for row in rows:
-            pending.append(pool.submit(job, row))
+        for item in items:
+            pending.append(pool.submit(job, item))
             if len(pending) >= in_flight:
                 yield pending.popleft().result()
         while pending:

@@ -69,7 +69,8 @@ def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> Val
         return value_range
     if dtype.kind in "bf":
         return 0.0, 1.0
-    return (0.0, 65535.0) if dtype == np.uint16 else (0.0, 255.0)
+    # In either order of bytes: big-endian types are not equal to `np.uint16`.
+    return (0.0, 65535.0) if dtype.newbyteorder("=") == np.uint16 else (0.0, 255.0)
 
 
 def check_values(values: AnyArray, value_range: ValueRange) -> None:

@@ -35,6 +35,10 @@ CPU_MICRO_BATCH = 16
 INITIAL_STREAM, PREDICT_STREAM, FIRST_EPOCH_STREAM = range(3)
 
 
+class _StoppedByCallback(KeyboardInterrupt):
+    """What skorch's callbacks raise after an epoch to end the training, told from Ctrl-C."""
+
+
 class FineTuneNet(NeuralNet):
     """A skorch net over a `TailAndHead`, fitted on a `RowsDataset`.
 
@@ -66,6 +70,7 @@ class FineTuneNet(NeuralNet):
     # Steps of the fit that is under way; 0 when training goes on without a planned end.
     planned_steps_ = 0
     planned_ = False
+    interrupted_ = False
     shuffler_: torch.Generator | None = None
     progress_: Progress | None = None
 
@@ -179,7 +184,8 @@ class FineTuneNet(NeuralNet):
     def partial_fit(
         self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any
     ) -> "FineTuneNet":
-        """Train on from where the net is."""
+        """Train on from where the net is; `interrupted_` tells whether Ctrl-C ended it."""
+        self.interrupted_ = False
         super().partial_fit(X, y, classes, **fit_params)
         self._set_training(False)
         # The last step may have done the damage: no loss was computed after it.
@@ -200,6 +206,12 @@ class FineTuneNet(NeuralNet):
         with self.seeded(PREDICT_STREAM), bar as self.progress_:
             try:
                 super().fit_loop(X, y, epochs, **fit_params)
+            except _StoppedByCallback:
+                raise
+            except KeyboardInterrupt:
+                # skorch ends the training properly, and forgets that it was asked to stop.
+                self.interrupted_ = True
+                raise
             finally:
                 self.shuffler_ = self.progress_ = None
         return self
@@ -237,7 +249,12 @@ class FineTuneNet(NeuralNet):
         if batch is not None:
             rows, (targets, _) = batch
             cb_kwargs["batch"] = (rows, targets)
-        super().notify(method_name, **cb_kwargs)
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt as error:
+            if method_name == "on_epoch_end":
+                raise _StoppedByCallback from error
+            raise
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Run the module on rows, feature maps in channels-last order."""

@@ -232,6 +232,8 @@ def test_palette_with_alpha(photo, half, encode):
     quantized = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
     assert quantized.mode == "P"
     assert difference(decode(encode(quantized, "PNG")), whitened(photo)) < 8
+    # In memory the palette itself has alpha.
+    assert difference(seen(quantized), whitened(photo)) < 8
 
 
 @pytest.mark.parametrize(("mode", "key"), [("L", 0), ("RGB", (0, 0, 0)), ("I;16", 0), ("1", 0)])

@@ -1,0 +1,95 @@
+"""Saved estimators carry a checksum of what they hold, which is compared when they are loaded.
+
+Whatever writes the file, pickle, joblib, cloudpickle or skops, a changed bit that reaches a
+parameter, a label or a weight is an error. Builtins, arrays, the tensors of own modules and the
+names of classes and functions count; of other objects, such as callbacks, only the type does.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from ._digest import combine, digest, digest_array
+from .exceptions import SavedStateError
+
+_CHECKSUM = "_checksum"
+
+
+class CheckedState:
+    """Mixin of estimators whose saved state carries its checksum."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(cast("dict[str, Any]", super().__getstate__()))
+        return {**state, _CHECKSUM: checksum(state)}
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict) or state.get(_CHECKSUM) != checksum(_checked(state)):
+            raise SavedStateError(
+                f"the saved {type(self).__name__} is damaged: what it holds does not match its "
+                "checksum. Load another copy, or fit again."
+            )
+        # What a later version has added to the signature has its default in older files.
+        self.__dict__.update(_defaults(type(self)) | _checked(state))
+
+
+def checksum(state: Mapping[str, Any]) -> str:
+    """Digest of the state of an estimator, equal before and after it was saved.
+
+    Parameters
+    ----------
+    state : mapping of str to object
+        Its attributes.
+    """
+    return combine(_digests(state))
+
+
+def _checked(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name != _CHECKSUM}
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _digests(value: Any) -> Iterator[str]:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        yield digest(value)
+    elif isinstance(value, np.ndarray) and value.dtype.kind != "O":
+        yield digest_array(value)
+    elif isinstance(value, Mapping):
+        yield digest("mapping", len(value))
+        for key in sorted(value, key=repr):
+            yield from _digests(key)
+            yield from _digests(value[key])
+    elif isinstance(value, list | tuple | np.ndarray):
+        yield digest("sequence", len(value))
+        for item in value:
+            yield from _digests(item)
+    elif hasattr(value, "__qualname__"):
+        yield digest(_qualified_name(value))
+    elif hasattr(value, "state_dict"):
+        yield from _module_digests(value)
+    else:
+        yield digest(_qualified_name(type(value)))
+
+
+def _module_digests(module: Any) -> Iterator[str]:
+    """Digests of the tensors of an own module."""
+    yield digest(_qualified_name(type(module)))
+    for name, tensor in module.state_dict().items():
+        yield digest(name)
+        if hasattr(tensor, "detach"):
+            plain = tensor.detach().cpu()
+            # NumPy has no bfloat16; float32 holds it exactly.
+            plain = plain.float() if str(plain.dtype) == "torch.bfloat16" else plain
+            yield digest_array(np.asarray(plain))
+
+
+def _qualified_name(value: Any) -> str:
+    """Name of a class or a function, with its module."""
+    return f"{value.__module__}.{value.__qualname__}"

@@ -1,0 +1,103 @@
+"""Batches that are computed: each in one of several workers, in order, a bounded number at a time.
+
+A worker either reads the images of a batch as well (nothing waits for anything: best on a CPU), or
+is handed batches that other threads have read.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, TypeAlias
+
+from .._typing import AnyArray, OnError
+from ._collection import ImageCollection
+from ._prefetch import Batch, Prepare, in_threads, iterate_batches
+
+Compute: TypeAlias = Callable[[AnyArray], list[AnyArray]]
+Computed: TypeAlias = tuple[Batch, list[AnyArray]]
+
+
+def read_and_compute(
+    collection: ImageCollection,
+    rows: Sequence[int],
+    prepare: Prepare,
+    compute: Compute,
+    *,
+    batch_size: int,
+    n_workers: int,
+    start: Callable[[], Any] | None = None,
+    on_error: OnError = "raise",
+) -> Generator[Computed]:
+    """Read and compute batches, each as a whole in one of several threads.
+
+    Parameters
+    ----------
+    collection : ImageCollection
+        The images.
+    rows : sequence of int
+        Which of them, in which order.
+    prepare : callable
+        Applied to what `collection.load` returns.
+    compute : callable
+        From the data of a batch to a list of arrays.
+    batch_size : int
+        Number of rows per batch; the last may be smaller.
+    n_workers : int
+        Number of threads.
+    start : callable, default=None
+        What each of them calls first.
+    on_error : {"raise", "nan"}, default="raise"
+        As in `iterate_batches`.
+
+    Yields
+    ------
+    batch : Batch
+        As of `iterate_batches`.
+    results : list of ndarray
+        What `compute` returned; empty where no image of the batch could be read.
+
+    Raises
+    ------
+    ImageError
+        As in `iterate_batches`.
+    """
+
+    def work(chunk: Sequence[int]) -> Computed:
+        batches = iterate_batches(
+            collection, chunk, prepare, batch_size=len(chunk), n_threads=0, on_error=on_error
+        )
+        with closing(batches):
+            return _computed(compute, next(batches))
+
+    chunks = (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+    yield from in_threads(work, chunks, n_workers, in_flight=2 * n_workers, start=start)
+
+
+def compute_batches(
+    batches: Generator[Batch],
+    compute: Compute,
+    *,
+    n_workers: int,
+    start: Callable[[], Any] | None = None,
+) -> Generator[Computed]:
+    """Compute batches that are read elsewhere.
+
+    Parameters
+    ----------
+    batches : generator of Batch
+        As of `iterate_batches`; it is closed at the end.
+    compute, n_workers, start
+        As in `read_and_compute`.
+
+    Yields
+    ------
+    batch, results
+        As of `read_and_compute`.
+    """
+    work = partial(_computed, compute)
+    with closing(batches):
+        yield from in_threads(work, batches, n_workers, in_flight=n_workers + 1, start=start)
+
+
+def _computed(compute: Compute, batch: Batch) -> Computed:
+    return batch, compute(batch.data) if batch.rows else []

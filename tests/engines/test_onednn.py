@@ -1,0 +1,242 @@
+"""Layers of oneDNN: the same numbers, fewer passes; nothing that is still needed is overwritten."""
+
+import pytest
+import torch
+import torchvision
+from torch import fx, nn
+
+from sklearn_featx.engines import _onednn
+from sklearn_featx.engines._onednn import FusedConvolution, FusedLinear, fused_for
+from sklearn_featx.engines._rewrite import rewrite_for_inference
+
+CPU = torch.device("cpu")
+
+
+def rewritten(network):
+    return rewrite_for_inference(fx.symbolic_trace(network.eval()))
+
+
+def fused(network):
+    return fused_for(rewritten(network), CPU)
+
+
+def image(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def check(network, x, atol=2e-5):
+    given = x.clone()
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(network)(x), network(x), atol=atol, rtol=1e-4)
+    assert torch.equal(x, given)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v2", "resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"]
+)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_networks_compute_the_same(name, channels_last):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.get_model(name, weights=None)
+    x = image(2, 3, 64, 64)
+    check(network, x.contiguous(memory_format=torch.channels_last) if channels_last else x)
+
+
+def count(network, *kinds):
+    return sum(isinstance(module, kinds) for module in network.modules())
+
+
+def called(network):
+    """Classes and functions that a traced network calls."""
+    return {
+        type(network.get_submodule(node.target)) if node.op == "call_module" else node.target
+        for node in network.graph.nodes
+        if node.op.startswith("call")
+    }
+
+
+def test_nothing_but_fused_layers_is_left_of_a_residual_network():
+    network = fused(torchvision.models.resnet18(weights=None))
+    pools = {nn.MaxPool2d, nn.AdaptiveAvgPool2d, torch.flatten}
+    assert called(network) == {FusedConvolution, FusedLinear, *pools}
+
+
+class Block(nn.Module):
+    """Two convolutions whose results meet in a way of a subclass's."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.a = nn.Conv2d(4, channels, 3, padding=1)
+            self.b = nn.Conv2d(channels, channels, 1)
+            self.c = nn.Conv2d(channels, channels, 1)
+
+
+class Sum(Block):
+    def forward(self, x):
+        y = self.a(x)
+        return y + self.b(y * 1)
+
+
+class SumOfItsInput(Block):
+    """The convolution reads what it would overwrite."""
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.b(y) + y
+
+
+class UsedLater(Block):
+    def forward(self, x):
+        y = self.a(x)
+        z = y + self.b(y)
+        return z, self.c(y)
+
+
+class SeenThroughAView(Block):
+    def forward(self, x):
+        y = self.a(x)
+        view = y.flatten(1)
+        z = self.c(self.b(y)) + y
+        return z, view
+
+
+class Returned(Block):
+    def forward(self, x):
+        y = self.a(x)
+        return y, self.c(self.b(y)) + y
+
+
+class SumWithTheInput(Block):
+    """The input is the caller's."""
+
+    def forward(self, x):
+        return self.b(self.a(x)) + x
+
+
+class Broadcast(Block):
+    def forward(self, x):
+        y = self.a(x)
+        small = self.c(y.mean((2, 3), keepdim=True))
+        return torch.relu(self.b(y) + small)
+
+
+class BroadcastOfALargerOne(Block):
+    def forward(self, x):
+        small = self.a(x[:, :, :1, :1])
+        return torch.relu(self.b(small) + self.c(small).expand(-1, -1, 3, 3))
+
+
+class Overwritten(Block):
+    """Twice, one after the other."""
+
+    def forward(self, x):
+        y = self.a(x)
+        z = self.c(self.b(y)) + y
+        return torch.relu(z)
+
+
+class Chain(nn.Module):
+    """Residual blocks in a row, with and without an activation after the sum."""
+
+    def __init__(self, relu):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+
+    def forward(self, x):
+        x = self.relu(self.blocks[0].a(x))
+        for block in self.blocks:
+            x = self.relu(block.c(self.relu(block.b(x))) + x)
+        return x
+
+
+class Clipped(Block):
+    """An activation with limits after a sum is not one of oneDNN's."""
+
+    def forward(self, x):
+        y = self.a(x)
+        return nn.functional.relu6(self.c(self.b(y)) + y)
+
+
+class Scaled(Block):
+    def forward(self, x):
+        y = self.a(x)
+        return torch.add(self.c(self.b(y)), y, alpha=0.5) + 1.0
+
+
+class Twice(Block):
+    """One layer, called twice."""
+
+    def forward(self, x):
+        return self.a(self.a(x)) + self.b(x)
+
+
+class Odd(nn.Module):
+    """Paddings and classes that stay as they are."""
+
+    def __init__(self):
+        super().__init__()
+
+        class Own(nn.Conv2d):
+            def forward(self, x):
+                return super().forward(x) * 2
+
+        self.layers = nn.Sequential(
+            nn.Conv2d(4, 4, 3, padding="same"), nn.ReLU(),
+            nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.SiLU(),
+            Own(4, 4, 1), nn.Hardswish(),
+            nn.Conv2d(4, 4, 3, stride=2, dilation=2, groups=2, bias=False), nn.SiLU(),
+            nn.Conv2d(4, 4, 1), nn.Hardswish(),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Sum(), SumOfItsInput(), UsedLater(), SeenThroughAView(), Returned(), SumWithTheInput(),
+        Broadcast(), BroadcastOfALargerOne(), Overwritten(), Chain(True), Chain(False), Clipped(),
+        Scaled(), Twice(), Odd(),
+    ],
+    ids=lambda network: type(network).__name__,
+)  # fmt: skip
+def test_small_networks_compute_the_same(network):
+    check(network, image(2, 4, 9, 9))
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_sums_of_residual_blocks_are_fused(relu):
+    assert called(fused(Chain(relu))) == {FusedConvolution}
+
+
+def test_linear_layers_of_any_number_of_axes():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 2, bias=False)
+
+        def forward(self, x):
+            return self.second(torch.relu(self.first(x.flatten(2).transpose(1, 2))))
+
+    network = Tokens()
+    assert count(fused(network), FusedLinear) == 2
+    check(network, image(2, 4, 3, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_empty_batch_and_one_row(dtype):
+    network = fused_for(rewrite_for_inference(fx.symbolic_trace(Overwritten()), dtype), CPU)
+    with torch.inference_mode():
+        for n in (0, 1):
+            assert network(image(n, 4, 5, 5).to(dtype)).shape == (n, 4, 5, 5)
+
+
+def test_without_the_operators_the_network_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(_onednn, "_ops", lambda: object())
+    network = rewritten(Sum())
+    assert count(fused_for(network, CPU), FusedConvolution) == 0

@@ -1,0 +1,140 @@
+"""Files of every depth, orientation, transparency and colour space look as a person sees them.
+
+Features of such a file and of the same picture in plain 8-bit RGB: cosine at least 0.99.
+"""
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from sklearn.datasets import load_sample_images
+
+from sklearn_featx import PretrainedFeatureExtractor
+
+# Transpose that stores a picture such that this EXIF orientation turns it upright.
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """A real photograph, 224 x 224 pixels."""
+    return Image.fromarray(load_sample_images().images[1]).resize((224, 224))
+
+
+@pytest.fixture(scope="module")
+def cosine():
+    """Return a function from two files or pictures to the cosine of their features."""
+    extractor = PretrainedFeatureExtractor(normalize=True)
+
+    def compare(one, other):
+        first, second = extractor.transform([one, other])
+        return float(first @ second)
+
+    return compare
+
+
+def levels(photo):
+    return np.asarray(photo.convert("L")).astype(int)
+
+
+def packed_twelve_bits(photo, path):
+    """Write a TIFF of 12 bits a pixel by hand: Pillow does not."""
+    height, width = levels(photo).shape
+    values = levels(photo) * 4095 // 255
+    values[0, 0] = 0xFFF
+    first, second = values.ravel()[::2], values.ravel()[1::2]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
+    data = packed.astype(np.uint8).tobytes()
+    tags = [(256, width), (257, height), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1),
+            (278, height), (279, len(data))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory)
+
+
+def save(name, pixels):
+    """Return a function that saves an array made of a photograph's grey levels."""
+
+    def write(photo, path):
+        Image.fromarray(pixels(levels(photo))).save(path.with_suffix(name))
+        return path.with_suffix(name)
+
+    return write
+
+
+DEEP = {
+    "I;16 PNG": save(".png", lambda grey: (grey * 257).astype(np.uint16)),
+    "I;16 TIFF": save(".tif", lambda grey: (grey * 257).astype(np.uint16)),
+    "I;16B TIFF": save(".tif", lambda grey: (grey * 257).astype(">u2")),
+    "12 of 16 bits TIFF": save(".tif", lambda grey: (grey * 4095 // 255).astype(np.uint16)),
+    "float TIFF": save(".tif", lambda grey: (grey / 255).astype(np.float32)),
+    "int32 TIFF": save(".tif", lambda grey: (grey * 257).astype(np.int32)),
+    "packed 12-bit TIFF": packed_twelve_bits,
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_more_than_eight_bits(kind, photo, cosine, tmp_path):
+    path = tmp_path / "deep.tif"
+    path = DEEP[kind](photo, path) or path
+    assert cosine(path, photo.convert("L").convert("RGB")) >= 0.99
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_orientations_2_to_8(orientation, photo, cosine, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = photo.transpose(STORED[orientation])
+    turned.save(tmp_path / "turned.jpg", exif=exif, quality=98)
+    assert cosine(tmp_path / "turned.jpg", photo) >= 0.99
+    # The test can fail: as it is stored, the picture looks different.
+    assert cosine(turned, photo) < 0.99
+
+
+def left_half(photo):
+    """Return an alpha channel that shows the left half."""
+    alpha = np.zeros((photo.height, photo.width), np.uint8)
+    alpha[:, : photo.width // 2] = 255
+    return Image.fromarray(alpha)
+
+
+def over_white(picture):
+    straight = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), straight).convert("RGB")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_transparency(mode, photo, cosine, tmp_path):
+    # Pictures with a palette are compared with their own 256 colours.
+    picture = photo.convert({"LA": "LA", "PA": "P"}.get(mode, "RGBA"))
+    picture = picture.convert("PA") if mode == "PA" else picture
+    picture.putalpha(left_half(photo))
+    picture = picture.quantize(256, method=Image.Quantize.FASTOCTREE) if mode == "P" else picture
+    assert picture.mode == mode
+    if mode != "PA":
+        picture.save(tmp_path / "half.png")
+        assert cosine(tmp_path / "half.png", over_white(picture)) >= 0.99
+    assert cosine(picture, over_white(picture)) >= 0.99
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LAB", "YCbCr"])
+def test_colour_spaces(mode, photo, cosine, tmp_path):
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        picture = ImageCms.profileToProfile(photo, *profiles, outputMode="LAB")
+    else:
+        picture = photo.convert(mode)
+    picture.save(tmp_path / "colour.tif")
+    assert cosine(tmp_path / "colour.tif", photo) >= 0.99
+    if mode == "CMYK":
+        picture.save(tmp_path / "colour.jpg", quality=98)
+        assert cosine(tmp_path / "colour.jpg", photo) >= 0.99
