@@ -1,5 +1,8 @@
 """Layers of oneDNN: the same numbers, fewer passes; nothing that is still needed is overwritten."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torchvision
@@ -226,6 +229,31 @@ def test_linear_layers_of_any_number_of_axes():
     network = Tokens()
     assert count(fused(network), FusedLinear) == 2
     check(network, image(2, 4, 3, 3))
+
+
+def test_maps_of_another_size_than_the_first():
+    convolution = nn.Conv2d(32, 64, 1).eval()
+    layer = FusedConvolution(convolution)
+    with torch.inference_mode():
+        for side in (28, 7, 56):
+            x = image(2, 32, side, side)
+            torch.testing.assert_close(layer(x), convolution(x), atol=1e-5, rtol=1e-4)
+
+
+def test_workers_that_start_together_order_the_weights_once(monkeypatch):
+    ordered, original = [], torch.ops.mkldnn._reorder_convolution_weight
+
+    def slow(*arguments):
+        ordered.append(arguments)
+        time.sleep(0.02)
+        return original(*arguments)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", slow)
+    layer, x = FusedConvolution(nn.Conv2d(3, 8, 3)), image(1, 3, 8, 8)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: layer(x), range(4)))
+    assert len(ordered) == 1
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
