@@ -22,7 +22,7 @@ from ._recipe import Recipe, Tap
 from ._remember import Cache, Signature, decide, file_signatures, open_store, row_keys
 from ._typing import AnyArray, OnError
 from .backbones import Backbone
-from .engines import TorchEngine, count_threads, resolve_device, resolve_precision
+from .engines import Engine, count_threads, make_engine, resolve_device, resolve_precision
 from .exceptions import ImageError
 from .images import (
     Batch,
@@ -345,7 +345,7 @@ def _batches(
     )
 
 
-def _default_batch_size(engine: TorchEngine | None, images: ImageCollection, recipe: Recipe) -> int:
+def _default_batch_size(engine: Engine | None, images: ImageCollection, recipe: Recipe) -> int:
     return engine.batch_size(recipe.stated_input_shape(images)) if engine else _ROWS_PER_COPY
 
 
@@ -480,25 +480,25 @@ def _read(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
         yield from _written(job, lost)
 
 
-_engines: weakref.WeakKeyDictionary[Backbone, dict[Any, TorchEngine]] = weakref.WeakKeyDictionary()
+_engines: weakref.WeakKeyDictionary[Backbone, dict[Any, Engine]] = weakref.WeakKeyDictionary()
 _engines_lock = threading.Lock()
 
 
-def engine_for(recipe: Recipe) -> TorchEngine:
+def engine_for(recipe: Recipe) -> Engine:
     """Return the engine that runs a recipe, made at most once per process."""
     device = resolve_device(recipe.device)
     dtype = resolve_precision(recipe.precision, device)
     with _engines_lock:
         engines = _engines.setdefault(recipe.backbone, {})
-        key = (recipe.network_taps, device, dtype, recipe.compiled)
+        key = (recipe.network_taps, device, dtype, recipe.engine)
         if key not in engines:
             normalise, network = recipe.trunk
-            engines[key] = TorchEngine(
+            engines[key] = make_engine(
+                recipe.engine,
                 network,
                 recipe.pools,
                 normalise=normalise,
                 device=device,
                 dtype=dtype,
-                compiled=recipe.compiled,
             )
         return engines[key]

@@ -11,7 +11,7 @@ from ._failures import refuse_none_readable
 from ._preprocess import Preprocess
 from ._typing import AnyArray, Pooling
 from .backbones import Backbone
-from .engines import Precision, resolve_device, resolve_precision, type_name
+from .engines import EngineName, Precision, resolve_device, resolve_precision, type_name
 from .images import ImageCollection, iterate_batches, prepare_callable, prepare_geometry
 
 
@@ -47,8 +47,8 @@ class Recipe:
         Where to compute.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
         In which type.
-    compiled : bool, default=False
-        Whether the network is compiled.
+    engine : {"torch", "compiled", "openvino"}, default="torch"
+        What runs the network.
     """
 
     backbone: Backbone
@@ -56,7 +56,7 @@ class Recipe:
     preprocess: Preprocess | Callable[[Any], Any]
     device: str = "auto"
     precision: Precision = "float32"
-    compiled: bool = False
+    engine: EngineName = "torch"
 
     @property
     def network_taps(self) -> tuple[Tap, ...]:
@@ -97,10 +97,10 @@ class Recipe:
         return combine(parts)
 
     def _arithmetic(self) -> tuple[Any, ...]:
-        """Return what roundings depend on: the kind of device, the type, the compiler."""
+        """Return what roundings depend on: the kind of device, the type, the engine."""
         device = resolve_device(self.device)
         dtype = resolve_precision(self.precision, device)
-        return (device.type, type_name(dtype), self.compiled)
+        return (device.type, type_name(dtype), self.engine)
 
     def describe(self, tap: Tap) -> str:
         """Describe a tap's rows in words."""

@@ -1,15 +1,19 @@
 """Run frozen stages on batches, fast. Imports torch; knows nothing of images or backbones."""
 
 from ._device import resolve_device
+from ._engine import Engine, EngineName, make_engine
 from ._precision import Precision, resolve_precision, type_name
 from ._threads import Workers, count_threads
 from ._torch import TorchEngine
 
 __all__ = [
+    "Engine",
+    "EngineName",
     "Precision",
     "TorchEngine",
     "Workers",
     "count_threads",
+    "make_engine",
     "resolve_device",
     "resolve_precision",
     "type_name",

@@ -1,6 +1,5 @@
 """The engine of PyTorch: runs a frozen module on batches of pixels or plain tensors."""
 
-import copy
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from ._device import finish_copies, is_out_of_memory, release_memory, to_device,
 from ._onednn import fused_for
 from ._rewrite import is_of_library, rewrite_for_inference
 from ._threads import Workers, count_threads, share_threads
+from ._whole import Whole
 
 # Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so
 # that activations stay in its caches and are small enough for the allocator to keep their memory.
@@ -65,7 +65,7 @@ class TorchEngine:
         rewritten = rewrite_for_inference(network, dtype)
         # Modules of others may keep notes on themselves, which two threads would mix up.
         self._reentrant = all(is_of_library(part) for part in rewritten.modules())
-        whole = _Whole(normalise, rewritten, pools, dtype).to(device)
+        whole = Whole(normalise, rewritten, pools, dtype).to(device)
         self._whole: nn.Module = (
             compile_for(whole, device) if compiled else fused_for(whole, device)
         )
@@ -145,29 +145,3 @@ class TorchEngine:
         with torch.inference_mode():
             results = self._whole(to_device(batch, self.device))
             return [result.cpu().numpy() for result in results]
-
-
-class _Whole(nn.Module):
-    """Normalisation, network and pooling as one module, from a batch to a list of results."""
-
-    def __init__(
-        self,
-        normalise: nn.Module | None,
-        network: nn.Module,
-        pools: Sequence[nn.Module],
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__()
-        self.normalise = nn.Identity() if normalise is None else copy.deepcopy(normalise)
-        self.network = network
-        self.pools = nn.ModuleList(pools)
-        self.dtype = dtype
-
-    def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        x = self.normalise(batch)
-        if x.is_floating_point():
-            x = x.to(self.dtype)
-        outputs = self.network(x)
-        found = outputs if isinstance(outputs, tuple) else (outputs,)
-        # Vectors of 16 bits would lose what a mean over many positions gains.
-        return [pool(output.float()) for pool, output in zip(self.pools, found, strict=True)]

@@ -1,0 +1,69 @@
+"""What an engine is, and which one a user's words stand for."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+from .._typing import AnyArray, FloatArray
+from ._openvino import OpenVinoEngine
+from ._threads import Workers
+from ._torch import TorchEngine
+
+EngineName: TypeAlias = Literal["torch", "compiled", "openvino"]
+
+
+class Engine(Protocol):
+    """Runs one frozen network on batches."""
+
+    n_rows_run: int
+
+    @property
+    def computes_where_it_reads(self) -> bool:
+        """Whether the thread that reads a batch is the best one to compute it."""
+
+    def batch_size(self, row_shape: Sequence[int] | None = None) -> int:
+        """Rows in one pass when the user leaves the choice to the engine."""
+
+    def workers(self, n_batches: int, n_jobs: int | None) -> Workers:
+        """Divide threads among workers, each of which may call `run`."""
+
+    def run(self, batch: AnyArray) -> list[FloatArray]:
+        """Run a batch of shape (n, ...); return one float32 array for each result."""
+
+
+def make_engine(
+    name: EngineName,
+    network: nn.Module,
+    pools: Sequence[nn.Module],
+    *,
+    normalise: nn.Module | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Engine:
+    """Return the engine of a name for a network.
+
+    Parameters
+    ----------
+    name : {"torch", "compiled", "openvino"}
+        Which.
+    network, pools, normalise, device, dtype
+        As in `TorchEngine`.
+
+    Raises
+    ------
+    ValueError
+        If the engine does not run on the device.
+    """
+    if name != "openvino":
+        compiled = name == "compiled"
+        return TorchEngine(
+            network, pools, normalise=normalise, device=device, dtype=dtype, compiled=compiled
+        )
+    if device.type != "cpu":
+        raise ValueError(
+            f"engine='openvino' runs on CPUs, and the device is {device}. "
+            "Use device='cpu', or engine='torch'."
+        )
+    return OpenVinoEngine(network, pools, normalise=normalise, dtype=dtype)

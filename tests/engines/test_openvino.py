@@ -1,0 +1,119 @@
+"""The engine of OpenVINO: the same numbers, rows on their own, and errors with the way out."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_images
+from torch import nn
+
+from sklearn_featx import PretrainedFeatureExtractor
+from sklearn_featx.engines import make_engine
+from sklearn_featx.exceptions import BackboneError, MissingDependencyError
+
+pytest.importorskip("openvino")
+CPU = torch.device("cpu")
+
+
+def engine(network, n_results=1, name="openvino", dtype=torch.float32):
+    pools = [nn.Identity()] * n_results
+    return make_engine(name, network, pools, normalise=None, device=CPU, dtype=dtype)
+
+
+class Untraceable(nn.Module):
+    """Branches on its values."""
+
+    def forward(self, x):
+        return x + 1 if x.sum().item() > 0 else x
+
+
+def rows(n, *shape):
+    return np.random.default_rng(0).random((n, *shape), dtype=np.float32)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("layer", [None, ["blocks.1", "conv_head"]])
+    def test_the_features_of_the_other_engine(self, digits, layer):
+        settings = {"layer": layer, "image_size": 64, "cache": None}
+        wanted = PretrainedFeatureExtractor(**settings).fit_transform(digits[0][:6])
+        given = PretrainedFeatureExtractor(**settings, engine="openvino").fit_transform(
+            digits[0][:6]
+        )
+        np.testing.assert_allclose(given, wanted, atol=1e-5 * np.abs(wanted).max())
+
+    def test_bfloat16_turns_features_of_photographs_by_a_cosine_of_0_999(self):
+        photographs = load_sample_images().images
+        settings = {"cache": None, "normalize": True}
+        wanted = PretrainedFeatureExtractor(**settings).fit_transform(photographs)
+        extractor = PretrainedFeatureExtractor(**settings, engine="openvino", precision="bfloat16")
+        # On a processor that lacks the type the numbers are those of float32.
+        assert ((extractor.fit_transform(photographs) * wanted).sum(1) > 0.999).all()
+
+    def test_rows_do_not_depend_on_their_batch_in_any_bit(self, small_net):
+        made = engine(small_net.eval())
+        batch = rows(5, 1, 16, 16)
+        (whole,) = made.run(batch)
+        for i in range(5):
+            np.testing.assert_array_equal(made.run(batch[i : i + 1])[0][0], whole[i])
+
+    def test_threads_share_one_network(self, small_net):
+        made = engine(small_net.eval())
+        batches = [rows(3, 1, 16, 16) + i for i in range(8)]
+        with ThreadPoolExecutor(4) as pool:
+            given = list(pool.map(made.run, batches))
+        for batch, (found,) in zip(batches, given, strict=True):
+            np.testing.assert_array_equal(found, made.run(batch)[0])
+
+    def test_images_of_several_sizes(self, small_net):
+        made, other = engine(small_net.eval()), engine(small_net.eval(), name="torch")
+        for side in (16, 24):
+            batch = rows(2, 1, side, side)
+            np.testing.assert_allclose(made.run(batch)[0], other.run(batch)[0], atol=1e-5)
+
+
+class TestErrors:
+    def test_a_network_that_cannot_be_exported(self):
+        with pytest.raises(BackboneError, match="Use engine='torch'"):
+            engine(Untraceable()).run(rows(1, 3))
+
+    def test_it_runs_on_cpus_alone(self, small_net):
+        with pytest.raises(ValueError, match="device='cpu', or engine='torch'"):
+            make_engine(
+                "openvino", small_net, [], normalise=None, device=torch.device("meta"),
+                dtype=torch.float32,
+            )  # fmt: skip
+
+    def test_compile_is_for_the_other_one(self, digits):
+        with pytest.raises(ValueError, match="compile=True is for engine='torch'"):
+            PretrainedFeatureExtractor(compile=True, engine="openvino").fit(digits[0])
+
+    def test_not_installed(self, small_net, monkeypatch):
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        with pytest.raises(MissingDependencyError, match=r"sklearn-featx\[openvino\]"):
+            engine(small_net)
+
+
+def test_nothing_is_printed_and_no_logger_is_changed():
+    script = (
+        "import logging, numpy;"
+        "from sklearn_featx import PretrainedFeatureExtractor;"
+        "extractor = PretrainedFeatureExtractor(image_size=32, engine='openvino', cache=None);"
+        "extractor.fit_transform(numpy.zeros((1, 32, 32, 3), 'uint8'));"
+        "assert not logging.getLogger().handlers"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_use_is_not_reported_to_anyone(small_net, monkeypatch):
+    telemetry = pytest.importorskip("openvino_telemetry")
+
+    def fail(*args, **kwargs):
+        raise AssertionError("OpenVINO reports its use")
+
+    monkeypatch.setattr(telemetry.Telemetry, "__init__", fail)
+    monkeypatch.setattr(telemetry.Telemetry, "send_event", fail)
+    assert engine(small_net.eval()).run(rows(1, 1, 16, 16))[0].shape[0] == 1
