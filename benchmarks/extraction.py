@@ -70,12 +70,13 @@ NOT_FOR = {
 
 def install(environment):
     """Make the environment, or find it made, and return its Python."""
-    python = environment / "bin" / "python"
-    if not python.exists():
+    python, finished = environment / "bin" / "python", environment / "installed"
+    if not finished.exists():
         venv.create(environment, with_pip=True)
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "--upgrade", "pip"], check=True)
         subprocess.run([*pip, str(HERE.parent), *PACKAGES], check=True)
+        finished.touch()
     return python
 
 

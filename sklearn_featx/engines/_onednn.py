@@ -72,16 +72,18 @@ class FusedConvolution(nn.Module):
         )
         self._groups = layer.groups
         self._weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
-        self._is_ordered = False
+        # By the number of threads, which decides on the order as well.
+        self._ordered: dict[int, torch.Tensor] = {}
         self._bias = None if layer.bias is None else layer.bias.detach()
         self.activation = _NONE
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """Compute ``activation(convolution(x) + other)``; `other` may be overwritten with it."""
-        if not self._is_ordered:
-            self._order_weight(x)
+        weight = self._ordered.get(torch.get_num_threads())
+        if weight is None:
+            weight = self._order_weight(x)
         name, scalars, algorithm = self.activation
-        layer = (self._weight, self._bias, *self._geometry, self._groups)
+        layer = (weight, self._bias, *self._geometry, self._groups)
         result: torch.Tensor
         if other is None:
             result = _ops()._convolution_pointwise(x, *layer, name, scalars, algorithm)
@@ -95,19 +97,20 @@ class FusedConvolution(nn.Module):
             result = result if self.activation is _NONE else result.relu_()
         return result
 
-    def _order_weight(self, x: torch.Tensor) -> None:
+    def _order_weight(self, x: torch.Tensor) -> torch.Tensor:
         """Bring the weights into the order that oneDNN prefers for maps of this size.
 
         Without the size it guesses, and where it guesses wrong every pass pays: in 16-bit types
         more than for the convolution itself. The number of rows makes no difference.
         """
+        n_threads = torch.get_num_threads()
         with _ordering:
-            if not self._is_ordered:
+            if n_threads not in self._ordered:
                 size = [1, *x.shape[1:]]
-                self._weight = _ops()._reorder_convolution_weight(
+                self._ordered[n_threads] = _ops()._reorder_convolution_weight(
                     self._weight, *self._geometry, self._groups, size
                 )
-                self._is_ordered = True
+        return self._ordered[n_threads]
 
     def _output_shape(self, x: torch.Tensor) -> tuple[int, ...]:
         padding, stride, dilation = self._geometry

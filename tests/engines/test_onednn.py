@@ -11,6 +11,7 @@ from torch import fx, nn
 from sklearn_featx.engines import _onednn
 from sklearn_featx.engines._onednn import FusedConvolution, FusedLinear, fused_for
 from sklearn_featx.engines._rewrite import rewrite_for_inference
+from sklearn_featx.engines._threads import limit_this_thread
 
 CPU = torch.device("cpu")
 
@@ -254,6 +255,23 @@ def test_workers_that_start_together_order_the_weights_once(monkeypatch):
         results = list(pool.map(lambda _: layer(x), range(4)))
     assert len(ordered) == 1
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_each_number_of_threads_has_an_order_of_its_own():
+    layer, x = FusedConvolution(nn.Conv2d(32, 192, 1)), image(1, 32, 28, 28)
+
+    def run(n_threads):
+        limit_this_thread(n_threads)
+        return layer(x)
+
+    # A pool for each, so that its thread is new.
+    results = []
+    for n_threads in (1, 2, 1):
+        with ThreadPoolExecutor(1) as pool:
+            results.append(pool.submit(run, n_threads).result())
+    assert sorted(layer._ordered) == [1, 2]
+    torch.testing.assert_close(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
