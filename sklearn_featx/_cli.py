@@ -32,6 +32,7 @@ IMAGE_SUFFIXES = frozenset(
         ".ppm", ".tif", ".tiff", ".webp",
     }
 )  # fmt: skip
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 POOLINGS = ("avg", "max", "avgmax", "gem", "cls", "flatten")
 
 _USAGE_ERROR = 2
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _extract(arguments: argparse.Namespace) -> None:
     writer = choose_writer(arguments.output)
     folder = arguments.folder
-    paths = find_images(folder)
+    paths = find_images(folder, follow_links=arguments.follow_links)
     layers = arguments.layer
     extractor = PretrainedFeatureExtractor(
         arguments.backbone,
@@ -104,6 +105,10 @@ def _extract(arguments: argparse.Namespace) -> None:
         image_size=arguments.image_size,
         batch_size=arguments.batch_size,
         device=arguments.device,
+        precision=arguments.precision,
+        engine=arguments.engine,
+        preprocessing="fast" if arguments.fast else None,
+        on_error=arguments.on_error,
         n_jobs=arguments.n_jobs,
         cache=arguments.cache,
         normalize=arguments.normalize,
@@ -161,15 +166,17 @@ def _stages(arguments: argparse.Namespace) -> None:
 # Their parts
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, *, follow_links: bool = False) -> list[Path]:
     """Find the image files below a folder, by their suffix.
 
-    Hidden files and folders are left out; links are followed.
+    Hidden files and folders are left out.
 
     Parameters
     ----------
     folder : Path
         Where to look.
+    follow_links : bool, default=False
+        Whether links to files and folders count; they may lead anywhere.
 
     Returns
     -------
@@ -184,9 +191,11 @@ def find_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"FOLDER: there is no folder {str(folder)!r}.")
     found: list[Path] = []
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, followlinks=follow_links):
         here = Path(root)
         folders[:] = [name for name in folders if not _is_hidden(name) and not _is_loop(here, name)]
+        if not follow_links:
+            names = [name for name in names if not (here / name).is_symlink()]
         found += [
             (here / name).relative_to(folder)
             for name in names
@@ -195,7 +204,8 @@ def find_images(folder: Path) -> list[Path]:
     if not found:
         raise InputError(
             f"FOLDER: no image file below {str(folder)!r}. "
-            f"Files are found by their suffix: {' '.join(sorted(IMAGE_SUFFIXES))}."
+            f"Files are found by their suffix: {' '.join(sorted(IMAGE_SUFFIXES))}. "
+            "Links are left out without --follow-links."
         )
     return sorted(found)
 
@@ -351,7 +361,18 @@ def _add_extract(commands: Any) -> None:
     add("--pooling", choices=POOLINGS, default="avg", help="default: %(default)s")
     add("--image-size", type=_image_size, metavar="PIXELS", help="side, or HEIGHTxWIDTH")
     add("--device", default="auto", help="default: %(default)s")
-    add("--n-jobs", type=int, metavar="N", help="threads that read images")
+    add("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
+    add("--engine", choices=("torch", "openvino"), default="torch", help="default: %(default)s")
+    add("--fast", action="store_true", help="decode large JPEG files at a fraction of their size")
+    add(
+        "--on-error",
+        choices=("raise", "nan"),
+        default="raise",
+        help="what an unreadable image does: end the run, or become a row of NaN; "
+        "default: %(default)s",
+    )
+    add("--follow-links", action="store_true", help="read what links lead to")
+    add("--n-jobs", type=int, metavar="N", help="threads that read and compute")
     add("--batch-size", type=int, metavar="N", help="images in one pass")
     add("--cache", metavar="PATH", help="folder in which features are remembered")
     add("--normalize", action="store_true", help="scale each row to unit length")

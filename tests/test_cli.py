@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import sklearn_featx
 from sklearn_featx import PretrainedFeatureExtractor
 from sklearn_featx._cli import choose_writer, find_images, main, write_whole
 from sklearn_featx._cli_store import size_in_words
+from sklearn_featx.exceptions import ImageWarning, InputError
 from sklearn_featx.store import FeatureStore
 
 SMALL = ["--image-size", "64"]
@@ -121,7 +123,7 @@ def test_random_weights_are_asked_for_by_none(pictures, tmp_path):
         assert main([*arguments, "--weights", "none"]) == 0
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_where_that_is_asked_for_but_not_in_circles(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.jpg").touch()
     (tmp_path / "images").mkdir()
@@ -129,10 +131,37 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
         (tmp_path / "images" / "link").symlink_to(tmp_path / "real")
         (tmp_path / "real" / "up").symlink_to(tmp_path / "images")
         (tmp_path / "images" / "self").symlink_to(tmp_path / "images")
+        (tmp_path / "images" / "b.jpg").symlink_to(tmp_path / "real" / "a.jpg")
     except OSError:
         pytest.skip("no links here")
-    found = find_images(tmp_path / "images")
-    assert [path.as_posix() for path in found] == ["link/a.jpg"]
+    found = find_images(tmp_path / "images", follow_links=True)
+    assert [path.as_posix() for path in found] == ["b.jpg", "link/a.jpg"]
+    with pytest.raises(InputError, match="--follow-links"):
+        find_images(tmp_path / "images")
+
+
+def test_a_bad_file_is_a_row_of_nan_where_that_is_asked_for(pictures, expected, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    (folder / "a bad one.jpg").write_bytes(b"no image")
+    arguments = ["extract", str(folder), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]
+    assert main(arguments) == 2
+    with pytest.warns(ImageWarning, match="a bad one"):
+        assert main([*arguments, "--on-error", "nan"]) == 0
+    with np.load(tmp_path / "f.npz") as file:
+        bad = file["paths"] == "a bad one.jpg"
+        assert np.isnan(file["features"][bad]).all()
+        np.testing.assert_allclose(file["features"][~bad], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ways_to_be_faster(pictures, expected, tmp_path):
+    arguments = ["extract", str(pictures), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]
+    assert main([*arguments, "--fast", "--engine", "torch", "--precision", "bfloat16"]) == 0
+    with np.load(tmp_path / "f.npz") as file:
+        given = file["features"]
+    cosines = (given * expected).sum(1) / np.linalg.norm(given, axis=1)
+    assert (cosines / np.linalg.norm(expected, axis=1) > 0.98).all()
+    assert not np.array_equal(given, expected)
 
 
 @pytest.mark.parametrize(
