@@ -1,6 +1,7 @@
 """A sample of torchvision's networks, cut at every boundary. All 80: benchmarks/cut_sweep.py."""
 
 import time
+import timeit
 
 import pytest
 import torch
@@ -92,10 +93,10 @@ def test_several_layers_in_one_pass_equal_torchvisions_extractor(cut):
 def test_cutting_takes_less_than_a_second():
     network = build_torchvision("maxvit_t", None)  # the slowest of the 80
     Backbone(build_torchvision("squeezenet1_1", None))  # torch.fx imports on its first use
-    # CPU time: the bar is the work, not what else the machine does.
-    start = time.process_time()
-    Backbone(network)
-    seconds = time.process_time() - start
+    # The least of several in CPU time: the bar is the work, not what else the machine does.
+    seconds = min(
+        timeit.repeat(lambda: Backbone(network), timer=time.process_time, number=1, repeat=5)
+    )
     print(f"cut maxvit_t in {seconds:.2f} s")  # noqa: T201 # the figure of issue 3's bar
     assert seconds < 1
 
