@@ -130,7 +130,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
-        Type in which the frozen stages compute; what is trained is float32.
+        Type in which the frozen stages compute. What is trained is float32; with ``"bfloat16"``,
+        or ``"auto"`` where that is the fastest, its products are computed in bfloat16 (mixed
+        precision).
     n_jobs : int, default=None
         Number of threads that read images and run them through the frozen stages. None: as many as
         PyTorch would use.
@@ -572,7 +574,9 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
-        Type in which the frozen stages compute; what is trained is float32.
+        Type in which the frozen stages compute. What is trained is float32; with ``"bfloat16"``,
+        or ``"auto"`` where that is the fastest, its products are computed in bfloat16 (mixed
+        precision).
     n_jobs : int, default=None
         Number of threads that read images and run them through the frozen stages. None: as many as
         PyTorch would use.

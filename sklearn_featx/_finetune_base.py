@@ -45,7 +45,7 @@ from ._sklearn_compat import HasMethods, Interval, StrOptions
 from ._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
 from ._view_rows import FixedViews, FreshViews, rows_of_views
 from .backbones import Backbone, get_backbone
-from .engines import Precision, resolve_device, resolve_precision
+from .engines import Precision, resolve_device, resolve_precision, type_name
 from .exceptions import ImageError, WeightsError
 from .images import ImageCollection
 from .store import FeatureStore
@@ -371,7 +371,15 @@ class FineTuneEstimator(CheckedState, BaseEstimator, metaclass=ABCMeta):
             start(head)
         # Pooling does nothing to vectors; an own network may end in a feature map.
         pooled = backbone.pool("avg").followed_by(head)
-        module = TailAndHead(stages, pooled, trained=trained, batch_norm=self.batch_norm)
+        precision = resolve_precision(self.precision, resolve_device(self.device))
+        module = TailAndHead(
+            stages,
+            pooled,
+            trained=trained,
+            batch_norm=self.batch_norm,
+            # float16 would need its losses scaled.
+            mixed_precision=type_name(precision) == "bfloat16",
+        )
         if state is not None:
             load_trained_state(module, state)
         return module

@@ -56,6 +56,35 @@ def test_warm_extraction(tmp_path, capsys):
     assert "store_over_no_store" in capsys.readouterr().out
 
 
+def test_footprint(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    output = tmp_path / "footprint.json"
+    found = load("footprint").main(["--files", "20", "--rounds", "1", "-o", str(output)])
+    assert json.loads(output.read_text()) == found
+    for memory in (found["memory"], found["memory_with_a_store"]):
+        assert (memory["few"]["rows"], memory["many"]["rows"]) == (2, 20)
+        assert memory["many"]["output_mib"] == pytest.approx(20 * 1280 * 4 / 2**20)
+    assert found["first_row_seconds"]["median"] > found["import_seconds"]["median"] > 0
+    assert "growth_beyond_output_mib" in capsys.readouterr().out
+
+
+def test_extraction(tmp_path, capsys):
+    output = tmp_path / "extraction.json"
+    ways = ["plain torchvision loop", "sklearn_featx", "matrix product float32", "engine float32"]
+    arguments = ["--here", "--backbones", "efficientnet_lite0", "--images", "3", "--rounds", "1"]
+    arguments += ["--sources", "JPEG 500 x 375", "--ways", *ways, "-o", str(output)]
+    found = load("extraction").main(arguments)
+    assert json.loads(output.read_text()) == found
+    records = found["backbones"]["efficientnet_lite0"]["sources"]["JPEG 500 x 375"]
+    assert list(records) == ways
+    own = records["sklearn_featx"]
+    assert own["smallest_cosine"] > 0.9999
+    assert own["largest_difference"] < 1e-4
+    assert own["over_plain_loop"]["median"] > 0
+    assert 0 < records["engine float32"]["share_of_peak"] < 1
+    assert "| plain torchvision loop |" in capsys.readouterr().out
+
+
 def test_depth_search(tmp_path, capsys):
     with gzip.open(tmp_path / "train-images-idx3-ubyte.gz", "wb") as file:
         file.write(bytes(16) + np.random.default_rng(0).bytes(30 * 28 * 28))

@@ -97,6 +97,19 @@ class TestDepths:
         assert losses[-1] < losses[0] / 3
         assert clf.score(images, labels) > 0.95
 
+    @pytest.mark.parametrize(("precision", "mixed"), [("float32", False), ("bfloat16", True)])
+    def test_mixed_precision_where_it_is_asked_for(self, precision, mixed, small_net, digits):
+        images, labels = digits
+        settings = {"unfreeze_depth": 2, "max_epochs": 20, "lr": 1e-2, "backbone_lr": 1.0}
+        plain = classifier(small_net, **settings).fit(images, labels)
+        clf = classifier(small_net, **settings, precision=precision).fit(images, labels)
+        module = clf.net_.module_
+        assert module.mixed_precision is mixed
+        assert {p.dtype for p in module.parameters()} == {torch.float32}
+        same = np.array_equal(clf.predict_proba(images), plain.predict_proba(images))
+        assert same is not mixed
+        assert clf.score(images, labels) > 0.9
+
     def test_too_deep_lists_the_stages(self, small_net, digits):
         with pytest.raises(exceptions.UnknownLayerError, match="stem, body, top"):
             classifier(small_net, unfreeze_depth=4).fit(*digits)

@@ -49,7 +49,8 @@ def build_torchvision(name: str, weights: str | None) -> Network:
         One of `torchvision_names()`.
     weights : str or None
         ``"DEFAULT"``, a name in the model's weights enum, the path of a ``.pth`` or
-        ``.safetensors`` file, or None for random weights.
+        ``.safetensors`` file, or None for random weights. A file that torchvision publishes is
+        recognised by its hash and gets its own preprocessing; others get that of ``"DEFAULT"``.
 
     Returns
     -------
@@ -63,18 +64,20 @@ def build_torchvision(name: str, weights: str | None) -> Network:
     """
     enum = get_model_weights(name)
     entry, file = _resolve(name, enum, weights)
-    recipe_entry = entry if entry is not None else enum.DEFAULT
-    module = get_model(name, weights=None, **_constructor_arguments(name, recipe_entry))
     origin = {"source": "torchvision", "name": name, "weights": str(weights)}
+    known = entry
+    if file is not None:
+        state = read_state_dict(file)
+        origin["sha256"] = sha256_of_file(file)
+        known = _published(enum, origin["sha256"])
+    recipe_entry = known if known is not None else enum.DEFAULT
+    module = get_model(name, weights=None, **_constructor_arguments(name, recipe_entry))
     head = head_path(module)
     if entry is not None:
-        state = _download(name, entry)
-        load_state(module, state, source=str(entry), optional=_AUXILIARY)
+        load_state(module, _download(name, entry), source=str(entry), optional=_AUXILIARY)
         origin["weights"] = entry.name
     elif file is not None:
-        state = read_state_dict(file)
         load_state(module, state, source=str(file), ignored=(f"{head}.",), optional=_AUXILIARY)
-        origin["sha256"] = sha256_of_file(file)
     remove_head(module, head)
     stages, blocks = groupings(freeze(module), _OPENED)
     return Network(
@@ -119,6 +122,14 @@ def _resolve(
         unknown_name("weights", weights, ["DEFAULT", *enum.__members__])
         + f" Those are the weights of {name!r}; a file ends in .pth or .safetensors."
     )
+
+
+def _published(enum: type[WeightsEnum], sha256: str) -> WeightsEnum | None:
+    """Find the weights that a file holds: the names of published files end in their hash."""
+    for entry in enum:
+        if sha256.startswith(Path(entry.url).stem.rpartition("-")[2]):
+            return entry
+    return None
 
 
 def _constructor_arguments(name: str, entry: WeightsEnum) -> dict[str, Any]:

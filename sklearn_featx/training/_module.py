@@ -33,6 +33,9 @@ class TailAndHead(nn.Module):
         With "frozen", batch normalisation in trained stages keeps its pretrained running
         statistics (its scale and shift are trained all the same); with "train" they adapt. The
         head's are always trained: nothing in it is pretrained.
+    mixed_precision : bool, default=False
+        Compute the products of the stages in bfloat16 (torch.autocast; Micikevicius et al. 2018).
+        Parameters, their gradients, norms and the head stay as they are.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class TailAndHead(nn.Module):
         *,
         trained: Sequence[bool],
         batch_norm: BatchNormMode,
+        mixed_precision: bool = False,
     ) -> None:
         super().__init__()
         if len(trained) != len(stages):
@@ -50,6 +54,7 @@ class TailAndHead(nn.Module):
         self.head = head
         self.trained = tuple(bool(flag) for flag in trained)
         self.batch_norm = batch_norm
+        self.mixed_precision = mixed_precision
         self._active = self.trained
         self._set_gradients()
         self.train()
@@ -67,8 +72,10 @@ class TailAndHead(nn.Module):
         outputs : torch.Tensor of shape (n_rows, n_outputs)
             What the head returns: logits or regression values.
         """
-        for stage in self.stages:
-            rows = stage(rows)
+        device = rows.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.mixed_precision):
+            for stage in self.stages:
+                rows = stage(rows)
         # A head may be more precise than the stages: a linear probe is solved in float64.
         outputs: torch.Tensor = self.head(rows.to(self._head_dtype()))
         return outputs

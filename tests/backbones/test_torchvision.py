@@ -9,9 +9,10 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import nn
+from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from sklearn_featx.backbones import backbone_names, get_backbone
+from sklearn_featx.backbones import _torchvision, backbone_names, get_backbone
 from sklearn_featx.backbones._backbone import Backbone
 from sklearn_featx.backbones._normalise import Normalise
 from sklearn_featx.backbones._torchvision import _recipe, build_torchvision, torchvision_names
@@ -154,3 +155,15 @@ def test_widths_before_the_head(name, width):
     backbone = get_backbone(name, None, warn=False)
     n_stages = len(backbone.stages)
     assert backbone.layer_shapes([n_stages], (3, 224, 224)) == [(width,)]
+
+
+def test_a_published_file_is_known_by_its_hash_and_gets_its_own_preprocessing(
+    cut, tmp_path, monkeypatch
+):
+    torch.save(get_model("mobilenet_v2", weights=None).state_dict(), tmp_path / "w.pth")
+    sides = {}
+    for start in ("b0353104", "7ebf99e0", "00000000"):  # the weights V1, V2, and others
+        monkeypatch.setattr(_torchvision, "sha256_of_file", lambda _, start=start: start + 56 * "0")
+        network = build_torchvision("mobilenet_v2", str(tmp_path / "w.pth"))
+        sides[start] = network.preprocess.resize
+    assert sides == {"b0353104": 256, "7ebf99e0": 232, "00000000": 232}

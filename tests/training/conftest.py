@@ -30,9 +30,10 @@ def one_thread():
 def conv_tail():
     """Build a tail of three stages (0 convolution, 1 convolution, 2 pooling) and a head."""
 
-    def build(trained=(False, True, True), batch_norm="frozen", n_outputs=3, head="linear"):
+    def build(trained=(False, True, True), n_outputs=3, head="linear", **settings):
         head = make_head(head, 8, n_outputs, seed=1)
-        return TailAndHead(_conv_stages(), head, trained=trained, batch_norm=batch_norm)
+        settings = {"batch_norm": "frozen"} | settings
+        return TailAndHead(_conv_stages(), head, trained=trained, **settings)
 
     return build
 

@@ -44,6 +44,20 @@ def test_eval_is_eval_everywhere(conv_tail):
     assert not any(part.training for part in module.modules())
 
 
+def test_mixed_precision_computes_in_bfloat16_and_keeps_parameters_in_float32(conv_tail):
+    types = []
+    plain, mixed = conv_tail(), conv_tail(mixed_precision=True)
+    mixed.stages[1][0][0].register_forward_hook(lambda *given: types.append(given[2].dtype))
+    rows = torch.randn(4, 3, 8, 8)
+    outputs = mixed.eval()(rows)
+    assert types == [torch.bfloat16]
+    assert outputs.dtype == torch.float32
+    torch.testing.assert_close(outputs, plain.eval()(rows), rtol=0.05, atol=0.05)
+    outputs.sum().backward()
+    trained = [p for p in mixed.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {p.grad.dtype for p in trained} == {torch.float32}
+
+
 def test_head_statistics_always_adapt():
     head = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
     module = TailAndHead([], head, trained=[], batch_norm="frozen").train()
