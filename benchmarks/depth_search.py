@@ -2,8 +2,9 @@
 
 Plain skorch runs the whole network in every step, the lower part frozen by `requires_grad`; its
 images are decoded, resized and normalised beforehand and lie in memory. This package starts from
-nothing: an empty store, raw arrays. Both train the same stages for the same number of epochs on the
-same folds, and are measured in turn in one run, depth by depth.
+nothing: an empty store, raw arrays; once in float32, once with ``precision="bfloat16"``. All train
+the same stages for the same number of epochs on the same folds, in turn in one run, depth by
+depth.
 
 The weights file is torchvision's own ``mobilenet_v2-b0353104.pth``; the images are Fashion-MNIST's
 (Debian: ``dataset-fashion-mnist``)::
@@ -17,6 +18,7 @@ import json
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from sklearn_featx import FeatureStore, FineTuneClassifier
 # Names of the modules at which stages end, and the depths that the grid is made of.
 ENDS = ["features.6", "features.13", "features.17"]
 DEPTHS = {"head": 0, "last convolution": 1, "blocks 14+": 2, "blocks 7+": 3}
+PRECISIONS = ("float32", "bfloat16")
 FIRST_TRAINED = {0: None, 1: 18, 2: 14, 3: 7}
 
 
@@ -87,6 +90,18 @@ def tensors(images, size):
     return torch.stack([preset(image) for image in rgb]).numpy()
 
 
+def ratio(rows, precision):
+    """Say how many times as fast as plain skorch some depths are, together."""
+    plain, own = (sum(row[who]["seconds"] for row in rows) for who in ("plain_skorch", precision))
+    return plain / own
+
+
+def in_words(record):
+    words = f"{record['seconds']:.1f} s, accuracy {record['accuracy']:.3f}"
+    words += f" ± {record['accuracy_std']:.3f}"
+    return words + (f", {record['ratio']:.1f} times as fast" if "ratio" in record else "")
+
+
 def timed(function):
     start = time.perf_counter()
     result = function()
@@ -110,51 +125,47 @@ def main(argv=None):
     prepared = tensors(images, arguments.size)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        ours = FineTuneClassifier(
-            "mobilenet_v2",
-            weights=arguments.weights,
-            granularity=ENDS,
-            image_size=arguments.size,
-            max_epochs=arguments.epochs,
-            head_init=arguments.head_init,
-            random_state=0,
-            cache=FeatureStore(folder),
-        )
-        for name, depth in DEPTHS.items():
-            clf = clone(ours).set_params(unfreeze_depth=depth)
-            fast, scores = timed(lambda c=clf: cross_val_score(c, images, labels, cv=folds))
-            net = plain_skorch(arguments.weights, depth, arguments.epochs)
-            slow, plain = timed(lambda n=net: cross_val_score(n, prepared, labels, cv=folds))
-            row = {
-                "depth": name,
-                "seconds": fast,
-                "seconds_plain_skorch": slow,
-                "ratio": slow / fast,
-                "accuracy": scores.mean(),
-                "accuracy_std": scores.std(),
-                "accuracy_plain_skorch": plain.mean(),
-                "accuracy_plain_skorch_std": plain.std(),
-            }
-            rows.append(row)
-            print(
-                f"{name:18s} {fast:7.1f} s  plain skorch {slow:7.1f} s  ratio {slow / fast:6.1f}  "
-                f"accuracy {scores.mean():.3f} ± {scores.std():.3f}  "
-                f"plain {plain.mean():.3f} ± {plain.std():.3f}",
-                flush=True,
+        ours = {
+            precision: FineTuneClassifier(
+                "mobilenet_v2",
+                weights=arguments.weights,
+                granularity=ENDS,
+                image_size=arguments.size,
+                max_epochs=arguments.epochs,
+                head_init=arguments.head_init,
+                precision=precision,
+                random_state=0,
+                cache=FeatureStore(Path(folder) / precision),
             )
-    total = sum(r["seconds"] for r in rows), sum(r["seconds_plain_skorch"] for r in rows)
-    shallow = sum(r["seconds"] for r in rows[:2]), sum(r["seconds_plain_skorch"] for r in rows[:2])
+            for precision in PRECISIONS
+        }
+        for name, depth in DEPTHS.items():
+            net = plain_skorch(arguments.weights, depth, arguments.epochs)
+            jobs = {p: (clone(c).set_params(unfreeze_depth=depth), images) for p, c in ours.items()}
+            jobs["plain_skorch"] = (net, prepared)
+            row = {"depth": name}
+            for who, (estimator, X) in jobs.items():
+                seconds, scores = timed(partial(cross_val_score, estimator, X, labels, cv=folds))
+                row[who] = {
+                    "seconds": seconds,
+                    "accuracy": scores.mean(),
+                    "accuracy_std": scores.std(),
+                }
+            for precision in PRECISIONS:
+                row[precision]["ratio"] = ratio([row], precision)
+            rows.append(row)
+            print(name, *(f"{who}: {in_words(row[who])}" for who in jobs), sep="\n  ", flush=True)
     summary = {
-        "whole_search_ratio": total[1] / total[0],
-        "two_shallow_depths_ratio": shallow[1] / shallow[0],
+        "whole_search_ratio": {p: ratio(rows, p) for p in PRECISIONS},
+        "two_shallow_depths_ratio": {p: ratio(rows[:2], p) for p in PRECISIONS},
         "settings": vars(arguments) | {"weights": Path(arguments.weights).name},
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "rows": rows,
     }
     del summary["settings"]["fashion_mnist"], summary["settings"]["output"]
-    print(f"whole search: {total[1] / total[0]:.1f} times as fast")
-    print(f"two shallow depths: {shallow[1] / shallow[0]:.1f} times as fast")
+    for what in ("whole_search_ratio", "two_shallow_depths_ratio"):
+        print(what, {p: round(times, 1) for p, times in summary[what].items()})
     Path(arguments.output).write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 

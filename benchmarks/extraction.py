@@ -246,7 +246,8 @@ def table(found):
     """Return the results as Markdown."""
     lines = []
     for source in WAYS:
-        backbones = [b for b, sources in found["backbones"].items() if source in sources["sources"]]
+        measured = found["backbones"]
+        backbones = [b for b in BACKBONES if b in measured and source in measured[b]["sources"]]
         if not backbones:
             continue
         lines += ["", f"**{source}**", "", "| | " + " | ".join(backbones) + " |"]

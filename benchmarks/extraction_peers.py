@@ -208,9 +208,14 @@ def openvino(job, precision="f32"):
 
     height, width = job["preprocess"]["crop"]
     example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    converted = openvino.convert_model(
-        from_pixels(job), example_input=example, input=[1, height, width, 3]
-    )
+    try:
+        converted = openvino.convert_model(
+            from_pixels(job), example_input=example, input=[1, height, width, 3]
+        )
+    except Exception:
+        # It traces by TorchScript, which torchvision's attention does not pass.
+        exported = torch.export.export(from_pixels(job), (example,))
+        converted = openvino.convert_model(exported)
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
     compiled = openvino.Core().compile_model(converted, "CPU", settings)
     queue = openvino.AsyncInferQueue(compiled)

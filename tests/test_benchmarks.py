@@ -104,8 +104,10 @@ def test_depth_search(tmp_path, capsys):
     assert json.loads((tmp_path / "out.json").read_text()) == found
     depths = [row["depth"] for row in found["rows"]]
     assert depths == ["head", "last convolution", "blocks 14+", "blocks 7+"]
-    assert all(row["ratio"] > 0 for row in found["rows"])
-    assert "whole search" in capsys.readouterr().out
+    for precision in ("float32", "bfloat16"):
+        assert all(row[precision]["ratio"] > 0 for row in found["rows"])
+        assert found["whole_search_ratio"][precision] > 0
+    assert "whole_search_ratio" in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")

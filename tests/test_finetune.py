@@ -100,7 +100,8 @@ class TestDepths:
     @pytest.mark.parametrize(("precision", "mixed"), [("float32", False), ("bfloat16", True)])
     def test_mixed_precision_where_it_is_asked_for(self, precision, mixed, small_net, digits):
         images, labels = digits
-        settings = {"unfreeze_depth": 2, "max_epochs": 20, "lr": 1e-2, "backbone_lr": 1.0}
+        settings = {"unfreeze_depth": "all", "max_epochs": 30, "lr": 1e-2, "backbone_lr": 1.0}
+        settings |= {"batch_norm": "train"}
         plain = classifier(small_net, **settings).fit(images, labels)
         clf = classifier(small_net, **settings, precision=precision).fit(images, labels)
         module = clf.net_.module_
@@ -214,7 +215,9 @@ class TestLabelsAndWeights:
         images, labels = digits
         small_net.dropout.p = 0.0  # its masks depend on the number of rows
         weights = np.random.default_rng(0).integers(0, 4, len(images))
-        whole = {"batch_size": 256, "unfreeze_depth": depth}
+        # At the probe's optimum gradients cancel, and Adam makes steps of what is left: rounding.
+        start = "probe" if depth == 0 else "random"
+        whole = {"batch_size": 256, "unfreeze_depth": depth, "head_init": start}
         weighted = classifier(small_net, **whole).fit(images, labels, sample_weight=weights)
         repeated = classifier(small_net, **whole).fit(
             np.repeat(images, weights, axis=0), np.repeat(labels, weights)

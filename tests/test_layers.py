@@ -17,6 +17,7 @@ GROUND = {
 PARTS = {"images", "backbones", "engines", "store", "training"}
 LAYER = {
     **dict.fromkeys(GROUND, 1),
+    "_norm_pairs": 1,
     **dict.fromkeys(PARTS, 2),
     "_activations": 3,
     "_recipe": 3,
@@ -46,6 +47,7 @@ PACKAGES = {
     "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
     "store": {"numpy"},
     "training": {"numpy", "torch", "torchvision", "skorch", "sklearn"},
+    "_norm_pairs": {"torch"},
     "_activations": {"numpy"},
     "_recipe": {"numpy"},
     "_remember": set(),

@@ -20,14 +20,19 @@ class Segment(nn.Module):
         Operations of the inference mode.
     train_graph : torch.fx.Graph
         Operations of the training mode.
+
+    Attributes
+    ----------
+    graphs : tuple of torch.fx.Graph
+        That of the inference mode, and that of the training mode where it differs.
     """
 
     def __init__(self, network: nn.Module, eval_graph: fx.Graph, train_graph: fx.Graph) -> None:
         super().__init__()
         # Where the mode makes no difference, one graph serves both.
         same = _equal(eval_graph, train_graph)
-        self._graphs = (eval_graph,) if same else (eval_graph, train_graph)
-        for graph in self._graphs:
+        self.graphs = (eval_graph,) if same else (eval_graph, train_graph)
+        for graph in self.graphs:
             for node in graph.nodes:
                 if node.op in ("call_module", "get_attr"):
                     _share(network, self, str(node.target))
@@ -37,7 +42,7 @@ class Segment(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run the operations of the current mode."""
-        graph = self._graphs[-1] if self.training else self.eval_graph
+        graph = self.graphs[-1] if self.training else self.eval_graph
         # Made when it is first needed: it takes longer than cutting, and most stages never run
         # on their own.
         if graph not in self._runners:
@@ -53,7 +58,7 @@ class Segment(nn.Module):
     @property
     def eval_graph(self) -> fx.Graph:
         """Operations of the inference mode."""
-        return self._graphs[0]
+        return self.graphs[0]
 
 
 def _equal(one: fx.Graph, other: fx.Graph) -> bool:

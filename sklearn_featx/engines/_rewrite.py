@@ -1,13 +1,14 @@
 """Rewrite a frozen network for inference: the same numbers to float tolerance, faster."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+from .._norm_pairs import BATCH_NORMS, norm_pairs
+
 # Of torch, torchvision and timm: in inference mode they return what they get.
 _IDLE = {"Identity", "Dropout", "Dropout2d", "AlphaDropout", "StochasticDepth", "DropPath"}
 _LIBRARIES = {"torch", "torchvision", "timm", "sklearn_featx"}
@@ -61,47 +62,17 @@ def _drop_idle(module: fx.GraphModule) -> None:
 def _convert(module: nn.Module, dtype: torch.dtype) -> None:
     """Bring floating-point parameters and buffers to a type."""
     for part in module.modules():
-        if not isinstance(part, _BATCH_NORMS):
+        if not isinstance(part, BATCH_NORMS):
             for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
                 if tensor.dtype is torch.float32:
                     tensor.data = tensor.data.to(dtype)
 
 
 def _fold_batch_norms(module: fx.GraphModule) -> None:
-    parts = dict(module.named_modules(remove_duplicate=False))
-    uses = _count_uses(module.graph, parts)
-    for node in list(module.graph.nodes):
-        convolution = _foldable_convolution(node, parts, uses)
-        if convolution is None:
-            continue
-        fused = fuse_conv_bn_eval(parts[str(convolution.target)], parts[str(node.target)])
-        module.set_submodule(str(convolution.target), fused)
-        node.replace_all_uses_with(convolution)
-        module.graph.erase_node(node)
+    for convolution, norm in norm_pairs(module.graph, module):
+        parts: list[Any] = [module.get_submodule(str(n.target)) for n in (convolution, norm)]
+        module.set_submodule(str(convolution.target), fuse_conv_bn_eval(*parts))
+        norm.replace_all_uses_with(convolution)
+        module.graph.erase_node(norm)
     module.graph.lint()
     module.recompile()
-
-
-def _count_uses(graph: fx.Graph, parts: dict[str, nn.Module]) -> dict[int, int]:
-    """How often each module is called: one that is called twice cannot be folded once."""
-    uses: dict[int, int] = {}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            key = id(parts[str(node.target)])
-            uses[key] = uses.get(key, 0) + 1
-    return uses
-
-
-def _foldable_convolution(
-    node: fx.Node, parts: dict[str, nn.Module], uses: dict[int, int]
-) -> fx.Node | None:
-    """Return the convolution before a BatchNorm node, when nothing else reads its result."""
-    if node.op != "call_module" or not isinstance(parts[str(node.target)], _BATCH_NORMS):
-        return None
-    before = node.args[0]
-    if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
-        return None
-    convolution, norm = parts[str(before.target)], parts[str(node.target)]
-    once = uses[id(convolution)] == uses[id(norm)] == 1
-    tracked = getattr(norm, "running_var", None) is not None
-    return before if once and tracked and isinstance(convolution, _CONVOLUTIONS) else None

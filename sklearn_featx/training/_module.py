@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import nn
 
+from ._fast_convolutions import fold_norms, keep_strided_groups_in_float32
+
 # Batch normalisation, and instance normalisation that keeps running statistics.
 _RunningNorm = nn.modules.batchnorm._NormBase
 BatchNormMode = Literal["frozen", "train"]
@@ -56,6 +58,9 @@ class TailAndHead(nn.Module):
         self.batch_norm = batch_norm
         self.mixed_precision = mixed_precision
         self._active = self.trained
+        fold_norms([s for s, t in zip(self.stages, self.trained, strict=True) if self._stands(t)])
+        if mixed_precision:
+            keep_strided_groups_in_float32(self.stages)
         self._set_gradients()
         self.train()
 
@@ -134,6 +139,10 @@ class TailAndHead(nn.Module):
         self._active = tuple(position in active for position in range(len(self.stages)))
         self._set_gradients()
         self.train(self.training)
+
+    def _stands(self, trained: bool) -> bool:
+        """Whether the running statistics of a stage never adapt."""
+        return not trained or self.batch_norm == "frozen"
 
     def _head_dtype(self) -> torch.dtype:
         parameters = self.head.parameters()
