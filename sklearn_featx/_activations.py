@@ -38,6 +38,9 @@ _ROWS_PER_COPY = 32
 # Rows that are claimed, computed and written together: long enough to keep the prefetch busy,
 # short enough that little is lost when a run is interrupted.
 _ROWS_PER_CLAIM = 128
+# Rows among which the next are claimed: to look at all of them each time would take more than the
+# work itself where there are many.
+_ROWS_PER_LOOK = 1024
 # Rows that are written together: a pass is of few, and each time costs a transaction.
 _ROWS_PER_WRITE = 32
 # Rows read at a time: bounds the memory of a stream.
@@ -425,26 +428,35 @@ def _missing(job: _Job) -> dict[tuple[Tap, ...], list[int]]:
 
 def _claimed(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
     """Compute and write the rows that no other process is computing; wait for the others."""
-    claims_on = job.shelves[0].rows
-    left = list(positions)
-    while left:
-        claims = claims_on.claim(job.keys_of(left), limit=_ROWS_PER_CLAIM)
-        if not claims:
-            break
-        mine = [left[c] for c in claims]
-        computed: set[int] = set()
-        try:
-            for rows, results in _written(job, mine):
-                computed.update(rows)
-                yield rows, results
-        finally:
-            # Also those of images that could not be read: others need not wait for them.
-            if len(computed) < len(mine):
-                claims_on.release(job.keys_of([i for i in mine if i not in computed]))
-        taken = set(mine)
-        left = [i for i in left if i not in taken]
-    if left:
-        claims_on.wait(job.keys_of(left), _PATIENCE_SECONDS)
+    others: list[int] = []
+    for start in range(0, len(positions), _ROWS_PER_LOOK):
+        left = list(positions[start : start + _ROWS_PER_LOOK])
+        while mine := _claim(job, left):
+            yield from _kept(job, mine)
+            taken = set(mine)
+            left = [i for i in left if i not in taken]
+        others += left
+    if others:
+        job.shelves[0].rows.wait(job.keys_of(others), _PATIENCE_SECONDS)
+
+
+def _claim(job: _Job, positions: Sequence[int]) -> list[int]:
+    """Claim the first rows that nobody computes."""
+    claims = job.shelves[0].rows.claim(job.keys_of(positions), limit=_ROWS_PER_CLAIM)
+    return [positions[c] for c in claims]
+
+
+def _kept(job: _Job, mine: Sequence[int]) -> Iterator[Result]:
+    """Compute and write claimed rows; end the claims on what did not come."""
+    computed: set[int] = set()
+    try:
+        for rows, results in _written(job, mine):
+            computed.update(rows)
+            yield rows, results
+    finally:
+        # Also those of images that could not be read: others need not wait for them.
+        if len(computed) < len(mine):
+            job.shelves[0].rows.release(job.keys_of([i for i in mine if i not in computed]))
 
 
 def _written(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
