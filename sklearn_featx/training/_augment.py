@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torchvision
 from torch import nn
-from torchvision.transforms import RandomResizedCrop, v2
+from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as classic
 
 from .._digest import digest, digest_array
@@ -83,6 +83,9 @@ def make_augment(augment: AugmentSpec) -> Augment:
     augment : Augment
         Makes views.
     """
+    # Importing it takes as long as all of this package.
+    from torchvision.transforms import v2
+
     if augment == "light":
         return Augment(v2.Compose([_Crop(_LIGHT_AREA), v2.RandomHorizontalFlip()]))
     if augment == "strong":
@@ -138,7 +141,7 @@ def _describe(value: Any) -> str | None:
         return _describe_all([part for pair in value.items() for part in pair])
     if isinstance(value, type | torch.dtype):
         return repr(value)
-    if isinstance(value, nn.Module | v2.Transform) and _is_known(type(value)):
+    if isinstance(value, nn.Module) and _is_known(type(value)):
         inside = _describe(vars(value))
         return None if inside is None else f"{type(value).__qualname__}{inside}"
     return None
