@@ -128,3 +128,21 @@ def test_pages_are_never_underestimated(tmp_path, size):
         store.rows("recipe").put_many(keys, np.zeros((n_rows, size), np.uint8))
         store.close()
         assert (size_of(store) - before) / 65536 <= _eviction.pages_for([size + 16] * n_rows)
+
+
+def test_rows_of_very_different_sizes_are_counted_in_all_rounds(tmp_path):
+    with FeatureStore(tmp_path / "store", "64MiB") as store:
+        # The mean size says how many to delete: with small ones first, several rounds are needed.
+        put(store.rows("small"), [f"small {i}" for i in range(200)], n_floats=10)
+        put(store.rows("large"), [f"large {i}" for i in range(100)], n_floats=30_000)
+        assert store.info().n_rows == 300
+        n_deleted = store.prune("8MiB")
+        assert n_deleted == 300 - store.info().n_rows > 200
+
+
+def test_folders_above_a_store_are_made(tmp_path):
+    with FeatureStore(tmp_path / "a" / "b" / "store") as store:
+        rows = store.rows("recipe")
+        put(rows, ["one"])
+        assert rows.missing(["one"]) == []
+    assert (tmp_path / "a" / "b" / "store").is_dir()
