@@ -15,6 +15,7 @@ from .._optional import import_optional
 from .._typing import AnyArray, FloatArray
 from ..exceptions import BackboneError
 from ._rewrite import rewrite_for_inference
+from ._rounding import round_convolutions
 from ._threads import Workers, count_threads, share_threads
 from ._whole import Whole
 
@@ -56,7 +57,11 @@ class OpenVinoEngine:
         self._openvino = import_optional("openvino", extra="openvino", purpose="engine='openvino'")
         self.n_rows_run = 0
         self._precision = _PRECISIONS[dtype]
-        self._whole = Whole(normalise, rewrite_for_inference(network), pools, torch.float32).eval()
+        rewritten = rewrite_for_inference(network)
+        # It converts weights by itself, and to nearest: those that have the type's values it keeps.
+        if dtype is not torch.float32:
+            round_convolutions(rewritten, dtype)
+        self._whole = Whole(normalise, rewritten, pools, torch.float32).eval()
         self._lock = threading.Lock()
         # By the shape of a row, which is part of a converted network.
         self._converted: dict[tuple[int, ...], _Converted] = {}

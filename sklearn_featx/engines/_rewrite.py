@@ -8,6 +8,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .._norm_pairs import BATCH_NORMS, norm_pairs
+from ._rounding import round_convolutions
 
 # Of torch, torchvision and timm: in inference mode they return what they get.
 _IDLE = {"Identity", "Dropout", "Dropout2d", "AlphaDropout", "StochasticDepth", "DropPath"}
@@ -35,6 +36,7 @@ def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32)
             _drop_idle(part)
             _fold_batch_norms(part)
     if dtype is not torch.float32:
+        round_convolutions(own, dtype)
         _convert(own, dtype)
     for part in own.modules():
         # Not `own.to(memory_format=...)`: it fails on buffers of five dimensions.

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_sample_images
 from torch import nn
 
 from sklearn_featx import PretrainedFeatureExtractor
@@ -43,14 +42,6 @@ class TestNumbers:
             digits[0][:6]
         )
         np.testing.assert_allclose(given, wanted, atol=1e-5 * np.abs(wanted).max())
-
-    def test_bfloat16_turns_features_of_photographs_by_a_cosine_of_0_999(self):
-        photographs = load_sample_images().images
-        settings = {"cache": None, "normalize": True}
-        wanted = PretrainedFeatureExtractor(**settings).fit_transform(photographs)
-        extractor = PretrainedFeatureExtractor(**settings, engine="openvino", precision="bfloat16")
-        # On a processor that lacks the type the numbers are those of float32.
-        assert ((extractor.fit_transform(photographs) * wanted).sum(1) > 0.999).all()
 
     def test_rows_do_not_depend_on_their_batch_in_any_bit(self, small_net):
         made = engine(small_net.eval())
