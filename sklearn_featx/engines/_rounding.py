@@ -66,7 +66,7 @@ def round_weights(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     order = filters.abs().argsort(dim=1, descending=True, stable=True)
     rounded = torch.empty_like(filters, dtype=dtype)
     left = torch.zeros(len(filters), 1, dtype=torch.float64)
-    for column in order.split(1, dim=1):
+    for column in torch.split(order, 1, dim=1):
         wanted = filters.gather(1, column).double() + left
         found = wanted.to(dtype)
         left = wanted - found.double()
