@@ -3,7 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
+from torchvision.ops import stochastic_depth
 
 from sklearn_featx.backbones._chain import Chain
 from sklearn_featx.backbones._tracing import UntraceableError, trace
@@ -178,3 +180,114 @@ def test_a_tuple_is_no_split_point():
 def test_a_module_called_twice_has_two_names():
     net = Net(lambda s, x: s.a(s.a(x)), a=nn.Linear(2, 2))
     assert list(trace(net).names.values())[1:3] == ["a", "a_1"]
+
+
+class Inner(nn.Module):
+    """A layer, functions and constants below the network's own forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(2, 2)
+        self.shift = nn.Parameter(torch.zeros(2))
+        self.register_buffer("mask", torch.ones(2))
+
+    def forward(self, x):
+        x = F.layer_norm(F.relu(self.a(x)), (2,))
+        return torch.cat([x + self.shift, x * self.mask], dim=1)[:, :2] + self.shift
+
+
+def test_functions_are_named_by_the_module_that_calls_them():
+    names = trace(nn.Sequential(Inner(), Inner())).names.values()
+    inner = ["a", "relu", "layer_norm", "add", "mul", "cat", "getitem", "add_1"]
+    operations = [name for name in names if "shift" not in name and "mask" not in name]
+    below = [f"{i}.{name}" for i in range(2) for name in inner]
+    assert operations == ["input", *below, "output"]
+
+
+def test_parameters_and_buffers_are_found_by_one_walk_over_the_network(monkeypatch):
+    network = nn.Sequential(Inner(), Inner())
+    walks = []
+    original = network.named_parameters
+    monkeypatch.setattr(network, "named_parameters", lambda *a: walks.append(a) or original(*a))
+    found = trace(network)
+    monkeypatch.undo()
+    targets = {node.target for node in found.graph.find_nodes(op="get_attr")}
+    assert targets == {"0.shift", "0.mask", "1.shift", "1.mask"}
+    assert len(walks) == 1
+    x = torch.randn(3, 2)
+    assert torch.equal(run(found, network, x), network(x))
+
+
+def test_random_modules_of_torchvision_stay_whole_and_its_blocks_are_opened():
+    net = nn.Sequential(
+        torchvision.ops.StochasticDepth(0.5, "row"), torchvision.ops.MLP(2, [3], inplace=False)
+    )
+    for train in (False, True):
+        modules = trace(net, train=train).graph.find_nodes(op="call_module")
+        assert [node.target for node in modules] == ["0", "1.0", "1.1"]
+
+
+def double_if_small(x):
+    return x * 2 if x.sum() < 10 else x
+
+
+def test_functions_can_be_kept_whole():
+    net = Net(lambda s, x: double_if_small(x) + 1)
+    names = list(trace(net, autowrap_functions=[double_if_small]).names.values())
+    assert names[1:] == ["double_if_small", "add", "output"]
+    with pytest.raises(UntraceableError, match=r"^TraceError: symbolically traced"):
+        trace(net)
+
+
+def test_random_functions_of_torchvision_stay_whole():
+    net = Net(lambda s, x: stochastic_depth(x, 0.5, "row", s.training))
+    assert "stochastic_depth" in trace(net, train=True).names.values()
+
+
+def test_the_innermost_part_is_the_one_that_stays_whole():
+    net = nn.Sequential(nn.Sequential(Net(lambda s, x: F.relu(x, inplace=True) * 0 + x)))
+    assert trace(net).opaque == ()
+
+    class Forgetful(nn.Module):
+        def forward(self, x):
+            y = x * 1
+            y.add_(1)
+            return x
+
+    found = trace(nn.Sequential(nn.Sequential(Forgetful(), nn.ReLU())))
+    assert [name.rpartition(".")[2] for name in found.opaque] == ["Forgetful"]
+    assert "0.1" in found.names.values()
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        (
+            Net(lambda s, x: (x.add_(1), x * 2)[1]),
+            UntraceableError,
+            "'add_' changes its input in place",
+        ),
+        (
+            nn.Bilinear(2, 2, 2),
+            BackboneError,
+            "backbone: the network takes 2 inputs ['input1', 'input2'], and a backbone takes one "
+            "tensor. Wrap it in a module that takes one.",
+        ),
+        (
+            Net(lambda s, x: (x, x)),
+            BackboneError,
+            "backbone: the network returns a tuple, and a backbone returns one tensor. Wrap it in "
+            "a module that returns the one that is wanted.",
+        ),
+        (
+            Net(lambda s, x: s.token + 1, token=nn.Parameter(torch.zeros(2))),
+            BackboneError,
+            "backbone: the network computes its result from 0 inputs [], and a backbone computes "
+            "it from one tensor.",
+        ),
+    ],
+)
+def test_what_cannot_be_traced_is_said_in_full(network, error, message):
+    with pytest.raises(error) as caught:
+        trace(network)
+    assert str(caught.value) == message

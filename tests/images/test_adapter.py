@@ -180,3 +180,99 @@ def test_ambiguous_items_name_their_row():
     with pytest.raises(ImageError, match=r"row 1: .*ambiguous"):
         as_image_collection([PIXELS[0], np.zeros((3, 5, 3))])
     assert len(as_image_collection([np.zeros((3, 5, 3))], image_shape=(5, 3))) == 1
+
+
+KINDS = (
+    "expected an array, a tensor, a list of images or paths, a column of a dataframe, or a dataset."
+)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (
+            "photos",
+            "X is one path, 'photos', where a list of images is expected. For one file pass "
+            '[path]; for a folder pass sorted(Path(folder).rglob("*.jpg")).',
+        ),
+        (b"", "X is one image (bytes) where a list of images is expected. Pass [X]."),
+        (
+            sparse.csr_array(np.eye(3)),
+            "Sparse data was passed, but dense data is required. Use X.toarray() to convert it.",
+        ),
+        (5, f"X is of type int: {KINDS}"),
+        ({"a": 1}, f"X is of type dict: {KINDS}"),
+        ({"a.jpg"}, f"X is of type set: {KINDS} Pass list(X)."),
+        (
+            np.ma.masked_equal(PIXELS, 3),
+            "X is a masked array with masked values. Fill them, X.filled(0).",
+        ),
+        (
+            np.array([b"a"]),
+            "X is an array of dtype |S1, which drops zero bytes. Pass a list of bytes, or paths as "
+            "str.",
+        ),
+        (
+            np.array([["a", 1]], object),
+            "X is an array of objects of shape (1, 2) that are not all numbers. Pass one column of "
+            "images or paths.",
+        ),
+        (
+            pd.DataFrame({name: ["x"] for name in "abcde"}),
+            "X is a dataframe of 5 columns ('a', 'b', 'c', 'd', 'e') where one column of images or "
+            "paths is expected. Select it, X['a'], or name it in a ColumnTransformer.",
+        ),
+        (
+            pd.DataFrame({name: ["x"] for name in "abcdef"}),
+            "X is a dataframe of 6 columns ('a', 'b', 'c', 'd', 'e', ...) where one column of "
+            "images or paths is expected. Select it, X['a'], or name it in a ColumnTransformer.",
+        ),
+    ],
+)
+def test_what_is_refused_is_said_in_full(X, message):
+    with pytest.raises(InputError) as caught:
+        as_image_collection(X)
+    assert str(caught.value) == message
+
+
+class Arrays(torch.utils.data.Dataset):
+    """A dataset of arrays of 4 x 5 grey values."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return np.full((4, 5), 8 * index)
+
+
+@pytest.mark.parametrize("X", [Arrays(), [np.full((4, 5), 0), np.full((4, 5), 8)]])
+def test_the_range_of_values_holds_for_datasets_and_lists(X):
+    images = as_image_collection(X, value_range=(0, 16))
+    assert [int(images.load(i).max()) for i in range(2)] == [0, 128]
+
+
+def test_the_shape_of_an_image_holds_for_datasets():
+    class Ambiguous(Arrays):
+        def __getitem__(self, index):
+            return np.zeros((3, 5, 3))
+
+    assert as_image_collection(Ambiguous(), image_shape=(3, 5, 3)).load(0).shape == (3, 5, 3)
+    assert as_image_collection(Ambiguous(), image_shape=(3, 5)).load(0).shape != (5, 3, 3)
+
+
+def test_rows_of_plain_numbers_as_tensors_that_numpy_does_not_know():
+    rows = [torch.ones(3, dtype=torch.bfloat16), torch.zeros(3, dtype=torch.bfloat16)]
+    values = as_image_collection(rows, image_shape=(1, -1))
+    assert (values.kind, values.item_shape) == ("values", (3,))
+
+
+def test_nested_lists_of_different_lengths_are_items(files):
+    with pytest.raises(ImageError, match="row 0"):
+        as_image_collection([[1, 2], [3]])
+
+
+def test_an_entry_that_is_no_image_may_wait(files):
+    images = as_image_collection([*files, None], on_error="nan")
+    assert len(images) == len(files) + 1
+    with pytest.raises(ImageError, match=f"row {len(files)}: the entry is missing"):
+        images.load(len(files))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sklearn_featx.store import _codec
 from sklearn_featx.store._codec import check_rows, decode_row, encode_rows, narrow, widen
 
 NAME = b"0123456789abcdef"
@@ -89,3 +90,36 @@ def test_other_dtypes_are_refused_by_name(dtype):
 def test_too_many_axes_are_refused():
     with pytest.raises(ValueError, match="at most 8 axes, got 9"):
         check_rows(np.zeros((1,) * 10, dtype=np.float32), "float32")
+
+
+def test_on_a_system_of_the_other_byte_order_bfloat16_is_turned(monkeypatch):
+    class Sys:
+        byteorder = "big"
+
+    monkeypatch.setattr(_codec, "sys", Sys)
+    rows = np.array([1.0], np.float32)
+    narrow_bits = narrow(rows, 3)
+    assert narrow_bits.dtype == np.dtype("<u2")
+    assert narrow_bits.tolist() == [0x3F80]
+
+
+def test_the_bits_of_nan_in_bfloat16():
+    row = np.array([0x7F800001, 0xFFFFFFFF], dtype=np.uint32).view(np.float32)
+    assert narrow(row, 3).tolist() == [0x7FC0, 0xFFFF]
+
+
+def test_eight_axes_are_kept():
+    assert check_rows(np.zeros((1,) * 9, dtype=np.float32), "float32") == 1
+
+
+def test_there_is_a_name_for_each_row():
+    with pytest.raises(ValueError, match=r"zip\(\) argument"):
+        list(encode_rows([NAME], np.zeros((2, 3), np.float32), 1))
+
+
+def test_a_row_without_values_is_its_header():
+    blob = blob_of(np.zeros(0, np.float32))
+    assert len(blob) == 16
+    assert read(blob).dtype == np.float32
+    blob = blob_of(np.float32(1))
+    assert decode_row(NAME, blob)[1].tolist() == [1.0]

@@ -146,3 +146,88 @@ def test_folders_above_a_store_are_made(tmp_path):
         put(rows, ["one"])
         assert rows.missing(["one"]) == []
     assert (tmp_path / "a" / "b" / "store").is_dir()
+
+
+def test_pages_of_small_and_of_large_rows():
+    page, spare = _eviction.PAGE_BYTES, _eviction._SPARE_PAGES
+    assert _eviction.pages_for([]) == spare
+    # Up to an eighth of a page rows share pages, a fifth of which stays empty.
+    assert _eviction.pages_for([page // 8] * 80) == 12 + spare
+    assert _eviction.pages_for([page // 8 + 1] * 10) == 20 + spare
+    assert _eviction.pages_for([3 * page + 5] * 10) == 50 + spare
+
+
+def test_the_budget_is_whole_pages():
+    assert _eviction.file_budget(LIMIT) == (LIMIT - 4 * (LIMIT // 8)) // 65536
+    assert isinstance(_eviction.file_budget(LIMIT + 1), int)
+
+
+@pytest.fixture
+def connection(store):
+    put(store.rows("recipe"), [str(i) for i in range(100)])
+    store._open().database._local.connection._raw.commit()
+    return store._open().database._local.connection._raw
+
+
+def test_room_is_made_for_what_comes_and_not_before_it_is_needed(connection):
+    used = _eviction._used_pages(connection)
+
+    def left(n_pages, budget):
+        connection.execute("BEGIN IMMEDIATE")
+        _eviction.make_room(connection, n_pages, budget)
+        n_rows = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+        connection.execute("ROLLBACK")
+        return n_rows
+
+    assert left(10, used + 10) == 100
+    # A twentieth of the budget leaves at once, of rows that take half a page each.
+    at_once = 100 - left(11, used + 10)
+    assert 1 <= at_once <= 2 * (used + 10) // 20 + 3
+    assert left(30, used) <= 100 - 50
+
+
+def test_remembered_files_leave_when_no_rows_are_left(store, connection):
+    store.remember_file("/a", 1, 1, "digest")
+    connection.execute("BEGIN IMMEDIATE")
+    n_deleted = _eviction._evict(connection, 10**6)
+    counts = [
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("entries", "payloads", "files", "recipes")
+    ]
+    connection.execute("ROLLBACK")
+    assert n_deleted == 100
+    assert counts == [0, 0, 0, 0]
+
+
+def test_a_log_within_its_limit_is_left_and_a_larger_one_is_emptied(store, connection):
+    log = Path(f"{next(Path(store.path).glob('*.sqlite'))}-wal")
+    size = log.stat().st_size
+    assert size > 0
+    _eviction.empty_log(connection, size)
+    assert log.stat().st_size == size
+    _eviction.empty_log(connection, size - 1)
+    assert log.stat().st_size == 0
+
+
+def test_while_others_read_the_log_is_tried_again_after_pauses(store, connection, monkeypatch):
+    pauses, busy = [], [True, True, False]
+    monkeypatch.setattr(_eviction.time, "sleep", pauses.append)
+    monkeypatch.setattr(_eviction, "_truncate_log", lambda connection: busy[len(pauses)])
+    _eviction.empty_log(connection, 0)
+    assert pauses == [0.002, 0.005]
+
+
+def test_a_database_without_a_log_has_an_empty_one(tmp_path):
+    assert _eviction._log_bytes(str(tmp_path / "none.sqlite")) == 0
+
+
+def test_use_is_written_after_so_many_rows(store, monkeypatch):
+    rows = store.rows("recipe")
+    put(rows, ["a", "b"])
+    written = []
+    monkeypatch.setattr(_eviction, "_write_recency", lambda c, rows: written.append(len(rows)))
+    monkeypatch.setattr(_eviction, "_FLUSH_ROWS", 2)
+    rows.get_many(["a"])
+    assert written == []
+    rows.get_many(["b"])
+    assert written == [2]

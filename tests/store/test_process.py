@@ -1,5 +1,6 @@
 """A process is told from its successor under the same number."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -44,3 +45,44 @@ def test_without_proc_the_system_is_asked(monkeypatch, tmp_path):
     monkeypatch.setattr(_process, "_PROC", tmp_path)
     assert _process.is_alive(f"{os.getpid()}.0.{namespace}")
     assert not _process.is_alive(f"4194304000.0.{namespace}")
+
+
+def test_a_command_may_be_named_like_the_fields_behind_it(monkeypatch, tmp_path):
+    (tmp_path / "7").mkdir()
+    fields = ["S", *(str(n) for n in range(1, 30))]
+    (tmp_path / "7" / "stat").write_bytes(b"7 (a) Z (\xff b) " + " ".join(fields).encode())
+    monkeypatch.setattr(_process, "_PROC", tmp_path)
+    assert _process._start_time(7) == 19
+    assert _process._start_time(8) is None
+
+
+def test_a_stopped_process_is_alive_and_a_dead_one_is_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(_process, "_PROC", tmp_path)
+    (tmp_path / "7").mkdir()
+    for state, alive in [("T", True), ("X", False), ("Z", False), ("S", True)]:
+        (tmp_path / "7" / "stat").write_text(f"7 (name) {state} " + "5 " * 30)
+        assert (_process._start_time(7) == 5) is alive
+
+
+def test_where_processes_cannot_be_asked_nobody_is_dead(monkeypatch):
+    class Windows:
+        name = "nt"
+
+    monkeypatch.setattr(_process, "os", Windows)
+    assert _process._answers(1) is True
+
+
+@pytest.mark.parametrize(
+    ("error", "lives"), [(None, True), (errno.EPERM, True), (errno.ESRCH, False)]
+)
+def test_asking_sends_no_signal_and_a_refusal_is_an_answer(monkeypatch, error, lives):
+    asked = []
+
+    def kill(pid, signal):
+        asked.append((pid, signal))
+        if error is not None:
+            raise OSError(error, "refused")
+
+    monkeypatch.setattr(_process.os, "kill", kill)
+    assert _process._answers(7) is lives
+    assert asked == [(7, 0)]

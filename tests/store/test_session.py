@@ -158,3 +158,72 @@ def test_a_forked_child_does_not_end_its_parents_session(temporary):
     store = session_store()
     _session._end(Path(store.path), os.getpid() + 1)
     assert sessions(temporary) == [Path(store.path)]
+
+
+def test_a_handle_that_arrives_becomes_the_session_of_a_process_without_one(temporary, monkeypatch):
+    store = session_store()
+    address = store.__reduce__()[1]
+    monkeypatch.delenv("SKLEARN_FEATX_SESSION")
+    assert _session._arrive(*address) == store
+    assert os.environ["SKLEARN_FEATX_SESSION"] == store.path
+    assert session_store() == store
+
+
+def test_a_handle_that_arrives_leaves_a_process_its_own_session(temporary, monkeypatch):
+    other = session_store()
+    monkeypatch.delenv("SKLEARN_FEATX_SESSION")
+    own = session_store()
+    assert own != other
+    assert _session._arrive(*other.__reduce__()[1]) == other
+    assert session_store() == own
+
+
+def test_a_handle_to_what_is_no_session_becomes_none(temporary, monkeypatch):
+    (temporary / "foreign").mkdir()
+    _session._arrive(str(temporary / "foreign"), 10**9, "float32")
+    assert "SKLEARN_FEATX_SESSION" not in os.environ
+
+
+def test_users_are_told_by_their_number_where_they_have_one(monkeypatch):
+    class System:
+        getuid = staticmethod(lambda: 1234)
+
+    monkeypatch.setattr(_session, "os", System)
+    assert _session._user() == 1234
+    del System.getuid
+    assert _session._user() == 0
+
+
+def test_the_process_that_makes_it_ends_it(temporary, monkeypatch):
+    registered = []
+    monkeypatch.setattr(_session.atexit, "register", lambda *call: registered.append(call))
+    store = session_store()
+    assert registered == [(_session._end, Path(store.path), os.getpid())]
+
+
+def test_what_cannot_be_deleted_is_left_without_an_error(temporary, monkeypatch):
+    folder = Path(session_store().path)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    _session._delete(folder)
+    assert folder.exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(_session.os, "rmdir", refuse)
+    _session._delete(folder)
+    assert not folder.exists()
+    monkeypatch.undo()
+
+
+def test_the_lock_is_new_after_a_fork():
+    old = _session._LOCK
+    _session._renew_lock()
+    assert _session._LOCK is not old
+    with _session._LOCK:
+        pass
+
+
+def test_a_parent_that_cannot_be_listed_is_no_error(temporary):
+    _session.sweep(temporary / "nowhere")
