@@ -193,7 +193,7 @@ def _touch(path: Path) -> None:
 def _identify(file: Path) -> Literal["ours", "damaged", "foreign"]:
     """Whose file this is, read from its header.
 
-        SQLite does the reading: a plain open and close would drop the locks that this process holds
+    SQLite does the reading: a plain open and close would drop the locks that this process holds
     on the file (POSIX). `immutable` takes no lock, and creates no log beside a foreign database.
     The header may count pages that only the log holds, while the log is emptied or when that was
     interrupted: `writable_schema` keeps SQLite from calling this damage.

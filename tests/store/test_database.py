@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sklearn_featx.exceptions import StoreWarning
+from sklearn_featx.exceptions import StoreError, StoreWarning
 from sklearn_featx.store import FeatureStore, _database
 
 KEYS = ["a", "b"]
@@ -253,3 +253,74 @@ def test_a_transaction_is_all_or_nothing(store):
     with pytest.raises(KeyboardInterrupt):
         database.attempt(half, None)
     assert store.info().n_rows == 2
+
+
+def test_the_warning_says_what_happens_and_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    path = str(tmp_path / "file")
+    with pytest.warns(StoreWarning) as caught:
+        FeatureStore(path).rows("recipe").put_many(KEYS, VALUES)
+    assert str(caught[0].message) == (
+        f"the store in {path!r} does not work ([Errno 20] Not a directory: {path!r}). Results are "
+        "right, but rows are computed that could be remembered. Check the folder, its permissions and the "
+        "free disk space, or choose another `cache`."
+    )
+
+
+def test_a_second_try_is_made_of_what_may_pass_alone(store):
+    database = store._open().database
+
+    def error(code):
+        made = sqlite3.OperationalError("no")
+        made.sqlite_errorcode = code
+        return made
+
+    assert not database._may_retry(StoreError("no"), None)
+    assert not database._may_retry(error(sqlite3.SQLITE_BUSY), None)
+    assert not database._may_retry(error(sqlite3.SQLITE_FULL), None)
+    assert database._may_retry(error(sqlite3.SQLITE_IOERR), None)
+    assert database._may_retry(OSError("no"), None)
+    assert _database._code(OSError("no")) == 0
+
+
+@pytest.mark.parametrize("refusal", [OSError("no"), sqlite3.OperationalError("no")])
+def test_a_damaged_file_that_cannot_be_deleted_is_tried_again(store, monkeypatch, refusal):
+    def refuse(file):
+        raise refusal
+
+    database = store._open().database
+    monkeypatch.setattr(database._location, "discard", refuse)
+    damage = sqlite3.DatabaseError("database disk image is malformed")
+    damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    before = store.info().repaired
+    assert database._may_retry(damage, Path("file"))
+    assert store.info().repaired == before + 1
+
+
+def test_a_store_that_cannot_be_cleared_says_why(store, monkeypatch):
+    store.rows("recipe").put_many(KEYS, VALUES)
+
+    def refuse(file):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(store._open().database._location, "discard", refuse)
+    with pytest.warns(StoreWarning, match=r"does not work \(not yours\)"):
+        store.clear()
+
+
+def test_counts_add_up(store):
+    rows = store.rows("recipe")
+    rows.put_many(KEYS, VALUES)
+    for _ in range(2):
+        rows.get_many(KEYS)
+        rows.get_many(["c"])
+    info = store.info()
+    assert (info.hits, info.misses) == (4, 2)
+
+
+def test_connections_are_closed_at_exit(store):
+    store.rows("recipe").put_many(KEYS, VALUES)
+    connection = store._open().database._local.connection._raw
+    _database._close_all()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")

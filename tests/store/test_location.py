@@ -4,10 +4,12 @@ import contextlib
 import os
 import sqlite3
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sklearn_featx.exceptions import StoreError
 from sklearn_featx.store import FeatureStore, _location
 from sklearn_featx.store._location import Location
 
@@ -163,3 +165,94 @@ def test_a_killed_checkpoint_loses_nothing(folder):
     assert store.rows("r").get_many(keys)[0].all()
     store.close()
     assert store.info().repaired == 0
+
+
+def test_whose_a_file_is(folder, tmp_path):
+    file = Location(folder).find(create=True)
+    link, empty, text = tmp_path / "link", tmp_path / "empty", tmp_path / "text"
+    link.symlink_to(file)
+    empty.touch()
+    text.write_text("no database")
+    make_database(tmp_path / "theirs", 1, 1)
+    expected = {
+        file: "ours",
+        link: "foreign",
+        tmp_path: "foreign",
+        tmp_path / "nowhere": "foreign",
+        empty: "damaged",
+        text: "damaged",
+        tmp_path / "theirs": "foreign",
+    }
+    assert {path: _location._identify(path) for path in expected} == expected
+    # To ask leaves nothing beside a file.
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "empty", "link", "store", "text", "theirs",
+    ]  # fmt: skip
+
+
+def test_what_is_missing_is_said(folder):
+    with pytest.raises(FileNotFoundError, match=f"^no store in {folder}$"):
+        Location(folder).find(create=False)
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match=f"^no store in {folder}$"):
+        Location(folder)._settle(create=False)
+
+
+def test_a_file_system_without_a_shared_log_is_said(folder, monkeypatch):
+    class Connection(sqlite3.Connection):
+        def execute(self, statement, *rest):
+            # What SQLite answers where it cannot: the mode that stays.
+            return super().execute(statement.replace("=WAL", "=DELETE"), *rest)
+
+    original = sqlite3.connect
+    monkeypatch.setattr(
+        _location.sqlite3, "connect", lambda *a, **k: original(*a, **k, factory=Connection)
+    )
+    with pytest.raises(StoreError) as caught:
+        Location(folder).find(create=True)
+    assert str(caught.value) == f"the file system of {str(folder)!r} cannot hold a shared log"
+
+
+def test_the_schema_is_written_statement_by_statement(folder):
+    file = Location(folder).find(create=True)
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        pragmas = {
+            name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_size", "auto_vacuum", "journal_mode")
+        }
+    assert pragmas == {"page_size": 65536, "auto_vacuum": 2, "journal_mode": "wal"}
+
+
+def test_what_others_deleted_meanwhile_is_deleted(folder, monkeypatch):
+    file = Location(folder).find(create=True)
+    stem = file.name.rpartition("-")[0]
+    listed = Location._listed
+    gone = [(f"{stem}-0000000{i}.sqlite-wal", "-wal") for i in range(2)]
+    monkeypatch.setattr(Location, "_listed", lambda self: [*gone, *listed(self)])
+    Location(folder)._sweep_orphans()
+    _location._delete_database(folder / "gone.sqlite")
+    assert file.exists()
+
+
+def test_orphans_behind_the_database_in_the_listing_are_swept(folder):
+    file = Location(folder).find(create=True)
+    stem = file.name.rpartition("-")[0]
+    orphan = folder / f"{stem}-ffffffff.sqlite-wal"
+    orphan.write_bytes(b"left behind")
+    Location(folder)._sweep_orphans()
+    assert not orphan.exists()
+    assert file.exists()
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_used(folder, monkeypatch):
+    exists = Path.exists
+    folder.mkdir()
+    monkeypatch.setattr(Path, "exists", lambda self: self != folder and exists(self))
+    Location(folder)._make_folder()
+
+
+def test_a_file_is_never_opened_in_place_of_another(tmp_path):
+    (tmp_path / "there").write_text("precious")
+    with pytest.raises(FileExistsError):
+        _location._touch(tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "precious"

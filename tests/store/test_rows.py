@@ -1,6 +1,7 @@
 """Rows: what is put is found, what is absent or damaged is missing."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from sklearn_featx.store import FeatureStore
+from sklearn_featx.store._codec import Layout
+from sklearn_featx.store._rows import Rows, _Reader
 
 KEYS = ["a", "b", "c", "d"]
 
@@ -152,3 +155,100 @@ def test_wrong_use_is_an_error(store):
 def test_no_code_is_read_from_a_store(store):
     with pytest.raises(ValueError, match="dtype object"):
         store.rows("recipe").put_many(["a"], np.array([[print]], dtype=object))
+
+
+def test_much_is_written_in_several_transactions(store, monkeypatch):
+    written = []
+    original = Rows._write
+    monkeypatch.setattr(
+        Rows, "_write", lambda self, blobs: written.append(len(blobs)) or original(self, blobs)
+    )
+    rows = store.rows("recipe")
+    values = np.zeros((7, 2**18), np.float32)  # 1 MiB each
+    monkeypatch.setattr("sklearn_featx.store._rows._MAX_TRANSACTION_BYTES", 3 * 2**20)
+    rows.put_many([str(i) for i in range(7)], values)
+    assert written == [3, 3, 1]
+    monkeypatch.setattr("sklearn_featx.store._rows._MAX_TRANSACTION_BYTES", 10)
+    rows.put_many(["x", "y"], values[:2])
+    assert written[3:] == [1, 1]
+    rows.put_many([], values[:0])
+    assert rows.missing([*map(str, range(7)), "x", "y"]) == []
+
+
+def test_a_transaction_fits_the_log_twice(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(Rows, "_write", lambda self, blobs: written.append(len(blobs)))
+    with FeatureStore(tmp_path, "8MiB") as store:  # a log of 1 MiB
+        store.rows("recipe").put_many(list("abcde"), np.zeros((5, 2**16), np.float32))
+    assert written == [2, 2, 1]
+
+
+def test_there_is_one_row_for_each_key(store):
+    rows = store.rows("recipe")
+    message = r"^expected one row for each of 2 keys, got \({}\)$"
+    with pytest.raises(ValueError, match=message.format("")):
+        rows.put_many(["a", "b"], np.float32(1))
+    with pytest.raises(ValueError, match=message.format("3, 1")):
+        rows.put_many(["a", "b"], np.zeros((3, 1), np.float32))
+    rows.put_many(["a", "b"], np.zeros(2, np.float32))
+    assert rows.get_many(["a", "b"])[1].shape == (2,)
+
+
+def test_rows_of_a_recipe_share_its_number(store):
+    rows = store.rows("recipe")
+    rows.put_many(["a"], values_of(1))
+    rows.put_many(["b"], values_of(1))
+    store.rows("other").put_many(["a"], values_of(1))
+    assert store.info().recipes == {"recipe": 2, "other": 1}
+    store.close()
+    with closing(sqlite3.connect(next(Path(store.path).glob("*.sqlite")))) as connection:
+        assert connection.execute("SELECT count(*) FROM recipes").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_without_time_nobody_waits(store, monkeypatch, timeout):
+    def sleep(seconds):
+        raise AssertionError("slept")
+
+    claim_as_another(store, "a")
+    monkeypatch.setattr("sklearn_featx.store._rows.time.sleep", sleep)
+    assert store.rows("recipe").wait(["a"], timeout=timeout) == [0]
+
+
+def test_waiting_looks_less_and_less_often(store, monkeypatch):
+    slept, now = [], [0.0]
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    claim_as_another(store, "a")
+    monkeypatch.setattr("sklearn_featx.store._rows.time.sleep", sleep)
+    monkeypatch.setattr("sklearn_featx.store._rows.time.monotonic", lambda: now[0])
+    assert store.rows("recipe").wait(["a"], timeout=0.5) == [0]
+    np.testing.assert_allclose(slept[:4], [0.005, 0.0075, 0.01125, 0.016875])
+    assert sum(slept) == pytest.approx(0.5)
+    assert max(slept) <= 0.2
+
+
+def claim_as_another(store, key):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(store.rows("recipe").claim, [key]).result() == [0]
+
+
+def test_nothing_found_is_an_empty_array_of_floats(store):
+    found, values = store.rows("recipe").get_many(["a"])
+    assert (found.tolist(), values.shape, values.dtype) == ([False], (0,), np.float32)
+
+
+def test_all_rows_found_are_not_copied_again():
+    reader = _Reader({b"a": [0]}, 1)
+    reader._place(b"a", Layout(1, (2,)), np.ones(2, np.float32))
+    assert np.shares_memory(reader.values(), reader._rows)
+
+
+def test_rows_are_collected_in_the_type_that_they_are_kept_in():
+    reader = _Reader({b"a": [0]}, 1)
+    reader._place(b"a", Layout(2, (2,)), np.ones(2, np.float16))
+    assert reader._rows.dtype == np.float16
+    assert reader.values().dtype == np.float32

@@ -159,3 +159,26 @@ print("torch" in sys.modules, "PIL" in sys.modules, "numpy" in sys.modules)
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.split() == ["False", "False", "True"]
+
+
+def test_rows_of_recipes_that_are_lost_are_counted_as_unknown(tmp_path):
+    with FeatureStore(tmp_path) as store:
+        for recipe in ("one", "two", "three"):
+            store.rows(recipe).put_many(["a", "b"], np.ones((2, 3), np.float32))
+        store.close()
+        file = next(tmp_path.glob("*.sqlite"))
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("DELETE FROM recipes WHERE text = 'one'")
+            connection.execute("UPDATE recipes SET text = X'ff' WHERE text = 'two'")
+        assert store.info().recipes == {"unknown": 2, "\N{REPLACEMENT CHARACTER}": 2, "three": 2}
+
+
+def test_a_store_without_a_file_remembers_nothing(tmp_path):
+    info = FeatureStore(tmp_path / "none").info()
+    assert (info.n_rows, info.n_files, info.recipes) == (0, 0, {})
+
+
+def test_handles_with_one_address_are_one_key(tmp_path):
+    stores = [FeatureStore(tmp_path), FeatureStore(tmp_path), FeatureStore(tmp_path / "other")]
+    assert len(set(stores)) == 2
+    assert hash(stores[0]) == hash(stores[0].__reduce__())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sklearn_featx.store import FeatureStore, Verification
+from sklearn_featx.store import FeatureStore, Verification, _verification
 
 KEYS = [f"key {i}" for i in range(600)]
 VALUES = np.random.default_rng(0).normal(size=(600, 50)).astype(np.float32)
@@ -64,3 +64,23 @@ def test_a_damaged_structure_makes_a_new_file(store):
     assert store.rows("recipe").missing(KEYS) == list(range(600))
     store.rows("recipe").put_many(KEYS, VALUES)
     assert store.verify() == Verification(n_rows=600, n_removed=0, rebuilt=False)
+
+
+def test_a_structure_that_is_not_sound_is_counted_once(store, monkeypatch):
+    before = store.info().repaired
+    monkeypatch.setattr(_verification, "_is_sound", lambda connection: False)
+    assert store.verify() == Verification(n_rows=600, n_removed=0, rebuilt=True)
+    assert store.info().repaired == before + 1
+
+
+def test_a_store_that_cannot_be_asked_is_not_called_damaged(tmp_path):
+    store = FeatureStore(tmp_path / "empty")
+    assert store.verify() == Verification(n_rows=0, n_removed=0, rebuilt=False)
+
+
+def test_a_check_that_fails_is_no_soundness():
+    class Connection:
+        def execute(self, statement):
+            raise sqlite3.DatabaseError("malformed")
+
+    assert _verification._is_sound(Connection()) is False
