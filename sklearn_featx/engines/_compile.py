@@ -1,7 +1,10 @@
-"""Compiled networks: PyTorch's compiler on the first batch, and without it where that fails."""
+"""Compiled networks: PyTorch's compiler on the first batch; left where it fails or is no gain."""
 
+import copy
 import threading
+import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,9 +14,16 @@ from ..exceptions import FeatxWarning
 from ._device import is_out_of_memory
 from ._onednn import fused_for
 
+# How much faster the compiled network must be, so that noise seldom decides.
+_GAIN = 1.1
+_TIMED_RUNS = 3
+
 
 def compile_for(module: nn.Module, device: torch.device) -> nn.Module:
     """Return a module that is compiled on its first batch.
+
+    On a CPU the compiled network stays only if it is faster than the one that runs without: of
+    some networks the compiler makes one that takes ten times as long.
 
     Parameters
     ----------
@@ -42,16 +52,19 @@ class _Compiled(nn.Module):
         if device.type == "cpu":
             options = {"freezing": True, "cpp.threads": 1}
         self._run = torch.compile(module, dynamic=False, options=options)
+        # What runs without the compiler, from the moment when that is known to be better.
+        self._uncompiled: nn.Module | None = None
         self._lock = threading.Lock()
         self._known: set[tuple[int, ...]] = set()
         self._n_rows = 0
-        self._failed = False
 
     def forward(self, batch: torch.Tensor) -> Any:
+        if self._uncompiled is not None:
+            return self._uncompiled(batch)
         n_rows = len(batch)
         self._n_rows = max(self._n_rows, n_rows)
         try:
-            results = self._results(batch if self._failed else _filled(batch, self._n_rows))
+            results = self._results(_filled(batch, self._n_rows))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 # The halves that come next are not to be filled up again.
@@ -60,26 +73,27 @@ class _Compiled(nn.Module):
         return [result[:n_rows] for result in results]
 
     def _results(self, batch: torch.Tensor) -> Any:
-        if self._failed:
-            return self._plain(batch)
         if tuple(batch.shape) in self._known:
             return self._run(batch)
         # One worker compiles, the others wait for it.
         with self._lock:
-            results = self._first(batch)
+            if self._uncompiled is None:
+                self._compile(batch)
+            results = (self._uncompiled or self._run)(batch)
         self._known.add(tuple(batch.shape))
         return results
 
-    def _first(self, batch: torch.Tensor) -> Any:
-        if self._failed:
-            return self._plain(batch)
+    def _compile(self, batch: torch.Tensor) -> None:
+        """Compile for the size of a batch, and decide whether to stay with it."""
         try:
-            return self._run(batch)
+            self._run(batch)
         except Exception as error:
             # The compiler fails in as many ways as there are systems without its tools.
             if is_out_of_memory(error):
                 raise
-            results = fused_for(self._plain, self._device)(batch)
+            uncompiled = fused_for(self._plain, self._device)
+            # What is wrong with the batch fails here too, and is no matter of the compiler.
+            uncompiled(batch)
             reason = str(error).strip().partition("\n")[0]
             warnings.warn(
                 f"compile=True: the network cannot be compiled here ({type(error).__name__}: "
@@ -87,8 +101,22 @@ class _Compiled(nn.Module):
                 FeatxWarning,
                 stacklevel=2,
             )
-            self._failed = True
-            return results
+            self._uncompiled = uncompiled
+        else:
+            if self._device.type == "cpu" and not self._known:
+                uncompiled = fused_for(copy.deepcopy(self._plain), self._device)
+                if _seconds(uncompiled, batch) < _GAIN * _seconds(self._run, batch):
+                    self._uncompiled = uncompiled
+
+
+def _seconds(run: Callable[[torch.Tensor], Any], batch: torch.Tensor) -> float:
+    """Time a run: the shortest of some, after one that does not count."""
+    times = []
+    for _ in range(1 + _TIMED_RUNS):
+        start = time.perf_counter()
+        run(batch)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
 
 
 def _filled(batch: torch.Tensor, n_rows: int) -> torch.Tensor:

@@ -1,0 +1,149 @@
+"""Compiling: kept where it is a gain, left where it is none or fails, one size for all batches."""
+
+import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_featx import PretrainedFeatureExtractor
+from sklearn_featx.engines import _compile
+from sklearn_featx.engines._compile import compile_for
+from sklearn_featx.exceptions import FeatxWarning
+
+CPU = torch.device("cpu")
+
+
+class Doubled(nn.Module):
+    """Two results, as an engine's module has them: a list."""
+
+    def forward(self, x):
+        return [x * 2]
+
+
+class Compiler:
+    """Stands for PyTorch's: notes the sizes it compiles for, and may fail."""
+
+    def __init__(self):
+        self.sizes, self.error = [], None
+
+    def __call__(self, module, *, dynamic, options):
+        assert dynamic is False
+        assert options == {"freezing": True, "cpp.threads": 1}
+
+        def run(x):
+            self.sizes.append(len(x))
+            if self.error is not None:
+                raise self.error
+            return module(x)
+
+        return run
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    made = Compiler()
+    monkeypatch.setattr(torch, "compile", made)
+    return made
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """Seconds of a run without the compiler; with it, it takes 1."""
+    taken = {"without": 2.0}
+
+    def measure(run, batch):
+        return taken["without"] if isinstance(run, nn.Module) else 1.0
+
+    monkeypatch.setattr(_compile, "_seconds", measure)
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("without", "kept"), [(2.0, True), (1.2, True), (1.05, False), (0.1, False)]
+)
+def test_it_is_kept_if_it_is_a_tenth_faster(compiler, seconds, without, kept):
+    seconds["without"] = without
+    made = compile_for(Doubled(), CPU)
+    for n in (4, 4):
+        torch.testing.assert_close(made(torch.ones(n, 3)), [torch.full((n, 3), 2.0)])
+    assert compiler.sizes == ([4, 4, 4] if kept else [4])
+
+
+def test_smaller_batches_are_filled_up_and_cut_again(compiler, seconds):
+    made = compile_for(Doubled(), CPU)
+    for n in (4, 1, 3):
+        x = torch.arange(3.0 * n).reshape(n, 3)
+        torch.testing.assert_close(made(x), [x * 2])
+    assert set(compiler.sizes) == {4}
+
+
+def test_where_it_fails_one_warning_says_why(compiler, seconds):
+    compiler.error = RuntimeError("no C++ compiler\nand so on")
+    made = compile_for(Doubled(), CPU)
+    x = torch.ones(4, 3)
+    with pytest.warns(FeatxWarning) as caught:
+        results = made(x)
+    assert [str(w.message) for w in caught] == [
+        "compile=True: the network cannot be compiled here (RuntimeError: no C++ compiler). It "
+        "runs as with compile=False."
+    ]
+    torch.testing.assert_close(results, [x * 2])
+    torch.testing.assert_close(made(x[:1]), [x[:1] * 2])
+    assert compiler.sizes == [4]
+
+
+def test_what_is_wrong_with_a_batch_is_said_as_without_the_compiler(compiler, seconds):
+    class Refusing(nn.Module):
+        def forward(self, x):
+            raise ValueError("three channels are expected")
+
+    made = compile_for(Refusing(), CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="three channels"):
+            made(torch.ones(2, 3))
+
+
+def test_halves_after_memory_ran_out_are_not_filled_up(compiler, seconds):
+    made = compile_for(Doubled(), CPU)
+    made(torch.ones(4, 3))
+    compiler.error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    with pytest.raises(RuntimeError, match="allocate"):
+        made(torch.ones(8, 3))
+    compiler.error = None
+    made(torch.ones(2, 3))
+    assert compiler.sizes[-1] == 2
+
+
+def test_several_workers_compile_once(compiler, seconds):
+    made = compile_for(Doubled(), CPU)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: made(torch.ones(2, 3))[0], range(8)))
+    assert all(torch.equal(result, torch.full((2, 3), 2.0)) for result in results)
+    # One run compiles; each batch is one run more.
+    assert compiler.sizes == [2] * 9
+
+
+def test_the_time_of_a_run_is_its_shortest_but_never_the_first(monkeypatch):
+    now, runs = [0.0], [9.0, 3.0, 1.0, 2.0]
+    monkeypatch.setattr(_compile.time, "perf_counter", lambda: now[0])
+
+    def run(batch):
+        now[0] += runs.pop(0)
+
+    assert _compile._seconds(run, None) == 1.0
+    assert runs == []
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_features_are_the_same_with_the_real_one(small_net, digits, monkeypatch):
+    monkeypatch.setattr(_compile, "_GAIN", 0.0)
+    settings = {"backbone": small_net.eval(), "cache": None}
+    wanted = PretrainedFeatureExtractor(**settings).fit_transform(digits[0][:9])
+    found = PretrainedFeatureExtractor(**settings, compile=True).fit_transform(digits[0][:9])
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
