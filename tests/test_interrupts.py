@@ -1,5 +1,6 @@
 """Ctrl-C, too little memory, threads and processes: nothing is lost and nothing left behind."""
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -252,3 +253,9 @@ class TestThreadsAndProcesses:
         for given in rows:
             np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(rows[0], rows[1])
+
+    def test_inside_a_running_event_loop_as_in_a_notebook(self, extractor, wanted, digits):
+        async def cell():
+            return extractor.set_params(verbose=1).transform(digits[0][:24])
+
+        np.testing.assert_allclose(asyncio.run(cell()), wanted, rtol=1e-4, atol=1e-5)
