@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .._digest import combine, digest
 from .._typing import Granularity, Pooling, UnfreezeDepth
@@ -209,6 +208,9 @@ class Backbone:
         BackboneError
             If the network cannot take rows of that shape.
         """
+        # Here, since few ask for it and it takes a while to import.
+        from torch.utils.flop_counter import FlopCounterMode
+
         costs, shape = [], tuple(input_shape)
         for stage in self.stages:
             with FlopCounterMode(display=False) as counter:

@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
@@ -90,6 +89,9 @@ def choose_alpha(
     alpha : float
         One value for all targets.
     """
+    # Here, since it takes as long to import as the rest of the package.
+    from sklearn.linear_model import RidgeCV
+
     features, targets, sample_weight = weighted_rows(features, targets, sample_weight)
     scaled = Scaling.of(features, sample_weight).apply(features)
     search = RidgeCV(alphas=np.asarray(candidates, dtype=float))
@@ -108,6 +110,8 @@ class _Fold:
         train: AnyArray,
         test: AnyArray,
     ) -> None:
+        from sklearn.linear_model import LogisticRegression
+
         scaling = Scaling.of(features[train], sample_weight[train])
         self._scaled, basis = row_space(scaling.apply(features[train]))
         self._held_out = scaling.apply(features[test]) @ basis.T

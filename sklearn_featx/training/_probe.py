@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from .._typing import AnyArray
 from ..exceptions import FeatxWarning
@@ -137,6 +136,9 @@ def fit_linear_probe_regressor(
     bias : ndarray of shape (n_outputs,)
         features @ weight.T + bias are the pipeline's predictions.
     """
+    # Here, since it takes as long to import as the rest of the package.
+    from sklearn.linear_model import Ridge
+
     features, targets, sample_weight = weighted_rows(features, targets, sample_weight)
     scaling = Scaling.of(features, sample_weight)
     ridge = Ridge(alpha=alpha, solver="cholesky")
@@ -175,6 +177,8 @@ def weighted_rows(
 def _logistic(
     scaled: AnyArray, codes: AnyArray, sample_weight: AnyArray, C: float
 ) -> tuple[AnyArray, AnyArray]:
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=C, solver=SOLVER, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
     reduced, basis = row_space(scaled)
     with warnings.catch_warnings():
