@@ -324,3 +324,49 @@ def test_connections_are_closed_at_exit(store):
     _database._close_all()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
+
+
+def test_a_connection_is_set_up_for_kills_damage_and_little_memory(store):
+    store.rows("recipe").put_many(KEYS, VALUES)
+    database = store._open().database
+    connection = database._local.connection._raw
+    names = (
+        "synchronous", "mmap_size", "cache_size", "cell_size_check", "secure_delete", "temp_store",
+        "trusted_schema", "wal_autocheckpoint", "journal_size_limit",
+    )  # fmt: skip
+    found = {}
+    for name in names:
+        # A build of SQLite without memory maps has no answer.
+        found[name] = (connection.execute(f"PRAGMA {name}").fetchone() or (0,))[0]
+    assert found == {
+        "synchronous": 1,
+        "mmap_size": 0,
+        "cache_size": -_database._CACHE_KIB,
+        "cell_size_check": 1,
+        "secure_delete": 0,
+        "temp_store": 2,
+        "trusted_schema": 0,
+        "wal_autocheckpoint": database.wal_bytes // 2 // 65536,
+        "journal_size_limit": database.wal_bytes,
+    }
+    assert connection.text_factory is bytes
+    assert connection.isolation_level is None
+
+
+def test_the_smallest_log_is_emptied_after_each_page():
+    with closing(sqlite3.connect(":memory:")) as connection:
+        _database._configure(connection, 10)
+        assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (1,)
+
+
+def test_logs_are_an_eighth_of_the_store_and_never_large():
+    assert _database.log_limit(8 * 2**20) == 2**20
+    assert _database.log_limit(10**12) == _database._MAX_WAL_BYTES
+
+
+def test_statements_get_no_more_variables_than_they_take():
+    pieces = [len(piece) for piece in _database.chunked(list(range(2 * 10**4 + 1)))]
+    assert sum(pieces) == 2 * 10**4 + 1
+    assert set(pieces[:-1]) == {_database.MAX_VARIABLES}
+    assert list(_database.chunked([1, 2, 3], 2)) == [[1, 2], [3]]
+    assert _database.marks([b"a", b"b"]) == "?,?"
