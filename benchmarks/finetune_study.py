@@ -152,6 +152,8 @@ class Tail(nn.Module):
         super().__init__()
         backbone = get_backbone(name, weights, "stage")
         self.stages = nn.Sequential(*backbone.tail(len(backbone.stages) - depth))
+        # A backbone comes frozen.
+        self.stages.requires_grad_(True)
         # Both backbones of the study end in 1,280 features.
         self.head = nn.Linear(1280, n_classes)
 

@@ -122,3 +122,10 @@ def test_finetune_study(tmp_path, capsys):
     study.main(["--smoke", "--output", str(output)])
     assert json.loads(output.read_text())["fits"] == fits
     assert "probe" in capsys.readouterr().out
+
+
+def test_the_plain_recipe_of_the_study_trains_the_tail_too():
+    study = load("finetune_study")
+    tail = study.Tail("efficientnet_lite0", "DEFAULT", 2, 10)
+    assert all(parameter.requires_grad for parameter in tail.parameters())
+    assert len(list(tail.stages.parameters())) > 0

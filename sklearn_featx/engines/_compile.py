@@ -77,11 +77,10 @@ class _Compiled(nn.Module):
             return self._run(batch)
         # One worker compiles, the others wait for it.
         with self._lock:
-            if self._uncompiled is None:
+            if self._uncompiled is None and tuple(batch.shape) not in self._known:
                 self._compile(batch)
-            results = (self._uncompiled or self._run)(batch)
-        self._known.add(tuple(batch.shape))
-        return results
+                self._known.add(tuple(batch.shape))
+        return (self._uncompiled or self._run)(batch)
 
     def _compile(self, batch: torch.Tensor) -> None:
         """Compile for the size of a batch, and decide whether to stay with it."""

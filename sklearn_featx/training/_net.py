@@ -29,8 +29,9 @@ from ._module import (
 from ._optimizer import parameter_groups
 from ._random import derive_seed, seed_torch, seeded
 
-# Rows at a time on a CPU: the activations of this many feature maps stay in its cache.
-CPU_MICRO_BATCH = 16
+# Rows at a time on a CPU: large feature maps of a few stay in its cache; of small ones so many that
+# calls and the folding of norms are no matter.
+CPU_MIN_ROWS, CPU_MIN_NUMBERS = 16, 2**18
 # Seeds of one random_state: 0 for first weights, 1 for prediction, 2 + n for epoch n.
 INITIAL_STREAM, PREDICT_STREAM, FIRST_EPOCH_STREAM = range(3)
 
@@ -56,9 +57,9 @@ class FineTuneNet(NeuralNet):
     weight_decay : float, default=0.0
         Weight decay of weight matrices and kernels.
     micro_batch_size : int, "auto" or None, default="auto"
-        Rows that run at a time; their gradients add up to those of the batch. "auto": 16 for
-        feature maps and tokens on a CPU, whole batches elsewhere. Whole batches, too, when batch
-        normalisation needs the statistics of the batch.
+        Rows that run at a time; their gradients add up to those of the batch. "auto": of feature
+        maps and tokens on a CPU 16, or more until they hold 2**18 numbers; whole batches
+        elsewhere. Whole batches, too, when batch normalisation needs the statistics of the batch.
     random_state : int, default=0
         Seed of first weights, row order and dropout.
     show_progress : bool, default=False
@@ -310,7 +311,7 @@ class FineTuneNet(NeuralNet):
         if size == "auto":
             on_cpu = torch.device(self.device or "cpu").type == "cpu"
             # Rows of single numbers are small: chunks would only add calls.
-            size = CPU_MICRO_BATCH if on_cpu and rows.ndim > 2 else None
+            size = _cpu_rows(rows[0].numel()) if on_cpu and rows.ndim > 2 else None
         return len(rows) if size is None or needs_batch_statistics(self.module_) else size
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
@@ -365,6 +366,11 @@ def plain_module(net: FineTuneNet) -> TailAndHead:
     module = getattr(net.module_, "_orig_mod", net.module_)
     assert isinstance(module, TailAndHead)
     return module
+
+
+def _cpu_rows(n_numbers: int) -> int:
+    """Rows of so many numbers that run at a time on a CPU."""
+    return max(CPU_MIN_ROWS, CPU_MIN_NUMBERS // max(1, n_numbers))
 
 
 def _whole(dataset: Any) -> Any:

@@ -169,7 +169,9 @@ def test_chunks_are_the_same_step(quick_net, conv_tail, kind, size):
 @pytest.mark.parametrize(
     ("batch_norm", "shape", "micro_batch_size", "expected"),
     [
-        ("frozen", (40, 3, 8, 8), "auto", [16, 16, 8]),
+        ("frozen", (40, 3, 80, 80), "auto", [16, 16, 8]),
+        ("frozen", (40, 3, 56, 56), "auto", [27, 13]),
+        ("frozen", (40, 3, 8, 8), "auto", [40]),
         ("frozen", (40, 3, 8, 8), 25, [25, 15]),
         ("frozen", (40, 3, 8, 8), None, [40]),
         ("train", (40, 3, 8, 8), "auto", [40]),
