@@ -1,32 +1,9 @@
 """Pretrained networks as scikit-learn transformers and fine-tunable estimators."""
 
-from ._extractor import PretrainedFeatureExtractor
-from ._finetune import FineTuneClassifier, FineTuneRegressor
-from ._plan import Plan, plan
-from ._precompute import precompute
-from ._stages import StageInfo, backbone_stages, unfreeze_depths
-from ._sweep import LayerScore, layer_sweep
-from .backbones import backbone_names
-from .inspection import TrainingHistoryDisplay, UnfreezeDepthDisplay
-from .store import FeatureStore
+import lazy_loader
+
+# Each name is imported when it is first used, by the table in `__init__.pyi`: who extracts features
+# need not wait for what trains networks (Scientific Python's SPEC 1).
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "FeatureStore",
-    "FineTuneClassifier",
-    "FineTuneRegressor",
-    "LayerScore",
-    "Plan",
-    "PretrainedFeatureExtractor",
-    "StageInfo",
-    "TrainingHistoryDisplay",
-    "UnfreezeDepthDisplay",
-    "__version__",
-    "backbone_names",
-    "backbone_stages",
-    "layer_sweep",
-    "plan",
-    "precompute",
-    "unfreeze_depths",
-]

@@ -66,7 +66,7 @@ PACKAGES = {
     "_cli": {"numpy"},
     "_cli_store": set(),
     "__main__": set(),
-    "": set(),
+    "": {"lazy_loader"},
 }
 ESTIMATOR_BUILTINS = {"open"}
 

@@ -1,7 +1,10 @@
 """The public surface: its names, their docstrings, their signatures, the version."""
 
+import ast
 import importlib.metadata
 import inspect
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -54,14 +57,31 @@ def functions():
             yield pytest.param(target.__init__, id=f"{path}.__init__")
 
 
-def test_all_is_exact_and_sorted():
-    assert sklearn_featx.__all__ == sorted(sklearn_featx.__all__)
-    public = {
-        name
-        for name, value in vars(sklearn_featx).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
-    assert public | {"__version__"} == set(sklearn_featx.__all__)
+def test_the_stub_names_all_exactly_and_sorted():
+    stub = ast.parse(Path(sklearn_featx.__file__).with_suffix(".pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    imported = sorted(alias.name for node in imports for alias in node.names)
+    (listed,) = (node.value for node in stub.body if isinstance(node, ast.Assign))
+    assert ast.literal_eval(listed) == sorted(imported)
+    assert dir(sklearn_featx) == sklearn_featx.__all__ == sorted(imported)
+
+
+@pytest.mark.parametrize("name", sklearn_featx.__all__)
+def test_each_name_is_that_of_its_home(name):
+    value = getattr(sklearn_featx, name)
+    assert value.__name__ == name
+    assert value.__module__.startswith("sklearn_featx.")
+
+
+def test_who_extracts_does_not_import_what_trains():
+    script = (
+        "import sys, sklearn_featx\n"
+        "before = {n for n in sys.modules if n.startswith('sklearn_featx.')}\n"
+        "sklearn_featx.PretrainedFeatureExtractor\n"
+        "print(before, 'skorch' in sys.modules, 'sklearn_featx._finetune' in sys.modules)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set() False False\n"
 
 
 def test_exceptions_all_is_exact_and_sorted():
