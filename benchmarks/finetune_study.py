@@ -114,7 +114,7 @@ def plan(settings):
         yield (*first, n, seed, 0, {})
         for recipe in rates():
             # At the largest size a fit takes minutes: one seed for all rates.
-            if n <= 200 or seed == 0:
+            if n <= 200 or seed == settings.first_seed:
                 yield from depths(*first, n, seed, recipe, settings)
     for data, backbone in itertools.product(datas, backbones):
         for n, seed in ordered(sizes, settings):
@@ -127,7 +127,8 @@ def plan(settings):
 
 
 def ordered(sizes, settings):
-    return itertools.product(sizes, range(settings.seeds))
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    return itertools.product(sizes, seeds)
 
 
 def depths(data, backbone, n, seed, recipe, settings):
@@ -391,6 +392,7 @@ def parser():
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--depths", type=int, nargs="+", default=list(DEPTHS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="others, to confirm a choice")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--test-images", type=int, default=1000)

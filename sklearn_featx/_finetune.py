@@ -69,9 +69,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         mean variance of 1. ``"auto"``: chosen by cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
-    backbone_lr : float, default=0.3
+    backbone_lr : float, default=0.1
         Learning rate of the last stage, as a multiple of `lr`.
-    layer_decay : float, default=0.75
+    layer_decay : float, default=1.0
         Factor on the learning rate for each stage further from the output.
     weight_decay : float, default=0.01
         Weight decay of weights; norms and biases have none.
@@ -221,8 +221,8 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
-        backbone_lr: float = 0.3,
-        layer_decay: float = 0.75,
+        backbone_lr: float = 0.1,
+        layer_decay: float = 1.0,
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
@@ -523,9 +523,9 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         a mean variance of 1. ``"auto"``: chosen by leave-one-out cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
-    backbone_lr : float, default=0.3
+    backbone_lr : float, default=0.1
         Learning rate of the last stage, as a multiple of `lr`.
-    layer_decay : float, default=0.75
+    layer_decay : float, default=1.0
         Factor on the learning rate for each stage further from the output.
     weight_decay : float, default=0.01
         Weight decay of weights; norms and biases have none.
