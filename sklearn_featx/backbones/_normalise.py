@@ -26,11 +26,16 @@ class Normalise(nn.Module):
         spread = torch.tensor([1.0] if std is None else list(std), dtype=torch.float64)
         # (x / 255 - mean) / std as one multiplication and one addition.
         for name, value in (("scale", 1 / (255 * spread)), ("shift", -centre / spread)):
-            self.register_buffer(name, value.float().view(1, -1, 1, 1), persistent=False)
+            self.register_buffer(name, value.float(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise a batch of pixels."""
         if x.dtype is not torch.uint8:
             return x
+        n_channels, width = x.shape[3], x.shape[2]
+        # A line of pixels at a time: three channels are too few for vector instructions.
+        scale = self.scale.expand(n_channels).repeat(width)
+        shift = self.shift.expand(n_channels).repeat(width)
+        lines = x.float().flatten(2).mul_(scale).add_(shift)
         # Permuting (n, h, w, c) gives a channels_last tensor without moving a byte.
-        return x.permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)
+        return lines.view(x.shape).permute(0, 3, 1, 2)

@@ -63,6 +63,8 @@ class OpenVinoEngine:
             round_convolutions(rewritten, dtype)
         self._whole = Whole(normalise, rewritten, pools, torch.float32).eval()
         self._lock = threading.Lock()
+        # Rows that can run at a time.
+        self._n_streams = 1
         # By the shape of a row, which is part of a converted network.
         self._converted: dict[tuple[int, ...], _Converted] = {}
 
@@ -73,6 +75,11 @@ class OpenVinoEngine:
     def workers(self, n_batches: int, n_jobs: int | None) -> Workers:
         """Divide threads among workers, as `TorchEngine.workers`."""
         n_threads = count_threads(n_jobs)
+        with self._lock:
+            if n_threads > self._n_streams:
+                # Asked here, not where a network is converted: a worker may use one thread alone.
+                self._n_streams = n_threads
+                self._converted.clear()
         return share_threads(n_threads, max(1, min(n_batches, n_threads)))
 
     def run(self, batch: AnyArray) -> list[FloatArray]:
@@ -99,24 +106,26 @@ class OpenVinoEngine:
 
     def _converted_for(self, batch: AnyArray) -> "_Converted":
         shape = batch.shape[1:]
-        if shape not in self._converted:
+        found = self._converted.get(shape)
+        if found is None:
             # One worker converts, the others wait for it.
             with self._lock:
-                if shape not in self._converted:
-                    self._converted[shape] = self._convert(torch.from_numpy(batch[:1]))
-        return self._converted[shape]
+                found = self._converted.get(shape)
+                if found is None:
+                    found = self._convert(torch.from_numpy(batch[:1]))
+                    self._converted[shape] = found
+        return found
 
     def _convert(self, example: torch.Tensor) -> "_Converted":
         try:
             with torch.no_grad():
                 exported = torch.export.export(self._whole, (example,))
             model = _read(exported)
-            n_threads = count_threads(None)
             settings = {
                 "INFERENCE_PRECISION_HINT": self._precision,
                 # A row for each thread, not the threads of a row: as many rows as workers.
-                "INFERENCE_NUM_THREADS": n_threads,
-                "NUM_STREAMS": n_threads,
+                "INFERENCE_NUM_THREADS": self._n_streams,
+                "NUM_STREAMS": self._n_streams,
             }
             return _Converted(self._openvino.Core().compile_model(model, "CPU", settings))
         except Exception as error:

@@ -58,6 +58,22 @@ class TestNumbers:
         for batch, (found,) in zip(batches, given, strict=True):
             np.testing.assert_array_equal(found, made.run(batch)[0])
 
+    def test_as_many_rows_run_at_a_time_as_threads_were_asked_for(self, small_net):
+        made = engine(small_net.eval())
+
+        def streams(n_batches, n_jobs):
+            workers = made.workers(n_batches, n_jobs)
+            # The network is converted by a worker, which has one thread.
+            with ThreadPoolExecutor(1, initializer=workers.start) as pool:
+                pool.submit(made.run, rows(1, 1, 16, 16)).result()
+            (converted,) = made._converted.values()
+            return converted, converted._compiled.get_property("NUM_STREAMS")
+
+        first, n_streams = streams(1, 2)
+        assert n_streams == 2
+        assert streams(8, 1) == (first, 2)
+        assert streams(8, 3)[1] == 3
+
     def test_images_of_several_sizes(self, small_net):
         made, other = engine(small_net.eval()), engine(small_net.eval(), name="torch")
         for side in (16, 24):
