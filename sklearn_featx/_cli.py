@@ -38,6 +38,8 @@ POOLINGS = ("avg", "max", "avgmax", "gem", "cls", "flatten")
 _USAGE_ERROR = 2
 # 128 + SIGINT, what shells expect of a program that was interrupted.
 _INTERRUPTED = 130
+# 128 + SIGPIPE.
+_BROKEN_PIPE = 141
 
 
 class Table(NamedTuple):
@@ -75,11 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0, 2 after an error, 130 after an interrupt.
+        0, 2 after an error, 130 after an interrupt, 141 if who reads the output has gone.
     """
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads, `head` for one, has seen enough. Python writes out the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except (FeatxError, OSError, ValueError) as error:
         print(f"sklearn-featx: error: {' '.join(str(error).split())}", file=sys.stderr)
         return _USAGE_ERROR

@@ -284,6 +284,20 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"sklearn-featx {sklearn_featx.__version__}\n"
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "sklearn_featx", "backbones"],
+            check=False,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_a_real_process(pictures, tmp_path):
     output = tmp_path / "my features.npz"
     done = subprocess.run(
