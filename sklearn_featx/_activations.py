@@ -8,41 +8,27 @@ a result: the rows that come back decide, not what was written.
 
 import contextlib
 import math
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
+from ._compute import Result, Settings, computed
 from ._failures import readable, renumber, row_of
 from ._progress import Progress
 from ._recipe import Recipe, Tap
-from ._remember import Cache, Signature, decide, file_signatures, open_store, row_keys
-from ._typing import AnyArray, OnError
-from .backbones import Backbone
-from .engines import Engine, count_threads, make_engine, resolve_device, resolve_precision
+from ._remember import Signature, decide, file_signatures, open_store, row_keys
+from ._typing import AnyArray
 from .exceptions import ImageError
-from .images import (
-    Batch,
-    ImageCollection,
-    compute_batches,
-    iterate_batches,
-    read_and_compute,
-)
+from .images import ImageCollection
 from .store import FeatureStore, Rows
 
-# Preprocessed images are only collected, not computed with: the number matters little.
-_ROWS_PER_COPY = 32
 # Rows that are claimed, computed and written together: long enough to keep the prefetch busy,
 # short enough that little is lost when a run is interrupted.
 _ROWS_PER_CLAIM = 128
 # Rows among which the next are claimed: to look at all of them each time would take more than the
 # work itself where there are many.
 _ROWS_PER_LOOK = 1024
-# Rows that are written together: a pass is of few, and each time costs a transaction.
-_ROWS_PER_WRITE = 32
 # Rows read at a time: bounds the memory of a stream.
 _ROWS_PER_READ = 256
 # The longest wait for rows that another process computes, before they are computed here as well.
@@ -52,42 +38,6 @@ _SLICE_BYTES = 2**30
 # Rows of one tap that training holds in memory; more are read from the store when they are needed,
 # which the operating system's own cache of files keeps quick.
 _HELD_BYTES = 2 * 2**30
-
-Result = tuple[list[int], list[AnyArray]]
-
-
-class Settings(NamedTuple):
-    """How rows are computed; none of it changes them.
-
-    Parameters
-    ----------
-    batch_size : int, default=None
-        Rows in one pass through the network; None leaves it to the engine.
-    n_jobs : int, default=None
-        Number of threads that read, prepare and compute; None: as many as PyTorch would use.
-    cache : "session", path, FeatureStore or None, default=None
-        Where rows are remembered.
-    verbose : int, default=0
-        1 shows a progress bar.
-    failures : list of ImageError, default=None
-        A list of the call's own, which gets an error for each image that cannot be read; its rows
-        are left out. None: the first such image is an error.
-    """
-
-    batch_size: int | None = None
-    n_jobs: int | None = None
-    cache: Cache = None
-    verbose: int = 0
-    failures: list[ImageError] | None = None
-
-    @property
-    def skip_unreadable(self) -> bool:
-        """Whether images that cannot be read are left out."""
-        return self.failures is not None
-
-    def for_another_call(self) -> Self:
-        """Return the same with an empty list of failures, where there is one."""
-        return self._replace(failures=[]) if self.skip_unreadable else self
 
 
 def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Iterator[Result]:
@@ -125,7 +75,7 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
         if decision.remember and store is not None:
             results = _remembered(_job(images, recipe, settings, store))
         else:
-            results = _computed(images, range(len(images)), recipe, settings)
+            results = computed(images, range(len(images)), recipe, settings)
         for rows, taps in results:
             yield rows, taps
             progress.update(len(rows))
@@ -266,92 +216,6 @@ def held_or_stored(
     ]
 
 
-def _computed(
-    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
-) -> Iterator[Result]:
-    """Compute rows, some at a time; note the images that cannot be read."""
-    passes = _passes(images, positions, recipe, settings)
-    gathered: list[Result] = []
-    while True:
-        try:
-            result = next(passes, None)
-        except BaseException:
-            # What was computed before an error, or an interrupt, is kept.
-            if gathered:
-                yield _joined(gathered)
-            raise
-        if result is None:
-            break
-        if gathered and _shapes(gathered[-1]) != _shapes(result):
-            yield _joined(gathered)
-            gathered = []
-        gathered.append(result)
-        if sum(len(rows) for rows, _ in gathered) >= _ROWS_PER_WRITE:
-            yield _joined(gathered)
-            gathered = []
-    if gathered:
-        yield _joined(gathered)
-
-
-def _shapes(result: Result) -> list[tuple[int, ...]]:
-    return [tap.shape[1:] for tap in result[1]]
-
-
-def _joined(results: Sequence[Result]) -> Result:
-    taps = zip(*(taps for _, taps in results), strict=True)
-    return [row for rows, _ in results for row in rows], [np.concatenate(parts) for parts in taps]
-
-
-def _passes(
-    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
-) -> Iterator[Result]:
-    """Compute rows, one pass through the network at a time."""
-    for batch, results in _batches(images, positions, recipe, settings):
-        if settings.failures is not None:
-            settings.failures.extend(batch.failures)
-        if not batch.rows:
-            continue
-        computed = iter(results)
-        yield batch.rows, [batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps]
-
-
-def _batches(
-    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
-) -> Iterator[tuple[Batch, list[AnyArray]]]:
-    """Read images and run them through the network, in threads that share the processor."""
-    prepare = recipe.prepare(images)
-    on_error: OnError = "nan" if settings.skip_unreadable else "raise"
-    # A user's function may be random, or keep notes: called in order, unless threads are asked for.
-    ordered = settings.n_jobs is None and not recipe.deterministic
-    n_readers = 1 if ordered else count_threads(settings.n_jobs)
-    engine = engine_for(recipe) if recipe.network_taps else None
-    batch_size = settings.batch_size or _default_batch_size(engine, images, recipe)
-    read = partial(
-        iterate_batches, images, positions, prepare, batch_size=batch_size, on_error=on_error
-    )
-    if engine is None:
-        return ((batch, []) for batch in read(n_threads=n_readers))
-    workers = engine.workers(math.ceil(len(positions) / batch_size), settings.n_jobs)
-    if ordered or not engine.computes_where_it_reads:
-        return compute_batches(
-            read(n_threads=n_readers), engine.run, n_workers=workers.n_workers, start=workers.start
-        )
-    return read_and_compute(
-        images,
-        positions,
-        prepare,
-        engine.run,
-        batch_size=batch_size,
-        n_workers=workers.n_workers,
-        start=workers.start,
-        on_error=on_error,
-    )
-
-
-def _default_batch_size(engine: Engine | None, images: ImageCollection, recipe: Recipe) -> int:
-    return engine.batch_size(recipe.stated_input_shape(images)) if engine else _ROWS_PER_COPY
-
-
 class _Shelf(NamedTuple):
     """Where the rows of one tap are kept."""
 
@@ -461,7 +325,7 @@ def _kept(job: _Job, mine: Sequence[int]) -> Iterator[Result]:
 
 def _written(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
     """Compute rows, and write those whose files are still what their keys say."""
-    for rows, results in _computed(job.images, positions, job.recipe, job.settings):
+    for rows, results in computed(job.images, positions, job.recipe, job.settings):
         unchanged = job.unchanged(rows)
         keys = job.keys_of([row for row, same in zip(rows, unchanged, strict=True) if same])
         kept = []
@@ -490,27 +354,3 @@ def _read(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
     lost = [position for position, hit in zip(positions, found, strict=True) if not hit]
     if lost:
         yield from _written(job, lost)
-
-
-_engines: weakref.WeakKeyDictionary[Backbone, dict[Any, Engine]] = weakref.WeakKeyDictionary()
-_engines_lock = threading.Lock()
-
-
-def engine_for(recipe: Recipe) -> Engine:
-    """Return the engine that runs a recipe, made at most once per process."""
-    device = resolve_device(recipe.device)
-    dtype = resolve_precision(recipe.precision, device)
-    with _engines_lock:
-        engines = _engines.setdefault(recipe.backbone, {})
-        key = (recipe.network_taps, device, dtype, recipe.engine)
-        if key not in engines:
-            normalise, network = recipe.trunk
-            engines[key] = make_engine(
-                recipe.engine,
-                network,
-                recipe.pools,
-                normalise=normalise,
-                device=device,
-                dtype=dtype,
-            )
-        return engines[key]

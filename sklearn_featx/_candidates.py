@@ -13,7 +13,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline
 
-from ._activations import Settings
+from ._compute import Settings
 from ._extractor import PretrainedFeatureExtractor
 from ._finetune_base import FineTuneEstimator
 from ._recipe import Recipe

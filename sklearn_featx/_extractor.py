@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import normalize as scale_to_unit_norm
 
-from ._activations import Settings, activations
+from ._activations import activations
+from ._compute import Settings
 from ._failures import as_table, refuse_none_readable, spread, warn_of
 from ._image_input import read_images
 from ._recipe import Recipe, Tap, choose_preprocess

@@ -19,14 +19,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._activations import (
-    Settings,
-    StoredRows,
-    activations,
-    held_or_stored,
-    renumbered,
-    slices,
-)
+from ._activations import StoredRows, activations, held_or_stored, renumbered, slices
+from ._compute import Settings
 from ._digest import digest_array
 from ._failures import (
     as_table,

@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ._activations import Settings, StoredRows, activations, held_or_stored, renumbered
+from ._activations import StoredRows, activations, held_or_stored, renumbered
+from ._compute import Settings
 from ._recipe import Recipe
 from ._typing import AnyArray
 from .images import ImageCollection, Variation, Views

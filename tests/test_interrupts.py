@@ -190,7 +190,7 @@ class TestMemory:
             return original(engine, batch)
 
         wanted = PretrainedFeatureExtractor(small_net, cache=None).transform(digits[0])
-        monkeypatch.setattr("sklearn_featx._activations._engines", {})
+        monkeypatch.setattr("sklearn_featx._compute._engines", {})
         monkeypatch.setattr(TorchEngine, "_pass", small_memory)
         extractor = PretrainedFeatureExtractor(small_net, cache=None, batch_size=16, n_jobs=1)
         np.testing.assert_allclose(extractor.transform(digits[0]), wanted, rtol=1e-4, atol=1e-6)

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
-from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor, _activations, precompute
+from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor, _compute, precompute
 from sklearn_featx.store import FeatureStore
 
 
@@ -22,7 +22,7 @@ def search_over(backbone, store, depths, **parameters):
 
 
 def engines_of_this_process(estimator, X, y):
-    return sum(len(engines) for engines in _activations._engines.values())
+    return sum(len(engines) for engines in _compute._engines.values())
 
 
 @pytest.mark.parametrize("depths", [[0, 1, 2, 3], [2, 1], [0]])

@@ -1,0 +1,198 @@
+"""Rows computed: images are read, run through the frozen network, and given some at a time.
+
+What was computed before an error or an interrupt is given before it goes on. A network has one
+engine in a process, whoever asks for it.
+"""
+
+import math
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from ._recipe import Recipe
+from ._remember import Cache
+from ._typing import AnyArray, OnError
+from .backbones import Backbone
+from .engines import Engine, count_threads, make_engine, resolve_device, resolve_precision
+from .exceptions import ImageError
+from .images import (
+    Batch,
+    ImageCollection,
+    compute_batches,
+    iterate_batches,
+    read_and_compute,
+)
+
+# Preprocessed images are only collected, not computed with: the number matters little.
+_ROWS_PER_COPY = 32
+# Rows that are given together: a pass is of few, and to write them costs a transaction each time.
+_ROWS_PER_RESULT = 32
+
+Result = tuple[list[int], list[AnyArray]]
+
+
+class Settings(NamedTuple):
+    """How rows are computed; none of it changes them.
+
+    Parameters
+    ----------
+    batch_size : int, default=None
+        Rows in one pass through the network; None leaves it to the engine.
+    n_jobs : int, default=None
+        Number of threads that read, prepare and compute; None: as many as PyTorch would use.
+    cache : "session", path, FeatureStore or None, default=None
+        Where rows are remembered.
+    verbose : int, default=0
+        1 shows a progress bar.
+    failures : list of ImageError, default=None
+        A list of the call's own, which gets an error for each image that cannot be read; its rows
+        are left out. None: the first such image is an error.
+    """
+
+    batch_size: int | None = None
+    n_jobs: int | None = None
+    cache: Cache = None
+    verbose: int = 0
+    failures: list[ImageError] | None = None
+
+    @property
+    def skip_unreadable(self) -> bool:
+        """Whether images that cannot be read are left out."""
+        return self.failures is not None
+
+    def for_another_call(self) -> Self:
+        """Return the same with an empty list of failures, where there is one."""
+        return self._replace(failures=[]) if self.skip_unreadable else self
+
+
+def computed(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Iterator[Result]:
+    """Compute rows, some at a time.
+
+    Parameters
+    ----------
+    images : ImageCollection
+        The images.
+    positions : sequence of int
+        Which of them, in which order.
+    recipe : Recipe
+        What is done to each.
+    settings : Settings
+        How; `settings.failures` gets the images that cannot be read.
+
+    Yields
+    ------
+    rows : list of int
+        Positions of images that can be read.
+    taps : list of ndarray of shape (len(rows), ...)
+        Rows of each tap.
+    """
+    passes = _passes(images, positions, recipe, settings)
+    gathered: list[Result] = []
+    while True:
+        try:
+            result = next(passes, None)
+        except BaseException:
+            # What was computed before an error, or an interrupt, is kept.
+            if gathered:
+                yield _joined(gathered)
+            raise
+        if result is None:
+            break
+        if gathered and _shapes(gathered[-1]) != _shapes(result):
+            yield _joined(gathered)
+            gathered = []
+        gathered.append(result)
+        if sum(len(rows) for rows, _ in gathered) >= _ROWS_PER_RESULT:
+            yield _joined(gathered)
+            gathered = []
+    if gathered:
+        yield _joined(gathered)
+
+
+def _shapes(result: Result) -> list[tuple[int, ...]]:
+    return [tap.shape[1:] for tap in result[1]]
+
+
+def _joined(results: Sequence[Result]) -> Result:
+    taps = zip(*(taps for _, taps in results), strict=True)
+    return [row for rows, _ in results for row in rows], [np.concatenate(parts) for parts in taps]
+
+
+def _passes(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Iterator[Result]:
+    """Compute rows, one pass through the network at a time."""
+    for batch, results in _batches(images, positions, recipe, settings):
+        if settings.failures is not None:
+            settings.failures.extend(batch.failures)
+        if not batch.rows:
+            continue
+        computed = iter(results)
+        yield batch.rows, [batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps]
+
+
+def _batches(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Iterator[tuple[Batch, list[AnyArray]]]:
+    """Read images and run them through the network, in threads that share the processor."""
+    prepare = recipe.prepare(images)
+    on_error: OnError = "nan" if settings.skip_unreadable else "raise"
+    # A user's function may be random, or keep notes: called in order, unless threads are asked for.
+    ordered = settings.n_jobs is None and not recipe.deterministic
+    n_readers = 1 if ordered else count_threads(settings.n_jobs)
+    engine = _engine_for(recipe) if recipe.network_taps else None
+    batch_size = settings.batch_size or _default_batch_size(engine, images, recipe)
+    read = partial(
+        iterate_batches, images, positions, prepare, batch_size=batch_size, on_error=on_error
+    )
+    if engine is None:
+        return ((batch, []) for batch in read(n_threads=n_readers))
+    workers = engine.workers(math.ceil(len(positions) / batch_size), settings.n_jobs)
+    if ordered or not engine.computes_where_it_reads:
+        return compute_batches(
+            read(n_threads=n_readers), engine.run, n_workers=workers.n_workers, start=workers.start
+        )
+    return read_and_compute(
+        images,
+        positions,
+        prepare,
+        engine.run,
+        batch_size=batch_size,
+        n_workers=workers.n_workers,
+        start=workers.start,
+        on_error=on_error,
+    )
+
+
+def _default_batch_size(engine: Engine | None, images: ImageCollection, recipe: Recipe) -> int:
+    return engine.batch_size(recipe.stated_input_shape(images)) if engine else _ROWS_PER_COPY
+
+
+_engines: weakref.WeakKeyDictionary[Backbone, dict[Any, Engine]] = weakref.WeakKeyDictionary()
+_engines_lock = threading.Lock()
+
+
+def _engine_for(recipe: Recipe) -> Engine:
+    """Return the engine that runs a recipe, made at most once per process."""
+    device = resolve_device(recipe.device)
+    dtype = resolve_precision(recipe.precision, device)
+    with _engines_lock:
+        engines = _engines.setdefault(recipe.backbone, {})
+        key = (recipe.network_taps, device, dtype, recipe.engine)
+        if key not in engines:
+            normalise, network = recipe.trunk
+            engines[key] = make_engine(
+                recipe.engine,
+                network,
+                recipe.pools,
+                normalise=normalise,
+                device=device,
+                dtype=dtype,
+            )
+        return engines[key]
