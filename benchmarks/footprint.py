@@ -25,7 +25,7 @@ start = time.perf_counter()
 exec(sys.argv[1])
 print(time.perf_counter() - start)
 """
-# A name is imported when it is first used: the package alone, the half of it, and all.
+# A name is imported when it is first used: nothing, what extracts features, and all of it.
 IMPORTED = {
     "package": "import sklearn_featx",
     "extractor": "from sklearn_featx import PretrainedFeatureExtractor",
