@@ -159,7 +159,12 @@ class Way:
             stderr=self._errors,
             text=True,
         )
+        self.first_row_seconds = None
+
+    def start(self):
+        """Wait until it has run its first image, then run all of them once."""
         self.first_row_seconds = self._answer()["first_row_seconds"]
+        self.run()
 
     def run(self):
         """Run all images once, and return what the process answers."""
@@ -169,9 +174,7 @@ class Way:
 
     def close(self):
         """End the process."""
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+        self._process.communicate()
         self._errors.close()
 
     def _answer(self):
@@ -195,11 +198,14 @@ def measure(python, job, names, n_rounds):
         for name in names:
             if job["backbone"] in NOT_FOR.get(name, ()):
                 continue
+            way = Way(python, name, file.name)
             try:
-                ways.append(Way(python, name, file.name))
-                ways[-1].run()
+                way.start()
             except RuntimeError as error:
+                way.close()
                 failed[name] = str(error).splitlines()[-1]
+            else:
+                ways.append(way)
         rounds = [{way.name: way.run() for way in ways} for _ in range(n_rounds)]
         first_rows = {way.name: way.first_row_seconds for way in ways}
         for way in ways:

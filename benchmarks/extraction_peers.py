@@ -275,8 +275,8 @@ def featx(job, **parameters):
 
 def engine(job, *, precision="float32", name="torch"):
     """Use this package's engine alone, on pixels that are decoded and cropped."""
-    from sklearn_featx._activations import Tap, engine_for
-    from sklearn_featx._recipe import Recipe
+    from sklearn_featx._compute import engine_for
+    from sklearn_featx._recipe import Recipe, Tap
     from sklearn_featx.backbones import get_backbone
     from sklearn_featx.images import Batch, compute_batches
 

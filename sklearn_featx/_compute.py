@@ -146,7 +146,7 @@ def _batches(
     # A user's function may be random, or keep notes: called in order, unless threads are asked for.
     ordered = settings.n_jobs is None and not recipe.deterministic
     n_readers = 1 if ordered else count_threads(settings.n_jobs)
-    engine = _engine_for(recipe) if recipe.network_taps else None
+    engine = engine_for(recipe) if recipe.network_taps else None
     batch_size = settings.batch_size or _default_batch_size(engine, images, recipe)
     read = partial(
         iterate_batches, images, positions, prepare, batch_size=batch_size, on_error=on_error
@@ -178,7 +178,7 @@ _engines: weakref.WeakKeyDictionary[Backbone, dict[Any, Engine]] = weakref.WeakK
 _engines_lock = threading.Lock()
 
 
-def _engine_for(recipe: Recipe) -> Engine:
+def engine_for(recipe: Recipe) -> Engine:
     """Return the engine that runs a recipe, made at most once per process."""
     device = resolve_device(recipe.device)
     dtype = resolve_precision(recipe.precision, device)

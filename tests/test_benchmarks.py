@@ -77,6 +77,7 @@ def test_extraction(tmp_path, capsys):
     found = load("extraction").main(arguments)
     assert json.loads(output.read_text()) == found
     records = found["backbones"]["efficientnet_lite0"]["sources"]["JPEG 500 x 375"]
+    assert [record["error"] for record in records.values() if "error" in record] == []
     assert list(records) == ways
     own = records["sklearn_featx"]
     assert own["smallest_cosine"] > 0.9999

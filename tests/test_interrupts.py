@@ -163,6 +163,33 @@ class TestInterruptedTraining:
         clf = FineTuneClassifier(small_net, callbacks=[Enough()], max_epochs=6, C=1.0)
         assert len(clf.fit(*digits).history_) == 2
 
+    def test_ctrl_c_in_a_callback_after_an_epoch_is_one(self, small_net, digits):
+        class Press(Callback):
+            def on_epoch_end(self, net, **kwargs):
+                if len(net.history) == 2:
+                    signal.raise_signal(signal.SIGINT)
+
+        before = signal.getsignal(signal.SIGINT)
+        clf = FineTuneClassifier(small_net, callbacks=[Press()], max_epochs=6, C=1.0)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(*digits)
+        assert len(clf.history_) == 2
+        assert clf.predict(digits[0]).shape == (60,)
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_a_handler_that_does_not_interrupt_decides(self, small_net, digits):
+        class Press(Callback):
+            def on_epoch_end(self, net, **kwargs):
+                signal.raise_signal(signal.SIGINT)
+
+        pressed = []
+        before = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
+        try:
+            clf = FineTuneClassifier(small_net, callbacks=[Press()], max_epochs=3, C=1.0)
+            assert len(clf.fit(*digits).history_) == len(pressed) == 3
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def test_partial_fit_and_the_next_fit(self, small_net, digits):
         clf = self.tuner(small_net, 1)
         with pytest.raises(KeyboardInterrupt):

@@ -20,6 +20,7 @@ from .._progress import Progress
 from .._typing import AnyArray
 from ..exceptions import DivergenceError
 from ._dataset import Batch, RowsDataset, as_is
+from ._interrupts import noticed_interrupts
 from ._module import (
     TailAndHead,
     freeze_statistics,
@@ -37,7 +38,7 @@ INITIAL_STREAM, PREDICT_STREAM, FIRST_EPOCH_STREAM = range(3)
 
 
 class _StoppedByCallback(KeyboardInterrupt):
-    """What skorch's callbacks raise after an epoch to end the training, told from Ctrl-C."""
+    """What skorch's callbacks raise after an epoch to end the training."""
 
 
 class FineTuneNet(NeuralNet):
@@ -187,7 +188,10 @@ class FineTuneNet(NeuralNet):
     ) -> "FineTuneNet":
         """Train on from where the net is; `interrupted_` tells whether Ctrl-C ended it."""
         self.interrupted_ = False
-        super().partial_fit(X, y, classes, **fit_params)
+        with noticed_interrupts() as interrupts:
+            super().partial_fit(X, y, classes, **fit_params)
+        # Also one that came while skorch would take it for a callback's wish to stop.
+        self.interrupted_ |= interrupts.any
         self._set_training(False)
         # The last step may have done the damage: no loss was computed after it.
         for name, parameter in named_trained_parameters(self.module_):
