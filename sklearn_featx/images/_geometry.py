@@ -3,6 +3,10 @@
 Arithmetic on values (scale, mean, std) is not done here: it is the engine's, on whole batches.
 """
 
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image
 
@@ -24,6 +28,8 @@ FAST_GAP = 2.0
 # Above this many pixels (128 MiB in Pillow) the resized picture is never built whole: a strip of
 # 30000 x 10 pixels would become 768000 x 256 before its crop.
 _MAX_RESIZED_PIXELS = 2**25
+# Pixels on either side that the widest filter (Lanczos) looks at.
+_WIDEST_FILTER = 3
 
 
 def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
@@ -124,30 +130,74 @@ def _resize(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
     if new == old:
         return picture
     resample = _RESAMPLING[preprocess.interpolation]
-    if preprocess.crop is None or new[0] * new[1] <= _MAX_RESIZED_PIXELS:
-        return picture.resize(
-            new[::-1], resample, reducing_gap=FAST_GAP if preprocess.fast else None
-        )
-    return _resize_within_crop(picture, new, preprocess.crop, resample)
+    is_huge = new[0] * new[1] > _MAX_RESIZED_PIXELS
+    gap = FAST_GAP if preprocess.fast else None
+    if preprocess.crop is None or not (is_huge or _is_by_rows_first(old, new, resample, gap)):
+        return picture.resize(new[::-1], resample, reducing_gap=gap)
+    return _resize_for_crop(picture, new, preprocess.crop, resample, at_any_price=is_huge)
 
 
-def _resize_within_crop(
+def _is_by_rows_first(
+    old: tuple[int, int], new: tuple[int, int], resample: Image.Resampling, gap: float | None
+) -> bool:
+    """Whether every version of Pillow resizes whole rows first, then columns, and does no more.
+
+    Between the two, levels are rounded and clipped, so the order shows. Where columns shrink by
+    more than rows, Pillow 13 takes them first.
+    """
+    is_reduced = gap is not None and any(
+        n_old >= 2 * gap * n_new for n_old, n_new in zip(old, new, strict=True)
+    )
+    rows_shrink_more = old[0] - new[0] <= max(0, old[1] - new[1])
+    return rows_shrink_more and not is_reduced and resample is not Image.Resampling.NEAREST
+
+
+class _Part(NamedTuple):
+    """The part of an axis that is resized: from `start` to `stop`, to `length` pixels."""
+
+    length: int
+    start: float
+    stop: float
+
+
+def _part(old: int, new: int, wanted: int, *, at_any_price: bool) -> _Part:
+    """Return what a centre crop keeps, where Pillow can resize that alone to the same levels.
+
+    It takes the ends of a part as 32-bit floats, and computes with whatever they become.
+    """
+    first, length = _span(new, wanted)
+    ends = [Fraction(pixel * old, new) for pixel in (first, first + length)]
+    are_exact = all(Fraction(float(np.float32(float(end)))) == end for end in ends)
+    if at_any_price or (are_exact and Fraction(old / new) == Fraction(old, new)):
+        return _Part(length, *map(float, ends))
+    return _Part(new, 0, old)
+
+
+def _resize_for_crop(
     picture: Image.Image,
     new: tuple[int, int],
     crop: tuple[int, int],
     resample: Image.Resampling,
+    *,
+    at_any_price: bool,
 ) -> Image.Image:
-    """Resize to `new` (height, width), but compute only what a centre crop keeps."""
-    (top, height), (left, width) = (
-        _span(size, wanted) for size, wanted in zip(new, crop, strict=True)
+    """Resize to `new` (height, width), but compute little more than what a centre crop keeps."""
+    down, across = (
+        _part(n_old, n_new, wanted, at_any_price=at_any_price)
+        for n_old, n_new, wanted in zip((picture.height, picture.width), new, crop, strict=True)
     )
-    across, down = picture.width / new[1], picture.height / new[0]
-    # Rows first, then columns, as Pillow does for whole pictures: between the two, levels are
-    # rounded and clipped, so the order shows.
-    rows = (left * across, 0, (left + width) * across, picture.height)
-    columns = (0, top * down, width, (top + height) * down)
-    narrow = picture.resize((width, picture.height), resample, box=rows)
-    return narrow.resize((width, height), resample, box=columns)
+    margin = math.ceil(_WIDEST_FILTER * max(1, picture.height / new[0])) + 1
+    top = max(0, math.floor(down.start) - margin)
+    bottom = min(picture.height, math.ceil(down.stop) + margin)
+    if bottom - top < picture.height:
+        picture = picture.crop((0, top, picture.width, bottom))
+    rows = (across.start, 0.0, across.stop, picture.height)
+    picture = picture.resize((across.length, picture.height), resample, box=rows)
+    left, width = _span(picture.width, crop[1])
+    if width < picture.width:
+        picture = picture.crop((left, 0, left + width, picture.height))
+    columns = (0, down.start - top, width, down.stop - top)
+    return picture.resize((width, down.length), resample, box=columns)
 
 
 def _span(size: int, wanted: int) -> tuple[int, int]:
