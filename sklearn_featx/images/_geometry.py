@@ -3,6 +3,7 @@
 Arithmetic on values (scale, mean, std) is not done here: it is the engine's, on whole batches.
 """
 
+import functools
 import math
 from fractions import Fraction
 from typing import NamedTuple
@@ -160,6 +161,7 @@ class _Part(NamedTuple):
     stop: float
 
 
+@functools.lru_cache(maxsize=1024)
 def _part(old: int, new: int, wanted: int, *, at_any_price: bool) -> _Part:
     """Return what a centre crop keeps, where Pillow can resize that alone to the same levels.
 
