@@ -13,8 +13,8 @@ The fits come in an order in which the first ones answer most:
 2. *defaults*: every depth, size, seed, backbone and data set with the defaults.
 3. *plain*: what a skorch tutorial writes: Adam at 1e-3 for all that is trained, a random head,
    batch normalisation in train mode, the same epochs. It gets the rows of the frozen part as given.
-4. *start*: `head_init` and `batch_norm`, the rates as in the defaults; and 1. for the other
-   backbones and data sets. Both with up to 200 images.
+4. *start*: `head_init` and `batch_norm`, the rates as in the defaults; and for the other backbones
+   and data sets the rates of 1., with more than 200 images a decay alone.
 
 ``--report`` only prints the tables of what is there; ``--figure FILE`` draws them.
 """
@@ -121,8 +121,9 @@ def plan(settings):
             yield from depths(data, backbone, n, seed, {}, settings)
             yield from depths(data, backbone, n, seed, "plain", settings)
     for data, backbone in itertools.product(datas, backbones):
-        for n, seed in ordered([n for n in sizes if n <= 200], settings):
-            for recipe in (*rates(), *starts()):
+        for n, seed in ordered(sizes, settings):
+            decays = rates() if n <= 200 else ({"layer_decay": 0.75},)
+            for recipe in (*decays, *starts()):
                 yield from depths(data, backbone, n, seed, recipe, settings)
 
 

@@ -164,7 +164,8 @@ def killed_writers(folder, n=200):
     """Writers killed in the middle (SIGKILL); every row is read after each."""
     counts = {"kills": 0, "wrong": 0, "unreadable": 0, "rows": 0}
     rng = Random(0)  # noqa: S311 - faults, not secrets
-    store = FeatureStore(folder, "64MiB")
+    # So large that no row has to leave: what is missing is then what a kill has made unreadable.
+    store = FeatureStore(folder, "4GiB")
     for kill in range(n):
         child = start(write_for_ever, folder, kill)
         time.sleep(rng.uniform(0.005, 0.04))
@@ -183,7 +184,7 @@ def killed_writers(folder, n=200):
 
 
 def write_for_ever(folder, seed):
-    store = FeatureStore(folder, "64MiB")
+    store = FeatureStore(folder, "4GiB")
     for step in range(10**6):
         recipe = f"{Random(step).choice(list(LENGTHS))} {seed} {step}"  # noqa: S311 - faults, not secrets
         rows = store.rows(recipe)
