@@ -29,6 +29,8 @@ FAST_GAP = 2.0
 # Above this many pixels (128 MiB in Pillow) the resized picture is never built whole: a strip of
 # 30000 x 10 pixels would become 768000 x 256 before its crop.
 _MAX_RESIZED_PIXELS = 2**25
+# Up to this many pixels (4 MiB in Pillow), to copy what is needed costs less than it saves.
+_MAX_COPIED_PIXELS = 2**20
 # Pixels on either side that the widest filter (Lanczos) looks at.
 _WIDEST_FILTER = 3
 
@@ -191,8 +193,10 @@ def _resize_for_crop(
     margin = math.ceil(_WIDEST_FILTER * max(1, picture.height / new[0])) + 1
     top = max(0, math.floor(down.start) - margin)
     bottom = min(picture.height, math.ceil(down.stop) + margin)
-    if bottom - top < picture.height:
+    if bottom - top < picture.height and picture.width * picture.height <= _MAX_COPIED_PIXELS:
         picture = picture.crop((0, top, picture.width, bottom))
+    else:
+        top = 0
     rows = (across.start, 0.0, across.stop, picture.height)
     picture = picture.resize((across.length, picture.height), resample, box=rows)
     left, width = _span(picture.width, crop[1])

@@ -49,7 +49,9 @@ def test_equal_on_a_photograph(photo, resize, crop):
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "hamming"])
-@pytest.mark.parametrize("shape", [(375, 500), (500, 375), (480, 640), (256, 300), (90, 100)])
+@pytest.mark.parametrize(
+    "shape", [(375, 500), (500, 375), (480, 640), (256, 300), (90, 100), (1100, 1200)]
+)
 @pytest.mark.parametrize("resize", [256, 232, (256, 320)])
 def test_what_the_crop_leaves_out_makes_no_difference(rng, interpolation, shape, resize):
     pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
