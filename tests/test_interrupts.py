@@ -23,9 +23,11 @@ from sklearn_featx.engines import TorchEngine
 from sklearn_featx.store import FeatureStore
 
 EXTRACTION = """
-import sys, threading, multiprocessing, json
+import sys, threading, multiprocessing, json, signal
 import numpy as np, torch
 from sklearn_featx import PretrainedFeatureExtractor
+# Where the tests run in the background, Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 images = np.random.default_rng(0).integers(0, 256, (5000, 64, 64), np.uint8)
 try:
@@ -37,11 +39,13 @@ except KeyboardInterrupt:
 """
 
 TRAINING = """
-import sys, threading, multiprocessing, json
+import sys, threading, multiprocessing, json, signal
 from pathlib import Path
 import numpy as np, torch
 from skorch.callbacks import Callback
 from sklearn_featx import FineTuneClassifier
+# Where the tests run in the background, Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 
 class Tell(Callback):
@@ -169,13 +173,17 @@ class TestInterruptedTraining:
                 if len(net.history) == 2:
                     signal.raise_signal(signal.SIGINT)
 
-        before = signal.getsignal(signal.SIGINT)
-        clf = FineTuneClassifier(small_net, callbacks=[Press()], max_epochs=6, C=1.0)
-        with pytest.raises(KeyboardInterrupt):
-            clf.fit(*digits)
+        # Python's own, whatever the process was started with: in the background it is ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            clf = FineTuneClassifier(small_net, callbacks=[Press()], max_epochs=6, C=1.0)
+            with pytest.raises(KeyboardInterrupt):
+                clf.fit(*digits)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert len(clf.history_) == 2
         assert clf.predict(digits[0]).shape == (60,)
-        assert signal.getsignal(signal.SIGINT) is before
 
     def test_a_handler_that_does_not_interrupt_decides(self, small_net, digits):
         class Press(Callback):
