@@ -3,6 +3,9 @@
 Whatever writes the file, pickle, joblib, cloudpickle or skops, a changed bit that reaches a
 parameter, a label or a weight is an error. Builtins, arrays, the tensors of own modules and the
 names of classes and functions count; of other objects, such as callbacks, only the type does.
+
+Arrays are saved as type, shape and bytes. In what NumPy writes of an array there are bits that say
+nothing, and joblib pads it: a changed bit there would not be noticed.
 """
 
 import inspect
@@ -15,6 +18,7 @@ from ._digest import combine, digest, digest_array
 from .exceptions import SavedStateError
 
 _CHECKSUM = "_checksum"
+_ARRAY = "sklearn_featx array"
 
 
 class CheckedState:
@@ -22,16 +26,17 @@ class CheckedState:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(cast("dict[str, Any]", super().__getstate__()))
-        return {**state, _CHECKSUM: checksum(state)}
+        return {**_packed(state), _CHECKSUM: checksum(state)}
 
     def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, dict) or state.get(_CHECKSUM) != checksum(_checked(state)):
+        checked = _unpacked(_checked(state)) if isinstance(state, dict) else {}
+        if not checked or state.get(_CHECKSUM) != checksum(checked):
             raise SavedStateError(
                 f"the saved {type(self).__name__} is damaged: what it holds does not match its "
                 "checksum. Load another copy, or fit again."
             )
         # What a later version has added to the signature has its default in older files.
-        self.__dict__.update(_defaults(type(self)) | _checked(state))
+        self.__dict__.update(_defaults(type(self)) | checked)
 
 
 def checksum(state: Mapping[str, Any]) -> str:
@@ -47,6 +52,34 @@ def checksum(state: Mapping[str, Any]) -> str:
 
 def _checked(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name != _CHECKSUM}
+
+
+def _packed(value: Any) -> Any:
+    """Replace the arrays of a state, also those in dictionaries, by (mark, type, shape, bytes)."""
+    if type(value) is dict:
+        return {key: _packed(item) for key, item in value.items()}
+    if type(value) is np.ndarray and value.dtype.kind in "biufcSU":
+        return (_ARRAY, value.dtype.str, value.shape, value.tobytes())
+    return value
+
+
+def _unpacked(value: Any) -> Any:
+    """Undo `_packed`; a state of the first files, which has arrays, stays as it is."""
+    if type(value) is dict:
+        return {key: _unpacked(item) for key, item in value.items()}
+    if (
+        type(value) is tuple
+        and len(value) == 4
+        and isinstance(value[0], str)
+        and value[0] == _ARRAY
+    ):
+        _, dtype, shape, data = value
+        try:
+            return np.frombuffer(data, np.dtype(dtype)).reshape(shape).copy()
+        except (TypeError, ValueError):
+            # Damaged: the checksum will not match a tuple.
+            return value
+    return value
 
 
 def _defaults(cls: type) -> dict[str, Any]:

@@ -214,29 +214,29 @@ class TestDamage:
 
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("name", ["probe", "tuned"])
-    def test_of_200_pickles_none_is_wrong_and_198_are_refused(self, name, all_fitted, digits):
-        # A bit that changes nothing, such as the alignment that a pickle notes of an array that is
-        # aligned anyway, can be in a pickle that loads.
+    def test_of_200_pickles_200_are_refused(self, name, all_fitted, digits):
         estimator = all_fitted[name]
         data = pickle.dumps(estimator)
-        assert self.refusals(pickle.loads, data, estimator, digits[0][:2], 200) >= 198
+        assert self.refusals(pickle.loads, data, estimator, digits[0][:2], 200) == 200
 
     @pytest.mark.filterwarnings("ignore")
-    def test_joblib_files_are_refused_or_the_same(self, all_fitted, digits):
-        estimator = all_fitted["probe"]
+    @pytest.mark.parametrize("name", ["probe", "tuned"])
+    def test_of_200_joblib_files_200_are_refused(self, name, all_fitted, digits):
+        estimator = all_fitted[name]
         file = io.BytesIO()
         joblib.dump(estimator, file)
         data = file.getvalue()
         loads = lambda damaged: joblib.load(io.BytesIO(damaged))  # noqa: E731
-        assert self.refusals(loads, data, estimator, digits[0][:2], 200) >= 195
+        assert self.refusals(loads, data, estimator, digits[0][:2], 200) == 200
 
     @pytest.mark.filterwarnings("ignore")
-    def test_skops_files_are_refused_or_the_same(self, all_fitted, digits):
+    def test_of_200_skops_files_none_is_wrong_and_195_are_refused(self, all_fitted, digits):
+        # A zip archive has dates and the like, which nobody reads.
         estimator = all_fitted["probe"]
         data = skops.io.dumps(estimator)
         trusted = skops.io.get_untrusted_types(data=data)
         loads = lambda damaged: skops.io.loads(damaged, trusted=trusted)  # noqa: E731
-        assert self.refusals(loads, data, estimator, digits[0][:2], 200) >= 180
+        assert self.refusals(loads, data, estimator, digits[0][:2], 200) >= 195
 
     @pytest.mark.parametrize("name", ["lr", "classes_", "trained_state_", "_checksum"])
     def test_what_the_message_says(self, name, fitted):
@@ -269,9 +269,10 @@ class TestOldFiles:
     """Files in tests/fixtures, saved by version 0.1.0; whoever comes later must load them."""
 
     @pytest.mark.parametrize("name", ["extractor", "probe", "tuned", "regressor"])
+    @pytest.mark.parametrize("arrays", ["", "_bytes"])
     @pytest.mark.parametrize("ending", ["pickle", "joblib", "skops"])
-    def test_they_load_and_compute_the_same(self, name, ending, expected):
-        path = FIXTURES / f"{name}_0_1_0.{ending}"
+    def test_they_load_and_compute_the_same(self, name, arrays, ending, expected):
+        path = FIXTURES / f"{name}_0_1_0{arrays}.{ending}"
         if ending == "skops":
             estimator = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
         else:
