@@ -13,8 +13,8 @@ The fits come in an order in which the first ones answer most:
 2. *defaults*: every depth, size, seed, backbone and data set with the defaults.
 3. *plain*: what a skorch tutorial writes: Adam at 1e-3 for all that is trained, a random head,
    batch normalisation in train mode, the same epochs. It gets the rows of the frozen part as given.
-4. *start*: `head_init` and `batch_norm`, the rates as in the defaults; and for the other backbones
-   and data sets the rates of 1., with more than 200 images a decay alone.
+4. *start*: `head_init`, `batch_norm` and `layer_decay`, each with each; and, with up to 200 images,
+   1. for the other backbones and data sets.
 
 ``--report`` only prints the tables of what is there; ``--figure FILE`` draws them.
 """
@@ -101,9 +101,13 @@ def rates():
 
 
 def starts():
-    for head_init, batch_norm in itertools.product(("probe", "random"), ("frozen", "train")):
-        if (head_init, batch_norm) != ("probe", "frozen"):
-            yield {"head_init": head_init, "batch_norm": batch_norm}
+    varied = {
+        "head_init": ("probe", "random"),
+        "batch_norm": ("frozen", "train"),
+        "layer_decay": (1.0, 0.75),
+    }
+    for values in itertools.product(*varied.values()):
+        yield dict(zip(varied, values, strict=True))
 
 
 def plan(settings):
@@ -122,8 +126,7 @@ def plan(settings):
             yield from depths(data, backbone, n, seed, "plain", settings)
     for data, backbone in itertools.product(datas, backbones):
         for n, seed in ordered(sizes, settings):
-            decays = rates() if n <= 200 else ({"layer_decay": 0.75},)
-            for recipe in (*decays, *starts()):
+            for recipe in (*starts(), *(rates() if n <= 200 else ())):
                 yield from depths(data, backbone, n, seed, recipe, settings)
 
 

@@ -33,6 +33,8 @@ from sklearn_featx.store import FeatureStore
 from sklearn_featx.store import _database as database_module
 
 KEYS = [f"image {i}" for i in range(40)]
+# So large that no row has to leave: what is missing is then what a fault has made unreadable.
+NO_EVICTION = "4GiB"
 LENGTHS = {"small": 300, "large": 30_000}  # the large rows fill pages of their own
 
 
@@ -164,8 +166,7 @@ def killed_writers(folder, n=200):
     """Writers killed in the middle (SIGKILL); every row is read after each."""
     counts = {"kills": 0, "wrong": 0, "unreadable": 0, "rows": 0}
     rng = Random(0)  # noqa: S311 - faults, not secrets
-    # So large that no row has to leave: what is missing is then what a kill has made unreadable.
-    store = FeatureStore(folder, "4GiB")
+    store = FeatureStore(folder, NO_EVICTION)
     for kill in range(n):
         child = start(write_for_ever, folder, kill)
         time.sleep(rng.uniform(0.005, 0.04))
@@ -184,7 +185,7 @@ def killed_writers(folder, n=200):
 
 
 def write_for_ever(folder, seed):
-    store = FeatureStore(folder, "4GiB")
+    store = FeatureStore(folder, NO_EVICTION)
     for step in range(10**6):
         recipe = f"{Random(step).choice(list(LENGTHS))} {seed} {step}"  # noqa: S311 - faults, not secrets
         rows = store.rows(recipe)

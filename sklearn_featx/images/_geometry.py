@@ -127,7 +127,7 @@ def resized_size(height: int, width: int, resize: int | tuple[int, int] | None) 
 
 
 def _resize(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Resize; where the whole would be huge, to the part that the crop keeps."""
+    """Resize, leaving out what the crop does not keep, where that is huge or changes no level."""
     old = (picture.height, picture.width)
     new = resized_size(*old, preprocess.resize)
     if new == old:
