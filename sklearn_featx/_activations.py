@@ -9,7 +9,7 @@ a result: the rows that come back decide, not what was written.
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -38,6 +38,8 @@ _SLICE_BYTES = 2**30
 # Rows of one tap that training holds in memory; more are read from the store when they are needed,
 # which the operating system's own cache of files keeps quick.
 _HELD_BYTES = 2 * 2**30
+
+_Missing: TypeAlias = dict[tuple[Tap, ...], list[int]]
 
 
 def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Iterator[Result]:
@@ -69,13 +71,17 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
         len(images), verbose=settings.verbose, description=recipe.backbone.name
     ) as progress:
         decision = decide(recipe, recipe.row_shapes(images), len(images), store)
-        if settings.verbose:
-            verb = "remembers" if decision.remember else "does not remember"
-            progress.note(f"{recipe.backbone.name} {verb} rows: {decision.reason}")
+        missing = None
         if decision.remember and store is not None:
-            results = _remembered(_job(images, recipe, settings, store))
+            job = _job(images, recipe, settings, store)
+            missing = _missing(job)
+            results = _remembered(job, missing)
         else:
             results = computed(images, range(len(images)), recipe, settings)
+        # Where nothing is computed, an earlier call has said it.
+        if settings.verbose and missing != {}:
+            verb = "remembers" if decision.remember else "does not remember"
+            progress.note(f"{recipe.backbone.name} {verb} rows: {decision.reason}")
         for rows, taps in results:
             yield rows, taps
             progress.update(len(rows))
@@ -262,10 +268,10 @@ def _job(images: ImageCollection, recipe: Recipe, settings: Settings, store: Fea
     return _Job(images, keys, signatures, recipe, settings, shelves)
 
 
-def _remembered(job: _Job) -> Iterator[Result]:
+def _remembered(job: _Job, missing: _Missing) -> Iterator[Result]:
     """Compute and write what the store lacks, then read the rest of it."""
     given: set[int] = set()
-    for taps, positions in _missing(job).items():
+    for taps, positions in missing.items():
         for rows, results in _claimed(job.only(taps), positions):
             if len(taps) == len(job.recipe.taps):
                 given.update(rows)
@@ -276,7 +282,7 @@ def _remembered(job: _Job) -> Iterator[Result]:
         yield from _read(job, rest[start : start + _ROWS_PER_READ])
 
 
-def _missing(job: _Job) -> dict[tuple[Tap, ...], list[int]]:
+def _missing(job: _Job) -> _Missing:
     """Positions of images without some row, by the taps that they lack: those share a pass."""
     lacking: dict[int, list[Tap]] = {}
     failed = job.failed()
@@ -284,7 +290,7 @@ def _missing(job: _Job) -> dict[tuple[Tap, ...], list[int]]:
         for position in shelf.rows.missing(job.keys):
             if position not in failed:
                 lacking.setdefault(position, []).append(shelf.tap)
-    groups: dict[tuple[Tap, ...], list[int]] = {}
+    groups: _Missing = {}
     for position in sorted(lacking):
         groups.setdefault(tuple(lacking[position]), []).append(position)
     return groups
@@ -312,15 +318,15 @@ def _claim(job: _Job, positions: Sequence[int]) -> list[int]:
 
 def _kept(job: _Job, mine: Sequence[int]) -> Iterator[Result]:
     """Compute and write claimed rows; end the claims on what did not come."""
-    computed: set[int] = set()
+    done: set[int] = set()
     try:
         for rows, results in _written(job, mine):
-            computed.update(rows)
+            done.update(rows)
             yield rows, results
     finally:
         # Also those of images that could not be read: others need not wait for them.
-        if len(computed) < len(mine):
-            job.shelves[0].rows.release(job.keys_of([i for i in mine if i not in computed]))
+        if len(done) < len(mine):
+            job.shelves[0].rows.release(job.keys_of([i for i in mine if i not in done]))
 
 
 def _written(job: _Job, positions: Sequence[int]) -> Iterator[Result]:

@@ -133,8 +133,11 @@ def _passes(
             settings.failures.extend(batch.failures)
         if not batch.rows:
             continue
-        computed = iter(results)
-        yield batch.rows, [batch.data if tap.layer == 0 else next(computed) for tap in recipe.taps]
+        of_network = iter(results)
+        yield (
+            batch.rows,
+            [batch.data if tap.layer == 0 else next(of_network) for tap in recipe.taps],
+        )
 
 
 def _batches(

@@ -303,6 +303,7 @@ class TestDecisions:
             return capsys.readouterr().err
 
         assert "remembers rows: 60 rows of 0.1 KiB" in note()
+        assert "rows:" not in note(), "said again, though nothing is computed"
         assert "does not remember rows: cache=None" in note(cache=None)
         assert "may be random" in note(
             preprocessing=lambda p: np.asarray(p)[None] / np.float32(255)
