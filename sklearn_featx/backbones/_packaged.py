@@ -56,9 +56,14 @@ class SamePad2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pad `x` of shape (n, channels, height, width)."""
+        # Its code is part of the network's digest: another would be another network.
         top, bottom = self._margins(x.shape[2])
         left, right = self._margins(x.shape[3])
         return nn.functional.pad(x, (left, right, top, bottom))
+
+    def zero_margins(self, x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+        """How many zeros go above and below `x`, and how many to its left and right."""
+        return self._margins(x.shape[2]), self._margins(x.shape[3])
 
     def _margins(self, size: int) -> tuple[int, int]:
         # max(0, (ceil(size / stride) - 1) * stride + kernel - size) for kernel >= stride, written

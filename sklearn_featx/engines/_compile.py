@@ -12,14 +12,15 @@ from torch import nn
 
 from ..exceptions import FeatxWarning
 from ._device import is_out_of_memory
-from ._onednn import fused_for
+from ._eager import eager_for
+from ._whole import Whole
 
 # How much faster the compiled network must be, so that noise seldom decides.
 _GAIN = 1.1
 _TIMED_RUNS = 3
 
 
-def compile_for(module: nn.Module, device: torch.device) -> nn.Module:
+def compile_for(whole: Whole, device: torch.device) -> nn.Module:
     """Return a module that is compiled on its first batch.
 
     On a CPU the compiled network stays only if it is faster than the one that runs without: of
@@ -27,8 +28,8 @@ def compile_for(module: nn.Module, device: torch.device) -> nn.Module:
 
     Parameters
     ----------
-    module : nn.Module
-        A frozen module, the caller's own copy.
+    whole : Whole
+        What an engine runs, the caller's own copy.
     device : torch.device
         Where it is.
 
@@ -37,21 +38,21 @@ def compile_for(module: nn.Module, device: torch.device) -> nn.Module:
     compiled : nn.Module
         Where compiling fails it warns once, and goes on without.
     """
-    return _Compiled(module, device)
+    return _Compiled(whole, device)
 
 
 class _Compiled(nn.Module):
     """A compiled module; batches are filled up to one size, since each size is compiled anew."""
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, whole: Whole, device: torch.device) -> None:
         super().__init__()
-        self._plain = module
+        self._plain = whole
         self._device = device
         # The compiler writes the number of threads into its code; on a CPU, workers have one each.
         options: dict[str, Any] = {}
         if device.type == "cpu":
             options = {"freezing": True, "cpp.threads": 1}
-        self._run = torch.compile(module, dynamic=False, options=options)
+        self._run = torch.compile(whole, dynamic=False, options=options)
         # What runs without the compiler, from the moment when that is known to be better.
         self._uncompiled: nn.Module | None = None
         self._lock = threading.Lock()
@@ -90,7 +91,7 @@ class _Compiled(nn.Module):
             # The compiler fails in as many ways as there are systems without its tools.
             if is_out_of_memory(error):
                 raise
-            uncompiled = fused_for(self._plain, self._device)
+            uncompiled = eager_for(self._plain, self._device)
             # What is wrong with the batch fails here too, and is no matter of the compiler.
             uncompiled(batch)
             reason = str(error).strip().partition("\n")[0]
@@ -103,7 +104,7 @@ class _Compiled(nn.Module):
             self._uncompiled = uncompiled
         else:
             if self._device.type == "cpu" and not self._known:
-                uncompiled = fused_for(copy.deepcopy(self._plain), self._device)
+                uncompiled = eager_for(copy.deepcopy(self._plain), self._device)
                 if _seconds(uncompiled, batch) < _GAIN * _seconds(self._run, batch):
                     self._uncompiled = uncompiled
 

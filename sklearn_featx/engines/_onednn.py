@@ -1,4 +1,4 @@
-"""Operations of oneDNN in a traced network: activations and sums become part of the layer before.
+"""Operations of oneDNN in a traced network: paddings, activations and sums become part of a layer.
 
 PyTorch calls oneDNN for its own layers too, but brings the weights into oneDNN's order in every
 pass, and runs an activation or a sum as another pass over memory. The operators used here are those
@@ -7,7 +7,7 @@ that PyTorch's compiler emits; where they are missing, the network stays as it i
 
 import operator
 import threading
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import fx, nn
@@ -35,6 +35,19 @@ class Activation(NamedTuple):
     algorithm: str = ""
 
 
+# Zeros above and below a map, and to its left and right.
+_Margins = tuple[tuple[int, int], tuple[int, int]]
+_NO_MARGINS: _Margins = ((0, 0), (0, 0))
+
+
+@runtime_checkable
+class ZeroPadding(Protocol):
+    """A module that does nothing but to pad maps with zeros, and says where with how many."""
+
+    def zero_margins(self, x: torch.Tensor) -> _Margins:
+        """How many zeros go above and below a map, and to its left and right."""
+
+
 # Workers that run the same network have their first batches at the same time.
 _ordering = threading.Lock()
 
@@ -52,8 +65,19 @@ _ACTIVATIONS: dict[Any, Activation] = {
 }
 
 
+class _Ordered(NamedTuple):
+    """A convolution with its weights in oneDNN's order, as its operators take it."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    padding: list[int]
+    stride: list[int]
+    dilation: list[int]
+    groups: int
+
+
 class FusedConvolution(nn.Module):
-    """A convolution, then an optional sum with another map, then an activation.
+    """Optional padding, a convolution, an optional sum with another map, then an activation.
 
     Parameters
     ----------
@@ -61,64 +85,75 @@ class FusedConvolution(nn.Module):
         The convolution; its padding is given in numbers.
     """
 
+    _weight: torch.Tensor
+
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
-        self._kernel_size = layer.kernel_size
         self._out_channels = layer.out_channels
-        self._geometry: tuple[list[int], list[int], list[int]] = (
-            [int(n) for n in layer.padding],
-            list(layer.stride),
-            list(layer.dilation),
-        )
+        self._padding = [int(n) for n in layer.padding]
+        self._stride, self._dilation = list(layer.stride), list(layer.dilation)
         self._groups = layer.groups
-        self._weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
-        # By the number of threads, which decides on the order as well.
-        self._ordered: dict[int, torch.Tensor] = {}
+        weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
+        self.register_buffer("_weight", weight, persistent=False)
+        # By the number of threads, which decides on the order as well, and what was padded.
+        self._ordered: dict[tuple[int, _Margins], _Ordered] = {}
         self._bias = None if layer.bias is None else layer.bias.detach()
+        self.pad: ZeroPadding | None = None
         self.activation = _NONE
+
+    @property
+    def may_be_padded(self) -> bool:
+        """Whether `pad` may be set, and is no loss.
+
+        Its zeros are on one side more: the kernel grows by so many, with weights of zero. Where
+        every channel is filtered alone, that takes less time than to write the map once more.
+        """
+        return self._groups > 1 and self._padding == [0, 0] and self._dilation == [1, 1]
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """Compute ``activation(convolution(x) + other)``; `other` may be overwritten with it."""
-        weight = self._ordered.get(torch.get_num_threads())
-        if weight is None:
-            weight = self._order_weight(x)
+        margins = _NO_MARGINS if self.pad is None else self.pad.zero_margins(x)
+        key = (torch.get_num_threads(), margins)
+        ordered = self._ordered.get(key) or self._order(x, key)
         name, scalars, algorithm = self.activation
-        layer = (weight, self._bias, *self._geometry, self._groups)
         result: torch.Tensor
         if other is None:
-            result = _ops()._convolution_pointwise(x, *layer, name, scalars, algorithm)
-        elif other.shape == self._output_shape(x):
+            result = _ops()._convolution_pointwise(x, *ordered, name, scalars, algorithm)
+        elif other.shape == self._output_shape(x, margins):
             unary = None if self.activation is _NONE else name
             result = _ops()._convolution_pointwise_.binary(
-                other, x, *layer, "add", 1.0, unary, [], None
+                other, x, *ordered, "add", 1.0, unary, [], None
             )
         else:
-            result = _ops()._convolution_pointwise(x, *layer, "none", [], "").add(other)
+            result = _ops()._convolution_pointwise(x, *ordered, "none", [], "").add(other)
             result = result if self.activation is _NONE else result.relu_()
         return result
 
-    def _order_weight(self, x: torch.Tensor) -> torch.Tensor:
+    def _order(self, x: torch.Tensor, key: tuple[int, _Margins]) -> _Ordered:
         """Bring the weights into the order that oneDNN prefers for maps of this size.
 
         Without the size it guesses, and where it guesses wrong every pass pays: in 16-bit types
         more than for the convolution itself. The number of rows makes no difference.
         """
-        n_threads = torch.get_num_threads()
         with _ordering:
-            if n_threads not in self._ordered:
-                size = [1, *x.shape[1:]]
-                self._ordered[n_threads] = _ops()._reorder_convolution_weight(
-                    self._weight, *self._geometry, self._groups, size
-                )
-        return self._ordered[n_threads]
+            if key not in self._ordered:
+                (top, bottom), (left, right) = key[1]
+                weight = functional.pad(self._weight, (right - left, 0, bottom - top, 0))
+                weight = weight.contiguous(memory_format=torch.channels_last)
+                padding = [self._padding[0] + bottom, self._padding[1] + right]
+                rest = (padding, self._stride, self._dilation, self._groups)
+                weight = _ops()._reorder_convolution_weight(weight, *rest, [1, *x.shape[1:]])
+                self._ordered[key] = _Ordered(weight, self._bias, *rest)
+        return self._ordered[key]
 
-    def _output_shape(self, x: torch.Tensor) -> tuple[int, ...]:
-        padding, stride, dilation = self._geometry
-        size = [
-            (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel - 1) - 1) // stride[i] + 1
-            for i, kernel in enumerate(self._kernel_size)
-        ]
-        return (x.shape[0], self._out_channels, *size)
+    def _output_shape(self, x: torch.Tensor, margins: _Margins) -> tuple[int, ...]:
+        lengths = (self._output_length(axis, x.shape[2 + axis], margins[axis]) for axis in (0, 1))
+        return (x.shape[0], self._out_channels, *lengths)
+
+    def _output_length(self, axis: int, length: int, margins: tuple[int, int]) -> int:
+        reach = self._dilation[axis] * (self._weight.shape[2 + axis] - 1) + 1
+        padded = length + sum(margins) + 2 * self._padding[axis]
+        return (padded - reach) // self._stride[axis] + 1
 
 
 class FusedLinear(nn.Module):
@@ -130,9 +165,12 @@ class FusedLinear(nn.Module):
         The layer.
     """
 
+    _weight: torch.Tensor
+
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self._weight = _ops()._reorder_linear_weight(layer.weight.detach())
+        weight = _ops()._reorder_linear_weight(layer.weight.detach())
+        self.register_buffer("_weight", weight, persistent=False)
         self._bias = None if layer.bias is None else layer.bias.detach()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -141,26 +179,18 @@ class FusedLinear(nn.Module):
         return result
 
 
-def fused_for(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace the layers of every traced part of a module, where its device is a CPU.
+def fuse_layers(module: nn.Module) -> None:
+    """Replace the layers of every traced part of a module, where this PyTorch can.
 
     Parameters
     ----------
     module : nn.Module
-        A frozen module, the caller's own copy; it is changed.
-    device : torch.device
-        Where it is.
-
-    Returns
-    -------
-    fused : nn.Module
-        The same module.
+        A frozen module on a CPU, the caller's own copy; it is changed.
     """
-    if device.type == "cpu" and _available():
+    if _available():
         for part in list(module.modules()):
             if isinstance(part, fx.GraphModule):
                 _fuse(part)
-    return module
 
 
 def _ops() -> Any:
@@ -177,6 +207,8 @@ def _available() -> bool:
 
 def _fuse(module: fx.GraphModule) -> None:
     fused = _replace_layers(module)
+    for node in fused:
+        _fuse_pad(module, node, fused[node])
     order = {node: i for i, node in enumerate(module.graph.nodes)}
     # In order of execution: what a sum overwrites may be the fused sum of the block before.
     for node in list(order):
@@ -212,6 +244,17 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
 
 def _is_plain(layer: nn.Conv2d) -> bool:
     return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def _fuse_pad(module: fx.GraphModule, node: fx.Node, convolution: FusedConvolution) -> None:
+    """Let a convolution pad what it reads, where the padded map has no other reader."""
+    (before,) = node.all_input_nodes
+    if before.op == "call_module" and len(before.users) == 1 and convolution.may_be_padded:
+        pad = module.get_submodule(str(before.target))
+        if isinstance(pad, ZeroPadding):
+            convolution.pad = pad
+            before.replace_all_uses_with(before.all_input_nodes[0])
+            module.graph.erase_node(before)
 
 
 def _fuse_sum(

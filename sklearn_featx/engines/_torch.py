@@ -11,18 +11,19 @@ from torch import nn
 from .._typing import AnyArray, FloatArray
 from ._compile import compile_for
 from ._device import finish_copies, is_out_of_memory, release_memory, to_device, use_own_stream
-from ._onednn import fused_for
+from ._eager import eager_for
 from ._rewrite import is_of_library, rewrite_for_inference
 from ._threads import Workers, count_threads, share_threads
 from ._whole import Whole
 
-# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so
-# that activations stay in its caches and are small enough for the allocator to keep their memory.
+# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, and
+# of most networks a part takes fewer still, so that activations stay in its caches and are small
+# enough for the allocator to keep their memory.
 # Fixed, not measured at run time: the last bits of a row depend on the number of rows in its pass,
 # and a row that another process computes again is to be the same.
 _USUAL_POSITIONS = 224 * 224
-_USUAL_ROWS = 2
-_USUAL_ROWS_OF_16_BITS = 4
+_USUAL_ROWS = 4
+_USUAL_ROWS_OF_16_BITS = 8
 _USUAL_ROWS_ELSEWHERE = 128
 # However small they are.
 _MOST_ROWS = 256
@@ -67,7 +68,7 @@ class TorchEngine:
         self._reentrant = all(is_of_library(part) for part in rewritten.modules())
         whole = Whole(normalise, rewritten, pools, dtype).to(device)
         self._whole: nn.Module = (
-            compile_for(whole, device) if compiled else fused_for(whole, device)
+            compile_for(whole, device) if compiled else eager_for(whole, device)
         )
         self._most_rows: int | None = None
         finish_copies(device)

@@ -13,16 +13,20 @@ from torch import nn
 from sklearn_featx import PretrainedFeatureExtractor
 from sklearn_featx.engines import _compile
 from sklearn_featx.engines._compile import compile_for
+from sklearn_featx.engines._whole import Whole
 from sklearn_featx.exceptions import FeatxWarning
 
 CPU = torch.device("cpu")
 
 
-class Doubled(nn.Module):
-    """Two results, as an engine's module has them: a list."""
-
+class Double(nn.Module):
     def forward(self, x):
-        return [x * 2]
+        return x * 2
+
+
+def whole(network):
+    """What an engine runs: its results are a list."""
+    return Whole(None, network, [nn.Identity()], torch.float32)
 
 
 class Compiler:
@@ -69,14 +73,14 @@ def seconds(monkeypatch):
 )
 def test_it_is_kept_if_it_is_a_tenth_faster(compiler, seconds, without, kept):
     seconds["without"] = without
-    made = compile_for(Doubled(), CPU)
+    made = compile_for(whole(Double()), CPU)
     for n in (4, 4):
         torch.testing.assert_close(made(torch.ones(n, 3)), [torch.full((n, 3), 2.0)])
     assert compiler.sizes == ([4, 4, 4] if kept else [4])
 
 
 def test_smaller_batches_are_filled_up_and_cut_again(compiler, seconds):
-    made = compile_for(Doubled(), CPU)
+    made = compile_for(whole(Double()), CPU)
     for n in (4, 1, 3):
         x = torch.arange(3.0 * n).reshape(n, 3)
         torch.testing.assert_close(made(x), [x * 2])
@@ -85,7 +89,7 @@ def test_smaller_batches_are_filled_up_and_cut_again(compiler, seconds):
 
 def test_where_it_fails_one_warning_says_why(compiler, seconds):
     compiler.error = RuntimeError("no C++ compiler\nand so on")
-    made = compile_for(Doubled(), CPU)
+    made = compile_for(whole(Double()), CPU)
     x = torch.ones(4, 3)
     with pytest.warns(FeatxWarning) as caught:
         results = made(x)
@@ -103,7 +107,7 @@ def test_what_is_wrong_with_a_batch_is_said_as_without_the_compiler(compiler, se
         def forward(self, x):
             raise ValueError("three channels are expected")
 
-    made = compile_for(Refusing(), CPU)
+    made = compile_for(whole(Refusing()), CPU)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="three channels"):
@@ -111,7 +115,7 @@ def test_what_is_wrong_with_a_batch_is_said_as_without_the_compiler(compiler, se
 
 
 def test_halves_after_memory_ran_out_are_not_filled_up(compiler, seconds):
-    made = compile_for(Doubled(), CPU)
+    made = compile_for(whole(Double()), CPU)
     made(torch.ones(4, 3))
     compiler.error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
     with pytest.raises(RuntimeError, match="allocate"):
@@ -123,7 +127,7 @@ def test_halves_after_memory_ran_out_are_not_filled_up(compiler, seconds):
 
 def test_several_workers_compile_once(compiler, seconds):
     compiler.delay = 0.05
-    made = compile_for(Doubled(), CPU)
+    made = compile_for(whole(Double()), CPU)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: made(torch.ones(2, 3))[0], range(8)))
     assert all(torch.equal(result, torch.full((2, 3), 2.0)) for result in results)

@@ -8,12 +8,11 @@ import torch
 import torchvision
 from torch import fx, nn
 
+from sklearn_featx.backbones._packaged import SamePad2d
 from sklearn_featx.engines import _onednn
-from sklearn_featx.engines._onednn import FusedConvolution, FusedLinear, fused_for
+from sklearn_featx.engines._onednn import FusedConvolution, FusedLinear, fuse_layers
 from sklearn_featx.engines._rewrite import rewrite_for_inference
 from sklearn_featx.engines._threads import limit_this_thread
-
-CPU = torch.device("cpu")
 
 
 def rewritten(network):
@@ -21,7 +20,9 @@ def rewritten(network):
 
 
 def fused(network):
-    return fused_for(rewritten(network), CPU)
+    network = rewritten(network)
+    fuse_layers(network)
+    return network
 
 
 def image(*shape, seed=0):
@@ -232,6 +233,78 @@ def test_linear_layers_of_any_number_of_axes():
     check(network, image(2, 4, 3, 3))
 
 
+class Padded(nn.Module):
+    """Padding that depends on the size of the map, before a layer that filters each channel."""
+
+    def __init__(self, kernel, stride, groups=4, **settings):
+        super().__init__()
+        self.pad = SamePad2d(kernel, stride)
+        self.convolution = nn.Conv2d(4, 4, kernel, stride, groups=groups, **settings)
+
+    def forward(self, x):
+        return torch.relu(self.convolution(self.pad(x)))
+
+
+class PaddedMapWithTwoReaders(Padded):
+    def forward(self, x):
+        x = self.pad(x)
+        return self.convolution(x), x.mean((2, 3))
+
+
+class PaddedSum(Padded):
+    """The sum needs to know how large a padded map becomes."""
+
+    def forward(self, x):
+        y = self.pad(x)[:, :, ::2, ::2] * 1
+        return self.convolution(self.pad(x)) + y[:, :, :5, :4]
+
+
+def traced_with_pads(network):
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m, qualified_name):
+            return isinstance(m, SamePad2d) or super().is_leaf_module(m, qualified_name)
+
+    network = rewrite_for_inference(fx.GraphModule(network, Tracer().trace(network.eval())))
+    fuse_layers(network)
+    return network
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (2, 2), (4, 3), (3, 1), (7, 3)])
+def test_padding_becomes_part_of_a_layer_that_filters_each_channel(kernel, stride):
+    network = Padded(kernel, stride)
+    found = traced_with_pads(network)
+    assert called(found) == {FusedConvolution}
+    with torch.inference_mode():
+        for height, width in [(8, 8), (9, 8), (8, 9), (13, 10), (7, 11), (8, 8)]:
+            x = image(2, 4, height, width)
+            torch.testing.assert_close(found(x), network(x), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Padded(3, 2, groups=1),  # every tap more is a product for each pair of channels
+        Padded(3, 2, padding=1),
+        Padded(3, 2, dilation=2),
+        PaddedMapWithTwoReaders(3, 2),
+    ],
+)
+def test_padding_that_stays(network):
+    found = traced_with_pads(network)
+    assert SamePad2d in called(found)
+    with torch.inference_mode():
+        x = image(2, 4, 9, 8)
+        torch.testing.assert_close(found(x), network(x), atol=1e-6, rtol=1e-5)
+
+
+def test_a_sum_after_a_padded_layer():
+    network = PaddedSum(3, 2)
+    found = traced_with_pads(network)
+    with torch.inference_mode():
+        x = image(2, 4, 10, 8)
+        torch.testing.assert_close(found(x), network(x), atol=1e-6, rtol=1e-5)
+
+
 def test_maps_of_another_size_than_the_first():
     convolution = nn.Conv2d(32, 64, 1).eval()
     layer = FusedConvolution(convolution)
@@ -269,14 +342,15 @@ def test_each_number_of_threads_has_an_order_of_its_own():
     for n_threads in (1, 2, 1):
         with ThreadPoolExecutor(1) as pool:
             results.append(pool.submit(run, n_threads).result())
-    assert sorted(layer._ordered) == [1, 2]
+    assert sorted(n_threads for n_threads, _ in layer._ordered) == [1, 2]
     torch.testing.assert_close(results[0], results[1])
     assert torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_empty_batch_and_one_row(dtype):
-    network = fused_for(rewrite_for_inference(fx.symbolic_trace(Overwritten()), dtype), CPU)
+    network = rewrite_for_inference(fx.symbolic_trace(Overwritten()), dtype)
+    fuse_layers(network)
     with torch.inference_mode():
         for n in (0, 1):
             assert network(image(n, 4, 5, 5).to(dtype)).shape == (n, 4, 5, 5)
@@ -284,5 +358,4 @@ def test_an_empty_batch_and_one_row(dtype):
 
 def test_without_the_operators_the_network_stays_as_it_is(monkeypatch):
     monkeypatch.setattr(_onednn, "_ops", lambda: object())
-    network = rewritten(Sum())
-    assert count(fused_for(network, CPU), FusedConvolution) == 0
+    assert count(fused(Sum()), FusedConvolution) == 0

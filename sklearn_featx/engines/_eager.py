@@ -1,0 +1,30 @@
+"""How a network runs on a CPU without PyTorch's compiler: layers of oneDNN, in sections."""
+
+import torch
+from torch import fx
+
+from ._onednn import fuse_layers
+from ._sections import Sectioned
+from ._whole import Whole
+
+
+def eager_for(whole: Whole, device: torch.device) -> Whole:
+    """Make the most of a network without the compiler.
+
+    Parameters
+    ----------
+    whole : Whole
+        What an engine runs, the caller's own copy; it is changed.
+    device : torch.device
+        Where it is.
+
+    Returns
+    -------
+    eager : Whole
+        The same module.
+    """
+    if device.type == "cpu":
+        fuse_layers(whole)
+        if isinstance(whole.network, fx.GraphModule):
+            whole.network = Sectioned(whole.network)
+    return whole

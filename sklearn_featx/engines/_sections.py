@@ -1,0 +1,208 @@
+"""A traced network in sections, each of which takes as many rows at a time as a cache has room for.
+
+Where maps are large one row alone fills the cache; where they are small many rows share what each
+operation costs and each weight that is read. Any one number of rows is wrong for one of them.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx, nn
+
+# Bytes that an operation may read and write, beside its weights. The best of 3 to 12 millions where
+# a core has a cache of 1 MiB and two share 32 MiB, for float32 and bfloat16.
+_BYTES_IN_CACHE = 4_000_000
+# No engine gets larger batches unless it is told to.
+_MOST_ROWS = 256
+
+
+class Section(NamedTuple):
+    """A part of a network.
+
+    Parameters
+    ----------
+    module : fx.GraphModule
+        Takes the one value that crosses into it; returns the one that leaves it, and then those of
+        the network's results that are made in it.
+    results : list of fx.Node
+        Which results.
+    n_rows : int
+        How many rows it takes at a time.
+    """
+
+    module: fx.GraphModule
+    results: list[fx.Node]
+    n_rows: int
+
+    def run(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run a batch of any size."""
+        parts = [self.module(rows) for rows in torch.split(x, self.n_rows)]
+        whole: tuple[torch.Tensor, ...] = parts[0]
+        if len(parts) > 1:
+            whole = tuple(torch.cat(values) for values in zip(*parts, strict=True))
+        return whole
+
+
+class Sectioned(nn.Module):
+    """A traced network that is cut on its first batch, when the sizes of its maps are known.
+
+    Parameters
+    ----------
+    network : fx.GraphModule
+        Takes a batch; returns one tensor or a tuple of tensors.
+    """
+
+    def __init__(self, network: fx.GraphModule) -> None:
+        super().__init__()
+        self._network = network
+        self._lock = threading.Lock()
+        # By the shape of a row.
+        self._sections: dict[tuple[int, ...], list[Section]] = {}
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """Run a batch."""
+        sections = self._sections_for(x) if len(x) else []
+        if not sections:
+            return self._network(x)
+        found = dict.fromkeys(self._network.graph.find_nodes(op="placeholder"), x)
+        for section in sections:
+            x, *results = section.run(x)
+            found.update(zip(section.results, results, strict=True))
+        return fx.node.map_arg(self._network.graph.output_node().args[0], found.__getitem__)
+
+    def _sections_for(self, x: torch.Tensor) -> list[Section]:
+        row_shape = tuple(x.shape[1:])
+        with self._lock:
+            if row_shape not in self._sections:
+                self._sections[row_shape] = cut_in_sections(self._network, x[:1])
+        return self._sections[row_shape]
+
+
+class _Group(NamedTuple):
+    """Operations between two places that one value crosses: the value before, and that after."""
+
+    nodes: list[fx.Node]
+    enters: fx.Node
+    leaves: fx.Node
+
+
+def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[Section]:
+    """Cut a network where a single value crosses.
+
+    Parameters
+    ----------
+    network : fx.GraphModule
+        Takes a batch.
+    row : Tensor of shape (1, ...)
+        A batch of one row.
+
+    Returns
+    -------
+    sections : list of Section
+        In order; none where rows are not the first axis of what crosses or is returned.
+    """
+    sizes = _Sizes(network)
+    sizes.measure(row)
+    results = network.graph.output_node().all_input_nodes
+    placeholders = network.graph.find_nodes(op="placeholder")
+    if len(placeholders) > 1 or not sizes.rows_first.issuperset(results):
+        return []
+    groups: list[_Group] = []
+    n_rows: list[int] = []
+    # Backwards, and never more rows than later: of maps that grow again no use is made.
+    for group in reversed(list(_groups(network.graph, sizes.rows_first))):
+        n = min([sizes.rows_in_cache(group.nodes), *n_rows[:1]])
+        if n_rows and n == n_rows[0]:
+            group = _Group(group.nodes + groups[0].nodes, group.enters, groups[0].leaves)
+            del groups[0], n_rows[0]
+        groups.insert(0, group)
+        n_rows.insert(0, n)
+    return [_section(network, group, n) for group, n in zip(groups, n_rows, strict=True)]
+
+
+def _groups(graph: fx.Graph, rows_first: set[fx.Node]) -> Iterator[_Group]:
+    """Divide the operations that depend on the rows, where one value with rows first crosses."""
+    (enters,) = graph.find_nodes(op="placeholder")
+    order: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        if node.op != "output" and any(n is enters or n in order for n in node.all_input_nodes):
+            order[node] = len(order)
+    # Results wait for the end; they cross beside the value that the rest is computed from.
+    last_use = {
+        node: max((order[user] for user in node.users if user in order), default=-1)
+        for node in (enters, *order)
+    }
+    alive = {enters}
+    nodes: list[fx.Node] = []
+    for node, i in order.items():
+        nodes.append(node)
+        alive = {value for value in (*alive, node) if last_use[value] > i}
+        if len(alive) == 1 and alive <= rows_first:
+            yield _Group(nodes, enters, *alive)
+            (enters,), nodes = alive, []
+    if nodes:
+        # Nobody takes what leaves the last one, but it is joined like the others.
+        yield _Group(nodes, enters, next((n for n in reversed(nodes) if n in rows_first), enters))
+
+
+def _section(network: fx.GraphModule, group: _Group, n_rows: int) -> Section:
+    graph = fx.Graph()
+    copies = {group.enters: graph.placeholder("x")}
+
+    def copied(node: fx.Node) -> fx.Node:
+        # What does not depend on rows is computed where it is needed.
+        if node not in copies:
+            copies[node] = graph.node_copy(node, copied)
+        return copies[node]
+
+    for node in group.nodes:
+        copied(node)
+    result_nodes = network.graph.output_node().all_input_nodes
+    results = [node for node in group.nodes if node in result_nodes]
+    graph.output(tuple(copies[node] for node in (group.leaves, *results)))
+    return Section(fx.GraphModule(network, graph), results, n_rows)
+
+
+class _Sizes(fx.Interpreter):
+    """Runs a network and notes how many bytes each operation moves."""
+
+    def __init__(self, network: fx.GraphModule) -> None:
+        super().__init__(network)
+        self.rows_first: set[fx.Node] = set()
+        self._n_bytes: dict[fx.Node, int] = {}
+
+    def measure(self, row: torch.Tensor) -> None:
+        """Run on a batch of one row."""
+        # Not by `run`: its progress bar, though it shows none, starts a thread that never ends.
+        self.args_iter = iter([row])
+        for node in self.graph.nodes:
+            result = self.env[node] = self.run_node(node)
+            for unneeded in self.user_to_last_uses.get(node, []):
+                del self.env[unneeded]
+            if isinstance(result, torch.Tensor):
+                self._n_bytes[node] = _n_bytes(result)
+                if result.shape[:1] == (1,):
+                    self.rows_first.add(node)
+
+    def rows_in_cache(self, nodes: list[fx.Node]) -> int:
+        """How many rows operations may take at a time: a power of two."""
+        moved = max(self._moved(node) for node in nodes)
+        # Heavy weights do not stay in the cache: the more rows, the seldomer they are read.
+        room = _BYTES_IN_CACHE + max(self._weights(node) for node in nodes)
+        return int(2 ** math.floor(math.log2(min(max(1, room / max(1, moved)), _MOST_ROWS))))
+
+    def _moved(self, node: fx.Node) -> int:
+        return sum(self._n_bytes.get(n, 0) for n in (node, *node.all_input_nodes))
+
+    def _weights(self, node: fx.Node) -> int:
+        if node.op != "call_module":
+            return 0
+        layer = self.module.get_submodule(str(node.target))
+        return sum(_n_bytes(tensor) for tensor in (*layer.parameters(), *layer.buffers()))
+
+
+def _n_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
