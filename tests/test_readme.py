@@ -63,7 +63,7 @@ def test_links_lead_to_files(page):
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_are_those_of_the_parser(page):
     for code in blocks(page, "bash"):
-        for line in code.splitlines():
+        for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["sklearn-featx"]:
                 _cli._parser().parse_args(words[1:])
