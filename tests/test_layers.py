@@ -17,6 +17,7 @@ GROUND = {
 PARTS = {"images", "backbones", "engines", "store", "training"}
 LAYER = {
     **dict.fromkeys(GROUND, 1),
+    "_crossings": 1,
     "_norm_pairs": 1,
     **dict.fromkeys(PARTS, 2),
     "_compute": 3,
@@ -48,6 +49,7 @@ PACKAGES = {
     "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
     "store": {"numpy"},
     "training": {"numpy", "torch", "torchvision", "skorch", "sklearn"},
+    "_crossings": {"torch"},
     "_norm_pairs": {"torch"},
     "_compute": {"numpy"},
     "_activations": {"numpy"},

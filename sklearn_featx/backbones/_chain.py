@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from .._crossings import crossings, dependents
 from ._mutation import changes
 from ._segment import Segment
 from ._tracing import Trace, ancestors
@@ -38,16 +39,11 @@ class Chain:
     def __init__(self, network: nn.Module, trace: Trace) -> None:
         self.network = network
         self.trace = trace
-        dependent = {trace.placeholder}
-        self.nodes: list[fx.Node] = []
-        for node in trace.graph.nodes:
-            if node.op == "output" or dependent.isdisjoint(node.all_input_nodes):
-                continue
-            dependent.add(node)
-            self.nodes.append(node)
+        self.nodes = dependents(trace.graph, trace.placeholder)
         self._index = {node: i for i, node in enumerate(self.nodes)}
         self._owned = self._parameter_owners()
-        self.crossing = self._find_crossings()
+        found = crossings(self.nodes, trace.placeholder, kept=(trace.result,))
+        self.crossing = {i: value for i, value in found.items() if not _is_sequence(value)}
 
     def position(self, node: fx.Node) -> int:
         """Place of a node in the chain."""
@@ -137,23 +133,6 @@ class Chain:
             else:
                 constants[node] = names
         return owned
-
-    def _find_crossings(self) -> dict[int, fx.Node]:
-        last_use: dict[fx.Node, int] = {self.trace.result: len(self.nodes)}
-        for i, node in enumerate(self.nodes):
-            for used in node.all_input_nodes:
-                if used in self._index or used is self.trace.placeholder:
-                    last_use[used] = max(i, last_use.get(used, 0))
-        crossing: dict[int, fx.Node] = {}
-        alive = {self.trace.placeholder}
-        for i, node in enumerate(self.nodes):
-            alive.add(node)
-            alive = {value for value in alive if last_use.get(value, -1) > i}
-            if len(alive) == 1:
-                (value,) = alive
-                if not _is_sequence(value):
-                    crossing[i] = value
-        return crossing
 
 
 def _copied(graph: fx.Graph, value: fx.Node) -> fx.Node:

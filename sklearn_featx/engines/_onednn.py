@@ -103,12 +103,13 @@ class FusedConvolution(nn.Module):
 
     @property
     def may_be_padded(self) -> bool:
-        """Whether `pad` may be set, and is no loss.
+        """Whether `pad` may be set, and is a gain.
 
-        Its zeros are on one side more: the kernel grows by so many, with weights of zero. Where
-        every channel is filtered alone, that takes less time than to write the map once more.
+        An operator pads both ends alike; where one has more zeros, the kernel grows at the other
+        by weights of zero. If each channel is filtered alone, that takes less time than to write
+        the map once more.
         """
-        return self._groups > 1 and self._padding == [0, 0] and self._dilation == [1, 1]
+        return self._weight.shape[1] == 1 and self._padding == [0, 0] and self._dilation == [1, 1]
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """Compute ``activation(convolution(x) + other)``; `other` may be overwritten with it."""

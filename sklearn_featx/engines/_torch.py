@@ -13,6 +13,7 @@ from ._compile import compile_for
 from ._device import finish_copies, is_out_of_memory, release_memory, to_device, use_own_stream
 from ._eager import eager_for
 from ._rewrite import is_of_library, rewrite_for_inference
+from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
 from ._whole import Whole
 
@@ -25,8 +26,6 @@ _USUAL_POSITIONS = 224 * 224
 _USUAL_ROWS = 4
 _USUAL_ROWS_OF_16_BITS = 8
 _USUAL_ROWS_ELSEWHERE = 128
-# However small they are.
-_MOST_ROWS = 256
 # Python starts every operation, for one thread at a time: more workers would wait for each other.
 _MOST_WORKERS = 16
 
@@ -90,7 +89,7 @@ class TorchEngine:
         usual = _USUAL_ROWS_ELSEWHERE
         if self.device.type == "cpu":
             usual = _USUAL_ROWS if self.dtype is torch.float32 else _USUAL_ROWS_OF_16_BITS
-        rows = max(1, min(_MOST_ROWS, usual * _USUAL_POSITIONS // positions))
+        rows = max(1, min(MOST_ROWS, usual * _USUAL_POSITIONS // positions))
         # A power of two: the rows of a claim are then cut as those of a run without a store.
         return int(2 ** math.floor(math.log2(rows)))
 
