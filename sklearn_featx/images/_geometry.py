@@ -13,6 +13,7 @@ from PIL import Image
 
 from .._preprocess import Preprocess
 from .._typing import Pixels
+from ._resample import resample_by_vectors
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -94,7 +95,7 @@ def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Pixels:
     """
     if picture.mode == "RGB" and preprocess.channels == 1:
         picture = picture.convert("L")
-    pixels = _crop(as_pixels(_resize(picture, preprocess)), preprocess.crop)
+    pixels = _crop(_resize(picture, preprocess), preprocess.crop)
     return _with_channels(pixels, preprocess.channels)
 
 
@@ -126,18 +127,25 @@ def resized_size(height: int, width: int, resize: int | tuple[int, int] | None) 
     return (resize, longer) if height <= width else (longer, resize)
 
 
-def _resize(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
+def _resize(picture: Image.Image, preprocess: Preprocess) -> Pixels:
     """Resize, leaving out what the crop does not keep, where that is huge or changes no level."""
     old = (picture.height, picture.width)
     new = resized_size(*old, preprocess.resize)
     if new == old:
-        return picture
+        return as_pixels(picture)
     resample = _RESAMPLING[preprocess.interpolation]
     is_huge = new[0] * new[1] > _MAX_RESIZED_PIXELS
     gap = FAST_GAP if preprocess.fast else None
-    if preprocess.crop is None or not (is_huge or _is_by_rows_first(old, new, resample, gap)):
-        return picture.resize(new[::-1], resample, reducing_gap=gap)
-    return _resize_for_crop(picture, new, preprocess.crop, resample, at_any_price=is_huge)
+    by_rows_first = _is_by_rows_first(old, new, resample, gap)
+    wanted = preprocess.crop or new
+    if by_rows_first and not is_huge:
+        part = (_span(new[0], wanted[0]), _span(new[1], wanted[1]))
+        pixels = resample_by_vectors(picture, new, part, resample)
+        if pixels is not None:
+            return pixels
+    if preprocess.crop is None or not (is_huge or by_rows_first):
+        return as_pixels(picture.resize(new[::-1], resample, reducing_gap=gap))
+    return as_pixels(_resize_for_crop(picture, new, wanted, resample, at_any_price=is_huge))
 
 
 def _is_by_rows_first(
@@ -145,14 +153,14 @@ def _is_by_rows_first(
 ) -> bool:
     """Whether every version of Pillow resizes whole rows first, then columns, and does no more.
 
-    Between the two, levels are rounded and clipped, so the order shows. Where columns shrink by
-    more than rows, Pillow 13 takes them first.
+    Between the two, levels are rounded and clipped, so the order shows. Where the height shrinks
+    by more than twice as many pixels as the width, Pillow 13 takes columns first.
     """
     is_reduced = gap is not None and any(
         n_old >= 2 * gap * n_new for n_old, n_new in zip(old, new, strict=True)
     )
-    rows_shrink_more = old[0] - new[0] <= max(0, old[1] - new[1])
-    return rows_shrink_more and not is_reduced and resample is not Image.Resampling.NEAREST
+    rows_shrink = old[0] - new[0] <= max(0, 2 * (old[1] - new[1]))
+    return rows_shrink and not is_reduced and resample is not Image.Resampling.NEAREST
 
 
 class _Part(NamedTuple):

@@ -1,0 +1,185 @@
+"""Pillow's resize by vectors: the same levels in a fraction of the time, where numba is installed.
+
+Pillow weighs neighbouring pixels by whole numbers and rounds after rows and after columns. Whole
+numbers give the same sum in every order, hence on every processor and in vectors of any length.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .._typing import AnyArray, FloatArray, Pixels
+
+# To import numba and to load what it compiled takes half a second (the first time, when it compiles,
+# two to three), about as much as is saved on this many pictures.
+_LOADED_AFTER = 1000
+# At a time, so that no second picture is in memory beside a large one.
+_COPIED_PIXELS = 2**18
+# Closer to a half, Pillow's own fractions might be rounded to the other side.
+_DOUBT = 1e-6
+
+
+def _triangle(distance: FloatArray) -> FloatArray:
+    return np.maximum(1 - distance, 0)
+
+
+def _cubic(distance: FloatArray) -> FloatArray:
+    """Keys' kernel with a = -1/2 (Keys, 1981), as Pillow's."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return np.where(distance < 1, near, np.where(distance < 2, far, 0))
+
+
+_FILTERS: dict[Image.Resampling, tuple[Callable[[FloatArray], FloatArray], int]] = {
+    Image.Resampling.BILINEAR: (_triangle, 1),
+    Image.Resampling.BICUBIC: (_cubic, 2),
+}
+
+
+class Taps(NamedTuple):
+    """Which pixels of an axis each of the wanted ones is made of.
+
+    Parameters
+    ----------
+    starts : ndarray of shape (n,), dtype int64
+        The first of them.
+    weights : ndarray of shape (n, n_taps), dtype int32
+        Their weights, on a scale of 2**22.
+    """
+
+    starts: AnyArray
+    weights: AnyArray
+
+
+@functools.lru_cache(maxsize=1024)
+def find_taps(
+    old: int, new: int, first: int, length: int, resample: Image.Resampling
+) -> Taps | None:
+    """Return Pillow's weights for a part of an axis that is resized.
+
+    Parameters
+    ----------
+    old, new : int
+        Length of the axis before and after.
+    first, length : int
+        The part of the new axis.
+    resample : PIL.Image.Resampling
+        BILINEAR or BICUBIC.
+
+    Returns
+    -------
+    taps : Taps or None
+        None where the last bit of a processor's fractions could decide how a weight is rounded.
+    """
+    weight, radius = _FILTERS[resample]
+    scale = old / new
+    stretch = max(scale, 1.0)
+    centres = (np.arange(first, first + length) + 0.5) * scale
+    n_taps = min(math.ceil(2 * radius * stretch), old)
+    starts = np.floor(centres - radius * stretch + 0.5).astype(np.int64).clip(0, old - n_taps)
+    pixels = starts[:, np.newaxis] + np.arange(n_taps)
+    weights = weight(abs(pixels + 0.5 - centres[:, np.newaxis]) / stretch)
+    scaled = weights / weights.sum(1, keepdims=True) * 2**22
+    whole = np.copysign(np.floor(abs(scaled) + 0.5), scaled)
+    if (abs(abs(scaled - whole) - 0.5) < _DOUBT).any():
+        return None
+    return Taps(starts, whole.astype(np.int32))
+
+
+def resample_by_vectors(
+    picture: Image.Image,
+    new: tuple[int, int],
+    part: tuple[tuple[int, int], tuple[int, int]],
+    resample: Image.Resampling,
+) -> Pixels | None:
+    """Resize a picture, rows first, and compute no more than a part of the result.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        An image of mode L or RGB.
+    new : (int, int)
+        Height and width of the whole result.
+    part : (int, int), (int, int)
+        First row and number of rows, and first column and number of columns.
+    resample : PIL.Image.Resampling
+        The filter.
+
+    Returns
+    -------
+    pixels : ndarray of shape (n_rows, n_columns, 1 or 3), dtype uint8
+        The levels that Pillow computes. None where that cannot be promised, without numba, and
+        for the first pictures of a process.
+    """
+    if resample not in _FILTERS or next(_pictures) < _LOADED_AFTER:
+        return None
+    kernels = _load_kernels()
+    return None if kernels is None else _resample(kernels, picture, new, part, resample)
+
+
+_pictures = itertools.count()
+
+
+def _resample(
+    kernels: ModuleType,
+    picture: Image.Image,
+    new: tuple[int, int],
+    part: tuple[tuple[int, int], tuple[int, int]],
+    resample: Image.Resampling,
+) -> Pixels | None:
+    down = find_taps(picture.height, new[0], *part[0], resample)
+    across = find_taps(picture.width, new[1], *part[1], resample)
+    if down is None or across is None:
+        return None
+    n_channels = len(picture.getbands())
+    top, n_rows = down.starts[0], down.starts[-1] + down.weights.shape[1] - down.starts[0]
+    rows = np.empty((n_rows, part[1][1], n_channels), np.uint8)
+    step = max(1, _COPIED_PIXELS // picture.width)
+    for first in range(0, n_rows, step):
+        strip = rows[first : first + step]
+        words = _words(picture, top + first, len(strip))
+        kernels.weigh_columns(words, *across, strip)
+    result = np.empty((part[0][1], *rows.shape[1:]), np.uint8)
+    kernels.weigh_lines(
+        rows.reshape(n_rows, -1), down.starts - top, down.weights, result.reshape(len(result), -1)
+    )
+    return result
+
+
+def _words(picture: Image.Image, first: int, n_rows: int) -> AnyArray:
+    """Return rows of a picture with each pixel as one number."""
+    if n_rows < picture.height:
+        picture = picture.crop((0, first, picture.width, first + n_rows))
+    layout, word = ("L", np.uint8) if picture.mode == "L" else ("RGBX", np.uint32)
+    words = np.frombuffer(picture.tobytes("raw", layout), word)
+    return words.reshape(n_rows, picture.width)
+
+
+@functools.cache
+def _load_kernels() -> ModuleType | None:
+    """Return the compiled loops, if what they compute is what Pillow computes."""
+    try:
+        from . import _kernels
+
+        return _kernels if _are_exact(_kernels) else None
+    except Exception:
+        # No numba, one that does not go with this numpy, no place to keep what it compiled, ...:
+        # the result is the same without.
+        return None
+
+
+def _are_exact(kernels: ModuleType) -> bool:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    for pixels, resample in itertools.product((noise, noise[:, :, 0]), _FILTERS):
+        picture = Image.fromarray(pixels)
+        found = _resample(kernels, picture, (18, 24), ((0, 18), (0, 24)), resample)
+        wanted = np.asarray(picture.resize((24, 18), resample)).reshape(18, 24, -1)
+        if found is None or not np.array_equal(found, wanted):
+            return False
+    return True
