@@ -8,8 +8,8 @@ The way of an image through this sub-package::
                                                             read_and_compute ──▶ Batch, results
 
 Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow, and uses
-numba where it is installed; tensors and dataframes are recognised by what they can do, their packages
-are never imported.
+numba where it is installed; tensors and dataframes are recognised by what they can do, their
+packages are never imported.
 """
 
 from ._adapter import as_image_collection

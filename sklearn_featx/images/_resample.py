@@ -16,8 +16,8 @@ from PIL import Image
 
 from .._typing import AnyArray, FloatArray, Pixels
 
-# To import numba and to load what it compiled takes half a second (the first time, when it compiles,
-# two to three), about as much as is saved on this many pictures.
+# To import numba and to load what it compiled takes half a second (the first time, when it
+# compiles, two to three), about as much as is saved on this many pictures.
 _LOADED_AFTER = 1000
 # At a time, so that no second picture is in memory beside a large one.
 _COPIED_PIXELS = 2**18
