@@ -258,8 +258,10 @@ def onnxruntime(job):
     return run
 
 
-def featx(job, **parameters):
+def featx(job, *, numba=True, **parameters):
     """Use this package; nothing is remembered."""
+    if not numba:
+        sys.modules["numba"] = None
     from sklearn_featx import PretrainedFeatureExtractor
 
     weights = "DEFAULT" if job["backbone"] == "efficientnet_lite0" else job["weights"]
@@ -356,6 +358,7 @@ WAYS = {
     "OpenVINO f32": openvino,
     "OpenVINO bf16": partial(openvino, precision="bf16"),
     "sklearn_featx": featx,
+    "sklearn_featx without numba": partial(featx, numba=False),
     "sklearn_featx fast": partial(featx, preprocessing="fast"),
     "sklearn_featx bfloat16": partial(featx, precision="bfloat16"),
     "sklearn_featx bfloat16, compiled": partial(featx, precision="bfloat16", compile=True),

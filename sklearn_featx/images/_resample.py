@@ -21,6 +21,8 @@ from .._typing import AnyArray, FloatArray, Pixels
 _LOADED_AFTER = 1000
 # At a time, so that no second picture is in memory beside a large one.
 _COPIED_PIXELS = 2**18
+# Of an axis; 1,024 such axes are remembered.
+_MOST_WEIGHTS = 2**16
 # Closer to a half, Pillow's own fractions might be rounded to the other side.
 _DOUBT = 1e-6
 
@@ -75,13 +77,16 @@ def find_taps(
     Returns
     -------
     taps : Taps or None
-        None where the last bit of a processor's fractions could decide how a weight is rounded.
+        None where the last bit of a processor's fractions could decide how a weight is rounded,
+        and for axes that shrink by so much that their weights take as much memory as a picture.
     """
     weight, radius = _FILTERS[resample]
     scale = old / new
     stretch = max(scale, 1.0)
     centres = (np.arange(first, first + length) + 0.5) * scale
     n_taps = min(math.ceil(2 * radius * stretch), old)
+    if length * n_taps > _MOST_WEIGHTS:
+        return None
     starts = np.floor(centres - radius * stretch + 0.5).astype(np.int64).clip(0, old - n_taps)
     pixels = starts[:, np.newaxis] + np.arange(n_taps)
     weights = weight(abs(pixels + 0.5 - centres[:, np.newaxis]) / stretch)

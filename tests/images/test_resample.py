@@ -92,6 +92,15 @@ def test_weights_that_fractions_could_round_either_way_are_left_to_pillow(monkey
 
 
 @pytest.mark.usefixtures("vectors")
+def test_weights_never_take_much_memory():
+    # As an image of 80,000,000 x 1 pixels that becomes 10 x 10 would have 160,000,000.
+    strip = Image.new("L", (100_000, 1))
+    assert by_vectors(strip, (1, 10), BILINEAR) is None
+    found = resize_and_crop(np.full((1, 100_000, 1), 9, np.uint8), Preprocess((10, 10), channels=1))
+    assert (found == 9).all()
+
+
+@pytest.mark.usefixtures("vectors")
 def test_filters_that_are_not_compiled_are_left_to_pillow():
     assert by_vectors(Image.new("L", (9, 9)), (5, 5), Image.Resampling.LANCZOS) is None
 
