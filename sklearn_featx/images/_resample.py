@@ -83,10 +83,10 @@ def find_taps(
     weight, radius = _FILTERS[resample]
     scale = old / new
     stretch = max(scale, 1.0)
-    centres = (np.arange(first, first + length) + 0.5) * scale
     n_taps = min(math.ceil(2 * radius * stretch), old)
     if length * n_taps > _MOST_WEIGHTS:
         return None
+    centres = (np.arange(first, first + length) + 0.5) * scale
     starts = np.floor(centres - radius * stretch + 0.5).astype(np.int64).clip(0, old - n_taps)
     pixels = starts[:, np.newaxis] + np.arange(n_taps)
     weights = weight(abs(pixels + 0.5 - centres[:, np.newaxis]) / stretch)
