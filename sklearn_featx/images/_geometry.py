@@ -13,7 +13,7 @@ from PIL import Image
 
 from .._preprocess import Preprocess
 from .._typing import Pixels
-from ._resample import resample_by_vectors
+from ._resample import resample_compiled
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -136,19 +136,19 @@ def _resize(picture: Image.Image, preprocess: Preprocess) -> Pixels:
     resample = _RESAMPLING[preprocess.interpolation]
     is_huge = new[0] * new[1] > _MAX_RESIZED_PIXELS
     gap = FAST_GAP if preprocess.fast else None
-    by_rows_first = _is_by_rows_first(old, new, resample, gap)
+    rows_first = _takes_rows_first(old, new, resample, gap)
     wanted = preprocess.crop or new
-    if by_rows_first and not is_huge:
+    if rows_first and not is_huge:
         part = (_span(new[0], wanted[0]), _span(new[1], wanted[1]))
-        pixels = resample_by_vectors(picture, new, part, resample)
+        pixels = resample_compiled(picture, new, part, resample)
         if pixels is not None:
             return pixels
-    if preprocess.crop is None or not (is_huge or by_rows_first):
+    if preprocess.crop is None or not (is_huge or rows_first):
         return as_pixels(picture.resize(new[::-1], resample, reducing_gap=gap))
     return as_pixels(_resize_for_crop(picture, new, wanted, resample, at_any_price=is_huge))
 
 
-def _is_by_rows_first(
+def _takes_rows_first(
     old: tuple[int, int], new: tuple[int, int], resample: Image.Resampling, gap: float | None
 ) -> bool:
     """Whether every version of Pillow resizes whole rows first, then columns, and does no more.
@@ -159,8 +159,8 @@ def _is_by_rows_first(
     is_reduced = gap is not None and any(
         n_old >= 2 * gap * n_new for n_old, n_new in zip(old, new, strict=True)
     )
-    rows_shrink = old[0] - new[0] <= max(0, 2 * (old[1] - new[1]))
-    return rows_shrink and not is_reduced and resample is not Image.Resampling.NEAREST
+    rows_first = old[0] - new[0] <= max(0, 2 * (old[1] - new[1]))
+    return rows_first and not is_reduced and resample is not Image.Resampling.NEAREST
 
 
 class _Part(NamedTuple):

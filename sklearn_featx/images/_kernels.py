@@ -7,9 +7,8 @@ import numpy as np
 from numba import int32, njit
 
 from .._typing import AnyArray, Pixels
+from ._resample import WEIGHT_BITS
 
-# Weights have this many bits after the point, as in Pillow.
-WEIGHT_BITS = 22
 # What of a column is weighed at a time: some vectors, few enough for a cache of the first level.
 _COLUMN_BYTES = 128
 
@@ -25,7 +24,7 @@ def weigh_lines(lines: Pixels, starts: AnyArray, weights: AnyArray, result: Pixe
     starts : ndarray of shape (n,), dtype int64
         The first line of each sum.
     weights : ndarray of shape (n, n_taps), dtype int32
-        Weights, on a scale of 2**22.
+        Weights, on a scale of ``2**WEIGHT_BITS``.
     result : ndarray of shape (n, n_bytes), dtype uint8
         Where the sums go, rounded and clipped.
     """

@@ -1,4 +1,4 @@
-"""Pillow's resize by vectors: the same levels in a fraction of the time, where numba is installed.
+"""Pillow's resize, compiled: the same levels in a fraction of the time, where numba is installed.
 
 Pillow weighs neighbouring pixels by whole numbers and rounds after rows and after columns. Whole
 numbers give the same sum in every order, hence on every processor and in vectors of any length.
@@ -19,6 +19,8 @@ from .._typing import AnyArray, FloatArray, Pixels
 # To import numba and to load what it compiled takes half a second (the first time, when it
 # compiles, two to three), about as much as is saved on this many pictures.
 _LOADED_AFTER = 1000
+# How many bits of a weight are after the point, as in Pillow.
+WEIGHT_BITS = 22
 # At a time, so that no second picture is in memory beside a large one.
 _COPIED_PIXELS = 2**18
 # Of an axis; 1,024 such axes are remembered.
@@ -52,7 +54,7 @@ class Taps(NamedTuple):
     starts : ndarray of shape (n,), dtype int64
         The first of them.
     weights : ndarray of shape (n, n_taps), dtype int32
-        Their weights, on a scale of 2**22.
+        Their weights, on a scale of ``2**WEIGHT_BITS``.
     """
 
     starts: AnyArray
@@ -90,14 +92,14 @@ def find_taps(
     starts = np.floor(centres - radius * stretch + 0.5).astype(np.int64).clip(0, old - n_taps)
     pixels = starts[:, np.newaxis] + np.arange(n_taps)
     weights = weight(abs(pixels + 0.5 - centres[:, np.newaxis]) / stretch)
-    scaled = weights / weights.sum(1, keepdims=True) * 2**22
+    scaled = weights / weights.sum(1, keepdims=True) * 2**WEIGHT_BITS
     whole = np.copysign(np.floor(abs(scaled) + 0.5), scaled)
     if (abs(abs(scaled - whole) - 0.5) < _DOUBT).any():
         return None
     return Taps(starts, whole.astype(np.int32))
 
 
-def resample_by_vectors(
+def resample_compiled(
     picture: Image.Image,
     new: tuple[int, int],
     part: tuple[tuple[int, int], tuple[int, int]],

@@ -12,7 +12,7 @@ BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 
 
 @pytest.fixture
-def vectors(monkeypatch):
+def compiled(monkeypatch):
     """Compiled loops from the first picture on."""
     pytest.importorskip("numba")
     monkeypatch.setattr(_resample, "_LOADED_AFTER", 0)
@@ -29,11 +29,11 @@ def reload():
     _resample._load_kernels.cache_clear()
 
 
-def by_vectors(picture, size, resample):
-    return _resample.resample_by_vectors(picture, size, ((0, size[0]), (0, size[1])), resample)
+def resampled(picture, size, resample):
+    return _resample.resample_compiled(picture, size, ((0, size[0]), (0, size[1])), resample)
 
 
-@pytest.mark.usefixtures("vectors")
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("resample", [BILINEAR, BICUBIC])
 @pytest.mark.parametrize("n_channels", [1, 3])
 def test_levels_are_those_of_pillow(rng, resample, n_channels):
@@ -43,9 +43,9 @@ def test_levels_are_those_of_pillow(rng, resample, n_channels):
         pixels = rng.integers(0, 256, (height, width, n_channels), dtype=np.uint8)
         picture = _geometry.as_picture(pixels)
         new = (new_height, new_width)
-        if not _geometry._is_by_rows_first((height, width), new, resample, None):
+        if not _geometry._takes_rows_first((height, width), new, resample, None):
             continue
-        found = by_vectors(picture, new, resample)
+        found = resampled(picture, new, resample)
         if found is not None:
             n_compared += 1
             wanted = _geometry.as_pixels(picture.resize(new[::-1], resample))
@@ -53,7 +53,7 @@ def test_levels_are_those_of_pillow(rng, resample, n_channels):
     assert n_compared > 80
 
 
-@pytest.mark.usefixtures("vectors")
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("shape", [(375, 500), (500, 375), (1200, 700), (300, 90), (40, 41)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_a_crop_is_a_part_of_what_pillow_computes(rng, monkeypatch, shape, interpolation):
@@ -70,39 +70,39 @@ def test_a_crop_is_a_part_of_what_pillow_computes(rng, monkeypatch, shape, inter
     assert calls == [1]
 
 
-@pytest.mark.usefixtures("vectors")
+@pytest.mark.usefixtures("compiled")
 def test_white_and_black_stay(rng):
     checks = np.kron(rng.integers(0, 2, (20, 30)), np.ones((5, 5))).astype(np.uint8) * 255
     picture = Image.fromarray(checks)
-    found = by_vectors(picture, (64, 96), BICUBIC)
+    found = resampled(picture, (64, 96), BICUBIC)
     # Overshoot is clipped at both ends.
     assert found.min() == 0
     assert found.max() == 255
     np.testing.assert_array_equal(found[:, :, 0], picture.resize((96, 64), BICUBIC))
 
 
-@pytest.mark.usefixtures("vectors")
+@pytest.mark.usefixtures("compiled")
 def test_weights_that_fractions_could_round_either_way_are_left_to_pillow(monkeypatch):
     picture = Image.new("RGB", (50, 40))
-    assert by_vectors(picture, (20, 31), BICUBIC) is not None
+    assert resampled(picture, (20, 31), BICUBIC) is not None
     _resample.find_taps.cache_clear()
     monkeypatch.setattr(_resample, "_DOUBT", 0.1)
-    assert by_vectors(picture, (20, 31), BICUBIC) is None
+    assert resampled(picture, (20, 31), BICUBIC) is None
     _resample.find_taps.cache_clear()
 
 
-@pytest.mark.usefixtures("vectors")
+@pytest.mark.usefixtures("compiled")
 def test_weights_never_take_much_memory():
     # As an image of 80,000,000 x 1 pixels that becomes 10 x 10 would have 160,000,000.
     strip = Image.new("L", (100_000, 1))
-    assert by_vectors(strip, (1, 10), BILINEAR) is None
+    assert resampled(strip, (1, 10), BILINEAR) is None
     found = resize_and_crop(np.full((1, 100_000, 1), 9, np.uint8), Preprocess((10, 10), channels=1))
     assert (found == 9).all()
 
 
-@pytest.mark.usefixtures("vectors")
+@pytest.mark.usefixtures("compiled")
 def test_filters_that_are_not_compiled_are_left_to_pillow():
-    assert by_vectors(Image.new("L", (9, 9)), (5, 5), Image.Resampling.LANCZOS) is None
+    assert resampled(Image.new("L", (9, 9)), (5, 5), Image.Resampling.LANCZOS) is None
 
 
 def test_the_first_pictures_are_resized_by_pillow(monkeypatch):
@@ -110,7 +110,7 @@ def test_the_first_pictures_are_resized_by_pillow(monkeypatch):
     loaded = []
     monkeypatch.setattr(_resample, "_load_kernels", lambda: loaded.append(1))
     for _ in range(_resample._LOADED_AFTER):
-        assert by_vectors(Image.new("L", (9, 9)), (5, 5), BILINEAR) is None
+        assert resampled(Image.new("L", (9, 9)), (5, 5), BILINEAR) is None
     assert not loaded
 
 
@@ -126,6 +126,6 @@ def test_without_numba_pillow_does_it(rng, monkeypatch):
     assert _resample._load_kernels() is None
 
 
-def test_loops_that_compute_something_else_are_not_used(vectors, reload, monkeypatch):
-    monkeypatch.setattr(vectors, "weigh_lines", lambda *_: None)
+def test_loops_that_compute_something_else_are_not_used(compiled, reload, monkeypatch):
+    monkeypatch.setattr(compiled, "weigh_lines", lambda *_: None)
     assert _resample._load_kernels() is None
