@@ -4,11 +4,13 @@ Imported by `_resample` alone, and only where numba is installed.
 """
 
 import numpy as np
-from numba import int32, njit
+from numba import config, int32, njit
 
 from .._typing import AnyArray, Pixels
 from ._resample import WEIGHT_BITS
 
+# NUMBA_DISABLE_JIT leaves loops to Python, where one image takes seconds.
+IS_COMPILED = not config.DISABLE_JIT
 # What of a column is weighed at a time: some vectors, few enough for a cache of the first level.
 _COLUMN_BYTES = 128
 

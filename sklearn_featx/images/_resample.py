@@ -170,11 +170,11 @@ def _words(picture: Image.Image, first: int, n_rows: int) -> AnyArray:
 
 @functools.cache
 def _load_kernels() -> ModuleType | None:
-    """Return the compiled loops, if what they compute is what Pillow computes."""
+    """Return the loops, if they are compiled and what they compute is what Pillow computes."""
     try:
         from . import _kernels
 
-        return _kernels if _are_exact(_kernels) else None
+        return _kernels if _kernels.IS_COMPILED and _are_exact(_kernels) else None
     except Exception:
         # No numba, one that does not go with this numpy, no place to keep what it compiled, ...:
         # the result is the same without.

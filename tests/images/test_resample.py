@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -129,3 +131,14 @@ def test_without_numba_pillow_does_it(rng, monkeypatch):
 def test_loops_that_compute_something_else_are_not_used(compiled, reload, monkeypatch):
     monkeypatch.setattr(compiled, "weigh_lines", lambda *_: None)
     assert _resample._load_kernels() is None
+
+
+def test_numba_may_be_told_not_to_compile():
+    code = (
+        "from sklearn_featx.images._resample import _load_kernels; print(_load_kernels() is None)"
+    )
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "True\n"
