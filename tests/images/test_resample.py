@@ -108,12 +108,15 @@ def test_filters_that_are_not_compiled_are_left_to_pillow():
 
 
 def test_the_first_pictures_are_resized_by_pillow(monkeypatch):
-    monkeypatch.setattr(_resample, "_pictures", iter(range(_resample._LOADED_AFTER)))
+    monkeypatch.setattr(_resample, "_n_pixels", 0)
+    monkeypatch.setattr(_resample, "_LOADED_AFTER", 20 * (9 * 9 + 5 * 5))
     loaded = []
     monkeypatch.setattr(_resample, "_load_kernels", lambda: loaded.append(1))
-    for _ in range(_resample._LOADED_AFTER):
-        assert resampled(Image.new("L", (9, 9)), (5, 5), BILINEAR) is None
+    for _ in range(19):
+        resampled(Image.new("L", (9, 9)), (5, 5), BILINEAR)
     assert not loaded
+    resampled(Image.new("L", (9, 9)), (5, 5), BILINEAR)
+    assert loaded
 
 
 @pytest.mark.usefixtures("reload")
