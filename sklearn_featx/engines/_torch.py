@@ -23,8 +23,7 @@ from ._whole import Whole
 # Fixed, not measured at run time: the last bits of a row depend on the number of rows in its pass,
 # and a row that another process computes again is to be the same.
 _USUAL_POSITIONS = 224 * 224
-_USUAL_ROWS = 4
-_USUAL_ROWS_OF_16_BITS = 8
+_USUAL_ROWS = 8
 _USUAL_ROWS_ELSEWHERE = 128
 # Python starts every operation, for one thread at a time: more workers would wait for each other.
 _MOST_WORKERS = 16
@@ -86,9 +85,7 @@ class TorchEngine:
             Shape of what enters the network for one row, channels first; None: not known.
         """
         positions = _USUAL_POSITIONS if row_shape is None else max(1, math.prod(row_shape[1:]))
-        usual = _USUAL_ROWS_ELSEWHERE
-        if self.device.type == "cpu":
-            usual = _USUAL_ROWS if self.dtype is torch.float32 else _USUAL_ROWS_OF_16_BITS
+        usual = _USUAL_ROWS if self.device.type == "cpu" else _USUAL_ROWS_ELSEWHERE
         rows = max(1, min(MOST_ROWS, usual * _USUAL_POSITIONS // positions))
         # A power of two: the rows of a claim are then cut as those of a run without a store.
         return int(2 ** math.floor(math.log2(rows)))
