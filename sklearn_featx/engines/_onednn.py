@@ -76,8 +76,10 @@ class _Ordered(NamedTuple):
     groups: int
 
 
-class FusedConvolution(nn.Module):
+class FusedConvolution:
     """Optional padding, a convolution, an optional sum with another map, then an activation.
+
+    Not a module: what `nn.Module` does for each call takes some percent of a small network's time.
 
     Parameters
     ----------
@@ -85,19 +87,17 @@ class FusedConvolution(nn.Module):
         The convolution; its padding is given in numbers.
     """
 
-    _weight: torch.Tensor
-
     def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__()
         self._out_channels = layer.out_channels
         self._padding = [int(n) for n in layer.padding]
         self._stride, self._dilation = list(layer.stride), list(layer.dilation)
         self._groups = layer.groups
-        weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
-        self.register_buffer("_weight", weight, persistent=False)
+        self.weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
         # By the number of threads, which decides on the order as well, and what was padded.
         self._ordered: dict[tuple[int, _Margins], _Ordered] = {}
         self._bias = None if layer.bias is None else layer.bias.detach()
+        self._convolve = _ops()._convolution_pointwise.default
+        self._convolve_onto = _ops()._convolution_pointwise_.binary
         self.pad: ZeroPadding | None = None
         self.activation = _NONE
 
@@ -109,24 +109,21 @@ class FusedConvolution(nn.Module):
         by weights of zero. If each channel is filtered alone, that takes less time than to write
         the map once more.
         """
-        return self._weight.shape[1] == 1 and self._padding == [0, 0] and self._dilation == [1, 1]
+        return self.weight.shape[1] == 1 and self._padding == [0, 0] and self._dilation == [1, 1]
 
-    def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+    def run(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """Compute ``activation(convolution(x) + other)``; `other` may be overwritten with it."""
         margins = _NO_MARGINS if self.pad is None else self.pad.zero_margins(x)
         key = (torch.get_num_threads(), margins)
         ordered = self._ordered.get(key) or self._order(x, key)
-        name, scalars, algorithm = self.activation
         result: torch.Tensor
         if other is None:
-            result = _ops()._convolution_pointwise(x, *ordered, name, scalars, algorithm)
+            result = self._convolve(x, *ordered, *self.activation)
         elif other.shape == self._output_shape(x, margins):
-            unary = None if self.activation is _NONE else name
-            result = _ops()._convolution_pointwise_.binary(
-                other, x, *ordered, "add", 1.0, unary, [], None
-            )
+            unary = None if self.activation is _NONE else self.activation.name
+            result = self._convolve_onto(other, x, *ordered, "add", 1.0, unary, [], None)
         else:
-            result = _ops()._convolution_pointwise(x, *ordered, "none", [], "").add(other)
+            result = self._convolve(x, *ordered, *_NONE).add(other)
             result = result if self.activation is _NONE else result.relu_()
         return result
 
@@ -139,7 +136,7 @@ class FusedConvolution(nn.Module):
         with _ordering:
             if key not in self._ordered:
                 (top, bottom), (left, right) = key[1]
-                weight = functional.pad(self._weight, (right - left, 0, bottom - top, 0))
+                weight = functional.pad(self.weight, (right - left, 0, bottom - top, 0))
                 weight = weight.contiguous(memory_format=torch.channels_last)
                 padding = [self._padding[0] + bottom, self._padding[1] + right]
                 rest = (padding, self._stride, self._dilation, self._groups)
@@ -148,16 +145,16 @@ class FusedConvolution(nn.Module):
         return self._ordered[key]
 
     def _output_shape(self, x: torch.Tensor, margins: _Margins) -> tuple[int, ...]:
-        lengths = (self._output_length(axis, x.shape[2 + axis], margins[axis]) for axis in (0, 1))
+        lengths = [self._output_length(axis, x.shape[2 + axis], margins[axis]) for axis in (0, 1)]
         return (x.shape[0], self._out_channels, *lengths)
 
     def _output_length(self, axis: int, length: int, margins: tuple[int, int]) -> int:
-        reach = self._dilation[axis] * (self._weight.shape[2 + axis] - 1) + 1
+        reach = self._dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
         padded = length + sum(margins) + 2 * self._padding[axis]
         return (padded - reach) // self._stride[axis] + 1
 
 
-class FusedLinear(nn.Module):
+class FusedLinear:
     """A linear layer with its weights in oneDNN's order.
 
     Parameters
@@ -166,17 +163,14 @@ class FusedLinear(nn.Module):
         The layer.
     """
 
-    _weight: torch.Tensor
-
     def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        weight = _ops()._reorder_linear_weight(layer.weight.detach())
-        self.register_buffer("_weight", weight, persistent=False)
+        self.weight = _ops()._reorder_linear_weight(layer.weight.detach())
         self._bias = None if layer.bias is None else layer.bias.detach()
+        self._multiply = _ops()._linear_pointwise.default
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def run(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the layer."""
-        result: torch.Tensor = _ops()._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        result: torch.Tensor = self._multiply(x, self.weight, self._bias, *_NONE)
         return result
 
 
@@ -219,6 +213,7 @@ def _fuse(module: fx.GraphModule) -> None:
             convolution = _fuse_sum(node, fused, order)
             if convolution is not None:
                 _fuse_activation(module, convolution, fused[convolution])
+    module.delete_all_unused_submodules()
     module.graph.lint()
     module.recompile()
 
@@ -230,17 +225,27 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
         calls.setdefault(id(module.get_submodule(str(node.target))), []).append(node)
     fused = {}
     for nodes in calls.values():
-        target = str(nodes[0].target)
-        layer = module.get_submodule(target)
-        if len(nodes) > 1:
+        layer = module.get_submodule(str(nodes[0].target))
+        if len(nodes) > 1 or nodes[0].kwargs:
             continue
         # Classes derived from these may compute something else.
         if type(layer) is nn.Linear:
-            module.set_submodule(target, FusedLinear(layer))
+            _replace(module, nodes[0], FusedLinear(layer))
         elif type(layer) is nn.Conv2d and _is_plain(layer):
-            fused[nodes[0]] = FusedConvolution(layer)
-            module.set_submodule(target, fused[nodes[0]])
+            convolution = FusedConvolution(layer)
+            fused[_replace(module, nodes[0], convolution)] = convolution
     return fused
+
+
+def _replace(
+    module: fx.GraphModule, node: fx.Node, layer: FusedConvolution | FusedLinear
+) -> fx.Node:
+    """Have another layer run where a module is called; return the node that runs it."""
+    with module.graph.inserting_before(node):
+        run = module.graph.call_function(layer.run, node.args, node.kwargs)
+    node.replace_all_uses_with(run)
+    module.graph.erase_node(node)
+    return run
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:

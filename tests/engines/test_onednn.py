@@ -48,17 +48,27 @@ def test_networks_compute_the_same(name, channels_last):
     check(network, x.contiguous(memory_format=torch.channels_last) if channels_last else x)
 
 
+def layer_of(node):
+    """What a node of a traced network calls."""
+    owner = getattr(node.target, "__self__", None)
+    if isinstance(owner, FusedConvolution | FusedLinear):
+        return owner
+    is_module = node.op == "call_module"
+    return node.graph.owning_module.get_submodule(node.target) if is_module else node.target
+
+
+def layers(network):
+    return [layer_of(node) for node in network.graph.nodes if node.op.startswith("call")]
+
+
 def count(network, *kinds):
-    return sum(isinstance(module, kinds) for module in network.modules())
+    return sum(isinstance(layer, kinds) for layer in layers(network))
 
 
 def called(network):
     """Classes and functions that a traced network calls."""
-    return {
-        type(network.get_submodule(node.target)) if node.op == "call_module" else node.target
-        for node in network.graph.nodes
-        if node.op.startswith("call")
-    }
+    kinds = (nn.Module, FusedConvolution, FusedLinear)
+    return {type(layer) if isinstance(layer, kinds) else layer for layer in layers(network)}
 
 
 def test_nothing_but_fused_layers_is_left_of_a_residual_network():
@@ -311,7 +321,44 @@ def test_maps_of_another_size_than_the_first():
     with torch.inference_mode():
         for side in (28, 7, 56):
             x = image(2, 32, side, side)
-            torch.testing.assert_close(layer(x), convolution(x), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(layer.run(x), convolution(x), atol=1e-5, rtol=1e-4)
+
+
+class ByName(nn.Module):
+    """Its layers are given their input by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.linear(input=self.conv(input=x).mean((2, 3)))
+
+
+def test_input_by_name():
+    check(ByName(), image(2, 3, 8, 8))
+
+
+class Inside(nn.Module):
+    """A part that is not traced has a layer that is called from outside, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = SamePad2d(3, 2)
+        self.part.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, x):
+        return self.part(self.part.conv(x))
+
+
+def test_a_layer_inside_of_a_part_that_is_called_as_a_whole():
+    network = Inside().eval()
+    found = traced_with_pads(network)
+    assert count(found, FusedConvolution) == 1
+    assert isinstance(found.get_submodule("part.conv"), nn.Conv2d)
+    with torch.inference_mode():
+        x = image(2, 3, 9, 8)
+        torch.testing.assert_close(found(x), network(x), atol=1e-6, rtol=1e-5)
 
 
 def test_workers_that_start_together_order_the_weights_once(monkeypatch):
@@ -325,7 +372,7 @@ def test_workers_that_start_together_order_the_weights_once(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", slow)
     layer, x = FusedConvolution(nn.Conv2d(3, 8, 3)), image(1, 3, 8, 8)
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: layer(x), range(4)))
+        results = list(pool.map(lambda _: layer.run(x), range(4)))
     assert len(ordered) == 1
     assert all(torch.equal(result, results[0]) for result in results)
 
@@ -335,7 +382,7 @@ def test_each_number_of_threads_has_an_order_of_its_own():
 
     def run(n_threads):
         limit_this_thread(n_threads)
-        return layer(x)
+        return layer.run(x)
 
     # A pool for each, so that its thread is new.
     results = []
