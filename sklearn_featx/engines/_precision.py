@@ -82,7 +82,7 @@ def _cpu_gains_by_bfloat16() -> bool:
 
 
 def _time_product(dtype: torch.dtype) -> float:
-    matrix = torch.ones(_TIMED_SIDE, _TIMED_SIDE, dtype=dtype)
+    matrix = torch.ones(_TIMED_SIDE, _TIMED_SIDE, dtype=dtype, device="cpu")
     start = time.perf_counter()
     torch.mm(matrix, matrix)
     return time.perf_counter() - start

@@ -56,6 +56,14 @@ def test_auto_is_the_faster_one_on_this_processor():
     assert times[chosen] <= 1.5 * min(times.values())
 
 
+def test_the_cpu_is_measured_whatever_the_default_device_is(monkeypatch):
+    devices = []
+    monkeypatch.setattr(torch, "mm", lambda a, b: devices.append((a.device, b.device)))
+    with torch.device("meta"):
+        _precision._time_product(torch.float32)
+    assert devices == [(CPU, CPU)]
+
+
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_a_named_type_is_never_changed(name):
     assert resolve_precision(name, CPU) is getattr(torch, name)

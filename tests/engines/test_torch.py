@@ -89,6 +89,10 @@ class TestBatchSize:
         assert float32.batch_size((3, 64, 64)) == 64
         assert float32.batch_size((1, 8, 8)) == float32.batch_size((30,)) == 256
 
+    def test_as_many_where_numbers_are_shorter(self):
+        half = engine(nn.Identity(), dtype=torch.bfloat16)
+        assert half.batch_size((3, 224, 224)) == 8
+
     @pytest.mark.parametrize("side", [20, 97, 224, 299, 384])
     def test_a_power_of_two_so_that_claims_are_cut_alike(self, side):
         assert 128 % engine(nn.Identity()).batch_size((3, side, side)) in (0, 128)
