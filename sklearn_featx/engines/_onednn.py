@@ -159,19 +159,47 @@ class FusedLinear:
 
     Parameters
     ----------
-    layer : nn.Linear
-        The layer.
+    weight : Tensor of shape (n_outputs, n_inputs)
+        The layer's weight.
+    bias : Tensor of shape (n_outputs,) or None
+        Its bias.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self.weight = _ops()._reorder_linear_weight(layer.weight.detach())
-        self._bias = None if layer.bias is None else layer.bias.detach()
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.weight = _ops()._reorder_linear_weight(weight.detach())
+        self._bias = None if bias is None else bias.detach()
         self._multiply = _ops()._linear_pointwise.default
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the layer."""
         result: torch.Tensor = self._multiply(x, self.weight, self._bias, *_NONE)
         return result
+
+
+class FusedAttention:
+    """Attention of a sequence to itself, between two linear layers in oneDNN's order.
+
+    Parameters
+    ----------
+    layer : nn.MultiheadAttention
+        The layer; its queries, keys and values are of one width.
+    """
+
+    def __init__(self, layer: nn.MultiheadAttention) -> None:
+        self._parts = (3, layer.num_heads, layer.head_dim)
+        self._project_in = FusedLinear(layer.in_proj_weight, layer.in_proj_bias)
+        self._project_out = FusedLinear(layer.out_proj.weight, layer.out_proj.bias)
+        self.weight = self._project_in.weight
+
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the first of what the layer returns for ``(x, x, x)``."""
+        parts = self._project_in.run(x).view(*x.shape[:-1], *self._parts).transpose(-4, -2)
+        queries, keys, values = parts.unbind(-3)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        return self._project_out.run(mixed.transpose(-3, -2).flatten(-2))
+
+
+FusedLayer = FusedConvolution | FusedLinear | FusedAttention
 
 
 def fuse_layers(module: nn.Module) -> None:
@@ -226,26 +254,67 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
     fused = {}
     for nodes in calls.values():
         layer = module.get_submodule(str(nodes[0].target))
-        if len(nodes) > 1 or nodes[0].kwargs:
+        if len(nodes) > 1:
             continue
         # Classes derived from these may compute something else.
-        if type(layer) is nn.Linear:
-            _replace(module, nodes[0], FusedLinear(layer))
+        if type(layer) is nn.MultiheadAttention:
+            if _is_plain_attention(layer) and _attends_to_itself(nodes[0]):
+                _replace_attention(module, nodes[0], layer)
+        elif nodes[0].kwargs:
+            continue
+        elif type(layer) is nn.Linear:
+            _replace(module, nodes[0], FusedLinear(layer.weight, layer.bias))
         elif type(layer) is nn.Conv2d and _is_plain(layer):
             convolution = FusedConvolution(layer)
             fused[_replace(module, nodes[0], convolution)] = convolution
     return fused
 
 
-def _replace(
-    module: fx.GraphModule, node: fx.Node, layer: FusedConvolution | FusedLinear
-) -> fx.Node:
+def _replace(module: fx.GraphModule, node: fx.Node, layer: FusedLayer) -> fx.Node:
     """Have another layer run where a module is called; return the node that runs it."""
     with module.graph.inserting_before(node):
-        run = module.graph.call_function(layer.run, node.args, node.kwargs)
+        run = module.graph.call_function(layer.run, node.args)
     node.replace_all_uses_with(run)
     module.graph.erase_node(node)
     return run
+
+
+def _is_plain_attention(layer: nn.MultiheadAttention) -> bool:
+    """Whether `FusedAttention` computes the same, and is a gain.
+
+    In 16-bit types PyTorch calls oneDNN for all of a layer itself.
+    """
+    weight: torch.Tensor | None = layer.in_proj_weight
+    return (
+        weight is not None
+        and weight.dtype is torch.float32
+        and layer.batch_first
+        and layer.bias_k is None
+        and not layer.add_zero_attn
+    )
+
+
+def _attends_to_itself(node: fx.Node) -> bool:
+    """Whether queries, keys and values are one sequence, and only the result is used."""
+    return (
+        len(node.args) == 3
+        and len(node.all_input_nodes) == 1
+        and node.kwargs == {"need_weights": False}
+        and all(
+            user.target is operator.getitem and (user.args[1] == 0 or not user.users)
+            for user in node.users
+        )
+    )
+
+
+def _replace_attention(module: fx.GraphModule, node: fx.Node, layer: nn.MultiheadAttention) -> None:
+    """Replace what returns a result and no weights by what returns the result alone."""
+    with module.graph.inserting_before(node):
+        run = module.graph.call_function(FusedAttention(layer).run, node.args[:1])
+    for item in list(node.users):
+        item.replace_all_uses_with(run)
+        module.graph.erase_node(item)
+    module.graph.erase_node(node)
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:

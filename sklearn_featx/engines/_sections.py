@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from .._crossings import crossings, dependents
-from ._onednn import FusedConvolution, FusedLinear
+from ._onednn import FusedLayer
 
 # Bytes that an operation may read and write, beside its weights. Where a core has a cache of 1 MiB
 # and two share 32 MiB, the best of 3 to 12 MB in float32; in bfloat16, 3 to 6 MB differ by less
@@ -193,7 +193,7 @@ class _Sizes(fx.Interpreter):
 
     def _weights(self, node: fx.Node) -> int:
         layer = getattr(node.target, "__self__", None)
-        if isinstance(layer, FusedConvolution | FusedLinear):
+        if isinstance(layer, FusedLayer):
             return _n_bytes(layer.weight)
         if node.op != "call_module":
             return 0

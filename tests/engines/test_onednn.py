@@ -10,7 +10,13 @@ from torch import fx, nn
 
 from sklearn_featx.backbones._packaged import SamePad2d
 from sklearn_featx.engines import _onednn
-from sklearn_featx.engines._onednn import FusedConvolution, FusedLinear, fuse_layers
+from sklearn_featx.engines._onednn import (
+    FusedAttention,
+    FusedConvolution,
+    FusedLayer,
+    FusedLinear,
+    fuse_layers,
+)
 from sklearn_featx.engines._rewrite import rewrite_for_inference
 from sklearn_featx.engines._threads import limit_this_thread
 
@@ -51,7 +57,7 @@ def test_networks_compute_the_same(name, channels_last):
 def layer_of(node):
     """What a node of a traced network calls."""
     owner = getattr(node.target, "__self__", None)
-    if isinstance(owner, FusedConvolution | FusedLinear):
+    if isinstance(owner, FusedLayer):
         return owner
     is_module = node.op == "call_module"
     return node.graph.owning_module.get_submodule(node.target) if is_module else node.target
@@ -67,7 +73,7 @@ def count(network, *kinds):
 
 def called(network):
     """Classes and functions that a traced network calls."""
-    kinds = (nn.Module, FusedConvolution, FusedLinear)
+    kinds = nn.Module | FusedLayer
     return {type(layer) if isinstance(layer, kinds) else layer for layer in layers(network)}
 
 
@@ -241,6 +247,83 @@ def test_linear_layers_of_any_number_of_axes():
     network = Tokens()
     assert count(fused(network), FusedLinear) == 2
     check(network, image(2, 4, 3, 3))
+
+
+class Attending(nn.Module):
+    """A sequence attends to itself, as in torchvision's vision transformers."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.attention = nn.MultiheadAttention(12, 3, **{"batch_first": True} | settings)
+            for bias in (self.attention.in_proj_bias, self.attention.out_proj.bias):
+                if bias is not None:
+                    nn.init.uniform_(bias)
+
+    def forward(self, x):
+        found, _ = self.attention(x, x, x, need_weights=False)
+        return found + x
+
+
+class AttendingToAnother(Attending):
+    def forward(self, x):
+        return self.attention(x, x * 2, x, need_weights=False)[0]
+
+
+class AttendingWithWeights(Attending):
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=True)
+
+
+class AttendingToThePast(Attending):
+    def forward(self, x):
+        mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
+        return self.attention(x, x, x, need_weights=False, attn_mask=mask)[0]
+
+
+class ResultAsATuple(Attending):
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bias": False}, {"dropout": 0.5}], ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 12), (1, 1, 12), (0, 5, 12), (5, 12)], ids=str)
+def test_attention_of_a_sequence_to_itself(settings, shape):
+    network = Attending(**settings)
+    assert count(fused(network), FusedAttention) == 1
+    assert count(fused(network), nn.MultiheadAttention) == 0
+    check(network, image(*shape))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Attending(batch_first=False), Attending(add_bias_kv=True), Attending(add_zero_attn=True),
+        AttendingToAnother(), AttendingToAnother(kdim=12, vdim=12), AttendingWithWeights(),
+        AttendingToThePast(), ResultAsATuple(),
+    ],
+)  # fmt: skip
+def test_other_attention_stays(network):
+    assert count(fused(network), FusedAttention) == 0
+    check(network, image(2, 5, 12))
+
+
+@pytest.mark.parametrize(("dtype", "n_fused"), [(torch.float32, 2), (torch.bfloat16, 0)])
+def test_a_vision_transformer(dtype, n_fused):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64).eval()
+        nn.init.normal_(network.heads.head.weight)
+    found = rewrite_for_inference(fx.symbolic_trace(network), dtype)
+    fuse_layers(found)
+    assert count(found, FusedAttention) == n_fused
+    assert count(found, nn.MultiheadAttention) == 2 - n_fused
+    with torch.inference_mode():
+        x = image(3, 3, 32, 32)
+        wanted, given = network(x), found(x.to(dtype)).float()
+    tolerance = 2e-5 if dtype is torch.float32 else 0.03
+    torch.testing.assert_close(given, wanted, atol=tolerance * float(wanted.abs().max()), rtol=0)
 
 
 class Padded(nn.Module):
