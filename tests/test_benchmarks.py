@@ -62,8 +62,8 @@ def test_footprint(tmp_path, capsys, monkeypatch):
     found = load("footprint").main(["--files", "20", "--rounds", "1", "-o", str(output)])
     assert json.loads(output.read_text()) == found
     for memory in (found["memory"], found["memory_with_a_store"]):
-        assert (memory["few"]["rows"], memory["many"]["rows"]) == (2, 20)
-        assert memory["many"]["output_mib"] == pytest.approx(20 * 1280 * 4 / 2**20)
+        assert [memory[part]["rows"] for part in ("tenth", "half", "all")] == [2, 10, 20]
+        assert memory["all"]["output_mib"] == pytest.approx(20 * 1280 * 4 / 2**20)
     imports = {name: seconds["median"] for name, seconds in found["import_seconds"].items()}
     assert found["first_row_seconds"]["median"] > imports["everything"] > imports["package"] > 0
     assert "growth_beyond_output_mib" in capsys.readouterr().out
