@@ -265,14 +265,9 @@ def featx(job, *, numba=True, **parameters):
     from sklearn_featx import PretrainedFeatureExtractor
 
     weights = "DEFAULT" if job["backbone"] == "efficientnet_lite0" else job["weights"]
-    extractor = PretrainedFeatureExtractor(
+    return PretrainedFeatureExtractor(
         job["backbone"], weights=weights, cache=None, **parameters
-    )
-
-    def run(items):
-        return extractor.fit_transform(items if isinstance(items[0], str) else np.stack(items))
-
-    return run
+    ).fit_transform
 
 
 def engine(job, *, precision="float32", name="torch"):
