@@ -1,8 +1,8 @@
 """What the package weighs: seconds to import it, seconds to the first row, memory for many rows.
 
 Many small files go through EfficientNet-Lite0 at 32 pixels in a process of their own, a tenth of
-them first, then half: what the peak grows by from there is compared with what the output grows by.
-Where numba is installed, it is loaded in between::
+them first, then half, between which numba is loaded where it is installed. What the peak grows by
+from there is compared with what the output grows by::
 
     python benchmarks/footprint.py
 """

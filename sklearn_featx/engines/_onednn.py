@@ -259,7 +259,8 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
         # Classes derived from these may compute something else.
         if type(layer) is nn.MultiheadAttention:
             if _is_plain_attention(layer) and _attends_to_itself(nodes[0]):
-                _replace_attention(module, nodes[0], layer)
+                _take_result_alone(nodes[0])
+                _replace(module, nodes[0], FusedAttention(layer))
         elif nodes[0].kwargs:
             continue
         elif type(layer) is nn.Linear:
@@ -307,14 +308,13 @@ def _attends_to_itself(node: fx.Node) -> bool:
     )
 
 
-def _replace_attention(module: fx.GraphModule, node: fx.Node, layer: nn.MultiheadAttention) -> None:
-    """Replace what returns a result and no weights by what returns the result alone."""
-    with module.graph.inserting_before(node):
-        run = module.graph.call_function(FusedAttention(layer).run, node.args[:1])
+def _take_result_alone(node: fx.Node) -> None:
+    """Have attention, of which the result and no weights are used, return nothing else."""
     for item in list(node.users):
-        item.replace_all_uses_with(run)
-        module.graph.erase_node(item)
-    module.graph.erase_node(node)
+        item.replace_all_uses_with(node)
+        node.graph.erase_node(item)
+    node.args = node.args[:1]
+    node.kwargs = {}
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
