@@ -1,5 +1,6 @@
 """The engine of OpenVINO: a frozen module, converted, on the cores of a CPU."""
 
+import functools
 import logging
 import threading
 from collections import deque
@@ -22,6 +23,8 @@ from ._whole import Whole
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 # A row runs alone, which is as fast as more: a batch is what is handed to a worker at a time.
 _ROWS = 4
+# Two threads that make an engine must not start two cores.
+_starting = threading.Lock()
 
 
 class OpenVinoEngine:
@@ -54,7 +57,9 @@ class OpenVinoEngine:
         normalise: nn.Module | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._openvino = import_optional("openvino", extra="openvino", purpose="engine='openvino'")
+        openvino = import_optional("openvino", extra="openvino", purpose="engine='openvino'")
+        with _starting:
+            self._core = _core(openvino)
         self.n_rows_run = 0
         self._precision = _PRECISIONS[dtype]
         rewritten = rewrite_for_inference(network)
@@ -127,7 +132,7 @@ class OpenVinoEngine:
                 "INFERENCE_NUM_THREADS": self._n_streams,
                 "NUM_STREAMS": self._n_streams,
             }
-            return _Converted(self._openvino.Core().compile_model(model, "CPU", settings))
+            return _Converted(self._core.compile_model(model, "CPU", settings))
         except Exception as error:
             # Export and conversion fail in many ways, on anything that they do not know.
             reason = str(error).strip().partition("\n")[0]
@@ -156,6 +161,17 @@ class _Converted:
         results = [request.get_output_tensor(i).data.copy() for i in range(n_results)]
         self._idle.append(request)
         return results
+
+
+@functools.cache
+def _core(openvino: Any) -> Any:
+    """Return the one core of this process, which is never given up.
+
+    A core has the thread that first uses it take signals on memory of the core's own, and when it
+    ends gives back what the thread had before. Of two, that can be the memory of one that has
+    ended, and the next Ctrl-C ends the process.
+    """
+    return openvino.Core()
 
 
 def _read(exported: Any) -> Any:

@@ -118,6 +118,32 @@ def test_nothing_is_printed_and_no_logger_is_changed():
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+SIGNAL_AFTER_TWO = """
+import faulthandler, gc, signal
+import numpy as np
+from torch import nn
+from sklearn_featx.engines._openvino import OpenVinoEngine
+
+# It has the main thread take signals on other memory, as notebooks and pytest do.
+faulthandler.enable()
+engines = [OpenVinoEngine(nn.Conv2d(3, 4, 3), [nn.Identity()]) for _ in range(2)]
+for engine in engines:
+    engine.run(np.zeros((1, 3, 8, 8), np.float32))
+del engine
+while engines:
+    del engines[0]
+    gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_signal_after_two_engines_have_ended():
+    command = [sys.executable, "-c", SIGNAL_AFTER_TWO]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n")
+
+
 def test_use_is_not_reported_to_anyone(small_net, monkeypatch):
     telemetry = pytest.importorskip("openvino_telemetry")
 
