@@ -1,8 +1,9 @@
-"""How a network runs on a CPU without PyTorch's compiler: layers of oneDNN, in sections."""
+"""How a network runs on a CPU without PyTorch's compiler: layers of oneDNN, some rows at a time."""
 
 import torch
 from torch import fx
 
+from ._micro_batches import MicroBatched
 from ._onednn import fuse_layers
 from ._sections import Sectioned
 from ._whole import Whole
@@ -25,6 +26,8 @@ def eager_for(whole: Whole, device: torch.device) -> Whole:
     """
     if device.type == "cpu":
         fuse_layers(whole)
-        if isinstance(whole.network, fx.GraphModule):
-            whole.network = Sectioned(whole.network)
+        network = whole.network
+        whole.network = (
+            Sectioned(network) if isinstance(network, fx.GraphModule) else MicroBatched(network)
+        )
     return whole

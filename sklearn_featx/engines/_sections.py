@@ -4,21 +4,26 @@ Where maps are large one row alone fills the cache; where they are small many ro
 operation costs and each weight that is read. Any one number of rows is wrong for one of them.
 """
 
+import itertools
 import math
+import operator
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
 from .._crossings import crossings, dependents
+from ._micro_batches import joined
 from ._onednn import FusedLayer
+from ._trials import FastestWay
 
-# Bytes that an operation may read and write, beside its weights. Where a core has a cache of 1 MiB
-# and two share 32 MiB, the best of 3 to 12 MB in float32; in bfloat16, 3 to 6 MB differ by less
-# than the noise, and 2 MB is worse.
-_BYTES_IN_CACHE = 4_000_000
+# Bytes that an operation may read and write, beside its weights: the usual number, and others that
+# are used where they are faster. Where a core has a cache of 1 MiB and two share 32 MiB, 4 MB are
+# the best or near it; where caches are smaller or larger, a quarter or four times as much may be.
+_BYTES_IN_CACHE = (4_000_000, 1_000_000, 16_000_000)
 # In one pass, however small they are.
 MOST_ROWS = 256
 
@@ -43,15 +48,15 @@ class Section(NamedTuple):
 
     def run(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run a batch of any size."""
-        parts = [self.module(rows) for rows in torch.split(x, self.n_rows)]
-        whole: tuple[torch.Tensor, ...] = parts[0]
-        if len(parts) > 1:
-            whole = tuple(torch.cat(values) for values in zip(*parts, strict=True))
+        whole: tuple[torch.Tensor, ...]
+        whole = joined([self.module(rows) for rows in torch.split(x, self.n_rows)])
         return whole
 
 
 class Sectioned(nn.Module):
     """A traced network that is cut on its first batch, when the sizes of its maps are known.
+
+    It is cut for several sizes of a cache; which is the fastest is measured.
 
     Parameters
     ----------
@@ -63,12 +68,26 @@ class Sectioned(nn.Module):
         super().__init__()
         self._network = network
         self._lock = threading.Lock()
-        # By the shape of a row.
-        self._sections: dict[tuple[int, ...], list[Section]] = {}
+        # By the shape of a row, and by that of a batch.
+        self._cuts: dict[tuple[int, ...], list[list[Section]]] = {}
+        self._fastest: dict[tuple[int, ...], FastestWay] = {}
 
     def forward(self, x: torch.Tensor) -> Any:
         """Run a batch."""
-        sections = self._sections_for(x) if len(x) else []
+        return self._fastest_for(x)(x) if len(x) else self._network(x)
+
+    def _fastest_for(self, x: torch.Tensor) -> FastestWay:
+        row_shape, shape = tuple(x.shape[1:]), tuple(x.shape)
+        with self._lock:
+            if row_shape not in self._cuts:
+                self._cuts[row_shape] = cut_in_sections(self._network, x[:1])
+            if shape not in self._fastest:
+                ways = [partial(self._run, sections) for sections in self._cuts[row_shape]]
+                # One row leaves nothing to divide.
+                self._fastest[shape] = FastestWay(ways[: 1 if len(x) == 1 else None])
+        return self._fastest[shape]
+
+    def _run(self, sections: list[Section], x: torch.Tensor) -> Any:
         if not sections:
             return self._network(x)
         found = dict.fromkeys(self._network.graph.find_nodes(op="placeholder"), x)
@@ -76,13 +95,6 @@ class Sectioned(nn.Module):
             x, *results = section.run(x)
             found.update(zip(section.results, results, strict=True))
         return fx.node.map_arg(self._network.graph.output_node().args[0], found.__getitem__)
-
-    def _sections_for(self, x: torch.Tensor) -> list[Section]:
-        row_shape = tuple(x.shape[1:])
-        with self._lock:
-            if row_shape not in self._sections:
-                self._sections[row_shape] = cut_in_sections(self._network, x[:1])
-        return self._sections[row_shape]
 
 
 class _Group(NamedTuple):
@@ -93,8 +105,8 @@ class _Group(NamedTuple):
     leaves: fx.Node
 
 
-def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[Section]:
-    """Cut a network where a single value crosses.
+def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[list[Section]]:
+    """Cut a network where a single value crosses, for each size that a cache may have.
 
     Parameters
     ----------
@@ -105,26 +117,36 @@ def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[Section]
 
     Returns
     -------
-    sections : list of Section
-        In order; none where rows are not the first axis of what crosses or is returned.
+    cuts : list of list of Section
+        Each different one. Sections are in order; there are none where rows are not the first axis
+        of what is returned.
     """
     sizes = _Sizes(network)
     sizes.measure(row)
     results = network.graph.output_node().all_input_nodes
     placeholders = network.graph.find_nodes(op="placeholder")
     if len(placeholders) > 1 or not sizes.rows_first.issuperset(results):
-        return []
-    groups: list[_Group] = []
-    n_rows: list[int] = []
-    # Backwards, and never more rows than later: of maps that grow again no use is made.
-    for group in reversed(list(_groups(network.graph, sizes.rows_first))):
-        n = min([sizes.rows_in_cache(group.nodes), *n_rows[:1]])
-        if n_rows and n == n_rows[0]:
-            group = _Group(group.nodes + groups[0].nodes, group.enters, groups[0].leaves)
-            del groups[0], n_rows[0]
-        groups.insert(0, group)
-        n_rows.insert(0, n)
-    return [_section(network, group, n) for group, n in zip(groups, n_rows, strict=True)]
+        return [[]]
+    groups = list(_groups(network.graph, sizes.rows_first))
+    rows = [_rows_of_groups(groups, sizes, n_bytes) for n_bytes in _BYTES_IN_CACHE]
+    return [_cut(network, groups, n_rows) for n_rows in dict.fromkeys(rows)]
+
+
+def _rows_of_groups(groups: list[_Group], sizes: "_Sizes", n_bytes: int) -> tuple[int, ...]:
+    """How many rows each may take at a time, and none more than the next."""
+    rows = [sizes.rows_in_cache(group.nodes, n_bytes) for group in groups]
+    # Of maps that grow again no use is made.
+    return tuple(min(rows[i:]) for i in range(len(rows)))
+
+
+def _cut(network: fx.GraphModule, groups: list[_Group], rows: tuple[int, ...]) -> list[Section]:
+    """Make one section of neighbours that take the same number of rows."""
+    sections = []
+    for n_rows, same in itertools.groupby(zip(rows, groups, strict=True), operator.itemgetter(0)):
+        part = [group for _, group in same]
+        nodes = list(itertools.chain.from_iterable(group.nodes for group in part))
+        sections.append(_section(network, _Group(nodes, part[0].enters, part[-1].leaves), n_rows))
+    return sections
 
 
 def _groups(graph: fx.Graph, rows_first: set[fx.Node]) -> Iterator[_Group]:
@@ -181,11 +203,11 @@ class _Sizes(fx.Interpreter):
                 if result.shape[:1] == (1,):
                     self.rows_first.add(node)
 
-    def rows_in_cache(self, nodes: list[fx.Node]) -> int:
+    def rows_in_cache(self, nodes: list[fx.Node], n_bytes: int) -> int:
         """How many rows operations may take at a time: a power of two."""
         moved = max(self._moved(node) for node in nodes)
         # Heavy weights do not stay in the cache: the more rows, the seldomer they are read.
-        room = _BYTES_IN_CACHE + max(self._weights(node) for node in nodes)
+        room = n_bytes + max(self._weights(node) for node in nodes)
         return int(2 ** math.floor(math.log2(min(max(1, room / max(1, moved)), MOST_ROWS))))
 
     def _moved(self, node: fx.Node) -> int:

@@ -45,7 +45,7 @@ def test_what_did_not_fit_once_is_not_tried_again():
     limited = engine(Limited())
     rows = np.zeros((10, 2), np.float32)
     limited.run(rows)
-    calls = limited._whole.network.calls
+    calls = limited._whole.network._network.calls
     calls.clear()
     limited.run(rows)
     assert calls == [2] * 5
