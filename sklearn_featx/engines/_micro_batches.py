@@ -37,7 +37,7 @@ class MicroBatched(nn.Module):
         with self._lock:
             if shape not in self._fastest:
                 parts = [partial(self._run, n_rows=n) for n in _ROWS_TO_TRY if n < len(x)]
-                self._fastest[shape] = FastestWay([self._network, *parts])
+                self._fastest[shape] = FastestWay(self._network, *parts)
         return self._fastest[shape](x)
 
     def _run(self, x: torch.Tensor, n_rows: int) -> Any:

@@ -84,7 +84,7 @@ class Sectioned(nn.Module):
             if shape not in self._fastest:
                 ways = [partial(self._run, sections) for sections in self._cuts[row_shape]]
                 # One row leaves nothing to divide.
-                self._fastest[shape] = FastestWay(ways[: 1 if len(x) == 1 else None])
+                self._fastest[shape] = FastestWay(*ways[: 1 if len(x) == 1 else None])
         return self._fastest[shape]
 
     def _run(self, sections: list[Section], x: torch.Tensor) -> Any:

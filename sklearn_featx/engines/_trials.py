@@ -1,62 +1,89 @@
 """The fastest of some ways to one result, found out on batches that are computed anyway."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 
-# Runs of the first way before any is timed: a process is slow at first, and a job that ends before
-# is not worth a trial.
+Way: TypeAlias = Callable[[torch.Tensor], Any]
+
+# Runs of the usual way before any other: a process is slow at first, and a job that ends before is
+# not worth a trial.
 _SETTLING_RUNS = 4
 # Of each way, after one that does not count.
 _TIMED_RUNS = 5
-# How much faster than the first way another must be, so that noise seldom decides.
+# How much faster than the usual way another must be, so that noise seldom decides.
 _GAIN = 1.1
 
 
 class FastestWay:
     """Runs batches of one size; remembers which way took least time.
 
-    The result of every run is used, so a trial takes no more than what slower ways lose.
+    What it chooses changes no result: a way that does not return the same to the last bit is left
+    out. Nearly every run's result is used, so a trial takes what slower ways lose.
 
     Parameters
     ----------
-    ways : sequence of callable
-        Each takes a batch and returns the same. The first one runs until another is known to be
-        faster.
+    usual : callable
+        Takes a batch. It runs until another way is known to be faster.
+    *others : callable
+        Other ways to the same.
     """
 
-    def __init__(self, ways: Sequence[Callable[[torch.Tensor], Any]]) -> None:
-        self._ways = ways
+    def __init__(self, usual: Way, *others: Way) -> None:
+        self._usual = usual
         self._lock = threading.Lock()
-        self._trials = _trials(len(ways))
-        self._seconds: list[list[float]] = [[] for _ in ways]
-        self._chosen = 0
+        self._turns = self._trial(others) if others else iter(())
+        self._chosen: Way | None = None
+        # Of ways that return the same.
+        self._seconds: dict[Way, list[float]] = {usual: []}
 
     def __call__(self, x: torch.Tensor) -> Any:
         """Run a batch; several threads may at a time."""
         with self._lock:
-            way, is_timed = next(self._trials, (self._chosen, False))
+            turn = self._chosen or next(self._turns, None)
+            if turn is None:
+                turn = self._chosen = self._fastest()
+        return turn(x)
+
+    def _trial(self, others: Sequence[Way]) -> Iterator[Way]:
+        """Yield what each of the first runs does; in turn, as a machine's speed drifts."""
+        yield from [self._usual] * _SETTLING_RUNS
+        yield from (partial(self._compare, way) for way in others)
+        for _ in range(_TIMED_RUNS):
+            yield from (partial(self._time, way) for way in (self._usual, *others))
+
+    def _compare(self, way: Way, x: torch.Tensor) -> Any:
+        """Run a way beside the usual one, and see whether it may be used."""
+        # A copy, since a network may write into what it gets.
+        result = way(x.clone())
+        expected = self._usual(x)
+        if _are_equal(result, expected):
+            self._seconds[way] = []
+        return expected
+
+    def _time(self, way: Way, x: torch.Tensor) -> Any:
+        if way not in self._seconds:
+            return self._usual(x)
         start = time.perf_counter()
-        result = self._ways[way](x)
-        if is_timed:
-            self._note(way, time.perf_counter() - start)
+        result = way(x)
+        self._seconds[way].append(time.perf_counter() - start)
         return result
 
-    def _note(self, way: int, seconds: float) -> None:
-        with self._lock:
-            self._seconds[way].append(seconds)
-            if all(len(times) == _TIMED_RUNS for times in self._seconds):
-                shortest = [min(times) for times in self._seconds]
-                if shortest[0] > _GAIN * min(shortest):
-                    self._chosen = shortest.index(min(shortest))
+    def _fastest(self) -> Way:
+        shortest = {way: min(times, default=math.inf) for way, times in self._seconds.items()}
+        best = min(shortest, key=shortest.__getitem__)
+        return best if shortest[self._usual] > _GAIN * shortest[best] else self._usual
 
 
-def _trials(n_ways: int) -> Iterator[tuple[int, bool]]:
-    """Yield which way is next, and whether that counts; in turn, as a machine's speed drifts."""
-    if n_ways > 1:
-        yield from [(0, False)] * _SETTLING_RUNS
-        for i in range(1 + _TIMED_RUNS):
-            yield from ((way, i > 0) for way in range(n_ways))
+def _are_equal(result: Any, expected: Any) -> bool:
+    """Whether what a network returned twice, a tensor or some, is the same to the last bit."""
+    if isinstance(expected, torch.Tensor):
+        return torch.equal(result, expected)
+    if isinstance(expected, dict):
+        result, expected = result.values(), expected.values()
+    return all(map(_are_equal, result, expected))
