@@ -17,11 +17,11 @@ from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
 from ._whole import Whole
 
-# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, and
-# of most networks a part takes fewer still, so that activations stay in its caches and are small
-# enough for the allocator to keep their memory.
-# Fixed, not measured at run time: the last bits of a row depend on the number of rows in its pass,
-# and a row that another process computes again is to be the same.
+# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so that
+# activations are small enough for the allocator to keep their memory, and workers finish together;
+# how many of them an operation takes at a time is measured.
+# Fixed: the last bits of a row may depend on the number of rows in its pass, and a row that another
+# process computes again is to be the same.
 _USUAL_POSITIONS = 224 * 224
 _USUAL_ROWS = 8
 _USUAL_ROWS_ELSEWHERE = 128

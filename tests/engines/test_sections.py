@@ -108,17 +108,14 @@ class TestRows:
 class TestSizesOfCache:
     """For each size another cut; which of them runs is measured."""
 
-    def n_runs(self, n_ways):
-        return _trials._SETTLING_RUNS + n_ways - 1 + n_ways * _trials._TIMED_RUNS
-
-    def test_each_is_tried_and_returns_the_same(self, monkeypatch):
+    def test_each_is_tried_and_returns_the_same(self, monkeypatch, n_trial_runs):
         network = Narrowing()
         found = sectioned(network, monkeypatch, 10**9, 20_000, 1)
         x = batch(11, 3, 16, 16)
         with torch.inference_mode():
             expected = network(x)
             network.rows.clear()
-            for _ in range(self.n_runs(3)):
+            for _ in range(n_trial_runs(3)):
                 torch.testing.assert_close(found(x), expected, atol=1e-6, rtol=1e-5)
         assert set(network.rows["first"]) == {11, 1}
         assert set(network.rows["third"]) == {11, 8, 3, 1}
@@ -127,16 +124,16 @@ class TestSizesOfCache:
         network = sectioned(Narrowing(), monkeypatch, 10**9, 10**10, 1)
         assert len(cut_in_sections(network._network, batch(1, 3, 16, 16))) == 2
 
-    def test_one_row_is_not_tried(self, monkeypatch):
+    def test_one_row_is_not_tried(self, monkeypatch, n_trial_runs):
         network = Narrowing()
         found = sectioned(network, monkeypatch, 20_000, 1)
         with torch.inference_mode():
-            for _ in range(self.n_runs(2)):
+            for _ in range(n_trial_runs(2)):
                 found(batch(1, 3, 16, 16))
         (fastest,) = found._fastest.values()
         assert list(fastest._seconds.values()) == [[]]
 
-    def test_the_usual_size_gives_way_where_another_is_faster(self, monkeypatch):
+    def test_the_usual_size_gives_way_where_another_is_faster(self, monkeypatch, n_trial_runs):
         class Clock:
             now = 0.0
 
@@ -152,7 +149,7 @@ class TestSizesOfCache:
         network.first.register_forward_hook(slow_with_more_than_one_row)
         found = sectioned(network, monkeypatch, 10**9, 1)
         with torch.inference_mode():
-            for _ in range(self.n_runs(2)):
+            for _ in range(n_trial_runs(2)):
                 found(batch(4, 3, 16, 16))
             network.rows.clear()
             found(batch(4, 3, 16, 16))

@@ -11,11 +11,6 @@ from sklearn_featx.engines._trials import FastestWay
 SETTLING = _trials._SETTLING_RUNS
 
 
-def n_trial_runs(n_ways):
-    """How many batches run before one of the ways is chosen."""
-    return SETTLING + n_ways - 1 + n_ways * _trials._TIMED_RUNS
-
-
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that only the ways advance."""
@@ -48,7 +43,7 @@ def run(fastest, n):
         assert fastest(torch.tensor(i)) == i + 1
 
 
-def test_the_fastest_is_kept(clock):
+def test_the_fastest_is_kept(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 2.0, 0.5)
     fastest = FastestWay(*candidates)
     run(fastest, n_trial_runs(3))
@@ -59,7 +54,7 @@ def test_the_fastest_is_kept(clock):
     assert ran == [2] * 50
 
 
-def test_a_small_gain_may_be_noise(clock):
+def test_a_small_gain_may_be_noise(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 0.95)
     fastest = FastestWay(*candidates)
     run(fastest, n_trial_runs(2))
@@ -68,7 +63,7 @@ def test_a_small_gain_may_be_noise(clock):
     assert set(ran) == {0}
 
 
-def test_one_slow_run_does_not_decide(clock):
+def test_one_slow_run_does_not_decide(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 0.5)
 
     def disturbed(x):
@@ -82,7 +77,7 @@ def test_one_slow_run_does_not_decide(clock):
     assert set(ran) == {1}
 
 
-def test_the_first_run_of_a_way_does_not_count(clock):
+def test_the_first_run_of_a_way_does_not_count(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 1.0)
 
     def fast_at_first(x):
@@ -97,7 +92,7 @@ def test_the_first_run_of_a_way_does_not_count(clock):
 
 
 @pytest.mark.parametrize("n_results", [1, 2])
-def test_a_way_that_changes_the_last_bit_is_left_out(clock, n_results):
+def test_a_way_that_changes_the_last_bit_is_left_out(clock, n_results, n_trial_runs):
     def results(x):
         return x if n_results == 1 else (x, x * 2)
 
@@ -117,7 +112,7 @@ def test_a_way_that_changes_the_last_bit_is_left_out(clock, n_results):
     assert len(calls) == 1
 
 
-def test_a_network_may_write_into_its_input(clock):
+def test_a_network_may_write_into_its_input(clock, n_trial_runs):
     def doubling(x):
         clock.now += 1.0
         return x.mul_(2)
@@ -155,7 +150,7 @@ def test_a_way_that_fails_is_never_chosen(clock):
     assert set(ran) == {0}
 
 
-def test_threads_try_each_way_as_often(clock):
+def test_threads_try_each_way_as_often(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 1.0, 1.0)
     fastest = FastestWay(*candidates)
     n_runs = n_trial_runs(3)
