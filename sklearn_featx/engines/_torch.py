@@ -17,9 +17,9 @@ from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
 from ._whole import Whole
 
-# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so that
-# activations are small enough for the allocator to keep their memory, and workers finish together;
-# how many of them an operation takes at a time is measured.
+# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so
+# that activations are small enough for the allocator to keep their memory, and workers finish
+# together; how many of them an operation takes at a time is measured.
 # Fixed: the last bits of a row may depend on the number of rows in its pass, and a row that another
 # process computes again is to be the same.
 _USUAL_POSITIONS = 224 * 224
