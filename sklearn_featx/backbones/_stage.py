@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from .._digest import combine, digest
 from ._custom import own_digests
@@ -83,9 +87,13 @@ class StageTaps(nn.Module):
 
 
 def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    """Run on tensors that have a shape and no values."""
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-        output = module(torch.empty(shape))
+    """Run on tensors that have a shape and no values; on zeros where a module reads values."""
+    with torch.no_grad():
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                output = module(torch.empty(shape))
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            output = module(torch.zeros(shape))
     return output if isinstance(output, tuple) else (output,)
 
 

@@ -128,15 +128,8 @@ def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[list[Sec
     if len(placeholders) > 1 or not sizes.rows_first.issuperset(results):
         return [[]]
     groups = list(_groups(network.graph, sizes.rows_first))
-    rows = [_rows_of_groups(groups, sizes, n_bytes) for n_bytes in _BYTES_IN_CACHE]
+    rows = [sizes.rows_in_cache(groups, n_bytes) for n_bytes in _BYTES_IN_CACHE]
     return [_cut(network, groups, n_rows) for n_rows in dict.fromkeys(rows)]
-
-
-def _rows_of_groups(groups: list[_Group], sizes: "_Sizes", n_bytes: int) -> tuple[int, ...]:
-    """How many rows each may take at a time, and none more than the next."""
-    rows = [sizes.rows_in_cache(group.nodes, n_bytes) for group in groups]
-    # Of maps that grow again no use is made.
-    return tuple(min(rows[i:]) for i in range(len(rows)))
 
 
 def _cut(network: fx.GraphModule, groups: list[_Group], rows: tuple[int, ...]) -> list[Section]:
@@ -203,7 +196,13 @@ class _Sizes(fx.Interpreter):
                 if result.shape[:1] == (1,):
                     self.rows_first.add(node)
 
-    def rows_in_cache(self, nodes: list[fx.Node], n_bytes: int) -> int:
+    def rows_in_cache(self, groups: list[_Group], n_bytes: int) -> tuple[int, ...]:
+        """How many rows each group may take at a time, and none more than the next."""
+        rows = [self._rows(group.nodes, n_bytes) for group in groups]
+        # Of maps that grow again no use is made.
+        return tuple(min(rows[i:]) for i in range(len(rows)))
+
+    def _rows(self, nodes: list[fx.Node], n_bytes: int) -> int:
         """How many rows operations may take at a time: a power of two."""
         moved = max(self._moved(node) for node in nodes)
         # Heavy weights do not stay in the cache: the more rows, the seldomer they are read.

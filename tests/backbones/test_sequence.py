@@ -165,3 +165,23 @@ def test_constants_change_the_digest():
     b = fallback(Net(2.0))
     assert a.digest(1) == b.digest(1) or a.stages[0].name == "network"
     assert a.digest(len(a.stages)) != b.digest(len(b.stages))
+
+
+class Reading(nn.Module):
+    """Has code that needs values, not only shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        if x.abs().max().item() > 1e6:
+            raise ValueError("not normalised")
+        kept = x[x.sum((1, 2, 3)) > -1e6]
+        return self.head(self.body(kept).mean((2, 3)))
+
+
+def test_shapes_of_a_network_that_reads_values():
+    backbone = fallback(Reading())
+    assert backbone.shapes(backbone.tapped([len(backbone.stages)]), (3, 9, 9)) == [(2,)]

@@ -43,6 +43,14 @@ def run(fastest, n):
         assert fastest(torch.tensor(i)) == i + 1
 
 
+def after_trial(fastest, ran, n_trial_runs):
+    """Run all of a trial of two ways, and say which ways run then."""
+    run(fastest, n_trial_runs(2))
+    ran.clear()
+    run(fastest, 9)
+    return set(ran)
+
+
 def test_the_fastest_is_kept(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 2.0, 0.5)
     fastest = FastestWay(*candidates)
@@ -56,11 +64,7 @@ def test_the_fastest_is_kept(clock, n_trial_runs):
 
 def test_a_small_gain_may_be_noise(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 0.95)
-    fastest = FastestWay(*candidates)
-    run(fastest, n_trial_runs(2))
-    ran.clear()
-    run(fastest, 9)
-    assert set(ran) == {0}
+    assert after_trial(FastestWay(*candidates), ran, n_trial_runs) == {0}
 
 
 def test_one_slow_run_does_not_decide(clock, n_trial_runs):
@@ -70,11 +74,7 @@ def test_one_slow_run_does_not_decide(clock, n_trial_runs):
         clock.now += 10.0 * (ran.count(1) == 2)
         return candidates[1](x)
 
-    fastest = FastestWay(candidates[0], disturbed)
-    run(fastest, n_trial_runs(2))
-    ran.clear()
-    run(fastest, 9)
-    assert set(ran) == {1}
+    assert after_trial(FastestWay(candidates[0], disturbed), ran, n_trial_runs) == {1}
 
 
 def test_the_first_run_of_a_way_does_not_count(clock, n_trial_runs):
@@ -84,11 +84,7 @@ def test_the_first_run_of_a_way_does_not_count(clock, n_trial_runs):
         clock.now -= 0.9 * (ran.count(1) == 0)
         return candidates[1](x)
 
-    fastest = FastestWay(candidates[0], fast_at_first)
-    run(fastest, n_trial_runs(2))
-    ran.clear()
-    run(fastest, 9)
-    assert set(ran) == {0}
+    assert after_trial(FastestWay(candidates[0], fast_at_first), ran, n_trial_runs) == {0}
 
 
 @pytest.mark.parametrize("n_results", [1, 2])
