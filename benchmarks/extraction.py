@@ -48,6 +48,7 @@ OWN = [
     "sklearn_featx bfloat16, compiled",
     "sklearn_featx bfloat16, OpenVINO",
 ]
+FAST = ["sklearn_featx fast", "sklearn_featx bfloat16, fast"]
 OTHERS = ["timm loop", "embetter", "img2vec-pytorch", "Hugging Face pipeline", "ONNX Runtime"]
 OPENVINO = ["OpenVINO f32", "OpenVINO bf16"]
 ALONE = [
@@ -62,7 +63,7 @@ ALONE = [
 ] + ["engine bfloat16, compiled"]
 WAYS = {
     "JPEG 500 x 375": [PLAIN, *OTHERS, *OPENVINO, *OWN],
-    "JPEG 12 Mpx": [PLAIN, OPENVINO[0], OWN[0], "sklearn_featx fast"],
+    "JPEG 12 Mpx": [PLAIN, OPENVINO[0], OWN[0], *FAST],
     "arrays": [PLAIN, *OPENVINO, *OWN],
     "engine": ALONE,
 }

@@ -355,6 +355,7 @@ WAYS = {
     "sklearn_featx": featx,
     "sklearn_featx without numba": partial(featx, numba=False),
     "sklearn_featx fast": partial(featx, preprocessing="fast"),
+    "sklearn_featx bfloat16, fast": partial(featx, preprocessing="fast", precision="bfloat16"),
     "sklearn_featx bfloat16": partial(featx, precision="bfloat16"),
     "sklearn_featx bfloat16, compiled": partial(featx, precision="bfloat16", compile=True),
     "sklearn_featx, OpenVINO": partial(featx, engine="openvino"),
