@@ -37,6 +37,8 @@ BACKBONES = {
     "resnet50": 64,
     "vit_b_16": 32,
 }
+# The same of 12 Mpx, for all: where batches are few, workers do not end together.
+N_LARGE = 64
 # Untimed, before the first round: what a way loads or compiles after some hundred images is there.
 WARM_UP_SECONDS = 12
 PLAIN = "plain torchvision loop"
@@ -301,9 +303,8 @@ def run(settings):
             record = found["backbones"].setdefault(backbone, {"sources": {}})
             record |= {key: prepared[key] for key in ("real_weights", "flops")}
             for source in settings.sources:
-                n_images = settings.images or BACKBONES[backbone]
-                if source == "JPEG 12 Mpx":
-                    n_images = max(1, n_images // 4)
+                usual = N_LARGE if source == "JPEG 12 Mpx" else BACKBONES[backbone]
+                n_images = settings.images or usual
                 job = {**prepared, "backbone": backbone, "source": source}
                 job["items"] = write_photographs(folder, source, n_images)
                 names = settings.ways or WAYS[source]

@@ -168,6 +168,7 @@ def _batches(
         engine.run,
         batch_size=batch_size,
         n_workers=workers.n_workers,
+        n_threads=workers.n_threads,
         start=workers.start,
         on_error=on_error,
     )

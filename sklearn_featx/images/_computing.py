@@ -1,9 +1,10 @@
 """Batches that are computed: each in one of several workers, in order, a bounded number at a time.
 
-A worker either reads the images of a batch as well (nothing waits for anything: best on a CPU), or
-is handed batches that other threads have read.
+A worker either reads the images of a batch as well (with one worker a core nothing waits for
+anything: best on a CPU), or is handed batches that other threads have read.
 """
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -25,6 +26,7 @@ def read_and_compute(
     *,
     batch_size: int,
     n_workers: int,
+    n_threads: int,
     start: Callable[[], Any] | None = None,
     on_error: OnError = "raise",
 ) -> Generator[Computed]:
@@ -43,9 +45,12 @@ def read_and_compute(
     batch_size : int
         Number of rows per batch; the last may be smaller.
     n_workers : int
-        Number of threads.
+        Number of batches that are computed at the same time.
+    n_threads : int
+        Number of threads that may read images, in all. A worker that has more than one, since there
+        are few workers or few batches left, reads the images of its batch in them.
     start : callable, default=None
-        What each of them calls first.
+        What each worker calls first, in its own thread.
     on_error : {"raise", "nan"}, default="raise"
         As in `iterate_batches`.
 
@@ -61,16 +66,25 @@ def read_and_compute(
     ImageError
         As in `iterate_batches`.
     """
+    n_batches = math.ceil(len(rows) / batch_size)
+    n_in_last_round = n_batches % n_workers
 
-    def work(chunk: Sequence[int]) -> Computed:
+    def work(i: int) -> Computed:
+        chunk = rows[i * batch_size : (i + 1) * batch_size]
+        n_at_once = n_workers if i < n_batches - n_in_last_round else n_in_last_round
+        n_readers = min(n_threads // n_at_once, len(chunk))
         batches = iterate_batches(
-            collection, chunk, prepare, batch_size=len(chunk), n_threads=0, on_error=on_error
+            collection,
+            chunk,
+            prepare,
+            batch_size=len(chunk),
+            n_threads=n_readers if n_readers > 1 else 0,
+            on_error=on_error,
         )
         with closing(batches):
             return _computed(compute, next(batches))
 
-    chunks = (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
-    yield from in_threads(work, chunks, n_workers, in_flight=2 * n_workers, start=start)
+    yield from in_threads(work, range(n_batches), n_workers, in_flight=2 * n_workers, start=start)
 
 
 def compute_batches(
