@@ -37,7 +37,7 @@ BACKBONES = {
     "resnet50": 64,
     "vit_b_16": 32,
 }
-# The same of 12 Mpx, for all: where batches are few, workers do not end together.
+# Of 12 Mpx, for every backbone. Of few batches, one worker would have more than the other.
 N_LARGE = 64
 # Untimed, before the first round: what a way loads or compiles after some hundred images is there.
 WARM_UP_SECONDS = 12
