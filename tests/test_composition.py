@@ -5,11 +5,20 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    cross_val_predict,
+    cross_val_score,
+)
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
 
@@ -46,6 +55,36 @@ def test_image_paths_beside_numbers_in_a_column_transformer(small_net, digit_fil
         assert names[-1] == "numbers__weight"
         pipe = make_pipeline(transformer, logistic()).fit(frame, labels)
         assert pipe.score(frame, labels) > 0.9
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda model, pipe: CalibratedClassifierCV(model, cv=2),
+        lambda model, pipe: BaggingClassifier(model, n_estimators=2, random_state=0),
+        lambda model, pipe: StackingClassifier([("tuned", model), ("frozen", pipe)], cv=2),
+        lambda model, pipe: VotingClassifier([("tuned", model), ("frozen", pipe)], voting="soft"),
+        lambda model, pipe: HalvingGridSearchCV(
+            model, {"unfreeze_depth": [0, 1]}, resource="max_epochs", max_resources=4, cv=2
+        ),
+    ],
+    ids=["calibrated", "bagging", "stacking", "voting", "halving"],
+)
+def test_estimators_of_estimators(combine, small_net, digit_files):
+    paths, labels = digit_files
+    # Not a list: bagging wants two dimensions.
+    column = np.array(paths)[:, None]
+    pipe = make_pipeline(PretrainedFeatureExtractor(small_net, image_size=16), logistic())
+    combined = combine(tuner(small_net), pipe).fit(column, labels)
+    assert combined.score(column, labels) > 0.8
+
+
+def test_images_without_a_label(small_net, digit_files):
+    paths, labels = digit_files
+    known = np.where(np.arange(60) % 3, labels, -1)
+    extractor = PretrainedFeatureExtractor(small_net, image_size=16)
+    pipe = make_pipeline(extractor, SelfTrainingClassifier(logistic())).fit(paths, known)
+    assert pipe.score(paths, labels) > 0.8
 
 
 @pytest.mark.parametrize("output", ["pandas", "polars"])
