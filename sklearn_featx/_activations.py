@@ -8,7 +8,7 @@ a result: the rows that come back decide, not what was written.
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -82,9 +82,10 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
         if settings.verbose and missing != {}:
             verb = "remembers" if decision.remember else "does not remember"
             progress.note(f"{recipe.backbone.name} {verb} rows: {decision.reason}")
-        for rows, taps in results:
-            yield rows, taps
-            progress.update(len(rows))
+        with contextlib.closing(results):
+            for rows, taps in results:
+                yield rows, taps
+                progress.update(len(rows))
 
 
 def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> list[AnyArray]:
@@ -268,7 +269,7 @@ def _job(images: ImageCollection, recipe: Recipe, settings: Settings, store: Fea
     return _Job(images, keys, signatures, recipe, settings, shelves)
 
 
-def _remembered(job: _Job, missing: _Missing) -> Iterator[Result]:
+def _remembered(job: _Job, missing: _Missing) -> Generator[Result]:
     """Compute and write what the store lacks, then read the rest of it."""
     given: set[int] = set()
     for taps, positions in missing.items():

@@ -7,7 +7,8 @@ engine in a process, whoever asks for it.
 import math
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -71,7 +72,7 @@ class Settings(NamedTuple):
 
 def computed(
     images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Compute rows, some at a time.
 
     Parameters
@@ -92,7 +93,12 @@ def computed(
     taps : list of ndarray of shape (len(rows), ...)
         Rows of each tap.
     """
-    passes = _passes(images, positions, recipe, settings)
+    # An interrupt in here has a traceback that holds what is not closed, and its threads with it.
+    with closing(_passes(images, positions, recipe, settings)) as passes:
+        yield from _gathered(passes)
+
+
+def _gathered(passes: Iterator[Result]) -> Iterator[Result]:
     gathered: list[Result] = []
     while True:
         try:
@@ -126,7 +132,7 @@ def _joined(results: Sequence[Result]) -> Result:
 
 def _passes(
     images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Compute rows, one pass through the network at a time."""
     for batch, results in _batches(images, positions, recipe, settings):
         if settings.failures is not None:

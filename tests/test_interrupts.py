@@ -33,7 +33,10 @@ images = np.random.default_rng(0).integers(0, 256, (5000, 64, 64), np.uint8)
 try:
     PretrainedFeatureExtractor(cache=sys.argv[1], n_jobs=2).transform(images)
 except KeyboardInterrupt:
-    left = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    others = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    for thread in others:  # A moment for one that was just starting, or ending.
+        thread.join(0.5)
+    left = [t.name for t in others if t.is_alive()]
     print(json.dumps({"threads": left, "processes": len(multiprocessing.active_children())}))
     sys.exit(7)
 """
@@ -101,6 +104,18 @@ class TestCtrlC:
         assert 0 < store.info().n_rows < 5000
         names = {path.name.split(".")[0] for path in Path(store.path).iterdir()}
         assert len(names) <= 2, "a temporary file was left in the store"
+
+    @pytest.mark.parametrize("where", ["_compute._joined", "_progress.Progress.update"])
+    def test_no_thread_outlives_one_between_two_batches(self, where, digits, monkeypatch):
+        def interrupted(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(f"sklearn_featx.{where}", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            PretrainedFeatureExtractor(cache=None, n_jobs=2, batch_size=4).transform(digits[0])
+        # The traceback, and all that its frames hold, is still there.
+        assert caught.traceback
+        assert not [t for t in threading.enumerate() if t.name.startswith("featx-images")]
 
     def test_training_ends_in_5_seconds_and_the_model_can_be_used(self, tmp_path):
         ready = tmp_path / "ready"
