@@ -313,8 +313,13 @@ def _claimed(job: _Job, positions: Sequence[int]) -> Iterator[Result]:
 
 def _claim(job: _Job, positions: Sequence[int]) -> list[int]:
     """Claim the first rows that nobody computes."""
-    claims = job.shelves[0].rows.claim(job.keys_of(positions), limit=_ROWS_PER_CLAIM)
-    return [positions[c] for c in claims]
+    rows, keys = job.shelves[0].rows, job.keys_of(positions)
+    try:
+        return [positions[c] for c in rows.claim(keys, limit=_ROWS_PER_CLAIM)]
+    except BaseException:
+        # An interrupt may come when they are written down but not returned: others would wait.
+        rows.release(keys)
+        raise
 
 
 def _kept(job: _Job, mine: Sequence[int]) -> Iterator[Result]:

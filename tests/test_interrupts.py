@@ -20,7 +20,7 @@ from skorch.callbacks import Callback
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
 from sklearn_featx.engines import TorchEngine
-from sklearn_featx.store import FeatureStore
+from sklearn_featx.store import FeatureStore, Rows
 
 EXTRACTION = """
 import sys, threading, multiprocessing, json, signal
@@ -116,6 +116,21 @@ class TestCtrlC:
         # The traceback, and all that its frames hold, is still there.
         assert caught.traceback
         assert not [t for t in threading.enumerate() if t.name.startswith("featx-images")]
+
+    def test_nobody_waits_for_one_while_rows_were_claimed(self, digits, tmp_path, monkeypatch):
+        claim, asked = Rows.claim, []
+
+        def interrupted(rows, keys, limit=None):
+            asked.append((rows, keys, claim(rows, keys, limit)))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Rows, "claim", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            PretrainedFeatureExtractor(cache=tmp_path).transform(digits[0])
+        ((rows, keys, claimed),) = asked
+        assert claimed == list(range(60))
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(claim, rows, keys).result() == claimed
 
     def test_training_ends_in_5_seconds_and_the_model_can_be_used(self, tmp_path):
         ready = tmp_path / "ready"
