@@ -36,6 +36,11 @@ class Normalise(nn.Module):
         # A line of pixels at a time: three channels are too few for vector instructions.
         scale = self.scale.expand(n_channels).repeat(width)
         shift = self.shift.expand(n_channels).repeat(width)
-        lines = x.float().flatten(2).mul_(scale).add_(shift)
+        lines = x.float().flatten(2)
+        if torch.compiler.is_compiling():
+            # Compilers reuse memory by themselves, and older ones cannot export a change in place.
+            lines = lines * scale + shift
+        else:
+            lines.mul_(scale).add_(shift)
         # Permuting (n, h, w, c) gives a channels_last tensor without moving a byte.
         return lines.view(x.shape).permute(0, 3, 1, 2)

@@ -1,6 +1,7 @@
 """A stage, what it costs, what names it, and stages run one after the other."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -114,6 +115,19 @@ def _described(name: str, module: nn.Module) -> list[str]:
     if isinstance(module, fx.GraphModule):
         return [digest(str(module.graph))]
     if type(module).__module__.startswith("torch."):
-        return [digest(name, type(module).__qualname__, module.extra_repr())]
+        return [digest(name, type(module).__qualname__, _shown(module))]
     # Others may keep settings in attributes that they do not show, and their code may change.
     return list(own_digests(name, module))
+
+
+def _shown(layer: nn.Module) -> str:
+    """Write the settings of a layer of PyTorch, as it shows them itself.
+
+    Older versions do not show whether a normalisation has a bias. With what newer ones show, rows
+    and estimators that were saved under one are known under the other.
+    """
+    shown = layer.extra_repr()
+    if "affine=" not in shown or "bias=" in shown:
+        return shown
+    has_bias = getattr(layer, "bias", None) is not None
+    return re.sub(r"(affine=\w+)", rf"\1, bias={has_bias}", shown)

@@ -278,7 +278,8 @@ class FineTuneNet(NeuralNet):
         """Compute the mean over the rows of weight times loss, itself a mean over the outputs."""
         targets, weights = to_device(y_true, self.device)
         if targets.is_floating_point():
-            targets = targets.reshape(y_pred.shape)
+            # Where the head is more precise than the targets, not every PyTorch converts them.
+            targets = targets.reshape(y_pred.shape).to(y_pred.dtype)
         losses = self.criterion_(y_pred, targets).reshape(len(weights), -1).mean(1)
         mean: torch.Tensor = (weights * losses).mean()
         return mean
