@@ -6,11 +6,15 @@ Features of such a file and of the same picture in plain 8-bit RGB: cosine at le
 import struct
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms
 from sklearn.datasets import load_sample_images
 
 from sklearn_featx import PretrainedFeatureExtractor
+
+# Versions of two digits compare as text.
+READS_YCBCR = pytest.mark.skipif(PIL.__version__ < "12", reason="this Pillow cannot read these")
 
 # Transpose that stores a picture such that this EXIF orientation turns it upright.
 STORED = {
@@ -126,7 +130,7 @@ def test_transparency(mode, photo, cosine, tmp_path):
     assert cosine(picture, over_white(picture)) >= 0.99
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "LAB", "YCbCr"])
+@pytest.mark.parametrize("mode", ["CMYK", "LAB", pytest.param("YCbCr", marks=READS_YCBCR)])
 def test_colour_spaces(mode, photo, cosine, tmp_path):
     if mode == "LAB":
         profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")

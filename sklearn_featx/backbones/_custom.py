@@ -19,6 +19,9 @@ from ._weights import digest_tensor
 # What every module has beside its settings.
 _NOT_SETTINGS = ("training", "_parameters", "_buffers", "_modules", "_is_full_backward_hook")
 _HOOKS = ("_backward", "_forward", "_state_dict", "_load")
+# Trusted to compute the same under the same name. Each version of Python compiles their code anew,
+# and what was saved under one is to be known under the next.
+_LIBRARIES = ("torch", "torchvision", "timm", "transformers", "sklearn_featx")
 
 
 def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
@@ -69,7 +72,7 @@ def digest_module(module: nn.Module) -> str:
 
 def own_digests(name: str, module: nn.Module) -> Iterator[str]:
     """Yield digests of a module's code, settings and tensors, those of its children left out."""
-    yield digest(name, _qualified(type(module)), _code_digest(type(module).forward))
+    yield digest(name, _qualified(type(module)), _forward_digest(type(module)))
     for key, value in sorted(vars(module).items()):
         if key not in _NOT_SETTINGS and not key.startswith(_HOOKS):
             yield digest(key, _setting(value))
@@ -115,6 +118,13 @@ def _callable_text(function: Any) -> str:
         return f"partial({_callable_text(function.func)}, {bound})"
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', '')}.{name}:{_code_digest(function)}"
+
+
+def _forward_digest(cls: type[nn.Module]) -> str:
+    """Digest of what a class computes; of a library's, what the class says that stands for it."""
+    if cls.__module__.partition(".")[0] in _LIBRARIES:
+        return getattr(cls, "forward_digest", "")
+    return _code_digest(cls.forward)
 
 
 def _code_digest(function: Any) -> str:

@@ -50,13 +50,15 @@ class SamePad2d(nn.Module):
     pair convolution and BatchNorm that inference folds. `kernel` is at least `stride`.
     """
 
+    # Stands for `forward` in the network's digest: with another, it would be another network.
+    forward_digest = "b2-1:f3996d1353d47e0909195dab16bcf344"
+
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
         """Pad `x` of shape (n, channels, height, width)."""
-        # Its code is part of the network's digest: another would be another network.
         top, bottom = self._margins(x.shape[2])
         left, right = self._margins(x.shape[3])
         return nn.functional.pad(x, (left, right, top, bottom))

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from packaging.version import Version
 
 from sklearn_featx.backbones import _timm, get_backbone
 from sklearn_featx.exceptions import (
@@ -38,7 +39,9 @@ def shape(name):
 @pytest.mark.parametrize("name", SAMPLE)
 def test_tail_after_trunk_is_the_network(name, cut, assert_exact):
     backbone = cut(f"timm/{name}")
-    assert len(backbone.stages) > 3
+    # Older versions of timm keep tables in two of them that cannot be traced: one piece is left.
+    is_recent = Version(timm.__version__) >= Version("1.0.31")
+    assert len(backbone.stages) > 3 or (name in ("test_vit_relpos", "levit_128s") and not is_recent)
     assert_exact(backbone, torch.randn(shape(name)))
 
 
