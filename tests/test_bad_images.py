@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -228,7 +229,7 @@ def n_claims(store):
     total = 0
     for path in Path(store.path).rglob("*.sqlite*"):
         if path.suffix in (".sqlite", ".sqlite3", ".db"):
-            with sqlite3.connect(path) as connection:
+            with closing(sqlite3.connect(path)) as connection:
                 total += connection.execute("SELECT count(*) FROM claims").fetchone()[0]
     return total
 

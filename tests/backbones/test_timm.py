@@ -38,6 +38,8 @@ def shape(name):
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_tail_after_trunk_is_the_network(name, cut, assert_exact):
+    if not timm.is_model(name):
+        pytest.skip("not in this version of timm")
     backbone = cut(f"timm/{name}")
     # Older versions of timm keep tables in two of them that cannot be traced: one piece is left.
     is_recent = Version(timm.__version__) >= Version("1.0.31")
