@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models.convnext import LayerNorm2d
 
 from sklearn_featx.backbones._custom import digest_module
 from sklearn_featx.exceptions import BackboneError
@@ -177,6 +178,15 @@ def test_a_constant_in_forward_changes_the_digest(cut):
     assert cut(a).digest(2) != cut(b).digest(2)
     # The first stage has the same operations and weights in both.
     assert cut(a).digest(1) == cut(b).digest(1)
+
+
+def test_what_code_of_a_library_is_compiled_to_does_not_count(monkeypatch):
+    norm = LayerNorm2d(4)
+    before = digest_module(norm)
+    # As another version of Python would compile it.
+    monkeypatch.setattr(LayerNorm2d, "forward", lambda self, x: nn.LayerNorm.forward(self, x))
+    assert digest_module(norm) == before
+    assert digest_module(LayerNorm2d(4, eps=1e-3)) != before
 
 
 def test_modes_and_gradients_do_not_change_the_digest():
