@@ -121,8 +121,9 @@ def _callable_text(function: Any) -> str:
 
 
 def _forward_digest(cls: type[nn.Module]) -> str:
-    """Digest of what a class computes; of a library's, what the class says that stands for it."""
-    if cls.__module__.partition(".")[0] in _LIBRARIES:
+    """Digest of what a class computes; where a library does, what the class says instead."""
+    written_in = getattr(cls.forward, "__module__", None) or cls.__module__
+    if written_in.partition(".")[0] in _LIBRARIES:
         return getattr(cls, "forward_digest", "")
     return _code_digest(cls.forward)
 
