@@ -99,6 +99,7 @@ def computed(
 
 
 def _gathered(passes: Iterator[Result]) -> Iterator[Result]:
+    """Join passes until they have some rows; they come out in order, and none is lost."""
     gathered: list[Result] = []
     while True:
         try:

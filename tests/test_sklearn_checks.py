@@ -5,6 +5,8 @@ of plain numbers: nothing else about the estimators differs from their use on im
 """
 
 import pytest
+import sklearn
+from packaging.version import Version
 from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
@@ -62,7 +64,8 @@ def probe(cls, backbone, **parameters):
 def test_extractor_passes_every_check(plain_factory):
     count, failed = statuses(PretrainedFeatureExtractor(plain_factory, image_shape=(1, -1)))
     assert failed == {}
-    assert count >= 45
+    # scikit-learn 1.6 has one check fewer.
+    assert count >= (46 if Version(sklearn.__version__) >= Version("1.7") else 45)
 
 
 @pytest.mark.parametrize(("cls", "least"), [(FineTuneClassifier, 55), (FineTuneRegressor, 55)])

@@ -50,7 +50,8 @@ class SamePad2d(nn.Module):
     pair convolution and BatchNorm that inference folds. `kernel` is at least `stride`.
     """
 
-    # Stands for `forward` in the network's digest: with another, it would be another network.
+    # What saved estimators know `forward` by. With another, theirs would be another network: change
+    # it when, and only when, what `forward` computes changes.
     forward_digest = "b2-1:f3996d1353d47e0909195dab16bcf344"
 
     def __init__(self, kernel: int, stride: int) -> None:

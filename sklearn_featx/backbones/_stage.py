@@ -116,7 +116,7 @@ def _described(name: str, module: nn.Module) -> list[str]:
         return [digest(str(module.graph))]
     if type(module).__module__.startswith("torch."):
         return [digest(name, type(module).__qualname__, _shown(module))]
-    # Others may keep settings in attributes that they do not show, and their code may change.
+    # Others may keep settings in attributes that they do not show, and a user's code may change.
     return list(own_digests(name, module))
 
 

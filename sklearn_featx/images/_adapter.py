@@ -136,6 +136,9 @@ def _reduce(X: Any) -> Any:
 
 def _unknown_type(X: Any) -> InputError:
     hint = " Pass list(X)." if hasattr(X, "__iter__") and not hasattr(X, "keys") else ""
+    if isinstance(X, set | frozenset):
+        # Labels beside a list of it would belong to other images in the next process.
+        hint = " A set has no order: pass sorted(X)."
     return InputError(
         f"X is of type {type(X).__name__}: expected an array, a tensor, a list of images or "
         f"paths, a column of a dataframe, or a dataset.{hint}"

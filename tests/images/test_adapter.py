@@ -159,7 +159,7 @@ def test_nothing_is_read(files, monkeypatch):
         (column([1, 2]), "Expected 2D array"),
         (5, "of type int"),
         ({"a": 1}, "of type dict"),
-        ({"a.jpg"}, r"of type set.*list\(X\)"),
+        ({"a.jpg"}, r"of type set.*sorted\(X\)"),
         (iter([]), r"list\(X\)"),
         (np.array([["a", "b"]]), "one column of paths"),
         (np.array([["a", 1]], object), "not all numbers"),
@@ -205,7 +205,8 @@ KINDS = (
         ),
         (5, f"X is of type int: {KINDS}"),
         ({"a": 1}, f"X is of type dict: {KINDS}"),
-        ({"a.jpg"}, f"X is of type set: {KINDS} Pass list(X)."),
+        ({"a.jpg"}, f"X is of type set: {KINDS} A set has no order: pass sorted(X)."),
+        (iter(["a.jpg"]), f"X is of type list_iterator: {KINDS} Pass list(X)."),
         (
             np.ma.masked_equal(PIXELS, 3),
             "X is a masked array with masked values. Fill them, X.filled(0).",
