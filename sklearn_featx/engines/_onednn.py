@@ -76,6 +76,26 @@ class _Ordered(NamedTuple):
     groups: int
 
 
+class Operation(NamedTuple):
+    """A call of one of PyTorch's operators.
+
+    Parameters
+    ----------
+    operator : torch.OpOverload
+        The operator.
+    arguments : tuple
+        All of them. A list holds integers, a tuple numbers of any type.
+    """
+
+    operator: Any
+    arguments: tuple[Any, ...]
+
+    def run(self) -> torch.Tensor:
+        """Call the operator."""
+        result: torch.Tensor = self.operator(*self.arguments)
+        return result
+
+
 class FusedConvolution:
     """Optional padding, a convolution, an optional sum with another map, then an activation.
 
@@ -113,19 +133,28 @@ class FusedConvolution:
 
     def run(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """Compute ``activation(convolution(x) + other)``; `other` may be overwritten with it."""
-        margins = _NO_MARGINS if self.pad is None else self.pad.zero_margins(x)
-        key = (torch.get_num_threads(), margins)
-        ordered = self._ordered.get(key) or self._order(x, key)
-        result: torch.Tensor
+        operation = self.operation(x, other)
+        if operation is not None:
+            return operation.run()
+        result: torch.Tensor = self._convolve(x, *self._ordered_for(x), *_NONE).add(other)
+        return result if self.activation is _NONE else result.relu_()
+
+    def operation(self, x: torch.Tensor, other: torch.Tensor | None = None) -> Operation | None:
+        """Return what `run` calls, or None if it is more than one operator."""
+        ordered = self._ordered_for(x)
         if other is None:
-            result = self._convolve(x, *ordered, *self.activation)
-        elif other.shape == self._output_shape(x, margins):
-            unary = None if self.activation is _NONE else self.activation.name
-            result = self._convolve_onto(other, x, *ordered, "add", 1.0, unary, [], None)
-        else:
-            result = self._convolve(x, *ordered, *_NONE).add(other)
-            result = result if self.activation is _NONE else result.relu_()
-        return result
+            return Operation(self._convolve, (x, *ordered, *self.activation))
+        if other.shape != self._output_shape(x, self._margins(x)):
+            return None
+        unary = None if self.activation is _NONE else self.activation.name
+        return Operation(self._convolve_onto, (other, x, *ordered, "add", 1.0, unary, (), None))
+
+    def _margins(self, x: torch.Tensor) -> _Margins:
+        return _NO_MARGINS if self.pad is None else self.pad.zero_margins(x)
+
+    def _ordered_for(self, x: torch.Tensor) -> _Ordered:
+        key = (torch.get_num_threads(), self._margins(x))
+        return self._ordered.get(key) or self._order(x, key)
 
     def _order(self, x: torch.Tensor, key: tuple[int, _Margins]) -> _Ordered:
         """Bring the weights into the order that oneDNN prefers for maps of this size.

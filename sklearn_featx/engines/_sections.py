@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 
 from .._crossings import crossings, dependents
+from ._chains import chain_convolutions
 from ._micro_batches import joined
 from ._onednn import FusedLayer
 from ._trials import FastestWay
@@ -172,7 +173,9 @@ def _section(network: fx.GraphModule, group: _Group, n_rows: int) -> Section:
     result_nodes = network.graph.output_node().all_input_nodes
     results = [node for node in group.nodes if node in result_nodes]
     graph.output(tuple(copies[node] for node in (group.leaves, *results)))
-    return Section(fx.GraphModule(network, graph), results, n_rows)
+    module = fx.GraphModule(network, graph)
+    chain_convolutions(module)
+    return Section(module, results, n_rows)
 
 
 class _Sizes(fx.Interpreter):
