@@ -105,18 +105,20 @@ class _Compiled(nn.Module):
         else:
             if self._device.type == "cpu" and not self._known:
                 uncompiled = eager_for(copy.deepcopy(self._plain), self._device)
-                if _seconds(uncompiled, batch) < _GAIN * _seconds(self._run, batch):
+                without, compiled = _seconds(batch, uncompiled, self._run)
+                if without < _GAIN * compiled:
                     self._uncompiled = uncompiled
 
 
-def _seconds(run: Callable[[torch.Tensor], Any], batch: torch.Tensor) -> float:
-    """Time a run: the shortest of some, after one that does not count."""
-    times = []
+def _seconds(batch: torch.Tensor, *ways: Callable[[torch.Tensor], Any]) -> list[float]:
+    """Time ways in turn: of each the shortest run, after one that does not count."""
+    times: list[list[float]] = [[] for _ in ways]
     for _ in range(1 + _TIMED_RUNS):
-        start = time.perf_counter()
-        run(batch)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+        for way, seconds in zip(ways, times, strict=True):
+            start = time.perf_counter()
+            way(batch)
+            seconds.append(time.perf_counter() - start)
+    return [min(seconds[1:]) for seconds in times]
 
 
 def _filled(batch: torch.Tensor, n_rows: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ import shutil
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -61,8 +62,8 @@ def seconds(monkeypatch):
     """Seconds of a run without the compiler; with it, it takes 1."""
     taken = {"without": 2.0}
 
-    def measure(run, batch):
-        return taken["without"] if isinstance(run, nn.Module) else 1.0
+    def measure(batch, *ways):
+        return [taken["without"] if isinstance(way, nn.Module) else 1.0 for way in ways]
 
     monkeypatch.setattr(_compile, "_seconds", measure)
     return taken
@@ -135,15 +136,17 @@ def test_several_workers_compile_once(compiler, seconds):
     assert compiler.sizes == [2] * 9
 
 
-def test_the_time_of_a_run_is_its_shortest_but_never_the_first(monkeypatch):
-    now, runs = [0.0], [9.0, 3.0, 1.0, 2.0]
+def test_ways_are_timed_in_turn_by_their_shortest_run_but_never_the_first(monkeypatch):
+    now, ran = [0.0], []
+    seconds = {"a": [0.5, 3.0, 1.0, 2.0], "b": [9.0, 5.0, 6.0, 4.0]}
     monkeypatch.setattr(_compile.time, "perf_counter", lambda: now[0])
 
-    def run(batch):
-        now[0] += runs.pop(0)
+    def run(name, batch):
+        ran.append(name)
+        now[0] += seconds[name].pop(0)
 
-    assert _compile._seconds(run, None) == 1.0
-    assert runs == []
+    assert _compile._seconds(None, partial(run, "a"), partial(run, "b")) == [1.0, 4.0]
+    assert ran == ["a", "b"] * 4
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
