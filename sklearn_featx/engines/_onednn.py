@@ -144,10 +144,16 @@ class FusedConvolution:
         ordered = self._ordered_for(x)
         if other is None:
             return Operation(self._convolve, (x, *ordered, *self.activation))
-        if other.shape != self._output_shape(x, self._margins(x)):
+        if other.shape != self.output_shape(x):
             return None
         unary = None if self.activation is _NONE else self.activation.name
         return Operation(self._convolve_onto, (other, x, *ordered, "add", 1.0, unary, (), None))
+
+    def output_shape(self, x: torch.Tensor) -> tuple[int, ...]:
+        """Shape of the convolution's result."""
+        margins = self._margins(x)
+        lengths = [self._output_length(axis, x.shape[2 + axis], margins[axis]) for axis in (0, 1)]
+        return (x.shape[0], self._out_channels, *lengths)
 
     def _margins(self, x: torch.Tensor) -> _Margins:
         return _NO_MARGINS if self.pad is None else self.pad.zero_margins(x)
@@ -172,10 +178,6 @@ class FusedConvolution:
                 weight = _ops()._reorder_convolution_weight(weight, *rest, [1, *x.shape[1:]])
                 self._ordered[key] = _Ordered(weight, self._bias, *rest)
         return self._ordered[key]
-
-    def _output_shape(self, x: torch.Tensor, margins: _Margins) -> tuple[int, ...]:
-        lengths = [self._output_length(axis, x.shape[2 + axis], margins[axis]) for axis in (0, 1)]
-        return (x.shape[0], self._out_channels, *lengths)
 
     def _output_length(self, axis: int, length: int, margins: tuple[int, int]) -> int:
         reach = self._dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
@@ -229,6 +231,12 @@ class FusedAttention:
 
 
 FusedLayer = FusedConvolution | FusedLinear | FusedAttention
+
+
+def layer_of(node: fx.Node) -> FusedLayer | None:
+    """Return the layer of oneDNN that a node runs, or None if it runs something else."""
+    layer = getattr(node.target, "__self__", None)
+    return layer if isinstance(layer, FusedLayer) else None
 
 
 def fuse_layers(module: nn.Module) -> None:

@@ -16,9 +16,9 @@ import torch
 from torch import fx, nn
 
 from .._crossings import crossings, dependents
-from ._chains import chain_convolutions
 from ._micro_batches import joined
-from ._onednn import FusedLayer
+from ._onednn import layer_of
+from ._scripted import script_convolutions
 from ._trials import FastestWay
 
 # Bytes that an operation may read and write, beside its weights: the usual number, and others that
@@ -174,7 +174,7 @@ def _section(network: fx.GraphModule, group: _Group, n_rows: int) -> Section:
     results = [node for node in group.nodes if node in result_nodes]
     graph.output(tuple(copies[node] for node in (group.leaves, *results)))
     module = fx.GraphModule(network, graph)
-    chain_convolutions(module)
+    script_convolutions(module)
     return Section(module, results, n_rows)
 
 
@@ -216,8 +216,8 @@ class _Sizes(fx.Interpreter):
         return sum(self._n_bytes.get(n, 0) for n in (node, *node.all_input_nodes))
 
     def _weights(self, node: fx.Node) -> int:
-        layer = getattr(node.target, "__self__", None)
-        if isinstance(layer, FusedLayer):
+        layer = layer_of(node)
+        if layer is not None:
             return _n_bytes(layer.weight)
         if node.op != "call_module":
             return 0
