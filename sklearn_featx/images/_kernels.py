@@ -3,6 +3,8 @@
 Imported by `_resample` alone, and only where numba is installed.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import config, int32, njit
 
@@ -43,31 +45,55 @@ def weigh_lines(lines: Pixels, starts: AnyArray, weights: AnyArray, result: Pixe
 
 
 @njit(nogil=True, cache=True)
+def _transpose(rows: AnyArray, n_rows: int, columns: AnyArray) -> None:
+    for x in range(rows.shape[1]):
+        for y in range(n_rows):
+            columns[x, y] = rows[y, x]
+
+
+def _column_weigher(word: type[np.unsignedinteger], n_channels: int) -> Any:
+    """Compile `weigh_columns` for pixels of one type, whose first bytes are channels.
+
+    Of loops whose length the compiler knows it makes moves of vectors.
+    """
+    n_bytes = np.dtype(word).itemsize
+    most_rows = _COLUMN_BYTES // n_bytes
+
+    @njit(nogil=True, cache=True)
+    def weigh(words: AnyArray, starts: AnyArray, weights: AnyArray, result: Pixels) -> None:
+        columns = np.empty((words.shape[1], most_rows), word)
+        weighed = np.empty((len(starts), most_rows), word)
+        lines, weighed_lines = columns.view(np.uint8), weighed.view(np.uint8)
+        for first in range(0, len(words), most_rows):
+            n_rows = min(most_rows, len(words) - first)
+            if n_rows == most_rows:
+                _transpose(words[first:], most_rows, columns)
+            else:
+                _transpose(words[first:], n_rows, columns)
+            weigh_lines(lines, starts, weights, weighed_lines)
+            for x in range(len(starts)):
+                for y in range(n_rows):
+                    for channel in range(n_channels):
+                        result[first + y, x, channel] = weighed_lines[x, y * n_bytes + channel]
+
+    return weigh
+
+
+_weigh_levels = _column_weigher(np.uint8, 1)
+_weigh_pixels = _column_weigher(np.uint32, 3)
+
+
 def weigh_columns(words: AnyArray, starts: AnyArray, weights: AnyArray, result: Pixels) -> None:
     """Set each pixel of each row of the result to a weighted sum of neighbouring pixels.
 
     Parameters
     ----------
-    words : ndarray of shape (n_rows, n_columns)
-        Pixels, each a number of 1 or 4 bytes.
+    words : ndarray of shape (n_rows, n_columns), dtype uint8 or uint32
+        Pixels of one channel, or of three and a byte that is left out.
     starts, weights
         As in `weigh_lines`.
-    result : ndarray of shape (n_rows, n, n_channels), dtype uint8
-        Where the sums go; of the bytes of a pixel those that are channels.
+    result : ndarray of shape (n_rows, n, 1 or 3), dtype uint8
+        Where the sums go.
     """
-    left = starts[0]
-    n_columns = starts[-1] + weights.shape[1] - left
-    most_rows = _COLUMN_BYTES // words.itemsize
-    columns = np.empty((n_columns, most_rows), words.dtype)
-    weighed = np.empty((len(starts), most_rows), words.dtype)
-    lines, weighed_lines = columns.view(np.uint8), weighed.view(np.uint8)
-    for first in range(0, len(words), most_rows):
-        n_rows = min(most_rows, len(words) - first)
-        for y in range(n_rows):
-            for x in range(n_columns):
-                columns[x, y] = words[first + y, left + x]
-        weigh_lines(lines, starts - left, weights, weighed_lines)
-        for y in range(n_rows):
-            for x in range(len(starts)):
-                for channel in range(result.shape[2]):
-                    result[first + y, x, channel] = weighed_lines[x, y * words.itemsize + channel]
+    weigh = _weigh_levels if words.dtype == np.uint8 else _weigh_pixels
+    weigh(words, starts, weights, result)

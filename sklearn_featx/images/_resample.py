@@ -61,6 +61,11 @@ class Taps(NamedTuple):
     starts: AnyArray
     weights: AnyArray
 
+    @property
+    def taken(self) -> tuple[int, int]:
+        """The first pixel that is weighed, and the one after the last."""
+        return int(self.starts[0]), int(self.starts[-1]) + self.weights.shape[1]
+
 
 @functools.lru_cache(maxsize=1024)
 def find_taps(
@@ -148,28 +153,35 @@ def _resample(
     across = find_taps(picture.width, new[1], *part[1], resample)
     if down is None or across is None:
         return None
+    picture.load()
     n_channels = len(picture.getbands())
-    top, n_rows = down.starts[0], down.starts[-1] + down.weights.shape[1] - down.starts[0]
-    rows = np.empty((n_rows, part[1][1], n_channels), np.uint8)
-    step = max(1, _COPIED_PIXELS // picture.width)
-    for first in range(0, n_rows, step):
-        strip = rows[first : first + step]
-        words = _words(picture, top + first, len(strip))
-        kernels.weigh_columns(words, *across, strip)
+    top, bottom = down.taken
+    left, right = across.taken
+    rows = np.empty((bottom - top, part[1][1], n_channels), np.uint8)
+    step = max(1, _COPIED_PIXELS // (right - left))
+    for first in range(top, bottom, step):
+        last = min(first + step, bottom)
+        words = _words(picture, (left, first, right, last))
+        strip = rows[first - top : last - top]
+        kernels.weigh_columns(words, across.starts - left, across.weights, strip)
     result = np.empty((part[0][1], *rows.shape[1:]), np.uint8)
-    kernels.weigh_lines(
-        rows.reshape(n_rows, -1), down.starts - top, down.weights, result.reshape(len(result), -1)
-    )
+    lines = rows.reshape(len(rows), -1)
+    kernels.weigh_lines(lines, down.starts - top, down.weights, result.reshape(len(result), -1))
     return result
 
 
-def _words(picture: Image.Image, first: int, n_rows: int) -> AnyArray:
-    """Return rows of a picture with each pixel as one number."""
-    if n_rows < picture.height:
-        picture = picture.crop((0, first, picture.width, first + n_rows))
+def _words(picture: Image.Image, box: tuple[int, int, int, int]) -> AnyArray:
+    """Return a part of a picture with each pixel as one number.
+
+    By the encoder that `tobytes` uses too, which without it needs three copies of the pixels.
+    """
     layout, word = ("L", np.uint8) if picture.mode == "L" else ("RGBX", np.uint32)
-    words = np.frombuffer(picture.tobytes("raw", layout), word)
-    return words.reshape(n_rows, picture.width)
+    left, top, right, bottom = box
+    shape = (bottom - top, right - left)
+    encoder = Image._getencoder(picture.mode, "raw", (layout, 0, 1))
+    encoder.setimage(picture.im, box)
+    _, _, data = encoder.encode(math.prod(shape) * np.dtype(word).itemsize)
+    return np.frombuffer(data, word).reshape(shape)
 
 
 @functools.cache

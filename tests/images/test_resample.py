@@ -136,6 +136,15 @@ def test_loops_that_compute_something_else_are_not_used(compiled, reload, monkey
     assert _resample._load_kernels() is None
 
 
+@pytest.mark.usefixtures("compiled", "reload")
+def test_a_pillow_without_the_encoder_does_it(monkeypatch):
+    def missing(*_):
+        raise AttributeError("module 'PIL.Image' has no attribute '_getencoder'")
+
+    monkeypatch.setattr(_resample, "_words", missing)
+    assert _resample._load_kernels() is None
+
+
 def test_numba_may_be_told_not_to_compile():
     code = (
         "from sklearn_featx.images._resample import _load_kernels; print(_load_kernels() is None)"
