@@ -52,10 +52,7 @@ def _transpose(rows: AnyArray, n_rows: int, columns: AnyArray) -> None:
 
 
 def _column_weigher(word: type[np.unsignedinteger], n_channels: int) -> Any:
-    """Compile `weigh_columns` for pixels of one type, whose first bytes are channels.
-
-    Of loops whose length the compiler knows it makes moves of vectors.
-    """
+    """Compile `weigh_columns` for pixels of one type, whose first bytes are channels."""
     n_bytes = np.dtype(word).itemsize
     most_rows = _COLUMN_BYTES // n_bytes
 
@@ -66,6 +63,7 @@ def _column_weigher(word: type[np.unsignedinteger], n_channels: int) -> Any:
         lines, weighed_lines = columns.view(np.uint8), weighed.view(np.uint8)
         for first in range(0, len(words), most_rows):
             n_rows = min(most_rows, len(words) - first)
+            # Of a loop whose length it knows the compiler makes moves of vectors.
             if n_rows == most_rows:
                 _transpose(words[first:], most_rows, columns)
             else:
