@@ -1,4 +1,4 @@
-"""Appearance: a loaded Pillow image of any mode becomes the uint8 pixels that a person sees.
+"""Appearance: a loaded Pillow image of any mode becomes grey or RGB of 8 bits, as a person sees it.
 
 1. Grey of more than 8 bits is scaled to 8 (see `_grey_levels`).
 2. Transparency, wherever it is stated, is composited over white.
@@ -6,7 +6,6 @@
 4. The picture is turned upright as its EXIF orientation says.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from .._typing import AnyArray, Pixels
 from ..exceptions import ImageError
+from ._geometry import as_picture, as_pixels
 from ._scaling import over_white
 
 _EXIF_ORIENTATION = 0x0112
@@ -21,19 +21,19 @@ _TIFF_BITS_PER_SAMPLE = 258
 _GREY_MODES = ("1", "L", "LA", "La")
 
 # EXIF 2.32, tag 274: what turns the stored picture upright.
-_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
-    2: lambda p: p[:, ::-1],
-    3: lambda p: p[::-1, ::-1],
-    4: lambda p: p[::-1],
-    5: lambda p: p.swapaxes(0, 1),
-    6: lambda p: np.rot90(p, -1),
-    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
-    8: lambda p: np.rot90(p, 1),
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
-def picture_to_pixels(image: Image.Image) -> Pixels:
-    """Return the pixels of a loaded picture as a person sees them.
+def as_seen(image: Image.Image) -> Image.Image:
+    """Return a loaded picture as a person sees it.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def picture_to_pixels(image: Image.Image) -> Pixels:
 
     Returns
     -------
-    pixels : ndarray of shape (H, W, C), dtype uint8
-        C is 1 for grey images and 3 for RGB.
+    picture : PIL.Image.Image
+        Of mode L for grey images, else RGB. It may be the image itself.
 
     Raises
     ------
@@ -51,14 +51,13 @@ def picture_to_pixels(image: Image.Image) -> Pixels:
         If the values are not finite, or LAB is to be converted without ImageCms.
     """
     turn = _UPRIGHT.get(_orientation(image))
-    pixels = _opaque(image)
-    return np.ascontiguousarray(turn(pixels) if turn else pixels)
+    picture = _opaque(image)
+    return picture if turn is None else picture.transpose(turn)
 
 
-def looks_as_stored(image: Image.Image) -> bool:
-    """Whether a loaded picture is grey or RGB of 8 bits, upright and opaque."""
-    plain = image.mode in ("L", "RGB") and "transparency" not in image.info
-    return plain and _orientation(image) not in _UPRIGHT
+def picture_to_pixels(image: Image.Image) -> Pixels:
+    """Return what `as_seen` does as pixels (H, W, C): C is 1 for grey images and 3 for RGB."""
+    return as_pixels(as_seen(image))
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -71,18 +70,16 @@ def _orientation(image: Image.Image) -> Any:
         return 1
 
 
-def _opaque(image: Image.Image) -> Pixels:
+def _opaque(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey(image)
+        return as_picture(_deep_grey(image))
     # By mode, by one transparent colour, or by a palette with alpha.
     if image.has_transparency_data:
-        return _over_white(image)
+        return as_picture(_over_white(image))
+    if image.mode in ("L", "RGB"):
+        return image
     if image.mode in _GREY_MODES:
-        return np.asarray(image.convert("L"))[:, :, np.newaxis]
-    return np.asarray(_as_rgb(image))
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
+        return image.convert("L")
     return _lab_to_rgb(image) if image.mode == "LAB" else image.convert("RGB")
 
 

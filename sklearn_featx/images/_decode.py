@@ -20,8 +20,8 @@ from .._digest import digest
 from .._preprocess import Preprocess
 from .._typing import Pixels
 from ..exceptions import ImageError
-from ._appearance import looks_as_stored, picture_to_pixels
-from ._geometry import FAST_GAP, resize_and_crop, resize_picture, resized_size
+from ._appearance import as_seen, picture_to_pixels
+from ._geometry import FAST_GAP, resize_picture, resized_size
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 _Finish: TypeAlias = Callable[[Image.Image], Pixels]
@@ -101,9 +101,7 @@ def decode_resized(source: Source, preprocess: Preprocess) -> Pixels:
     """
 
     def finish(picture: Image.Image) -> Pixels:
-        if looks_as_stored(picture):
-            return resize_picture(picture, preprocess)
-        return resize_and_crop(picture_to_pixels(picture), preprocess)
+        return resize_picture(as_seen(picture), preprocess)
 
     return _decode_source(source, finish, preprocess if preprocess.fast else None)
 
