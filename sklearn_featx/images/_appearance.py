@@ -120,8 +120,14 @@ def _grey_levels(image: Image.Image, values: AnyArray) -> Pixels:
     low, high = _black_and_white(image, values)
     # One level alone, neither black nor white: shown as black.
     span = high - low if high > low else np.inf
-    scaled = (values.astype(np.float64) - low) * 255 / span
-    levels: Pixels = np.rint(scaled).astype(np.uint8)
+    if values.dtype.itemsize == 2 and values.size > 2**16:
+        # More pixels than values of 16 bits: each value is scaled once.
+        return _levels(np.arange(int(values.max()) + 1), low, span)[values]
+    return _levels(values, low, span)
+
+
+def _levels(values: AnyArray, low: float, span: float) -> Pixels:
+    levels: Pixels = np.rint((values.astype(np.float64) - low) * 255 / span).astype(np.uint8)
     return levels
 
 

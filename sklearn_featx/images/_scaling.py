@@ -167,6 +167,10 @@ def over_white(colour: Pixels, alpha: Pixels) -> Pixels:
         What is seen on white paper.
     """
     # At most 255 * 255 + 127, which uint16 holds.
-    opacity = alpha.astype(np.uint16)
-    mixed = colour * opacity + 255 * (255 - opacity) + 127
-    return (mixed // 255).astype(np.uint8)
+    opacity = alpha[:, :, 0].astype(np.uint16)
+    white = 255 * (255 - opacity) + 127
+    opaque = np.empty(colour.shape, np.uint8)
+    # A channel at a time: loops over three are too short for vector instructions.
+    for channel in range(colour.shape[2]):
+        opaque[:, :, channel] = (colour[:, :, channel] * opacity + white) // 255
+    return opaque

@@ -312,6 +312,17 @@ def test_unreadable_exif_is_no_orientation(photo, encode, monkeypatch, error):
     assert difference(decode(encode(photo, "BMP")), photo) == 0
 
 
+@pytest.mark.parametrize("size", [(20, 30), (300, 400)])
+@pytest.mark.parametrize(("largest", "white"), [(4095, 4095), (60_000, 65_535)])
+def test_levels_of_16_bits_of_few_and_of_many_pixels(rng, size, largest, white):
+    values = rng.integers(0, largest, size, endpoint=True).astype(np.uint16)
+    values[0, 0] = largest
+    picture = Image.fromarray(values)
+    picture.format = "TIFF"
+    wanted = np.rint(values.astype(float) * 255 / white).astype(np.uint8)
+    np.testing.assert_array_equal(seen(picture)[:, :, 0], wanted)
+
+
 def test_lab_without_colour_management(photo, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.ImageCms", None)
     monkeypatch.delattr("PIL.ImageCms", raising=False)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sklearn_featx._preprocess import Preprocess
 from sklearn_featx.exceptions import ImageError
-from sklearn_featx.images import decode
+from sklearn_featx.images import decode, resize_and_crop
+from sklearn_featx.images._decode import decode_resized
 
 
 @pytest.fixture
@@ -23,6 +25,20 @@ def test_a_path_and_its_content_are_the_same(files):
     np.testing.assert_array_equal(by_path, decode(Path(files[0]).read_bytes()))
     np.testing.assert_array_equal(by_path, decode(Path(files[0])))
     assert by_path.shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "I;16"])
+@pytest.mark.parametrize("recipe", [(40, (32, 32)), ((64, 96), None), (None, (80, 80))])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_way_without_pixels_in_between(photo, encode, orientation, mode, recipe, channels):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = photo.convert("L").convert(mode) if mode == "I;16" else photo.convert(mode)
+    data = encode(picture, "PNG", exif=exif)
+    preprocess = Preprocess(*recipe, channels=channels)
+    wanted = resize_and_crop(decode(data), preprocess)
+    np.testing.assert_array_equal(decode_resized(data, preprocess), wanted)
 
 
 @pytest.mark.parametrize("kept", [1, 2, 20, 200, 0.3, 0.7, 0.95, -3, -1])
