@@ -173,7 +173,7 @@ def _resample(
 def _words(picture: Image.Image, box: tuple[int, int, int, int]) -> AnyArray:
     """Return a part of a picture with each pixel as one number.
 
-    By the encoder that `tobytes` uses too, which without it needs three copies of the pixels.
+    By the encoder behind `tobytes`: to crop and then call that would copy the pixels three times.
     """
     layout, word = ("L", np.uint8) if picture.mode == "L" else ("RGBX", np.uint32)
     left, top, right, bottom = box
@@ -192,17 +192,18 @@ def _load_kernels() -> ModuleType | None:
 
         return _kernels if _kernels.IS_COMPILED and _are_exact(_kernels) else None
     except Exception:
-        # No numba, one that does not go with this numpy, no place to keep what it compiled, ...:
-        # the result is the same without.
+        # No numba, one that does not go with this numpy, no place to keep what it compiled, another
+        # encoder in Pillow, ...: the result is the same without.
         return None
 
 
 def _are_exact(kernels: ModuleType) -> bool:
-    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    # Higher than what is weighed at a time, and no multiple of it: whole tiles and a part of one.
+    noise = np.random.default_rng(0).integers(0, 256, (140, 40, 3), np.uint8)
     for pixels, resample in itertools.product((noise, noise[:, :, 0]), _FILTERS):
         picture = Image.fromarray(pixels)
-        found = _resample(kernels, picture, (18, 24), ((0, 18), (0, 24)), resample)
-        wanted = np.asarray(picture.resize((24, 18), resample)).reshape(18, 24, -1)
+        found = _resample(kernels, picture, (130, 24), ((0, 130), (0, 24)), resample)
+        wanted = np.asarray(picture.resize((24, 130), resample)).reshape(130, 24, -1)
         if found is None or not np.array_equal(found, wanted):
             return False
     return True

@@ -136,6 +136,24 @@ def test_loops_that_compute_something_else_are_not_used(compiled, reload, monkey
     assert _resample._load_kernels() is None
 
 
+@pytest.mark.parametrize(("word", "tile"), [(np.uint32, 32), (np.uint8, 128)])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_comparison_sees_whole_tiles_and_parts(
+    compiled, reload, monkeypatch, word, tile, is_whole
+):
+    original = compiled.weigh_columns
+
+    def wrong(words, starts, weights, result):
+        original(words, starts, weights, result)
+        n_whole = len(words) // tile * tile
+        if words.dtype == word:
+            result[:n_whole] ^= is_whole
+            result[n_whole:] ^= not is_whole
+
+    monkeypatch.setattr(compiled, "weigh_columns", wrong)
+    assert _resample._load_kernels() is None
+
+
 @pytest.mark.usefixtures("compiled", "reload")
 def test_a_pillow_without_the_encoder_does_it(monkeypatch):
     def missing(*_):
