@@ -29,13 +29,13 @@ ENVIRONMENT = HERE / ".environment"
 PACKAGES = ["embetter[vision]", "img2vec-pytorch", "onnx", "onnxruntime", "onnxscript"]
 PACKAGES += ["openvino", "timm", "transformers"]
 
-# Images per round: the plain loop takes seconds.
+# Images per round: the plain loop takes seconds. Of few, a worker's last pass would weigh too much.
 BACKBONES = {
     "mobilenet_v2": 256,
     "efficientnet_lite0": 256,
-    "resnet18": 96,
-    "resnet50": 64,
-    "vit_b_16": 32,
+    "resnet18": 128,
+    "resnet50": 128,
+    "vit_b_16": 64,
 }
 # Of 12 Mpx, for every backbone. Of few batches, one worker would have more than the other.
 N_LARGE = 64
@@ -63,8 +63,9 @@ ALONE = [
         ("engine", ""),
     ]
 ] + ["engine bfloat16, compiled"]
+FILES = "JPEG 500 x 375"
 WAYS = {
-    "JPEG 500 x 375": [PLAIN, *OTHERS, *OPENVINO, *OWN],
+    FILES: [PLAIN, *OTHERS, *OPENVINO, *OWN],
     "JPEG 12 Mpx": [PLAIN, OPENVINO[0], OWN[0], *FAST],
     "arrays": [PLAIN, *OPENVINO, *OWN],
     "engine": ALONE,
@@ -260,19 +261,23 @@ def share_of_peak(records, flops):
 
 def table(found):
     """Return the results as Markdown."""
-    lines = []
-    for source in WAYS:
-        measured = found["backbones"]
-        backbones = [b for b in BACKBONES if b in measured and source in measured[b]["sources"]]
-        if not backbones:
-            continue
-        lines += ["", f"**{source}**", "", "| | " + " | ".join(backbones) + " |"]
-        lines += ["| --- |" + " ---: |" * len(backbones)]
-        for name in WAYS[source]:
-            cells = [_cell(found["backbones"][b]["sources"][source].get(name)) for b in backbones]
-            if any(cells):
-                lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines[1:])
+    parts = [_part(found, source, source, _cell) for source in WAYS]
+    parts.append(_part(found, FILES, "To the first row, at most in memory, 1 - cosine", _costs))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _part(found, source, heading, cell):
+    """Return the backbones of a source beside each other; nothing if there are none."""
+    measured = {b: found["backbones"].get(b, {"sources": {}})["sources"] for b in BACKBONES}
+    backbones = [b for b in BACKBONES if source in measured[b]]
+    rows = {name: [cell(measured[b][source].get(name)) for b in backbones] for name in WAYS[source]}
+    lines = [
+        f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items() if any(cells)
+    ]
+    if not lines:
+        return ""
+    columns = ["| | " + " | ".join(backbones) + " |", "| --- |" + " ---: |" * len(backbones)]
+    return "\n".join([f"**{heading}**", "", *columns, *lines])
 
 
 def _cell(record):
@@ -286,6 +291,13 @@ def _cell(record):
     if "share_of_peak" in record:
         text += f" ({record['share_of_peak']:.0%})"
     return text
+
+
+def _costs(record):
+    if not record or "smallest_cosine" not in record:
+        return ""
+    seconds, mib = record["first_row_seconds"], record["peak_mib"]
+    return f"{seconds:.1f} s, {mib:,.0f} MiB, {max(0, 1 - record['smallest_cosine']):.0e}"
 
 
 def run(settings):

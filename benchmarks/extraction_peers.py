@@ -6,7 +6,6 @@ a JSON file: backbone, weights file, preprocess, and the images.
 """
 
 import json
-import resource
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from peak_memory import peak_mib
 
 BATCH_SIZE = 32
 TIMM_NAMES = {
@@ -400,7 +400,7 @@ def main(way, path):
         start = time.perf_counter()
         found = run(job["items"])
         seconds = time.perf_counter() - start
-        answer = {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        answer = {"peak_mib": peak_mib()}
         if isinstance(found, float):
             seconds *= found
         else:

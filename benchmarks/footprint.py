@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from warm_extraction import write_files
 
-RESULTS = Path(__file__).parent / "results" / "footprint.json"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "footprint.json"
 
 IMPORT = """
 import sys, time, torch, torchvision, sklearn, skorch
@@ -40,8 +41,9 @@ PretrainedFeatureExtractor(cache=None).transform(sys.argv[1:])
 print(time.perf_counter() - start)
 """
 MANY = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
+from peak_memory import peak_mib
 from sklearn_featx import PretrainedFeatureExtractor
 folder, cache = sys.argv[1:]
 paths = sorted(map(str, Path(folder).iterdir()))
@@ -55,7 +57,7 @@ for key, n in parts.items():
         "rows": len(rows),
         "seconds": time.perf_counter() - start,
         "output_mib": rows.nbytes / 2**20,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "peak_mib": peak_mib(),
     }
     del rows
 print(json.dumps(found))
@@ -63,9 +65,9 @@ print(json.dumps(found))
 
 
 def said(script, *arguments):
-    """Run a script in a fresh Python, and return what it prints."""
+    """Run a script in a fresh Python, beside this file, and return what it prints."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE).stdout
 
 
 def repeated(rounds, script, *arguments):

@@ -86,7 +86,9 @@ def test_extraction(tmp_path, capsys):
     assert own["largest_difference"] < 1e-4
     assert own["over_plain_loop"]["median"] > 0
     assert 0 < records["engine float32"]["share_of_peak"] < 1
-    assert "| plain torchvision loop |" in capsys.readouterr().out
+    rate, costs = capsys.readouterr().out.split("| plain torchvision loop |")[1:]
+    assert "(1.0; 1.0 to 1.0)" in rate
+    assert "MiB" in costs
 
 
 def test_depth_search(tmp_path, capsys):
