@@ -225,6 +225,8 @@ def measure(python, job, names, n_rounds):
     for name, first in first_rows.items():
         seconds = [answers[name]["seconds"] for answers in rounds]
         records[name] = {
+            "rounds": n_rounds,
+            "images": len(job["items"]),
             "images_per_second": spread([len(job["items"]) / s for s in seconds]),
             "first_row_seconds": first,
             "peak_mib": rounds[-1][name]["peak_mib"],
@@ -307,8 +309,12 @@ def run(settings):
     found = {"backbones": {}}
     if settings.output.exists():
         found = json.loads(settings.output.read_text())
-    found["machine"] = {"cores": os.cpu_count(), "torch": torch.__version__}
-    found["machine"] |= {"python": platform.python_version(), "rounds": settings.rounds}
+    found["machine"] = {
+        "cores": os.cpu_count(),
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
     for backbone in settings.backbones:
         with tempfile.TemporaryDirectory() as folder:
             prepared = prepare(backbone, settings.checkpoints, folder)

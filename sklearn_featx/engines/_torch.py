@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from .._typing import AnyArray, FloatArray
 from ._compile import compile_for
@@ -19,11 +19,13 @@ from ._whole import Whole
 
 # Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so
 # that activations are small enough for the allocator to keep their memory, and workers finish
-# together; how many of them an operation takes at a time is measured.
+# together; how many of them an operation takes at a time is measured. A traced network is cut, and
+# no part of it suffers from more rows, so each call of an operation is shared by twice as many.
 # Fixed: the last bits of a row may depend on the number of rows in its pass, and a row that another
 # process computes again is to be the same.
 _USUAL_POSITIONS = 224 * 224
 _USUAL_ROWS = 8
+_USUAL_ROWS_TRACED = 16
 _USUAL_ROWS_ELSEWHERE = 128
 # Python starts every operation, for one thread at a time: more workers would wait for each other.
 _MOST_WORKERS = 16
@@ -68,6 +70,7 @@ class TorchEngine:
         self._whole: nn.Module = (
             compile_for(whole, device) if compiled else eager_for(whole, device)
         )
+        self._usual_rows = _usual_rows(rewritten, device)
         self._most_rows: int | None = None
         finish_copies(device)
 
@@ -85,8 +88,7 @@ class TorchEngine:
             Shape of what enters the network for one row, channels first; None: not known.
         """
         positions = _USUAL_POSITIONS if row_shape is None else max(1, math.prod(row_shape[1:]))
-        usual = _USUAL_ROWS if self.device.type == "cpu" else _USUAL_ROWS_ELSEWHERE
-        rows = max(1, min(MOST_ROWS, usual * _USUAL_POSITIONS // positions))
+        rows = max(1, min(MOST_ROWS, self._usual_rows * _USUAL_POSITIONS // positions))
         # A power of two: the rows of a claim are then cut as those of a run without a store.
         return int(2 ** math.floor(math.log2(rows)))
 
@@ -142,3 +144,10 @@ class TorchEngine:
         with torch.inference_mode():
             results = self._whole(to_device(batch, self.device))
             return [result.cpu().numpy() for result in results]
+
+
+def _usual_rows(network: nn.Module, device: torch.device) -> int:
+    """Rows of 224 x 224 in one pass."""
+    if device.type != "cpu":
+        return _USUAL_ROWS_ELSEWHERE
+    return _USUAL_ROWS_TRACED if isinstance(network, fx.GraphModule) else _USUAL_ROWS

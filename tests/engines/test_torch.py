@@ -89,6 +89,10 @@ class TestBatchSize:
         assert float32.batch_size((3, 64, 64)) == 64
         assert float32.batch_size((1, 8, 8)) == float32.batch_size((30,)) == 256
 
+    def test_more_rows_of_a_network_that_is_cut(self):
+        traced = engine(fx.symbolic_trace(nn.Sequential(nn.ReLU())))
+        assert traced.batch_size() == 2 * engine(nn.ReLU()).batch_size() == 16
+
     def test_as_many_where_numbers_are_shorter(self):
         half = engine(nn.Identity(), dtype=torch.bfloat16)
         assert half.batch_size((3, 224, 224)) == 8

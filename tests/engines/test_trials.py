@@ -63,7 +63,7 @@ def test_the_fastest_is_kept(clock, n_trial_runs):
 
 
 def test_a_small_gain_may_be_noise(clock, n_trial_runs):
-    candidates, ran = ways(clock, 1.0, 0.95)
+    candidates, ran = ways(clock, 1.0, 0.98)
     assert after_trial(FastestWay(*candidates), ran, n_trial_runs) == {0}
 
 
