@@ -12,7 +12,7 @@ from ._trials import FastestWay
 
 # Beside the whole batch. Depthwise convolutions are fastest with few rows, those that weigh all
 # channels with more; what a module that was not traced consists of is not known. Few, since a trial
-# takes six batches for each.
+# takes eleven batches for each.
 _ROWS_TO_TRY = (16, 4)
 
 

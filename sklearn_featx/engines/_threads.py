@@ -6,6 +6,7 @@ itself, and workers times threads of each is what the process may use.
 """
 
 import functools
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,8 +15,11 @@ import joblib
 import torch
 from threadpoolctl import ThreadpoolController
 
-# More than a worker needs for one batch.
-_KEPT_BYTES = 16 * 2**20
+# A little less than 32 MiB: the largest block that glibc may take from a heap, of which each thread
+# but the first has its own, of 64 MiB.
+_LARGEST_BLOCK = 2**25 - 2**16
+# For each worker as long as it lives, what keeps its second heap.
+_held = threading.local()
 
 
 class Workers(NamedTuple):
@@ -38,8 +42,12 @@ class Workers(NamedTuple):
 
 def share_threads(n_threads: int, n_workers: int) -> Workers:
     """Divide threads of a CPU among workers, and have them keep memory that they free."""
+    return Workers(n_workers, n_threads, partial(_start_worker, n_threads // n_workers))
+
+
+def _start_worker(n_threads: int) -> None:
+    limit_this_thread(n_threads)
     keep_freed_memory()
-    return Workers(n_workers, n_threads, partial(limit_this_thread, n_threads // n_workers))
 
 
 def count_threads(n_jobs: int | None) -> int:
@@ -70,12 +78,17 @@ def limit_this_thread(n_threads: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have the memory of one batch used again for the next.
+    """Have the memory of one batch used again for the next, in this thread.
 
-    Memory that glibc gives back costs a page fault for every 4 KiB of the next batch, a tenth of a
-    small network's time. It gives back what is larger than any block that was freed before.
+    Memory that glibc gives back costs a page fault for every 4 KiB of the next batch, up to a
+    quarter of a small network's time. It gives back what is larger than any block that was freed
+    before, and a heap as soon as all of it is free: where a batch needs a little more than the
+    first, the second comes and goes with each operation. The block that is held here is never
+    written, so it is no memory but a range of addresses.
     """
-    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
+    torch.empty(_LARGEST_BLOCK, dtype=torch.uint8)
+    # Two of them do not fit in one heap.
+    _first, _held.block = (torch.empty(_LARGEST_BLOCK, dtype=torch.uint8) for _ in range(2))
 
 
 @functools.cache

@@ -14,8 +14,11 @@ Way: TypeAlias = Callable[[torch.Tensor], Any]
 # Runs of the usual way before any other: a process is slow at first, and a job that ends before is
 # not worth a trial.
 _SETTLING_RUNS = 4
-# Of each way, after one that does not count.
-_TIMED_RUNS = 5
+# In each round every way has some runs one after the other: first those that do not count, in which
+# workers come to run the same way beside each other and its memory is found, then those that do.
+_ROUNDS = 2
+_UNTIMED_RUNS = 2
+_TIMED_RUNS = 3
 # How much faster than the usual way another must be. Little: where noise decides, little is lost.
 _GAIN = 1.03
 
@@ -54,8 +57,9 @@ class FastestWay:
         """Yield what each of the first runs does; in turn, as a machine's speed drifts."""
         yield from [self._usual] * _SETTLING_RUNS
         yield from (partial(self._compare, way) for way in others)
-        for _ in range(_TIMED_RUNS):
-            yield from (partial(self._time, way) for way in (self._usual, *others))
+        for way in (self._usual, *others) * _ROUNDS:
+            yield from [partial(self._run, way)] * _UNTIMED_RUNS
+            yield from [partial(self._time, way)] * _TIMED_RUNS
 
     def _compare(self, way: Way, x: torch.Tensor) -> Any:
         """Run a way beside the usual one, and see whether it may be used."""
@@ -67,12 +71,14 @@ class FastestWay:
                 self._seconds[way] = []
         return expected
 
+    def _run(self, way: Way, x: torch.Tensor) -> Any:
+        return (way if way in self._seconds else self._usual)(x)
+
     def _time(self, way: Way, x: torch.Tensor) -> Any:
-        if way not in self._seconds:
-            return self._usual(x)
         start = time.perf_counter()
-        result = way(x)
-        self._seconds[way].append(time.perf_counter() - start)
+        result = self._run(way, x)
+        if way in self._seconds:
+            self._seconds[way].append(time.perf_counter() - start)
         return result
 
     def _fastest(self) -> Way:

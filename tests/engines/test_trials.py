@@ -9,6 +9,8 @@ from sklearn_featx.engines import _trials
 from sklearn_featx.engines._trials import FastestWay
 
 SETTLING = _trials._SETTLING_RUNS
+IN_A_ROW = _trials._UNTIMED_RUNS + _trials._TIMED_RUNS
+TIMED = _trials._ROUNDS * _trials._TIMED_RUNS
 
 
 @pytest.fixture
@@ -55,8 +57,8 @@ def test_the_fastest_is_kept(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 2.0, 0.5)
     fastest = FastestWay(*candidates)
     run(fastest, n_trial_runs(3))
-    wanted = [0] * SETTLING + [1, 0, 2, 0] + [0, 1, 2] * _trials._TIMED_RUNS
-    assert ran == wanted
+    one_round = [0] * IN_A_ROW + [1] * IN_A_ROW + [2] * IN_A_ROW
+    assert ran == [0] * SETTLING + [1, 0, 2, 0] + one_round * _trials._ROUNDS
     ran.clear()
     run(fastest, 50)
     assert ran == [2] * 50
@@ -65,6 +67,17 @@ def test_the_fastest_is_kept(clock, n_trial_runs):
 def test_a_small_gain_may_be_noise(clock, n_trial_runs):
     candidates, ran = ways(clock, 1.0, 0.98)
     assert after_trial(FastestWay(*candidates), ran, n_trial_runs) == {0}
+
+
+def test_first_runs_in_a_row_do_not_count(clock, n_trial_runs):
+    candidates, ran = ways(clock, 1.0, 0.9)
+
+    def finding_memory(x):
+        # What ran before it was the other way, or this one for the first time in a row.
+        clock.now += 10.0 * (set(ran[-2:]) != {1})
+        return candidates[1](x)
+
+    assert after_trial(FastestWay(candidates[0], finding_memory), ran, n_trial_runs) == {1}
 
 
 def test_one_slow_run_does_not_decide(clock, n_trial_runs):
@@ -92,7 +105,7 @@ def test_most_runs_of_the_usual_way_disturbed_do_not_decide(clock, n_trial_runs)
     candidates, ran = ways(clock, 1.0, 1.0)
 
     def disturbed(x):
-        clock.now += 10.0 * (ran.count(0) > SETTLING + 2)
+        clock.now += 10.0 * (ran.count(0) > SETTLING + 1 + _trials._UNTIMED_RUNS)
         return candidates[0](x)
 
     assert after_trial(FastestWay(disturbed, candidates[1]), ran, n_trial_runs) == {0}
@@ -168,5 +181,5 @@ def test_threads_try_each_way_as_often(clock, n_trial_runs):
             pool.map(lambda i: fastest(torch.tensor(i)).item(), range(n_runs - SETTLING - 2))
         )
     assert results == list(range(1, n_runs - SETTLING - 1))
-    assert [len(times) for times in fastest._seconds.values()] == [_trials._TIMED_RUNS] * 3
-    assert ran.count(1) == ran.count(2) == 1 + _trials._TIMED_RUNS
+    assert [len(times) for times in fastest._seconds.values()] == [TIMED] * 3
+    assert ran.count(1) == ran.count(2) == 1 + IN_A_ROW * _trials._ROUNDS
