@@ -84,7 +84,7 @@ def keep_freed_memory() -> None:
     quarter of a small network's time. It gives back what is larger than any block that was freed
     before, and a heap as soon as all of it is free: where a batch needs a little more than the
     first, the second comes and goes with each operation. The block that is held here is never
-    written, so it is no memory but a range of addresses.
+    written: it takes addresses, not memory.
     """
     torch.empty(_LARGEST_BLOCK, dtype=torch.uint8)
     # Two of them do not fit in one heap.
