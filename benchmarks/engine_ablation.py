@@ -24,16 +24,16 @@ import torch
 import torchvision
 
 from sklearn_featx.backbones import get_backbone
-from sklearn_featx.engines import _onednn, _scripted, _sections
-from sklearn_featx.engines._eager import eager_for
+from sklearn_featx.engines._onednn import fuse_layers
 from sklearn_featx.engines._openvino import OpenVinoEngine
 from sklearn_featx.engines._rewrite import rewrite_for_inference
-from sklearn_featx.engines._threads import keep_freed_memory, limit_this_thread
+from sklearn_featx.engines._sections import Sectioned
+from sklearn_featx.engines._threads import limit_this_thread
 from sklearn_featx.engines._whole import Whole
 
 RESULTS = Path(__file__).parent / "results" / "engine_ablation.json"
 # Images per round, so that each way takes about a second.
-BACKBONES = {"mobilenet_v2": 128, "efficientnet_lite0": 128, "resnet50": 32, "vit_b_16": 16}
+BACKBONES = {"mobilenet_v2": 128, "efficientnet_lite0": 128, "resnet50": 64, "vit_b_16": 32}
 PRECISIONS = ("float32", "bfloat16")
 # Rows in one pass of the engine, and of a network that is not cut in sections.
 PASS, ROWS = 16, 4
@@ -59,41 +59,14 @@ def folded(backbone, dtype):
 
 def fused(backbone, dtype):
     whole = folded(backbone, dtype)
-    _onednn.fuse_layers(whole)
+    fuse_layers(whole, dtype)
     return whole
 
 
-def sectioned(backbone, dtype, *, fuse=True, scripts=False, sizes=(4_000_000,)):
-    whole = fused(backbone, dtype) if fuse else folded(backbone, dtype)
-    network = _sections.Sectioned(whole.network)
-
-    def cut(x):
-        _sections._BYTES_IN_CACHE = sizes
-        _sections.script_convolutions = _scripted.script_convolutions if scripts else _nothing
-        network(x)
-
-    cut(torch.zeros(1, 3, 224, 224, dtype=dtype))
-    whole.network = network
+def in_sections(make, backbone, dtype):
+    whole = make(backbone, dtype)
+    whole.network = Sectioned(whole.network)
     return whole
-
-
-def _nothing(module):
-    pass
-
-
-def without_attention(backbone, dtype):
-    plain = _onednn._is_plain_attention
-    _onednn._is_plain_attention = lambda layer: False  # noqa: ARG005
-    try:
-        return sectioned(backbone, dtype)
-    finally:
-        _onednn._is_plain_attention = plain
-
-
-def whole_engine(backbone, dtype):
-    _sections._BYTES_IN_CACHE = (4_000_000, 1_000_000, 16_000_000)
-    _sections.script_convolutions = _scripted.script_convolutions
-    return eager_for(folded(backbone, dtype), torch.device("cpu"))
 
 
 def openvino(backbone, dtype):
@@ -107,12 +80,8 @@ def openvino(backbone, dtype):
 WAYS = {
     "folded": (folded, ROWS),
     "fused layers": (fused, ROWS),
-    "sections": (partial(sectioned, fuse=False), PASS),
-    REFERENCE: (sectioned, PASS),
-    "the same, attention plain": (without_attention, PASS),
-    "and scripts": (partial(sectioned, scripts=True), PASS),
-    "and scripts and trials": (whole_engine, PASS),
-    "and scripts, trials and heap": (whole_engine, PASS),
+    "sections": (partial(in_sections, folded), PASS),
+    REFERENCE: (partial(in_sections, fused), PASS),
     "OpenVINO": (openvino, PASS),
 }
 
@@ -122,21 +91,18 @@ class Way:
 
     Parameters
     ----------
-    name : str
-        Its name.
     make : callable
         Makes it, of a backbone and a type.
     n_rows : int
         Rows that it gets at a time.
     """
 
-    def __init__(self, name, make, n_rows, backbone, dtype):
+    def __init__(self, make, n_rows, backbone, dtype):
         self.n_rows = n_rows
         self._network = make(backbone, dtype)
-        start = partial(limit_this_thread, 1)
-        if name.endswith("heap"):
-            start = _start_with_heap
-        self._threads = ThreadPoolExecutor(os.cpu_count(), initializer=start)
+        self._threads = ThreadPoolExecutor(
+            os.cpu_count(), initializer=limit_this_thread, initargs=(1,)
+        )
 
     def run(self, pixels):
         """Return the features of all images, and the seconds that they took."""
@@ -153,18 +119,13 @@ class Way:
             return np.concatenate([self._network(part)[0].numpy() for part in rows])
 
 
-def _start_with_heap():
-    limit_this_thread(1)
-    keep_freed_memory()
-
-
 def measure(backbone, dtype, names, n_images, n_rounds):
     """Run ways in turn; return the images per second of each, and its share of the reference."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (n_images, *backbone.preprocess.crop, 3), np.uint8)
-    ways = {name: Way(name, *WAYS[name], backbone, dtype) for name in names}
-    # Before the first round each way has found its memory, and what it measures for itself.
-    for _ in range(2 if n_rounds == 1 else 6):
+    ways = {name: Way(*WAYS[name], backbone, dtype) for name in names}
+    # Before the first round each way has converted its network and found its memory.
+    for _ in range(2):
         features = {name: way.run(pixels)[0] for name, way in ways.items()}
     rounds = [{name: way.run(pixels)[1] for name, way in ways.items()} for _ in range(n_rounds)]
     reference = features[names[0]]

@@ -462,7 +462,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         C = self.C
         if C == "auto":
             # The folds depend on the data alone: every seed of a search shares one probe.
-            C = choose_C(features, targets, weights, seed=0)
+            C = choose_C(features, targets, weights)
         return LinearModel(
             *fit_linear_probe_classifier(
                 features, targets, self.n_outputs_, C=C, sample_weight=weights
@@ -489,7 +489,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     ) -> LinearModel:
         """One logistic regression for each label, with a penalty of its own."""
         Cs = [
-            choose_C(features, label, weights, seed=0) if self.C == "auto" else self.C
+            choose_C(features, label, weights) if self.C == "auto" else self.C
             for label in targets.T.astype(int)
         ]
         return LinearModel(

@@ -64,7 +64,7 @@ def _packed(value: Any) -> Any:
 
 
 def _unpacked(value: Any) -> Any:
-    """Undo `_packed`; a state of the first files, which has arrays, stays as it is."""
+    """Undo `_packed`."""
     if type(value) is dict:
         return {key: _unpacked(item) for key, item in value.items()}
     if (

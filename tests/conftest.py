@@ -119,7 +119,7 @@ def builds(monkeypatch):
 @pytest.fixture
 def trunk_rows(monkeypatch):
     """Number of rows in each pass through an engine while the test runs."""
-    from sklearn_featx.engines import TorchEngine
+    from sklearn_featx.engines._torch import TorchEngine
 
     rows = []
     original = TorchEngine.run

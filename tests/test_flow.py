@@ -159,7 +159,7 @@ class TestSame:
             assert not np.array_equal(cold, exact)
 
     def test_an_interrupted_run_keeps_what_it_had(self, small_net, digits, store, monkeypatch):
-        from sklearn_featx.engines import TorchEngine
+        from sklearn_featx.engines._torch import TorchEngine
 
         original, calls = TorchEngine.run, []
 
@@ -280,7 +280,7 @@ class TestKeys:
         script = (
             "import numpy, sys, torch; torch.set_num_threads(1);"
             "from sklearn_featx import PretrainedFeatureExtractor;"
-            "from sklearn_featx.engines import TorchEngine;"
+            "from sklearn_featx.engines._torch import TorchEngine;"
             "rows = []; run = TorchEngine.run;"
             "TorchEngine.run = lambda e, b: (rows.append(len(b)), run(e, b))[1];"
             "images = numpy.load(sys.argv[1]);"

@@ -19,7 +19,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
-from sklearn_featx.engines import TorchEngine
+from sklearn_featx.engines._torch import TorchEngine
 from sklearn_featx.store import FeatureStore, Rows
 
 EXTRACTION = """

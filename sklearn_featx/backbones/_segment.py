@@ -77,10 +77,10 @@ def _share(source: nn.Module, target: nn.Module, path: str) -> None:
     *parents, name = path.split(".")
     for parent in parents:
         source = getattr(source, parent)
-        if parent not in target._modules:
-            target.add_module(parent, nn.Module())
-        child = target._modules[parent]
-        assert child is not None
+        child = getattr(target, parent, None)
+        if not isinstance(child, nn.Module):
+            child = nn.Module()
+            target.add_module(parent, child)
         if child is source:
             return
         target = child
@@ -88,7 +88,6 @@ def _share(source: nn.Module, target: nn.Module, path: str) -> None:
     if isinstance(value, nn.Parameter):
         target.register_parameter(name, value)
     elif isinstance(value, torch.Tensor):
-        persistent = name not in source._non_persistent_buffers_set
-        target.register_buffer(name, value, persistent=persistent)
+        target.register_buffer(name, value, persistent=name in source.state_dict())
     else:
         target.add_module(name, value)

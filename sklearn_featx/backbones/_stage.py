@@ -1,23 +1,23 @@
 """A stage, what it costs, what names it, and stages run one after the other."""
 
+import contextlib
+import functools
+import logging
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
 
 from .._digest import combine, digest
 from ._custom import own_digests
 from ._segment import Segment
 from ._weights import digest_tensor
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,32 @@ class StageTaps(nn.Module):
 
 
 def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    """Run on tensors that have a shape and no values; on zeros where a module reads values."""
+    """Run on tensors that have a shape and no values; on zeros where that is not possible."""
     with torch.no_grad():
-        try:
-            with FakeTensorMode(allow_non_fake_inputs=True):
+        output = None
+        if (fake_tensors := _fake_tensors()) is not None:
+            # Some modules read values; what is wrong with a shape, the run on zeros says.
+            with contextlib.suppress(Exception), fake_tensors(allow_non_fake_inputs=True):
                 output = module(torch.empty(shape))
-        except (DataDependentOutputException, DynamicOutputShapeException):
+        if output is None:
             output = module(torch.zeros(shape))
     return output if isinstance(output, tuple) else (output,)
+
+
+@functools.cache
+def _fake_tensors() -> Any:
+    """Return PyTorch's mode of tensors without values, if a self-test passes; it is not public."""
+    try:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        # No operation that a counter of floating-point operations around it would count.
+        bias = torch.empty(4, 1)
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            works = torch.relu(torch.empty(2, 1, 3) + bias).shape == (2, 4, 3)
+    except Exception as error:
+        _log.debug("Shapes are found by running on zeros: %s: %s", type(error).__name__, error)
+        return None
+    return FakeTensorMode if works else None
 
 
 def digest_stage(module: nn.Module) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .._digest import combine, digest, digest_array
+from .._digest import digest, digest_array
 from .._optional import import_optional
 from ..exceptions import WeightsError
 
@@ -94,14 +94,6 @@ def load_state(
 def fits(module: nn.Module, state: StateDict, *, optional: tuple[str, ...] = ()) -> bool:
     """Whether a state dict can be loaded, keys that begin with `optional` left aside."""
     return not any(_differences(module, state, (), optional))
-
-
-def digest_state(module: nn.Module) -> str:
-    """Digest of every parameter and buffer of a module, with their names."""
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    return combine(
-        part for name, tensor in tensors for part in (digest(name), digest_tensor(tensor))
-    )
 
 
 def digest_tensor(tensor: torch.Tensor) -> str:

@@ -4,13 +4,11 @@ from ._device import resolve_device
 from ._engine import Engine, EngineName, make_engine
 from ._precision import Precision, resolve_precision, type_name
 from ._threads import Workers, count_threads
-from ._torch import TorchEngine
 
 __all__ = [
     "Engine",
     "EngineName",
     "Precision",
-    "TorchEngine",
     "Workers",
     "count_threads",
     "make_engine",

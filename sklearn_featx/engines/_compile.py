@@ -1,10 +1,7 @@
-"""Compiled networks: PyTorch's compiler on the first batch; left where it fails or is no gain."""
+"""Compiled networks: PyTorch's compiler on the first batch, and the plain engine where it fails."""
 
-import copy
 import threading
-import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,19 +9,11 @@ from torch import nn
 
 from ..exceptions import FeatxWarning
 from ._device import is_out_of_memory
-from ._eager import eager_for
-from ._whole import Whole
-
-# How much faster the compiled network must be, so that noise seldom decides.
-_GAIN = 1.1
-_TIMED_RUNS = 3
+from ._whole import Whole, optimize
 
 
 def compile_for(whole: Whole, device: torch.device) -> nn.Module:
     """Return a module that is compiled on its first batch.
-
-    On a CPU the compiled network stays only if it is faster than the one that runs without: of
-    some networks the compiler makes one that takes ten times as long.
 
     Parameters
     ----------
@@ -36,13 +25,13 @@ def compile_for(whole: Whole, device: torch.device) -> nn.Module:
     Returns
     -------
     compiled : nn.Module
-        Where compiling fails it warns once, and goes on without.
+        If compiling fails, it warns once and runs as without the compiler.
     """
     return _Compiled(whole, device)
 
 
 class _Compiled(nn.Module):
-    """A compiled module; batches are filled up to one size, since each size is compiled anew."""
+    """A compiled module; batches are padded to one size, since each size is compiled again."""
 
     def __init__(self, whole: Whole, device: torch.device) -> None:
         super().__init__()
@@ -53,7 +42,7 @@ class _Compiled(nn.Module):
         if device.type == "cpu":
             options = {"freezing": True, "cpp.threads": 1}
         self._run = torch.compile(whole, dynamic=False, options=options)
-        # What runs without the compiler, from the moment when that is known to be better.
+        # Runs in place of the compiled network once compiling has failed.
         self._uncompiled: nn.Module | None = None
         self._lock = threading.Lock()
         self._known: set[tuple[int, ...]] = set()
@@ -84,14 +73,14 @@ class _Compiled(nn.Module):
         return (self._uncompiled or self._run)(batch)
 
     def _compile(self, batch: torch.Tensor) -> None:
-        """Compile for the size of a batch, and decide whether to stay with it."""
+        """Compile for the size of a batch; if that fails, do without the compiler from now on."""
         try:
             self._run(batch)
         except Exception as error:
             # The compiler fails in as many ways as there are systems without its tools.
             if is_out_of_memory(error):
                 raise
-            uncompiled = eager_for(self._plain, self._device)
+            uncompiled = optimize(self._plain, self._device)
             # What is wrong with the batch fails here too, and is no matter of the compiler.
             uncompiled(batch)
             reason = str(error).strip().partition("\n")[0]
@@ -102,23 +91,6 @@ class _Compiled(nn.Module):
                 stacklevel=2,
             )
             self._uncompiled = uncompiled
-        else:
-            if self._device.type == "cpu" and not self._known:
-                uncompiled = eager_for(copy.deepcopy(self._plain), self._device)
-                without, compiled = _seconds(batch, uncompiled, self._run)
-                if without < _GAIN * compiled:
-                    self._uncompiled = uncompiled
-
-
-def _seconds(batch: torch.Tensor, *ways: Callable[[torch.Tensor], Any]) -> list[float]:
-    """Time ways in turn: of each the shortest run, after one that does not count."""
-    times: list[list[float]] = [[] for _ in ways]
-    for _ in range(1 + _TIMED_RUNS):
-        for way, seconds in zip(ways, times, strict=True):
-            start = time.perf_counter()
-            way(batch)
-            seconds.append(time.perf_counter() - start)
-    return [min(seconds[1:]) for seconds in times]
 
 
 def _filled(batch: torch.Tensor, n_rows: int) -> torch.Tensor:

@@ -17,8 +17,6 @@ EngineName: TypeAlias = Literal["torch", "compiled", "openvino"]
 class Engine(Protocol):
     """Runs one frozen network on batches."""
 
-    n_rows_run: int
-
     @property
     def computes_where_it_reads(self) -> bool:
         """Whether the thread that reads a batch is the best one to compute it."""

@@ -1,12 +1,16 @@
-"""Operations of oneDNN in a traced network: paddings, activations and sums become part of a layer.
+"""Layers of oneDNN in a traced network: paddings, activations and sums become part of a layer.
 
 PyTorch calls oneDNN for its own layers too, but brings the weights into oneDNN's order in every
 pass, and runs an activation or a sum as another pass over memory. The operators used here are those
-that PyTorch's compiler emits; where they are missing, the network stays as it is.
+that PyTorch's compiler emits. They are not public: a self-test compares them with the plain layers
+once in a process, and where it fails every network stays as it is.
 """
 
+import functools
+import logging
 import operator
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -48,20 +52,40 @@ class ZeroPadding(Protocol):
         """How many zeros go above and below a map, and to its left and right."""
 
 
+_log = logging.getLogger(__name__)
+
+_OPERATORS = (
+    "_convolution_pointwise",
+    "_convolution_pointwise_",
+    "_linear_pointwise",
+    "_reorder_convolution_weight",
+    "_reorder_linear_weight",
+)
+
 # Workers that run the same network have their first batches at the same time.
 _ordering = threading.Lock()
 
 _NONE = Activation()
 _RELU = Activation("relu")
+_RELU6 = Activation("hardtanh", (0.0, 6.0))
+_SILU = Activation("swish")
+_HARDSWISH = Activation("hardswish")
 _ACTIVATIONS: dict[Any, Activation] = {
     nn.ReLU: _RELU,
-    nn.ReLU6: Activation("hardtanh", (0.0, 6.0)),
-    nn.SiLU: Activation("swish"),
-    nn.Hardswish: Activation("hardswish"),
+    nn.ReLU6: _RELU6,
+    nn.SiLU: _SILU,
+    nn.Hardswish: _HARDSWISH,
     functional.relu: _RELU,
     torch.relu: _RELU,
     "relu": _RELU,
     "relu_": _RELU,
+}
+_PLAIN_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    _NONE: torch.clone,
+    _RELU: torch.relu,
+    _RELU6: functional.relu6,
+    _SILU: functional.silu,
+    _HARDSWISH: functional.hardswish,
 }
 
 
@@ -74,26 +98,6 @@ class _Ordered(NamedTuple):
     stride: list[int]
     dilation: list[int]
     groups: int
-
-
-class Operation(NamedTuple):
-    """A call of one of PyTorch's operators.
-
-    Parameters
-    ----------
-    operator : torch.OpOverload
-        The operator.
-    arguments : tuple
-        All of them. A list holds integers, a tuple numbers of any type.
-    """
-
-    operator: Any
-    arguments: tuple[Any, ...]
-
-    def run(self) -> torch.Tensor:
-        """Call the operator."""
-        result: torch.Tensor = self.operator(*self.arguments)
-        return result
 
 
 class FusedConvolution:
@@ -133,24 +137,20 @@ class FusedConvolution:
 
     def run(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """Compute ``activation(convolution(x) + other)``; `other` may be overwritten with it."""
-        operation = self.operation(x, other)
-        if operation is not None:
-            return operation.run()
-        result: torch.Tensor = self._convolve(x, *self._ordered_for(x), *_NONE).add(other)
-        return result if self.activation is _NONE else result.relu_()
-
-    def operation(self, x: torch.Tensor, other: torch.Tensor | None = None) -> Operation | None:
-        """Return what `run` calls, or None if it is more than one operator."""
         ordered = self._ordered_for(x)
+        result: torch.Tensor
         if other is None:
-            return Operation(self._convolve, (x, *ordered, *self.activation))
-        if other.shape != self.output_shape(x):
-            return None
-        unary = None if self.activation is _NONE else self.activation.name
-        return Operation(self._convolve_onto, (other, x, *ordered, "add", 1.0, unary, (), None))
+            result = self._convolve(x, *ordered, *self.activation)
+        elif other.shape == self._output_shape(x):
+            unary = None if self.activation is _NONE else self.activation.name
+            result = self._convolve_onto(other, x, *ordered, "add", 1.0, unary, (), None)
+        else:
+            # One of the two maps is broadcast.
+            result = self._convolve(x, *ordered, *_NONE).add(other)
+            result = result if self.activation is _NONE else result.relu_()
+        return result
 
-    def output_shape(self, x: torch.Tensor) -> tuple[int, ...]:
-        """Shape of the convolution's result."""
+    def _output_shape(self, x: torch.Tensor) -> tuple[int, ...]:
         margins = self._margins(x)
         lengths = [self._output_length(axis, x.shape[2 + axis], margins[axis]) for axis in (0, 1)]
         return (x.shape[0], self._out_channels, *lengths)
@@ -207,30 +207,7 @@ class FusedLinear:
         return result
 
 
-class FusedAttention:
-    """Attention of a sequence to itself, between two linear layers in oneDNN's order.
-
-    Parameters
-    ----------
-    layer : nn.MultiheadAttention
-        The layer; its queries, keys and values are of one width.
-    """
-
-    def __init__(self, layer: nn.MultiheadAttention) -> None:
-        self._parts = (3, layer.num_heads, layer.head_dim)
-        self._project_in = FusedLinear(layer.in_proj_weight, layer.in_proj_bias)
-        self._project_out = FusedLinear(layer.out_proj.weight, layer.out_proj.bias)
-        self.weight = self._project_in.weight
-
-    def run(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the first of what the layer returns for ``(x, x, x)``."""
-        parts = self._project_in.run(x).view(*x.shape[:-1], *self._parts).transpose(-4, -2)
-        queries, keys, values = parts.unbind(-3)
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
-        return self._project_out.run(mixed.transpose(-3, -2).flatten(-2))
-
-
-FusedLayer = FusedConvolution | FusedLinear | FusedAttention
+FusedLayer = FusedConvolution | FusedLinear
 
 
 def layer_of(node: fx.Node) -> FusedLayer | None:
@@ -239,30 +216,88 @@ def layer_of(node: fx.Node) -> FusedLayer | None:
     return layer if isinstance(layer, FusedLayer) else None
 
 
-def fuse_layers(module: nn.Module) -> None:
-    """Replace the layers of every traced part of a module, where this PyTorch can.
+def fuse_layers(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Replace the layers of every traced part of a module, where the self-test passes.
 
     Parameters
     ----------
     module : nn.Module
         A frozen module on a CPU, the caller's own copy; it is changed.
+    dtype : torch.dtype, default=torch.float32
+        Type of its weights and activations.
     """
-    if _available():
+    if passes_self_test(dtype):
         for part in list(module.modules()):
             if isinstance(part, fx.GraphModule):
                 _fuse(part)
 
 
+@functools.cache
 def _ops() -> Any:
-    """Operators of the compiler's back end."""
-    return torch.ops.mkldnn
+    """Return the namespace with the operators; AttributeError where there is none."""
+    for name in ("mkldnn", "onednn"):
+        namespace = getattr(torch.ops, name)
+        if all(hasattr(namespace, operator_name) for operator_name in _OPERATORS):
+            return namespace
+    raise AttributeError(f"PyTorch {torch.__version__} has no {', '.join(_OPERATORS)}")
 
 
-def _available() -> bool:
-    """Whether this PyTorch has oneDNN, and the operators under the names of today."""
-    names = ("_reorder_convolution_weight", "_reorder_linear_weight", "_convolution_pointwise")
-    more = ("_convolution_pointwise_", "_linear_pointwise")
-    return all(hasattr(_ops(), name) for name in (*names, *more))
+@functools.cache
+def passes_self_test(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's operators compute in a type what the plain layers compute.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Type of weights and activations.
+
+    Returns
+    -------
+    passes : bool
+        False if an operator is missing, raises or differs; a line in the debug log says which.
+    """
+    try:
+        with torch.inference_mode():
+            reason = next(_differences(dtype), None)
+    except Exception as error:
+        # Operators that are not public may change in any way.
+        reason = f"{type(error).__name__}: {error}"
+    if reason is not None:
+        _log.debug("Layers are not fused in %s: %s", dtype, reason)
+    return reason is None
+
+
+def _differences(dtype: torch.dtype) -> Iterator[str]:
+    """Yield what oneDNN computes differently from the plain layers, on tiny ones of each kind."""
+    random = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=random, device="cpu").sub(0.5).to(dtype)
+
+    x = drawn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    for groups in (1, 8):
+        # On the meta device, since initialization would draw from PyTorch's global generator.
+        layer = nn.Conv2d(8, 8, 3, padding=1, groups=groups, device="meta")
+        layer.weight = nn.Parameter(drawn(8, 8 // groups, 3, 3))
+        layer.bias = nn.Parameter(drawn(8))
+        for activation, plain in _PLAIN_ACTIVATIONS.items():
+            convolution = FusedConvolution(layer)
+            convolution.activation = activation
+            if not _is_near(convolution.run(x), plain(layer(x))):
+                yield f"convolution in {groups} groups, activation {activation.name}"
+            if activation in (_NONE, _RELU):
+                other = torch.ones_like(x)
+                if not _is_near(convolution.run(x, other), plain(layer(x) + 1)):
+                    yield f"sum after a convolution, activation {activation.name}"
+    weight, bias = drawn(5, 6), drawn(5)
+    if not _is_near(FusedLinear(weight, bias).run(x), functional.linear(x, weight, bias)):
+        yield "linear layer"
+
+
+def _is_near(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    same_kind = found.dtype is expected.dtype and found.shape == expected.shape
+    tolerance = 1e-5 if expected.dtype is torch.float32 else 2e-2
+    return same_kind and torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 def _fuse(module: fx.GraphModule) -> None:
@@ -291,16 +326,10 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
     fused = {}
     for nodes in calls.values():
         layer = module.get_submodule(str(nodes[0].target))
-        if len(nodes) > 1:
+        if len(nodes) > 1 or nodes[0].kwargs:
             continue
         # Classes derived from these may compute something else.
-        if type(layer) is nn.MultiheadAttention:
-            if _is_plain_attention(layer) and _attends_to_itself(nodes[0]):
-                _take_result_alone(nodes[0])
-                _replace(module, nodes[0], FusedAttention(layer))
-        elif nodes[0].kwargs:
-            continue
-        elif type(layer) is nn.Linear:
+        if type(layer) is nn.Linear:
             _replace(module, nodes[0], FusedLinear(layer.weight, layer.bias))
         elif type(layer) is nn.Conv2d and _is_plain(layer):
             convolution = FusedConvolution(layer)
@@ -315,43 +344,6 @@ def _replace(module: fx.GraphModule, node: fx.Node, layer: FusedLayer) -> fx.Nod
     node.replace_all_uses_with(run)
     module.graph.erase_node(node)
     return run
-
-
-def _is_plain_attention(layer: nn.MultiheadAttention) -> bool:
-    """Whether `FusedAttention` computes the same, and is a gain.
-
-    In 16-bit types PyTorch calls oneDNN for all of a layer itself.
-    """
-    weight: torch.Tensor | None = layer.in_proj_weight
-    return (
-        weight is not None
-        and weight.dtype is torch.float32
-        and layer.batch_first
-        and layer.bias_k is None
-        and not layer.add_zero_attn
-    )
-
-
-def _attends_to_itself(node: fx.Node) -> bool:
-    """Whether queries, keys and values are one sequence, and only the result is used."""
-    return (
-        len(node.args) == 3
-        and len(node.all_input_nodes) == 1
-        and node.kwargs == {"need_weights": False}
-        and all(
-            user.target is operator.getitem and (user.args[1] == 0 or not user.users)
-            for user in node.users
-        )
-    )
-
-
-def _take_result_alone(node: fx.Node) -> None:
-    """Have attention, of which the result and no weights are used, return nothing else."""
-    for item in list(node.users):
-        item.replace_all_uses_with(node)
-        node.graph.erase_node(item)
-    node.args = node.args[:1]
-    node.kwargs = {}
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:

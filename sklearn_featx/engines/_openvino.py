@@ -1,11 +1,10 @@
 """The engine of OpenVINO: a frozen module, converted, on the cores of a CPU."""
 
 import functools
-import logging
+import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ._threads import Workers, count_threads, share_threads
 from ._whole import Whole
 
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-# A row runs alone, which is as fast as more: a batch is what is handed to a worker at a time.
+# A row runs alone, which is as fast as more: a batch is what one worker gets at once.
 _ROWS = 4
 # Two threads that make an engine must not start two cores.
 _starting = threading.Lock()
@@ -57,24 +56,23 @@ class OpenVinoEngine:
         normalise: nn.Module | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        openvino = import_optional("openvino", extra="openvino", purpose="engine='openvino'")
         with _starting:
-            self._core = _core(openvino)
-        self.n_rows_run = 0
+            self._openvino = _import_openvino()
+            self._core = _core(self._openvino)
         self._precision = _PRECISIONS[dtype]
         rewritten = rewrite_for_inference(network)
-        # It converts weights by itself, and to nearest: those that have the type's values it keeps.
+        # OpenVINO rounds weights to nearest; those that have the type's values already it keeps.
         if dtype is not torch.float32:
             round_convolutions(rewritten, dtype)
         self._whole = Whole(normalise, rewritten, pools, torch.float32).eval()
         self._lock = threading.Lock()
-        # Rows that can run at a time.
+        # Rows that can run at the same time.
         self._n_streams = 1
-        # By the shape of a row, which is part of a converted network.
-        self._converted: dict[tuple[int, ...], _Converted] = {}
+        # By the shape of a row, which is part of a compiled network.
+        self._compiled: dict[tuple[int, ...], _Compiled] = {}
 
     def batch_size(self, row_shape: Sequence[int] | None = None) -> int:  # noqa: ARG002
-        """Rows that a worker takes at a time."""
+        """Rows that one worker gets at once."""
         return _ROWS
 
     def workers(self, n_batches: int, n_jobs: int | None) -> Workers:
@@ -82,9 +80,9 @@ class OpenVinoEngine:
         n_threads = count_threads(n_jobs)
         with self._lock:
             if n_threads > self._n_streams:
-                # Asked here, not where a network is converted: a worker may use one thread alone.
+                # Asked here, not where a network is compiled: a worker may use one thread alone.
                 self._n_streams = n_threads
-                self._converted.clear()
+                self._compiled.clear()
         return share_threads(n_threads, max(1, min(n_batches, n_threads)))
 
     def run(self, batch: AnyArray) -> list[FloatArray]:
@@ -105,34 +103,32 @@ class OpenVinoEngine:
         BackboneError
             If OpenVINO cannot take the network.
         """
-        rows = [self._converted_for(batch).run(batch[i : i + 1]) for i in range(len(batch))]
-        self.n_rows_run += len(batch)
+        compiled = self._compiled_for(batch)
+        requests = [compiled.start(batch[i : i + 1]) for i in range(len(batch))]
+        rows = [compiled.finish(request) for request in requests]
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
-    def _converted_for(self, batch: AnyArray) -> "_Converted":
-        shape = batch.shape[1:]
-        found = self._converted.get(shape)
-        if found is None:
-            # One worker converts, the others wait for it.
-            with self._lock:
-                found = self._converted.get(shape)
-                if found is None:
-                    found = self._convert(torch.from_numpy(batch[:1]))
-                    self._converted[shape] = found
-        return found
+    def _compiled_for(self, batch: AnyArray) -> "_Compiled":
+        # One worker compiles, the others wait for it.
+        with self._lock:
+            shape = batch.shape[1:]
+            if shape not in self._compiled:
+                self._compiled[shape] = self._compile(torch.from_numpy(batch[:1]))
+            return self._compiled[shape]
 
-    def _convert(self, example: torch.Tensor) -> "_Converted":
+    def _compile(self, example: torch.Tensor) -> "_Compiled":
         try:
             with torch.no_grad():
                 exported = torch.export.export(self._whole, (example,))
-            model = _read(exported)
+            model = self._openvino.convert_model(exported)
+            model.reshape(list(example.shape))
             settings = {
                 "INFERENCE_PRECISION_HINT": self._precision,
                 # A row for each thread, not the threads of a row: as many rows as workers.
                 "INFERENCE_NUM_THREADS": self._n_streams,
                 "NUM_STREAMS": self._n_streams,
             }
-            return _Converted(self._core.compile_model(model, "CPU", settings))
+            return _Compiled(self._core.compile_model(model, "CPU", settings))
         except Exception as error:
             # Export and conversion fail in many ways, on anything that they do not know.
             reason = str(error).strip().partition("\n")[0]
@@ -142,23 +138,27 @@ class OpenVinoEngine:
             ) from error
 
 
-class _Converted:
-    """A network for rows of one shape, and the requests that threads run it with."""
+class _Compiled:
+    """A network for rows of one shape, and the requests that run it."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._idle: deque[Any] = deque()
 
-    def run(self, row: AnyArray) -> list[FloatArray]:
-        """Run one row; each thread that is here has a request of its own."""
+    def start(self, row: AnyArray) -> Any:
+        """Start to run a row; return the request, which is the caller's until it is finished."""
         try:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        request.infer({0: row})
-        n_results = len(self._compiled.outputs)
-        # The request's memory is written anew in the next run.
-        results = [request.get_output_tensor(i).data.copy() for i in range(n_results)]
+        request.start_async({0: row})
+        return request
+
+    def finish(self, request: Any) -> list[FloatArray]:
+        """Wait for a request, and return what the network returns for its row."""
+        request.wait()
+        # Copies: the request's memory is written to in its next run.
+        results = [np.array(result) for result in request.results.values()]
         self._idle.append(request)
         return results
 
@@ -174,36 +174,19 @@ def _core(openvino: Any) -> Any:
     return openvino.Core()
 
 
-def _read(exported: Any) -> Any:
-    """Read an exported program by OpenVINO's front end.
+def _import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
 
-    `openvino.convert_model` does the same, and reports each use to its makers.
+    It reports its import and each conversion to its makers, unless ``openvino_telemetry`` is not
+    installed. Here that package is hidden during the import, if the user's program has not imported
+    one of the two itself.
     """
-    frontend = import_optional("openvino.frontend", extra="openvino", purpose="engine='openvino'")
-    decoders = import_optional(
-        "openvino.frontend.pytorch.fx_decoder", extra="openvino", purpose="engine='openvino'"
-    )
-    pytorch = frontend.FrontEndManager().load_by_framework("pytorch")
-    with _root_logger_left_alone():
-        decoder = decoders.TorchFXPythonDecoder.from_exported_program(exported)
-    return pytorch.convert(pytorch.load(decoder))
-
-
-@contextmanager
-def _root_logger_left_alone() -> Iterator[None]:
-    """Drop OpenVINO's notes on operations that this PyTorch lacks, of which a user knows nothing.
-
-    They go to the root logger, which would get a handler that prints from then on.
-    """
-    root, silent = logging.getLogger(), logging.NullHandler()
-
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return "openvino" not in record.pathname
-
-    root.addHandler(silent)
-    root.addFilter(is_of_others)
+    telemetry = "openvino_telemetry"
+    hidden = "openvino" not in sys.modules and telemetry not in sys.modules
+    if hidden:
+        sys.modules[telemetry] = None  # type: ignore[assignment]
     try:
-        yield
+        return import_optional("openvino", extra="openvino", purpose="engine='openvino'")
     finally:
-        root.removeFilter(is_of_others)
-        root.removeHandler(silent)
+        if hidden:
+            del sys.modules[telemetry]

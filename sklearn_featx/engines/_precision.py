@@ -50,7 +50,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     """
     if precision == "auto":
         return _fastest(device)
-    if precision == "float16" and device.type == "cpu" and not _cpu_has_float16():
+    if (
+        precision == "float16"
+        and device.type == "cpu"
+        and not _cpu_has("avx512_fp16", "amx_fp16", "fp16_arith")
+    ):
         raise ValueError(
             "precision='float16': this processor does not compute in 16-bit floats. Use "
             "'bfloat16', 'float32' or 'auto'."
@@ -71,12 +75,15 @@ def _fastest(device: torch.device) -> torch.dtype:
 
 @functools.cache
 def _cpu_gains_by_bfloat16() -> bool:
-    """Whether the processor is faster in bfloat16, measured once: its instructions do not tell."""
-    if not _cpu_has_bfloat16():
+    """Whether the processor is faster in bfloat16: its instructions alone do not say so."""
+    if not _cpu_has("avx512_bf16", "amx_bf16", "amx_tile"):
         return False
-    seconds = [
-        (_time_product(torch.float32), _time_product(torch.bfloat16)) for _ in range(_N_TIMED)
-    ]
+    try:
+        seconds = [
+            (_time_product(torch.float32), _time_product(torch.bfloat16)) for _ in range(_N_TIMED)
+        ]
+    except RuntimeError:
+        return False
     of_float32, of_bfloat16 = map(min, zip(*seconds, strict=True))
     return bool(of_float32 >= _WORTHWHILE * of_bfloat16)
 
@@ -88,12 +95,12 @@ def _time_product(dtype: torch.dtype) -> float:
     return time.perf_counter() - start
 
 
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself: oneDNN also emulates it, slowly."""
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    native = any(getattr(torch.cpu, test, bool)() for test in tests)
-    return native and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _cpu_has_float16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+def _cpu_has(*capabilities: str) -> bool:
+    """Whether the processor has one of some instruction sets, as far as PyTorch can tell."""
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if get_capabilities is not None:
+        known = get_capabilities()
+        return any(known.get(name, False) for name in capabilities)
+    # Before PyTorch 2.11 there is one function for each, and not for all of them.
+    tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in capabilities)
+    return any(test() for test in tests if test is not None)

@@ -1,30 +1,26 @@
-"""A traced network in sections, each of which takes as many rows at a time as a cache has room for.
+"""Sections of a traced network: each takes as many rows at once as fit into a cache.
 
-Where maps are large one row alone fills the cache; where they are small many rows share what each
-operation costs and each weight that is read. Any one number of rows is wrong for one of them.
+Where feature maps are large, one row fills the cache. Where they are small, many rows share the
+cost of each call and of each weight that is read. One number of rows for the whole network is too
+large for one end or too small for the other.
 """
 
 import itertools
 import math
 import operator
 import threading
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
 from .._crossings import crossings, dependents
-from ._micro_batches import joined
 from ._onednn import layer_of
-from ._scripted import script_convolutions
-from ._trials import FastestWay
 
-# Bytes that an operation may read and write, beside its weights: the usual number, and others that
-# are used where they are faster. Where a core has a cache of 1 MiB and two share 32 MiB, 4 MB are
-# the best or near it; where caches are smaller or larger, a quarter or four times as much may be.
-_BYTES_IN_CACHE = (4_000_000, 1_000_000, 16_000_000)
+# Bytes that an operation may read and write, its weights not counted: near the best for a core with
+# a cache of 1 MiB that shares 32 MiB with another.
+_BYTES_IN_CACHE = 4_000_000
 # In one pass, however small they are.
 MOST_ROWS = 256
 
@@ -40,24 +36,22 @@ class Section(NamedTuple):
     results : list of fx.Node
         Which results.
     n_rows : int
-        How many rows it takes at a time.
+        How many rows it takes at once.
     """
 
     module: fx.GraphModule
     results: list[fx.Node]
     n_rows: int
 
-    def run(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
         """Run a batch of any size."""
-        whole: tuple[torch.Tensor, ...]
-        whole = joined([self.module(rows) for rows in torch.split(x, self.n_rows)])
-        return whole
+        parts: list[tuple[torch.Tensor, ...]]
+        parts = [self.module(rows) for rows in torch.split(x, self.n_rows)]
+        return parts[0] if len(parts) == 1 else [torch.cat(p) for p in zip(*parts, strict=True)]
 
 
 class Sectioned(nn.Module):
-    """A traced network that is cut on its first batch, when the sizes of its maps are known.
-
-    It is cut for several sizes of a cache; which is the fastest is measured.
+    """A traced network, cut on its first batch, when the sizes of its maps are known.
 
     Parameters
     ----------
@@ -69,26 +63,12 @@ class Sectioned(nn.Module):
         super().__init__()
         self._network = network
         self._lock = threading.Lock()
-        # By the shape of a row, and by that of a batch.
-        self._cuts: dict[tuple[int, ...], list[list[Section]]] = {}
-        self._fastest: dict[tuple[int, ...], FastestWay] = {}
+        # By the shape of a row.
+        self._cuts: dict[tuple[int, ...], list[Section]] = {}
 
     def forward(self, x: torch.Tensor) -> Any:
         """Run a batch."""
-        return self._fastest_for(x)(x) if len(x) else self._network(x)
-
-    def _fastest_for(self, x: torch.Tensor) -> FastestWay:
-        row_shape, shape = tuple(x.shape[1:]), tuple(x.shape)
-        with self._lock:
-            if row_shape not in self._cuts:
-                self._cuts[row_shape] = cut_in_sections(self._network, x[:1])
-            if shape not in self._fastest:
-                ways = [partial(self._run, sections) for sections in self._cuts[row_shape]]
-                # One row leaves nothing to divide.
-                self._fastest[shape] = FastestWay(*ways[: 1 if len(x) == 1 else None])
-        return self._fastest[shape]
-
-    def _run(self, sections: list[Section], x: torch.Tensor) -> Any:
+        sections = self._sections_for(x) if len(x) else []
         if not sections:
             return self._network(x)
         found = dict.fromkeys(self._network.graph.find_nodes(op="placeholder"), x)
@@ -96,6 +76,14 @@ class Sectioned(nn.Module):
             x, *results = section.run(x)
             found.update(zip(section.results, results, strict=True))
         return fx.node.map_arg(self._network.graph.output_node().args[0], found.__getitem__)
+
+    def _sections_for(self, x: torch.Tensor) -> list[Section]:
+        row_shape = tuple(x.shape[1:])
+        # One worker cuts, the others wait for it.
+        with self._lock:
+            if row_shape not in self._cuts:
+                self._cuts[row_shape] = cut_in_sections(self._network, x[:1])
+        return self._cuts[row_shape]
 
 
 class _Group(NamedTuple):
@@ -106,8 +94,8 @@ class _Group(NamedTuple):
     leaves: fx.Node
 
 
-def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[list[Section]]:
-    """Cut a network where a single value crosses, for each size that a cache may have.
+def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[Section]:
+    """Cut a network where a single value crosses.
 
     Parameters
     ----------
@@ -118,23 +106,18 @@ def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[list[Sec
 
     Returns
     -------
-    cuts : list of list of Section
-        Each different one. Sections are in order; there are none where rows are not the first axis
-        of what is returned.
+    sections : list of Section
+        In order. Empty where rows are not the first axis of what the network returns.
     """
     sizes = _Sizes(network)
     sizes.measure(row)
     results = network.graph.output_node().all_input_nodes
     placeholders = network.graph.find_nodes(op="placeholder")
     if len(placeholders) > 1 or not sizes.rows_first.issuperset(results):
-        return [[]]
+        return []
     groups = list(_groups(network.graph, sizes.rows_first))
-    rows = [sizes.rows_in_cache(groups, n_bytes) for n_bytes in _BYTES_IN_CACHE]
-    return [_cut(network, groups, n_rows) for n_rows in dict.fromkeys(rows)]
-
-
-def _cut(network: fx.GraphModule, groups: list[_Group], rows: tuple[int, ...]) -> list[Section]:
-    """Make one section of neighbours that take the same number of rows."""
+    rows = sizes.rows_in_cache(groups)
+    # Neighbors that take the same number of rows are one section.
     sections = []
     for n_rows, same in itertools.groupby(zip(rows, groups, strict=True), operator.itemgetter(0)):
         part = [group for _, group in same]
@@ -173,9 +156,7 @@ def _section(network: fx.GraphModule, group: _Group, n_rows: int) -> Section:
     result_nodes = network.graph.output_node().all_input_nodes
     results = [node for node in group.nodes if node in result_nodes]
     graph.output(tuple(copies[node] for node in (group.leaves, *results)))
-    module = fx.GraphModule(network, graph)
-    script_convolutions(module)
-    return Section(module, results, n_rows)
+    return Section(fx.GraphModule(network, graph), results, n_rows)
 
 
 class _Sizes(fx.Interpreter):
@@ -199,17 +180,17 @@ class _Sizes(fx.Interpreter):
                 if result.shape[:1] == (1,):
                     self.rows_first.add(node)
 
-    def rows_in_cache(self, groups: list[_Group], n_bytes: int) -> tuple[int, ...]:
-        """How many rows each group may take at a time, and none more than the next."""
-        rows = [self._rows(group.nodes, n_bytes) for group in groups]
-        # Of maps that grow again no use is made.
-        return tuple(min(rows[i:]) for i in range(len(rows)))
+    def rows_in_cache(self, groups: list[_Group]) -> list[int]:
+        """How many rows each group may take at once, and none more than the next."""
+        rows = [self._rows(group.nodes) for group in groups]
+        # Row counts never decrease along the network: batches are joined, not split again.
+        return [min(rows[i:]) for i in range(len(rows))]
 
-    def _rows(self, nodes: list[fx.Node], n_bytes: int) -> int:
-        """How many rows operations may take at a time: a power of two."""
+    def _rows(self, nodes: list[fx.Node]) -> int:
+        """How many rows operations may take at once: a power of two."""
         moved = max(self._moved(node) for node in nodes)
-        # Heavy weights do not stay in the cache: the more rows, the seldomer they are read.
-        room = n_bytes + max(self._weights(node) for node in nodes)
+        # Heavy weights do not stay in the cache: with more rows, they are read less often.
+        room = _BYTES_IN_CACHE + max(self._weights(node) for node in nodes)
         return int(2 ** math.floor(math.log2(min(max(1, room / max(1, moved)), MOST_ROWS))))
 
     def _moved(self, node: fx.Node) -> int:

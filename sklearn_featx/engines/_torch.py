@@ -11,11 +11,10 @@ from torch import fx, nn
 from .._typing import AnyArray, FloatArray
 from ._compile import compile_for
 from ._device import finish_copies, is_out_of_memory, release_memory, to_device, use_own_stream
-from ._eager import eager_for
 from ._rewrite import is_of_library, rewrite_for_inference
 from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
-from ._whole import Whole
+from ._whole import Whole, optimize
 
 # Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so
 # that activations are small enough for the allocator to keep their memory, and workers finish
@@ -62,14 +61,11 @@ class TorchEngine:
     ) -> None:
         self.device = device
         self.dtype = dtype
-        self.n_rows_run = 0
         rewritten = rewrite_for_inference(network, dtype)
         # Modules of others may keep notes on themselves, which two threads would mix up.
         self._reentrant = all(is_of_library(part) for part in rewritten.modules())
         whole = Whole(normalise, rewritten, pools, dtype).to(device)
-        self._whole: nn.Module = (
-            compile_for(whole, device) if compiled else eager_for(whole, device)
-        )
+        self._whole: nn.Module = compile_for(whole, device) if compiled else optimize(whole, device)
         self._usual_rows = _usual_rows(rewritten, device)
         self._most_rows: int | None = None
         finish_copies(device)
@@ -129,7 +125,6 @@ class TorchEngine:
             if not is_out_of_memory(error) or step == 1:
                 raise
         else:
-            self.n_rows_run += len(batch)
             return (
                 parts[0]
                 if len(parts) == 1

@@ -7,16 +7,14 @@ The way of an image through this sub-package::
                                  digest(i)                              iterate_batches ──▶ Batch
                                                             read_and_compute ──▶ Batch, results
 
-Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow, and uses
-numba where it is installed; tensors and dataframes are recognised by what they can do, their
-packages are never imported.
+Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow; tensors and
+dataframes are recognized by what they can do, their packages are never imported.
 """
 
 from ._adapter import as_image_collection
 from ._collection import ImageCollection
 from ._computing import compute_batches, read_and_compute
 from ._decode import decode
-from ._geometry import resize_and_crop
 from ._prefetch import Batch, iterate_batches, prepare_callable, prepare_geometry
 from ._views import Variation, Views
 
@@ -32,5 +30,4 @@ __all__ = [
     "prepare_callable",
     "prepare_geometry",
     "read_and_compute",
-    "resize_and_crop",
 ]

@@ -3,17 +3,11 @@
 Arithmetic on values (scale, mean, std) is not done here: it is the engine's, on whole batches.
 """
 
-import functools
-import math
-from fractions import Fraction
-from typing import NamedTuple
-
 import numpy as np
 from PIL import Image
 
 from .._preprocess import Preprocess
 from .._typing import Pixels
-from ._resample import resample_compiled
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -30,10 +24,6 @@ FAST_GAP = 2.0
 # Above this many pixels (128 MiB in Pillow) the resized picture is never built whole: a strip of
 # 30000 x 10 pixels would become 768000 x 256 before its crop.
 _MAX_RESIZED_PIXELS = 2**25
-# Up to this many pixels (4 MiB in Pillow), to copy what is needed costs less than it saves.
-_MAX_COPIED_PIXELS = 2**20
-# Pixels on either side that the widest filter (Lanczos) looks at.
-_WIDEST_FILTER = 3
 
 
 def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
@@ -67,7 +57,7 @@ def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
     --------
     >>> import numpy as np
     >>> from sklearn_featx._preprocess import Preprocess
-    >>> from sklearn_featx.images import resize_and_crop
+    >>> from sklearn_featx.images._geometry import resize_and_crop
     >>> photo = np.zeros((480, 640, 3), dtype=np.uint8)
     >>> resize_and_crop(photo, Preprocess(resize=256, crop=(224, 224))).shape
     (224, 224, 3)
@@ -128,90 +118,28 @@ def resized_size(height: int, width: int, resize: int | tuple[int, int] | None) 
 
 
 def _resize(picture: Image.Image, preprocess: Preprocess) -> Pixels:
-    """Resize, leaving out what the crop does not keep, where that is huge or changes no level."""
+    """Resize; where the result would be huge, the part of it that the crop keeps."""
     old = (picture.height, picture.width)
     new = resized_size(*old, preprocess.resize)
     if new == old:
         return as_pixels(picture)
     resample = _RESAMPLING[preprocess.interpolation]
-    is_huge = new[0] * new[1] > _MAX_RESIZED_PIXELS
+    if preprocess.crop is not None and new[0] * new[1] > _MAX_RESIZED_PIXELS:
+        return as_pixels(_resize_crop(picture, new, preprocess.crop, resample))
     gap = FAST_GAP if preprocess.fast else None
-    rows_first = _takes_rows_first(old, new, resample, gap)
-    wanted = preprocess.crop or new
-    if rows_first and not is_huge:
-        part = (_span(new[0], wanted[0]), _span(new[1], wanted[1]))
-        pixels = resample_compiled(picture, new, part, resample)
-        if pixels is not None:
-            return pixels
-    if preprocess.crop is None or not (is_huge or rows_first):
-        return as_pixels(picture.resize(new[::-1], resample, reducing_gap=gap))
-    return as_pixels(_resize_for_crop(picture, new, wanted, resample, at_any_price=is_huge))
+    return as_pixels(picture.resize(new[::-1], resample, reducing_gap=gap))
 
 
-def _takes_rows_first(
-    old: tuple[int, int], new: tuple[int, int], resample: Image.Resampling, gap: float | None
-) -> bool:
-    """Whether every version of Pillow resizes whole rows first, then columns, and does no more.
-
-    Between the two, levels are rounded and clipped, so the order shows. Where the height shrinks
-    by more than twice as many pixels as the width, Pillow 13 takes columns first.
-    """
-    is_reduced = gap is not None and any(
-        n_old >= 2 * gap * n_new for n_old, n_new in zip(old, new, strict=True)
-    )
-    rows_first = old[0] - new[0] <= max(0, 2 * (old[1] - new[1]))
-    return rows_first and not is_reduced and resample is not Image.Resampling.NEAREST
-
-
-class _Part(NamedTuple):
-    """The part of an axis that is resized: from `start` to `stop`, to `length` pixels."""
-
-    length: int
-    start: float
-    stop: float
-
-
-@functools.lru_cache(maxsize=1024)
-def _part(old: int, new: int, wanted: int, *, at_any_price: bool) -> _Part:
-    """Return what a centre crop keeps, where Pillow can resize that alone to the same levels.
-
-    It takes the ends of a part as 32-bit floats, and computes with whatever they become.
-    """
-    first, length = _span(new, wanted)
-    ends = [Fraction(pixel * old, new) for pixel in (first, first + length)]
-    are_exact = all(Fraction(float(np.float32(float(end)))) == end for end in ends)
-    if at_any_price or (are_exact and Fraction(old / new) == Fraction(old, new)):
-        return _Part(length, *map(float, ends))
-    return _Part(new, 0, old)
-
-
-def _resize_for_crop(
-    picture: Image.Image,
-    new: tuple[int, int],
-    crop: tuple[int, int],
-    resample: Image.Resampling,
-    *,
-    at_any_price: bool,
+def _resize_crop(
+    picture: Image.Image, new: tuple[int, int], crop: tuple[int, int], resample: Image.Resampling
 ) -> Image.Image:
-    """Resize to `new` (height, width), but compute little more than what a centre crop keeps."""
-    down, across = (
-        _part(n_old, n_new, wanted, at_any_price=at_any_price)
-        for n_old, n_new, wanted in zip((picture.height, picture.width), new, crop, strict=True)
-    )
-    margin = math.ceil(_WIDEST_FILTER * max(1, picture.height / new[0])) + 1
-    top = max(0, math.floor(down.start) - margin)
-    bottom = min(picture.height, math.ceil(down.stop) + margin)
-    if bottom - top < picture.height and picture.width * picture.height <= _MAX_COPIED_PIXELS:
-        picture = picture.crop((0, top, picture.width, bottom))
-    else:
-        top = 0
-    rows = (across.start, 0.0, across.stop, picture.height)
-    picture = picture.resize((across.length, picture.height), resample, box=rows)
-    left, width = _span(picture.width, crop[1])
-    if width < picture.width:
-        picture = picture.crop((left, 0, left + width, picture.height))
-    columns = (0, down.start - top, width, down.stop - top)
-    return picture.resize((width, down.length), resample, box=columns)
+    """Resize to `new` (height, width) what a center crop keeps, rows before columns as Pillow."""
+    (top, height), (left, width) = map(_span, new, crop)
+    down, across = picture.height / new[0], picture.width / new[1]
+    rows = (left * across, 0, (left + width) * across, picture.height)
+    picture = picture.resize((width, picture.height), resample, rows)
+    columns = (0, top * down, width, (top + height) * down)
+    return picture.resize((width, height), resample, columns)
 
 
 def _span(size: int, wanted: int) -> tuple[int, int]:

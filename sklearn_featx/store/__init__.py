@@ -21,7 +21,6 @@ Imports: numpy, the standard library and the ground modules.
 
 from ._rows import Rows
 from ._session import session_store
-from ._store import FeatureStore, StoreInfo, parse_size
-from ._verification import Verification
+from ._store import FeatureStore, parse_size
 
-__all__ = ["FeatureStore", "Rows", "StoreInfo", "Verification", "parse_size", "session_store"]
+__all__ = ["FeatureStore", "Rows", "parse_size", "session_store"]

@@ -138,30 +138,11 @@ class FeatureStore:
         text = recipe if recipe_text is None else recipe_text
         return Rows(opened.database, opened.recency, recipe, text, self.storage, self._max_bytes)
 
-    def file_digest(self, path: str, size: int, mtime_ns: int) -> str | None:
-        """Recall the digest of a file's content, without opening it.
+    def file_digests(self, files: Sequence[tuple[str, int, int]]) -> list[str | None]:
+        """Recall the digests of files' contents, without opening them.
 
         The rule: same path, size and modification time mean same content. Who doubts it does not
         ask, but reads the file.
-
-        Parameters
-        ----------
-        path : str
-            The file's absolute path.
-        size : int
-            Its size in bytes now.
-        mtime_ns : int
-            Its modification time now, in nanoseconds.
-
-        Returns
-        -------
-        digest : str or None
-            None when the file is not known or has changed.
-        """
-        return self.file_digests([(path, size, mtime_ns)])[0]
-
-    def file_digests(self, files: Sequence[tuple[str, int, int]]) -> list[str | None]:
-        """Recall the digests of many files; see :meth:`file_digest`.
 
         Parameters
         ----------
@@ -171,7 +152,7 @@ class FeatureStore:
         Returns
         -------
         digests : list of str or None
-            One for each file.
+            One for each file; None when it is not known or has changed.
         """
         states = [_memo.FileState(*file) for file in files]
         database = self._open().database
@@ -182,29 +163,13 @@ class FeatureStore:
             database.attempt(lambda c: _memo.forget(c, damaged), None)
         return digests
 
-    def remember_file(self, path: str, size: int, mtime_ns: int, digest: str) -> None:
-        """Remember a file's digest, unless the file changed within the last two seconds.
-
-        Parameters
-        ----------
-        path : str
-            The file's absolute path.
-        size : int
-            Its size in bytes, taken before it was read.
-        mtime_ns : int
-            Its modification time in nanoseconds, taken before it was read.
-        digest : str
-            Digest of its content.
-        """
-        self.remember_files([(path, size, mtime_ns)], [digest])
-
     def remember_files(self, files: Sequence[tuple[str, int, int]], digests: Sequence[str]) -> None:
-        """Remember the digests of many files; see :meth:`remember_file`.
+        """Remember the digests of files, but for those that changed within the last two seconds.
 
         Parameters
         ----------
         files : sequence of (str, int, int)
-            Absolute path, size and modification time (ns) of each file.
+            Absolute path, size and modification time (ns) of each file, taken before it was read.
         digests : sequence of str
             Digest of each file's content.
         """
@@ -306,15 +271,13 @@ class FeatureStore:
         return f"{type(self).__name__}({self.path!r}, {self.max_size!r}, {self.storage!r})"
 
 
-def parse_size(size: int | str, name: str = "max_size") -> int:
+def parse_size(size: int | str) -> int:
     """Read a size.
 
     Parameters
     ----------
     size : int or str
         Bytes, or a number with a unit: ``"500MB"`` (powers of 1000), ``"2GiB"`` (of 1024).
-    name : str, default="max_size"
-        The parameter it was given for.
 
     Returns
     -------
@@ -334,10 +297,10 @@ def parse_size(size: int | str, name: str = "max_size") -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size), re.IGNORECASE)
     if isinstance(size, bool) or match is None or match[2].upper() not in _UNITS:
-        raise ValueError(f'{name}={size!r}: expected bytes or a size such as "500MB" or "2GiB"')
+        raise ValueError(f'max_size={size!r}: expected bytes or a size such as "500MB" or "2GiB"')
     n_bytes = int(float(match[1]) * _UNITS[match[2].upper()])
     if n_bytes < MIN_SIZE:
-        raise ValueError(f"{name}={size!r}: a store takes at least {MIN_SIZE} bytes (8 MiB)")
+        raise ValueError(f"max_size={size!r}: a store takes at least {MIN_SIZE} bytes (8 MiB)")
     return n_bytes
 
 

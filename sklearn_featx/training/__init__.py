@@ -10,35 +10,31 @@ torch and skorch stay inside.
     logits = predict_rows(net, rows, 64)
 """
 
-from ._augment import Augment, AugmentSpec, make_augment
+from ._augment import AugmentSpec, make_augment
 from ._build import continue_fit, make_net
 from ._dataset import RowsDataset
 from ._head import make_head
-from ._module import TailAndHead, parameter_table
+from ._module import TailAndHead
 from ._net import FineTuneNet
-from ._optimizer import parameter_groups
 from ._penalty import choose_alpha, choose_C
 from ._probe import (
     fit_linear_probe_classifier,
     fit_linear_probe_multilabel,
     fit_linear_probe_regressor,
 )
-from ._random import derive_seed, seeded
-from ._standardise import LinearModel, Standardise, start_head
+from ._random import seeded
+from ._standardise import LinearModel, start_head
 from ._state import load_trained_state, plain_history, predict_rows, trained_state
 
 __all__ = [
-    "Augment",
     "AugmentSpec",
     "FineTuneNet",
     "LinearModel",
     "RowsDataset",
-    "Standardise",
     "TailAndHead",
     "choose_C",
     "choose_alpha",
     "continue_fit",
-    "derive_seed",
     "fit_linear_probe_classifier",
     "fit_linear_probe_multilabel",
     "fit_linear_probe_regressor",
@@ -46,8 +42,6 @@ __all__ = [
     "make_augment",
     "make_head",
     "make_net",
-    "parameter_groups",
-    "parameter_table",
     "plain_history",
     "predict_rows",
     "seeded",

@@ -70,7 +70,6 @@ def make_net(
     batch_size: int,
     optimizer: OptimizerSpec = "adamw",
     schedule: ScheduleName = "cosine",
-    warmup_fraction: float = 0.1,
     grad_clip: float | None = None,
     label_smoothing: float = 0.0,
     gradual_unfreezing: bool = False,
@@ -106,10 +105,9 @@ def make_net(
     optimizer : {"adamw", "adam", "sgd"} or class, default="adamw"
         See `resolve_optimizer`.
     schedule : {"cosine", "constant"}, default="cosine"
-        How the learning rates go over the steps of a fit. With a skorch `LRScheduler` of your own
-        in `callbacks`, "constant" and a `warmup_fraction` of 0 leave the rates to it.
-    warmup_fraction : float, default=0.1
-        Share of the steps over which the rates rise first.
+        How the learning rates go over the steps of a fit, of which the first tenth is a warm-up.
+        With a skorch `LRScheduler` of your own in `callbacks`, ``{"callbacks__schedule": None}`` in
+        `net_params` leaves the rates to it.
     grad_clip : float, default=None
         Largest norm of the gradient; not clipped if None.
     label_smoothing : float, default=0.0
@@ -145,7 +143,7 @@ def make_net(
         If `optimizer` or a key of `net_params` is unknown, or labels that are not exclusive are to
         be smoothed.
     """
-    own_callbacks = _callbacks(schedule, warmup_fraction, grad_clip)
+    own_callbacks = _callbacks(schedule, grad_clip)
     if gradual_unfreezing:
         own_callbacks.append(("gradual_unfreezing", GradualUnfreezing()))
     stopping = [("early_stopping", _early_stopping(n_iter_no_change))] if early_stopping else []
@@ -202,12 +200,8 @@ def continue_fit(net: FineTuneNet, dataset: RowsDataset, epochs: int) -> FineTun
     return net.partial_fit(dataset, dataset.targets, epochs=epochs)
 
 
-def _callbacks(
-    schedule: ScheduleName, warmup_fraction: float, grad_clip: float | None
-) -> list[tuple[str, Any]]:
-    callbacks: list[tuple[str, Any]] = []
-    if schedule != "constant" or warmup_fraction > 0:
-        callbacks.append(("schedule", StepSchedule(schedule, warmup_fraction)))
+def _callbacks(schedule: ScheduleName, grad_clip: float | None) -> list[tuple[str, Any]]:
+    callbacks: list[tuple[str, Any]] = [("schedule", StepSchedule(schedule))]
     if grad_clip is not None:
         callbacks.append(("gradient_clipping", GradientNormClipping(grad_clip)))
     return callbacks

@@ -38,7 +38,9 @@ def _targets(pair: tuple[fx.Node, fx.Node]) -> tuple[str, str]:
 
 def _fold(convolution: nn.Module, norm: nn.Module) -> None:
     # Subclasses may do more than their base.
-    if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+    if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d:
+        return
+    if convolution.padding_mode == "zeros":
         convolution.forward = partial(_convolve_and_scale, convolution, norm)  # type: ignore[method-assign]
         norm.forward = _as_is  # type: ignore[method-assign, assignment]
 
@@ -54,8 +56,15 @@ def _convolve_and_scale(
     shift = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean
     bias = scale * shift if norm.bias is None else scale * shift + norm.bias
     weight = convolution.weight * scale[:, None, None, None]
-    convolved: torch.Tensor = convolution._conv_forward(x, weight, bias)
-    return convolved
+    return nn.functional.conv2d(
+        x,
+        weight,
+        bias,
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+        convolution.groups,
+    )
 
 
 def _as_is(x: torch.Tensor) -> torch.Tensor:

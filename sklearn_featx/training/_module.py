@@ -13,8 +13,9 @@ from torch import nn
 
 from ._fast_convolutions import fold_norms, keep_strided_groups_in_float32
 
-# Batch normalisation, and instance normalisation that keeps running statistics.
-_RunningNorm = nn.modules.batchnorm._NormBase
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# Instance normalization may keep running statistics too.
+RUNNING_NORMS = (*_BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 BatchNormMode = Literal["frozen", "train"]
 
 
@@ -164,7 +165,7 @@ def _require_gradients(parameters: Iterable[nn.Parameter], required: bool) -> No
 
 
 def _keeps_running_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _RunningNorm) or "FrozenBatchNorm" in type(module).__name__
+    return isinstance(module, RUNNING_NORMS) or "FrozenBatchNorm" in type(module).__name__
 
 
 def freeze_statistics(module: nn.Module) -> None:
@@ -196,7 +197,7 @@ def needs_batch_statistics(module: nn.Module) -> bool:
     return any(
         part.training or part.running_mean is None
         for part in module.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        if isinstance(part, _BATCH_NORMS)
     )
 
 

@@ -368,9 +368,7 @@ def plain_module(net: FineTuneNet) -> TailAndHead:
     module : TailAndHead
         The module itself, whose names are those of the state.
     """
-    module = getattr(net.module_, "_orig_mod", net.module_)
-    assert isinstance(module, TailAndHead)
-    return module
+    return next(part for part in net.module_.modules() if isinstance(part, TailAndHead))
 
 
 def _cpu_rows(n_numbers: int) -> int:

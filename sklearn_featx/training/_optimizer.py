@@ -13,7 +13,7 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from ._module import ParameterRecord, TailAndHead, parameter_table
+from ._module import RUNNING_NORMS, ParameterRecord, TailAndHead, parameter_table
 
 OptimizerSpec: TypeAlias = Literal["adamw", "adam", "sgd"] | type[torch.optim.Optimizer]
 ScheduleName = Literal["cosine", "constant"]
@@ -24,12 +24,7 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
 }
 
-_NORMS = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.LocalResponseNorm,
-)
+_NORMS = (*RUNNING_NORMS, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 # Learned tokens, position embeddings and layer scales have several axes but are no weight matrices.
 _NOT_DECAYED = re.compile(r"token|pos_emb|position|layer_scale|bias")
 
@@ -170,11 +165,11 @@ class StepSchedule(Callback):
     ----------
     name : {"cosine", "constant"}
         What follows the warm-up, see `schedule_factor`.
-    warmup_fraction : float
+    warmup_fraction : float, default=0.1
         Share of all steps that warm up.
     """
 
-    def __init__(self, name: ScheduleName, warmup_fraction: float) -> None:
+    def __init__(self, name: ScheduleName, warmup_fraction: float = 0.1) -> None:
         self.name = name
         self.warmup_fraction = warmup_fraction
 

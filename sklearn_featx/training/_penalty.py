@@ -14,6 +14,7 @@ from ._standardise import Scaling
 
 CANDIDATES = np.logspace(-4, 4, 9)
 DEFAULT_C = 1.0
+N_FOLDS = 5
 # While candidates are compared, probabilities that differ by less than 0.001 are alike.
 TOLERANCE = 1e-4
 # Rises of the loss, one after the other, that end the search.
@@ -24,15 +25,12 @@ def choose_C(  # noqa: N802 (scikit-learn's name of the parameter)
     features: npt.ArrayLike,
     codes: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
-    *,
-    seed: int,
-    candidates: npt.ArrayLike = CANDIDATES,
-    cv: int = 5,
 ) -> float:
-    """Choose C by the log loss of a stratified cross-validation.
+    """Choose C among ``np.logspace(-4, 4, 9)`` by the log loss of a stratified cross-validation.
 
-    Candidates are tried in rising order, each from the solution of the one before. Where the loss
-    has risen twice in a row its valley is behind, and the costly rest is left out.
+    There are 5 folds, or as many as the smallest class has rows. Candidates are tried in rising
+    order, each from the solution of the one before. The search stops once the loss has risen for
+    two candidates in a row; large C are the slowest to fit.
 
     Parameters
     ----------
@@ -42,12 +40,6 @@ def choose_C(  # noqa: N802 (scikit-learn's name of the parameter)
         Class codes.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row, in the fits and in the loss.
-    seed : int
-        Seed of the folds.
-    candidates : array-like, default=np.logspace(-4, 4, 9)
-        Values of C.
-    cv : int, default=5
-        Number of folds, but no more than the smallest class has rows.
 
     Returns
     -------
@@ -56,22 +48,22 @@ def choose_C(  # noqa: N802 (scikit-learn's name of the parameter)
     """
     features, codes, sample_weight = weighted_rows(features, codes, sample_weight)
     classes, codes = np.unique(codes, return_inverse=True)
-    n_folds = min(cv, int(np.bincount(codes).min()))
+    n_folds = min(N_FOLDS, int(np.bincount(codes).min()))
     if n_folds < 2 or len(classes) < 2:
         return DEFAULT_C
-    splits = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(features, codes)
+    splits = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(features, codes)
     folds = [_Fold(features, codes, sample_weight, train, test) for train, test in splits]
-    return _valley(np.sort(np.asarray(candidates, dtype=float)), folds)
+    return _valley(CANDIDATES, folds)
 
 
 def choose_alpha(
     features: npt.ArrayLike,
     targets: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
-    *,
-    candidates: npt.ArrayLike = CANDIDATES,
 ) -> float:
     """Choose the ridge penalty by leave-one-out cross-validation, in closed form.
+
+    Candidates are ``np.logspace(-4, 4, 9)``.
 
     Parameters
     ----------
@@ -81,8 +73,6 @@ def choose_alpha(
         Regression targets.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row.
-    candidates : array-like, default=np.logspace(-4, 4, 9)
-        Values of alpha.
 
     Returns
     -------
@@ -94,7 +84,7 @@ def choose_alpha(
 
     features, targets, sample_weight = weighted_rows(features, targets, sample_weight)
     scaled = Scaling.of(features, sample_weight).apply(features)
-    search = RidgeCV(alphas=np.asarray(candidates, dtype=float))
+    search = RidgeCV(alphas=CANDIDATES)
     search.fit(scaled, targets, sample_weight=sample_weight)
     return float(search.alpha_)
 

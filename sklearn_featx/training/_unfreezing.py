@@ -8,7 +8,7 @@ from typing import Any
 
 from skorch.callbacks import Callback
 
-from ._module import TailAndHead
+from ._net import plain_module
 
 
 def first_epoch(rank: int, n_stages: int, n_epochs: int) -> int:
@@ -65,7 +65,7 @@ class GradualUnfreezing(Callback):
         """
         if not net.planned_:
             return
-        module = _module(net)
+        module = plain_module(net)
         n_stages = sum(module.trained)
         joined = [
             first_epoch(rank, n_stages, net.planned_epochs_) <= self.epoch_
@@ -84,10 +84,4 @@ class GradualUnfreezing(Callback):
         **kwargs : dict
             Not used.
         """
-        _module(net).hold_back(0)
-
-
-def _module(net: Any) -> TailAndHead:
-    module = getattr(net.module_, "_orig_mod", net.module_)
-    assert isinstance(module, TailAndHead)
-    return module
+        plain_module(net).hold_back(0)

@@ -1,9 +1,14 @@
 """A backbone's promises: split points, taps, shapes, costs, digests."""
 
+import contextlib
+import logging
+import sys
+
 import pytest
 import torch
 from torch import nn
 
+from sklearn_featx.backbones import _stage
 from sklearn_featx.backbones._stage import digest_stage
 from sklearn_featx.exceptions import BackboneError, UnknownLayerError
 
@@ -140,3 +145,31 @@ def test_pooling_knows_the_networks_layout(cut):
     assert not cut("resnet18").pool("avg").channels_last
     signal = nn.Sequential(nn.Conv1d(2, 4, 3))
     assert not cut(signal).pool("avg").tokens
+
+
+class TestShapesWithoutFakeTensors:
+    """PyTorch's mode of tensors without values is not public: without it, zeros are run."""
+
+    @pytest.fixture
+    def shape(self):
+        def forget():
+            _stage._fake_tensors.cache_clear()
+
+        forget()
+        yield lambda: [tuple(x.shape) for x in _stage.dry_run(nn.Conv2d(3, 4, 3), (2, 3, 9, 9))]
+        forget()
+
+    def test_with_it_nothing_is_computed(self, shape, monkeypatch):
+        monkeypatch.setattr(torch, "zeros", None)
+        assert shape() == [(2, 4, 7, 7)]
+
+    def test_missing(self, shape, monkeypatch, caplog):
+        monkeypatch.setitem(sys.modules, "torch._subclasses.fake_tensor", None)
+        with caplog.at_level(logging.DEBUG, logger="sklearn_featx"):
+            assert [shape(), shape()] == [[(2, 4, 7, 7)]] * 2
+        assert len(caplog.messages) == 1
+        assert "running on zeros: ModuleNotFoundError" in caplog.text
+
+    def test_of_no_use(self, shape, monkeypatch):
+        monkeypatch.setattr("torch._subclasses.fake_tensor.FakeTensorMode", contextlib.nullcontext)
+        assert shape() == [(2, 4, 7, 7)]

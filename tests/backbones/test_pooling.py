@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_featx.backbones import Pool
+from sklearn_featx.backbones._pooling import Pool
 from sklearn_featx.exceptions import UnknownLayerError
 
 RULES = ["avg", "max", "avgmax", "gem"]

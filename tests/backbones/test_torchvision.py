@@ -17,7 +17,7 @@ from sklearn_featx.backbones._backbone import Backbone
 from sklearn_featx.backbones._normalise import Normalise
 from sklearn_featx.backbones._torchvision import _recipe, build_torchvision, torchvision_names
 from sklearn_featx.exceptions import BackboneError, UnknownBackboneError, WeightsError
-from sklearn_featx.images import resize_and_crop
+from sklearn_featx.images._geometry import resize_and_crop
 
 SAMPLE = {
     "resnet18": 64,

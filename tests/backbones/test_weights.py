@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import get_model
 
-from sklearn_featx.backbones._weights import digest_state, load_state, read_state_dict
+from sklearn_featx.backbones._weights import digest_tensor, load_state, read_state_dict
 from sklearn_featx.exceptions import WeightsError
 
 
@@ -103,11 +103,11 @@ def test_a_file_without_tensors_and_no_file_are_errors(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_one_ulp_changes_the_digest(dtype):
     layer = nn.Linear(3, 2).to(dtype)
-    before = digest_state(layer)
+    before = digest_tensor(layer.weight)
     with torch.no_grad():
         value = layer.weight.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize])
         value[0, 0] += 1
-    assert digest_state(layer) != before
+    assert digest_tensor(layer.weight) != before
 
 
 def test_a_damaged_safetensors_file_is_a_weights_error(tmp_path):

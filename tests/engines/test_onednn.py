@@ -1,7 +1,10 @@
 """Layers of oneDNN: the same numbers, fewer passes; nothing that is still needed is overwritten."""
 
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +14,6 @@ from torch import fx, nn
 from sklearn_featx.backbones._packaged import SamePad2d
 from sklearn_featx.engines import _onednn
 from sklearn_featx.engines._onednn import (
-    FusedAttention,
     FusedConvolution,
     FusedLayer,
     FusedLinear,
@@ -249,76 +251,17 @@ def test_linear_layers_of_any_number_of_axes():
     check(network, image(2, 4, 3, 3))
 
 
-class Attending(nn.Module):
-    """A sequence attends to itself, as in torchvision's vision transformers."""
-
-    def __init__(self, **settings):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.attention = nn.MultiheadAttention(12, 3, **{"batch_first": True} | settings)
-            for bias in (self.attention.in_proj_bias, self.attention.out_proj.bias):
-                if bias is not None:
-                    nn.init.uniform_(bias)
-
-    def forward(self, x):
-        found, _ = self.attention(x, x, x, need_weights=False)
-        return found + x
-
-
-class AttendingToAnother(Attending):
-    def forward(self, x):
-        return self.attention(x, x * 2, x, need_weights=False)[0]
-
-
-class AttendingWithWeights(Attending):
-    def forward(self, x):
-        return self.attention(x, x, x, need_weights=True)
-
-
-class AttendingToThePast(Attending):
-    def forward(self, x):
-        mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
-        return self.attention(x, x, x, need_weights=False, attn_mask=mask)[0]
-
-
-class ResultAsATuple(Attending):
-    def forward(self, x):
-        return self.attention(x, x, x, need_weights=False)
-
-
-@pytest.mark.parametrize("settings", [{}, {"bias": False}, {"dropout": 0.5}], ids=str)
-@pytest.mark.parametrize("shape", [(2, 5, 12), (1, 1, 12), (0, 5, 12), (5, 12)], ids=str)
-def test_attention_of_a_sequence_to_itself(settings, shape):
-    network = Attending(**settings)
-    assert count(fused(network), FusedAttention) == 1
-    assert count(fused(network), nn.MultiheadAttention) == 0
-    check(network, image(*shape))
-
-
-@pytest.mark.parametrize(
-    "network",
-    [
-        Attending(batch_first=False), Attending(add_bias_kv=True), Attending(add_zero_attn=True),
-        AttendingToAnother(), AttendingToAnother(kdim=12, vdim=12), AttendingWithWeights(),
-        AttendingToThePast(), ResultAsATuple(),
-    ],
-)  # fmt: skip
-def test_other_attention_stays(network):
-    assert count(fused(network), FusedAttention) == 0
-    check(network, image(2, 5, 12))
-
-
-@pytest.mark.parametrize(("dtype", "n_fused"), [(torch.float32, 2), (torch.bfloat16, 0)])
-def test_a_vision_transformer(dtype, n_fused):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_vision_transformer(dtype):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64).eval()
         nn.init.normal_(network.heads.head.weight)
     found = rewrite_for_inference(fx.symbolic_trace(network), dtype)
-    fuse_layers(found)
-    assert count(found, FusedAttention) == n_fused
-    assert count(found, nn.MultiheadAttention) == 2 - n_fused
+    fuse_layers(found, dtype)
+    # Of each of the two blocks the two layers after attention, the patches, and the head.
+    assert count(found, FusedLinear) == 5
+    assert count(found, nn.MultiheadAttention) == 2
     with torch.inference_mode():
         x = image(3, 3, 32, 32)
         wanted, given = network(x), found(x.to(dtype)).float()
@@ -486,6 +429,102 @@ def test_an_empty_batch_and_one_row(dtype):
             assert network(image(n, 4, 5, 5).to(dtype)).shape == (n, 4, 5, 5)
 
 
-def test_without_the_operators_the_network_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr(_onednn, "_ops", lambda: object())
-    assert count(fused(Sum()), FusedConvolution) == 0
+OPERATORS = {name: getattr(torch.ops.mkldnn, name) for name in _onednn._OPERATORS}
+
+
+@pytest.fixture
+def operators(monkeypatch):
+    """Set the operators that PyTorch has under ``torch.ops.mkldnn`` and ``torch.ops.onednn``."""
+
+    def forget():
+        _onednn._ops.cache_clear()
+        _onednn.passes_self_test.cache_clear()
+
+    def provide(mkldnn=None, onednn=None):
+        monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**(mkldnn or {})))
+        monkeypatch.setattr(torch.ops, "onednn", SimpleNamespace(**(onednn or {})))
+        forget()
+
+    yield provide
+    forget()
+
+
+def changed(name, change):
+    """One operator, with another function behind each of its names."""
+    packet = OPERATORS[name]
+    overloads = {key: getattr(packet, key) for key in ("default", "binary") if hasattr(packet, key)}
+
+    class Packet:
+        def __call__(self, *arguments):
+            return change(packet, *arguments)
+
+    made = Packet()
+    for key, overload in overloads.items():
+        setattr(made, key, partial(change, overload))
+    return {**OPERATORS, name: made}
+
+
+def raising(operator, *arguments):
+    raise RuntimeError("no such signature")
+
+
+def slightly_off(operator, *arguments):
+    return operator(*arguments).mul(1.01)
+
+
+class TestSelfTest:
+    """Where oneDNN's operators are not what they were, networks run plainly and a log says so."""
+
+    def check_plain(self, caplog, reason):
+        with caplog.at_level(logging.DEBUG, logger="sklearn_featx"):
+            for _ in range(2):
+                network = fused(Sum())
+        assert count(network, FusedConvolution) == 0
+        (line,) = caplog.messages
+        assert line.startswith("Layers are not fused in torch.float32")
+        assert reason in line
+        x = image(2, 4, 6, 6)
+        with torch.inference_mode():
+            torch.testing.assert_close(network(x), Sum().eval()(x), atol=1e-6, rtol=1e-5)
+
+    def test_operators_under_their_second_name(self, operators):
+        operators(onednn=OPERATORS)
+        assert count(fused(Sum()), FusedConvolution) == 2
+        check(Sum().eval(), image(2, 4, 6, 6))
+
+    @pytest.mark.parametrize("name", OPERATORS)
+    def test_missing(self, operators, caplog, name):
+        operators({key: value for key, value in OPERATORS.items() if key != name})
+        self.check_plain(caplog, "AttributeError")
+
+    @pytest.mark.parametrize("name", OPERATORS)
+    def test_raising(self, operators, caplog, name):
+        operators(changed(name, raising))
+        self.check_plain(caplog, "RuntimeError: no such signature")
+
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("_convolution_pointwise", "convolution in 1 groups, activation none"),
+            ("_convolution_pointwise_", "sum after a convolution, activation none"),
+            ("_linear_pointwise", "linear layer"),
+        ],
+    )
+    def test_differing(self, operators, caplog, name, what):
+        operators(changed(name, slightly_off))
+        self.check_plain(caplog, what)
+
+    def test_one_type_may_pass_and_another_fail(self, operators):
+        def not_in_bfloat16(operator, x, *arguments):
+            result = operator(x, *arguments)
+            return result if x.dtype is torch.float32 else result * 2
+
+        operators(changed("_linear_pointwise", not_in_bfloat16))
+        assert _onednn.passes_self_test(torch.float32)
+        assert not _onednn.passes_self_test(torch.bfloat16)
+
+    def test_the_global_generator_is_not_drawn_from(self, operators):
+        operators(OPERATORS)
+        before = torch.random.get_rng_state()
+        _onednn.passes_self_test(torch.float32)
+        assert torch.equal(torch.random.get_rng_state(), before)

@@ -13,7 +13,7 @@ def seconds(monkeypatch):
     """Seconds that products take, for a test to set; forgotten before and after."""
     _precision._cpu_gains_by_bfloat16.cache_clear()
     found = {torch.float32: [2.0] * 4, torch.bfloat16: [1.0] * 4}
-    monkeypatch.setattr(_precision, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(_precision, "_cpu_has", lambda *names: True)
     monkeypatch.setattr(_precision, "_time_product", lambda dtype: found[dtype].pop())
     yield found
     _precision._cpu_gains_by_bfloat16.cache_clear()
@@ -41,9 +41,42 @@ class TestAutoOnACpu:
         assert resolve_precision("auto", CPU) is first
 
     def test_not_measured_without_the_instructions(self, seconds, monkeypatch):
-        monkeypatch.setattr(_precision, "_cpu_has_bfloat16", lambda: False)
+        monkeypatch.setattr(_precision, "_cpu_has", lambda *names: False)
         assert resolve_precision("auto", CPU) is torch.float32
         assert len(seconds[torch.float32]) == 4
+
+    def test_float32_where_the_product_is_not_implemented(self, seconds, monkeypatch):
+        def refuse(dtype):
+            raise RuntimeError(f"not implemented for {dtype}")
+
+        monkeypatch.setattr(_precision, "_time_product", refuse)
+        assert resolve_precision("auto", CPU) is torch.float32
+
+
+class TestInstructions:
+    """What the processor has, as far as each version of PyTorch says it."""
+
+    @pytest.mark.parametrize("present", [True, False])
+    def test_by_the_public_function(self, monkeypatch, present):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda: {"amx_bf16": present}, raising=False
+        )
+        assert _precision._cpu_has("avx512_bf16", "amx_bf16") is present
+
+    @pytest.mark.parametrize("present", [True, False])
+    def test_by_the_functions_of_older_versions(self, monkeypatch, present):
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: present, raising=False)
+        assert _precision._cpu_has("avx512_bf16", "amx_bf16") is present
+
+    def test_unknown_to_pytorch(self, monkeypatch):
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+        assert _precision._cpu_has("unheard_of") is False
+
+    def test_float16_without_them_is_refused(self, monkeypatch):
+        monkeypatch.setattr(_precision, "_cpu_has", lambda *names: False)
+        with pytest.raises(ValueError, match="precision='float16'"):
+            resolve_precision("float16", CPU)
 
 
 def test_auto_is_the_faster_one_on_this_processor():

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import fx, nn
 
-from sklearn_featx.engines import _sections, _trials
+from sklearn_featx.engines import _sections
 from sklearn_featx.engines._sections import Sectioned, cut_in_sections
 
 
@@ -39,7 +39,7 @@ class Narrowing(nn.Module):
         return self.last(torch.relu(self.third(x)).mean((2, 3)))
 
 
-def sectioned(network, monkeypatch, *n_bytes):
+def sectioned(network, monkeypatch, n_bytes):
     monkeypatch.setattr(_sections, "_BYTES_IN_CACHE", n_bytes)
     return Sectioned(fx.symbolic_trace(network.eval()))
 
@@ -52,8 +52,8 @@ def check(network, x, monkeypatch, n_bytes=10_000):
 
 
 def n_rows(network, x):
-    """How many rows each section takes when the cache is of the usual size."""
-    return [section.n_rows for section in cut_in_sections(network._network, x[:1])[0]]
+    """How many rows each section takes."""
+    return [section.n_rows for section in cut_in_sections(network._network, x[:1])]
 
 
 class TestRows:
@@ -103,62 +103,6 @@ class TestRows:
         # 16,384 bytes of weights and 512 of a row.
         found = check(Heavy(), batch(3, 64), monkeypatch, n_bytes=1)
         assert n_rows(found, batch(3, 64)) == [32]
-
-
-class TestSizesOfCache:
-    """For each size another cut; which of them runs is measured."""
-
-    def test_each_is_tried_and_returns_the_same(self, monkeypatch, n_trial_runs):
-        network = Narrowing()
-        found = sectioned(network, monkeypatch, 10**9, 20_000, 1)
-        x = batch(11, 3, 16, 16)
-        with torch.inference_mode():
-            expected = network(x)
-            network.rows.clear()
-            for _ in range(n_trial_runs(3)):
-                torch.testing.assert_close(found(x), expected, atol=1e-6, rtol=1e-5)
-        assert set(network.rows["first"]) == {11, 1}
-        assert set(network.rows["third"]) == {11, 8, 3, 1}
-
-    def test_sizes_that_cut_alike_are_one_way(self, monkeypatch):
-        network = sectioned(Narrowing(), monkeypatch, 10**9, 10**10, 1)
-        assert len(cut_in_sections(network._network, batch(1, 3, 16, 16))) == 2
-
-    def test_one_row_is_not_tried(self, monkeypatch, n_trial_runs):
-        network = Narrowing()
-        found = sectioned(network, monkeypatch, 20_000, 1)
-        with torch.inference_mode():
-            for _ in range(n_trial_runs(2)):
-                found(batch(1, 3, 16, 16))
-        (fastest,) = found._fastest.values()
-        assert list(fastest._seconds.values()) == [[]]
-
-    def test_the_usual_size_gives_way_where_another_is_faster(self, monkeypatch, n_trial_runs):
-        class Clock:
-            now = 0.0
-
-            def perf_counter(self):
-                return self.now
-
-        def slow_with_more_than_one_row(_, inputs, __):
-            clock.now += len(inputs[0]) * (3.0 if len(inputs[0]) > 1 else 1.0)
-
-        clock = Clock()
-        monkeypatch.setattr(_trials, "time", clock)
-        network = Narrowing()
-        network.first.register_forward_hook(slow_with_more_than_one_row)
-        # Integers, whose sums are the same in any order: elsewhere the last bits may depend on the
-        # number of rows, and the way that differs would be left out.
-        for parameter in network.parameters():
-            parameter.data.mul_(8.0).round_()
-        x = batch(4, 3, 16, 16).mul(8.0).round()
-        found = sectioned(network, monkeypatch, 10**9, 1)
-        with torch.inference_mode():
-            for _ in range(n_trial_runs(2)):
-                found(x)
-            network.rows.clear()
-            found(x)
-        assert network.rows["first"] == [1] * 4
 
 
 class Tapped(nn.Module):

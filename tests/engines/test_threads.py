@@ -1,7 +1,6 @@
 """Threads: as many as may be used, and each worker keeps to its share."""
 
 import os
-import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -70,45 +69,3 @@ def test_workers_of_joblib_get_their_share():
 
 def test_the_libraries_are_looked_up_once():
     assert _threads._libraries() is _threads._libraries()
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators do not measure")
-def test_memory_that_a_worker_freed_is_used_again():
-    code = """
-import resource, torch
-from concurrent.futures import ThreadPoolExecutor
-from sklearn_featx.engines._threads import share_threads
-
-def compute():
-    maps = [torch.ones(2**19) for _ in range(6)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-with ThreadPoolExecutor(1, initializer=share_threads(2, 1).start) as pool:
-    faults = [pool.submit(compute).result() for _ in range(22)]
-print((faults[-1] - faults[1]) / 20)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # Six maps of 2 MiB have 3,072 pages of 4 KiB; without the call some 2,500 are new every time.
-    assert float(run.stdout) < 600
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no such heaps")
-def test_memory_of_a_second_heap_is_used_again():
-    code = """
-import resource, torch
-from concurrent.futures import ThreadPoolExecutor
-from sklearn_featx.engines._threads import share_threads
-
-def compute(layers):
-    maps = [torch.ones(2**22) for _ in range(3)]
-    for _ in range(layers):
-        torch.ones(2**22)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-with ThreadPoolExecutor(1, initializer=share_threads(2, 1).start) as pool:
-    faults = [pool.submit(compute, layers).result() for layers in (20, 0, 20)]
-print(faults[2] - faults[1])
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # Three maps of 16 MiB fill a heap; without its block, the fourth has 4,096 new pages each time.
-    assert float(run.stdout) < 10_000

@@ -11,8 +11,9 @@ from PIL import Image
 
 from sklearn_featx._preprocess import Preprocess
 from sklearn_featx.exceptions import ImageError
-from sklearn_featx.images import decode, resize_and_crop
+from sklearn_featx.images import decode
 from sklearn_featx.images._decode import decode_resized
+from sklearn_featx.images._geometry import resize_and_crop
 
 
 @pytest.fixture

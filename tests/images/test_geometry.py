@@ -1,5 +1,3 @@
-from functools import partial
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +5,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from sklearn_featx._preprocess import Preprocess
-from sklearn_featx.images import _geometry, prepare_geometry, resize_and_crop
+from sklearn_featx.images import _geometry, prepare_geometry
+from sklearn_featx.images._geometry import resize_and_crop
 
 
 def by_torchvision(pixels, preprocess):
@@ -46,26 +45,6 @@ def test_equal_on_a_photograph(photo, resize, crop):
         preprocess = Preprocess(resize, crop, interpolation)
         result = resize_and_crop(pixels, preprocess)
         np.testing.assert_array_equal(result, by_torchvision(pixels, preprocess))
-
-
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "hamming"])
-@pytest.mark.parametrize(
-    "shape", [(375, 500), (500, 375), (480, 640), (256, 300), (90, 100), (1100, 1200)]
-)
-@pytest.mark.parametrize("resize", [256, 232, (256, 320)])
-def test_what_the_crop_leaves_out_makes_no_difference(rng, interpolation, shape, resize):
-    pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-    whole = resize_and_crop(pixels, Preprocess(resize, None, interpolation))
-    part = resize_and_crop(pixels, Preprocess(resize, (224, 224), interpolation))
-    top, left = (round((n - 224) / 2.0) for n in whole.shape[:2])
-    np.testing.assert_array_equal(part, whole[top : top + 224, left : left + 224])
-
-
-def test_parts_that_pillow_resizes_to_the_same_levels():
-    part = partial(_geometry._part, wanted=224, at_any_price=False)
-    # 23.4375 is a number of 32 bits, and so is the scale; 58 * 500 / 341 is not.
-    assert part(375, 256) == (224, 23.4375, 351.5625)
-    assert part(500, 341) == (341, 0, 500)
 
 
 def test_grey_is_repeated_for_rgb(photo):

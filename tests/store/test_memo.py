@@ -19,21 +19,21 @@ def store(tmp_path):
 
 
 def test_a_file_that_did_not_change_is_known(store):
-    store.remember_file("/a.png", 10, OLD, "digest a")
-    assert store.file_digest("/a.png", 10, OLD) == "digest a"
+    store.remember_files([("/a.png", 10, OLD)], ["digest a"])
+    assert store.file_digests([("/a.png", 10, OLD)])[0] == "digest a"
 
 
 @pytest.mark.parametrize(
     "state", [("/b.png", 10, OLD), ("/a.png", 11, OLD), ("/a.png", 10, OLD + 1)]
 )
 def test_any_difference_makes_it_unknown(store, state):
-    store.remember_file("/a.png", 10, OLD, "digest a")
-    assert store.file_digest(*state) is None
+    store.remember_files([("/a.png", 10, OLD)], ["digest a"])
+    assert store.file_digests([state])[0] is None
 
 
 def test_the_last_content_counts(store):
-    store.remember_file("/a.png", 10, OLD, "old")
-    store.remember_file("/a.png", 12, OLD + 1, "new")
+    store.remember_files([("/a.png", 10, OLD)], ["old"])
+    store.remember_files([("/a.png", 12, OLD + 1)], ["new"])
     assert store.file_digests([("/a.png", 10, OLD), ("/a.png", 12, OLD + 1)]) == [None, "new"]
 
 
@@ -42,14 +42,14 @@ def test_the_last_content_counts(store):
 )
 def test_a_file_that_changed_just_now_is_not_remembered(store, age, known):
     changed = time.time_ns() - int(age * 1e9)
-    store.remember_file("/a.png", 10, changed, "digest")
-    assert (store.file_digest("/a.png", 10, changed) == "digest") is known
+    store.remember_files([("/a.png", 10, changed)], ["digest"])
+    assert (store.file_digests([("/a.png", 10, changed)])[0] == "digest") is known
 
 
 def test_names_that_are_no_text(store):
     path = b"/caf\xe9.png".decode(errors="surrogateescape")
-    store.remember_file(path, 10, OLD, "digest")
-    assert store.file_digest(path, 10, OLD) == "digest"
+    store.remember_files([(path, 10, OLD)], ["digest"])
+    assert store.file_digests([(path, 10, OLD)])[0] == "digest"
 
 
 def test_many_files_at_once(store):
@@ -64,7 +64,7 @@ def test_many_files_at_once(store):
     "damage", ["path = CAST('/b.png' AS BLOB)", "digest = 'other'", "checksum = checksum + 1"]
 )
 def test_a_damaged_record_is_forgotten(store, damage):
-    store.remember_file("/a.png", 10, OLD, "digest")
+    store.remember_files([("/a.png", 10, OLD)], ["digest"])
     store.close()
     file = next(Path(store.path).glob("*.sqlite"))
     with closing(sqlite3.connect(file)) as connection, connection:

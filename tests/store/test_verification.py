@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sklearn_featx.store import FeatureStore, Verification, _verification
+from sklearn_featx.store import FeatureStore, _verification
+from sklearn_featx.store._verification import Verification
 
 KEYS = [f"key {i}" for i in range(600)]
 VALUES = np.random.default_rng(0).normal(size=(600, 50)).astype(np.float32)

@@ -103,7 +103,8 @@ def test_scoring_of_regression_and_labels(quick_net, conv_tail, image_rows):
 
 def test_the_schedule_sets_the_rate_of_each_step(quick_net, conv_tail, image_rows):
     recorder = Recorder()
-    settings = {"lr": 0.01, "warmup_fraction": 0.25, "max_epochs": 4, "batch_size": 21}
+    params = {"callbacks__schedule__warmup_fraction": 0.25}
+    settings = {"lr": 0.01, "max_epochs": 4, "batch_size": 21, "net_params": params}
     fit(quick_net(conv_tail, callbacks=[recorder], **settings), image_rows)
     assert len(recorder.rates) == 8
     np.testing.assert_allclose(recorder.rates[:3], [0.01 / 3, 0.02 / 3, 0.01])
@@ -113,7 +114,7 @@ def test_the_schedule_sets_the_rate_of_each_step(quick_net, conv_tail, image_row
 def test_a_scheduler_of_the_users_own(quick_net, conv_tail, image_rows):
     recorder = Recorder()
     scheduler = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.1)
-    settings = {"schedule": "constant", "warmup_fraction": 0.0, "batch_size": -1, "lr": 0.01}
+    settings = {"batch_size": -1, "lr": 0.01, "net_params": {"callbacks__schedule": None}}
     fit(quick_net(conv_tail, callbacks=[recorder, scheduler], **settings), image_rows)
     np.testing.assert_allclose(recorder.rates, [1e-2, 1e-3, 1e-4, 1e-5])
 

@@ -22,6 +22,8 @@ class Odd(nn.Module):
         self.bare, self.bare_norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8, affine=False)
         self.read_twice, self.read_norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
         self.twice, self.twice_norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.mirrored = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+        self.mirrored_norm = nn.BatchNorm2d(8)
         self.lone_norm = nn.BatchNorm2d(8)
         self.untracked, self.untracked_norm = (
             nn.Conv2d(8, 8, 1),
@@ -36,6 +38,7 @@ class Odd(nn.Module):
         x = (self.read_norm(read) + read).relu()
         x = self.twice_norm(self.twice(x)).relu()
         x = self.twice_norm(self.twice(x)).relu()
+        x = self.mirrored_norm(self.mirrored(x)).relu()
         return self.untracked_norm(self.untracked(self.lone_norm(x)))
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_featx.training import Standardise, make_head
+from sklearn_featx.training import make_head
+from sklearn_featx.training._standardise import Standardise
 
 
 def test_linear_starts_near_zero():

@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_featx.training import TailAndHead, parameter_table
-from sklearn_featx.training._module import freeze_statistics, needs_batch_statistics
+from sklearn_featx.training import TailAndHead
+from sklearn_featx.training._module import (
+    freeze_statistics,
+    needs_batch_statistics,
+    parameter_table,
+)
 
 
 def test_forward_is_the_chain(conv_tail):

@@ -96,7 +96,7 @@ def test_initialising_twice_is_the_same_and_leaves_no_trace(quick_net):
 
 def test_going_on_repeats_nothing(quick_net, conv_tail, image_rows):
     """Two epochs and two more are four, at constant rates: neither order nor dropout repeats."""
-    constant = {"schedule": "constant", "warmup_fraction": 0.0}
+    constant = {"schedule": "constant", "net_params": {"callbacks__schedule__warmup_fraction": 0.0}}
     whole = fit(quick_net(conv_tail, max_epochs=4, **constant), image_rows)
     parts = fit(quick_net(conv_tail, max_epochs=2, **constant), image_rows)
     assert continue_fit(parts, image_rows, epochs=2) is parts
@@ -266,13 +266,22 @@ def test_divergence_in_the_very_last_step_is_seen(quick_net):
     dataset = RowsDataset(np.full((4, 2), 1e18, np.float32), [1.0, 2.0, 3.0, 4.0])
     settings = {"task": "regression", "optimizer": "sgd", "lr": 1e30, "max_epochs": 1}
     with pytest.raises(DivergenceError, match=r"'head\.weight' is not finite"):
-        fit(quick_net(factory, warmup_fraction=0.0, **settings), dataset)
+        fit(
+            quick_net(
+                factory, net_params={"callbacks__schedule__warmup_fraction": 0.0}, **settings
+            ),
+            dataset,
+        )
 
 
 def test_gradients_are_clipped(quick_net, conv_tail, image_rows):
     """One step of plain SGD at rate 1 moves by no more than the clipped norm."""
     settings = {"optimizer": torch.optim.SGD, "lr": 1.0, "backbone_lr": 1.0, "weight_decay": 0.0}
-    settings |= {"batch_size": -1, "max_epochs": 1, "warmup_fraction": 0.0}
+    settings |= {
+        "batch_size": -1,
+        "max_epochs": 1,
+        "net_params": {"callbacks__schedule__warmup_fraction": 0.0},
+    }
     moved = []
     for clip in (None, 1e-3):
         net = quick_net(conv_tail, grad_clip=clip, **settings)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_featx.training import TailAndHead, parameter_groups
-from sklearn_featx.training._optimizer import resolve_optimizer, schedule_factor
+from sklearn_featx.training import TailAndHead
+from sklearn_featx.training._optimizer import parameter_groups, resolve_optimizer, schedule_factor
 
 RATES = {"lr": 0.1, "backbone_lr": 0.5, "layer_decay": 0.2, "weight_decay": 0.3}
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_featx.training import derive_seed, seeded
+from sklearn_featx.training import seeded
+from sklearn_featx.training._random import derive_seed
 
 
 def test_a_block_is_reproducible_and_leaves_no_trace():

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_featx.training import LinearModel, Standardise, make_head, start_head
+from sklearn_featx.training import LinearModel, make_head, start_head
+from sklearn_featx.training._standardise import Standardise
 
 
 @pytest.fixture
