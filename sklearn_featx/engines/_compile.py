@@ -15,17 +15,7 @@ from ._whole import Whole, optimize
 def compile_for(whole: Whole, device: torch.device) -> nn.Module:
     """Return a module that is compiled on its first batch.
 
-    Parameters
-    ----------
-    whole : Whole
-        What an engine runs, the caller's own copy.
-    device : torch.device
-        Where it is.
-
-    Returns
-    -------
-    compiled : nn.Module
-        If compiling fails, it warns once and runs as without the compiler.
+    If compiling fails, it warns once and runs as without the compiler.
     """
     return _Compiled(whole, device)
 

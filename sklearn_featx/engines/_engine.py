@@ -40,19 +40,9 @@ def make_engine(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Engine:
-    """Return the engine of a name for a network.
+    """Return the engine of a name for a network; the others are as in `TorchEngine`.
 
-    Parameters
-    ----------
-    name : {"torch", "compiled", "openvino"}
-        Which.
-    network, pools, normalise, device, dtype
-        As in `TorchEngine`.
-
-    Raises
-    ------
-    ValueError
-        If the engine does not run on the device.
+    `ValueError` if the engine does not run on the device.
     """
     if name != "openvino":
         compiled = name == "compiled"

@@ -217,15 +217,7 @@ def layer_of(node: fx.Node) -> FusedLayer | None:
 
 
 def fuse_layers(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Replace the layers of every traced part of a module, where the self-test passes.
-
-    Parameters
-    ----------
-    module : nn.Module
-        A frozen module on a CPU, the caller's own copy; it is changed.
-    dtype : torch.dtype, default=torch.float32
-        Type of its weights and activations.
-    """
+    """Replace the layers of every traced part of a module, in place, if the self-test passes."""
     if passes_self_test(dtype):
         for part in list(module.modules()):
             if isinstance(part, fx.GraphModule):
@@ -246,15 +238,7 @@ def _ops() -> Any:
 def passes_self_test(dtype: torch.dtype) -> bool:
     """Whether oneDNN's operators compute in a type what the plain layers compute.
 
-    Parameters
-    ----------
-    dtype : torch.dtype
-        Type of weights and activations.
-
-    Returns
-    -------
-    passes : bool
-        False if an operator is missing, raises or differs; a line in the debug log says which.
+    If an operator is missing, raises or differs, a line in the debug log says which.
     """
     try:
         with torch.inference_mode():

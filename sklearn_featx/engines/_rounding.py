@@ -8,15 +8,7 @@ _FEW_WEIGHTS = 64
 
 
 def round_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
-    """Round the weights of every convolution in place; they stay in the type that they have.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The caller's own copy, with weights in float32.
-    dtype : torch.dtype
-        The type whose values the weights shall have.
-    """
+    """Round the float32 weights of every convolution, in place, to values of a 16-bit type."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             part.weight.data = round_weights(part.weight.data, dtype).to(part.weight.dtype)

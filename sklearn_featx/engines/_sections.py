@@ -95,19 +95,9 @@ class _Group(NamedTuple):
 
 
 def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[Section]:
-    """Cut a network where a single value crosses.
+    """Cut a network where a single value crosses, with a batch of one row.
 
-    Parameters
-    ----------
-    network : fx.GraphModule
-        Takes a batch.
-    row : Tensor of shape (1, ...)
-        A batch of one row.
-
-    Returns
-    -------
-    sections : list of Section
-        In order. Empty where rows are not the first axis of what the network returns.
+    No section is returned where rows are not the first axis of what the network returns.
     """
     sizes = _Sizes(network)
     sizes.measure(row)

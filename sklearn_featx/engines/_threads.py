@@ -53,13 +53,7 @@ def count_threads(n_jobs: int | None) -> int:
 
 
 def limit_this_thread(n_threads: int) -> None:
-    """Let operations that this thread starts use so many threads; other threads keep their own.
-
-    Parameters
-    ----------
-    n_threads : int
-        Number of threads.
-    """
+    """Let operations that this thread starts use so many threads; other threads keep their own."""
     # PyTorch sets each thread up on its first operation, which would undo the limit.
     torch.get_num_threads()
     _libraries().limit(limits=n_threads, user_api="openmp")

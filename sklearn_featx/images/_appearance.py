@@ -33,22 +33,9 @@ _UPRIGHT = {
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """Return a loaded picture as a person sees it.
+    """Return a loaded picture as a person sees it, of mode L or RGB; it may be the picture itself.
 
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        A picture of any mode, its pixels loaded.
-
-    Returns
-    -------
-    picture : PIL.Image.Image
-        Of mode L for grey images, else RGB. It may be the image itself.
-
-    Raises
-    ------
-    ImageError
-        If the values are not finite, or LAB is to be converted without ImageCms.
+    `ImageError` if the values are not finite, or LAB is to be converted without ImageCms.
     """
     turn = _UPRIGHT.get(_orientation(image))
     picture = _opaque(image)

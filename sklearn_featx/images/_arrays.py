@@ -18,28 +18,10 @@ from ._scaling import ValueRange, check_rows, chunks, effective_range
 def array_to_collection(
     X: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
 ) -> ImageCollection:
-    """Make a collection of an array.
+    """Make a collection of an array (n, ...): of plain numbers if `image_shape` ends in -1.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n, ...)
-        Numbers.
-    image_shape : tuple of int or None
-        Shape of one item, checked by `check_image_shape`.
-    value_range : (float, float) or None
-        Values of black and white.
-
-    Returns
-    -------
-    collection : ImageCollection
-        A `ValueArray` if `image_shape` ends in -1, else a `PixelArray`.
-
-    Raises
-    ------
-    InputError
-        If the shape or dtype does not fit.
-    ImageError
-        If a row has values that are not finite or out of range.
+    `InputError` if the shape or dtype does not fit; `ImageError`, with the row, if values are not
+    finite or out of range.
     """
     if X.ndim < 2:
         refuse_vector(X.shape)

@@ -94,20 +94,7 @@ def compute_batches(
     n_workers: int,
     start: Callable[[], Any] | None = None,
 ) -> Generator[Computed]:
-    """Compute batches that are read elsewhere.
-
-    Parameters
-    ----------
-    batches : generator of Batch
-        As of `iterate_batches`; it is closed at the end.
-    compute, n_workers, start
-        As in `read_and_compute`.
-
-    Yields
-    ------
-    batch, results
-        As of `read_and_compute`.
-    """
+    """Compute batches that are read elsewhere; close them at the end. See `read_and_compute`."""
     work = partial(_computed, compute)
     with closing(batches):
         yield from in_threads(work, batches, n_workers, in_flight=n_workers + 1, start=start)

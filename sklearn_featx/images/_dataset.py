@@ -20,18 +20,7 @@ from ._scaling import ValueRange
 
 
 def dataset_paths(dataset: Any) -> list[str] | None:
-    """Return the path of every item, None if the items are not plain image files.
-
-    Parameters
-    ----------
-    dataset : object
-        A torch dataset, or a `torch.utils.data.Subset` of one.
-
-    Returns
-    -------
-    paths : list of str or None
-        In the dataset's order.
-    """
+    """Return the path of every item; None if the items are not plain image files."""
     if _is_subset(dataset):
         paths = dataset_paths(dataset.dataset)
         return None if paths is None else [paths[i] for i in dataset.indices]

@@ -39,26 +39,12 @@ _LOADING = threading.Lock()
 
 
 def decode(source: Source) -> Pixels:
-    """Decode an image file as a person sees it.
+    """Decode an image file, given by path or content, as a person sees it: uint8 (H, W, 1 or 3).
 
-    The orientation of EXIF is applied, transparency is composited over white, every colour space
+    The orientation of EXIF is applied, transparency is composited over white, every color space
     becomes RGB, more than 8 bits are scaled to 8, and of an animation the first frame is taken.
-
-    Parameters
-    ----------
-    source : str, path-like or bytes
-        A path, or the content of a file.
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W, C), dtype uint8
-        C is 1 for grey images and 3 for RGB.
-
-    Raises
-    ------
-    ImageError
-        If the file cannot be read, is damaged or truncated, is no image, or has more pixels than
-        ``PIL.Image.MAX_IMAGE_PIXELS``. It carries the path.
+    `ImageError`, with the path, if the file cannot be read, is damaged or truncated, is no image,
+    or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
 
     Examples
     --------
@@ -67,37 +53,17 @@ def decode(source: Source) -> Pixels:
     >>> from sklearn_featx.images import decode
     >>> file = BytesIO()
     >>> Image.new("LA", (4, 3), (0, 0)).save(file, format="PNG")
-    >>> decode(file.getvalue())[:, :, 0]
-    array([[255, 255, 255, 255],
-           [255, 255, 255, 255],
-           [255, 255, 255, 255]], dtype=uint8)
+    >>> decode(file.getvalue())[0, :, 0]
+    array([255, 255, 255, 255], dtype=uint8)
     """
     return _decode_source(source, picture_to_pixels)
 
 
 def decode_resized(source: Source, preprocess: Preprocess) -> Pixels:
-    """Decode an image and resize and crop it.
+    """Decode an image, resize and crop it: `resize_and_crop` of what `decode` returns.
 
-    The result is that of `resize_and_crop` on that of `decode`, without the pixels between the two
-    where a picture needs nothing else. With ``preprocess.fast``, a JPEG file is decoded at a
-    half, a quarter or an eighth of its size where that is enough.
-
-    Parameters
-    ----------
-    source : str, path-like or bytes
-        As in `decode`.
-    preprocess : Preprocess
-        The recipe.
-
-    Returns
-    -------
-    pixels : ndarray of shape (h, w, preprocess.channels), dtype uint8
-        The image as the backbone is to see it.
-
-    Raises
-    ------
-    ImageError
-        As in `decode`.
+    With ``preprocess.fast``, a JPEG file is decoded at a half, a quarter or an eighth of its size
+    where that is enough.
     """
 
     def finish(picture: Image.Image) -> Pixels:
@@ -107,13 +73,7 @@ def decode_resized(source: Source, preprocess: Preprocess) -> Pixels:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return the content of a file.
-
-    Raises
-    ------
-    ImageError
-        If the file cannot be read. It carries the path.
-    """
+    """Return the content of a file; `ImageError`, with the path, if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError, MemoryError) as error:
@@ -127,13 +87,7 @@ def digest_file(data: bytes) -> str:
 
 
 def pixels_of_picture(image: Image.Image) -> Pixels:
-    """Turn a picture that the user opened or made into pixels, as `decode` does for a file.
-
-    Raises
-    ------
-    ImageError
-        If the picture cannot be loaded or converted.
-    """
+    """Turn a picture that the user opened or made into pixels, as `decode` does for a file."""
     path = getattr(image, "filename", None) or None
     try:
         _refuse_bomb(image)

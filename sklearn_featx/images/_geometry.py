@@ -27,31 +27,19 @@ _MAX_RESIZED_PIXELS = 2**25
 
 
 def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
-    """Bring an image to the size and channels that a backbone was trained on.
+    """Bring pixels (H, W, 1 or 3) to the size and channels that a backbone was trained on.
 
-    1. RGB becomes grey where one channel is wanted.
+    1. RGB becomes gray where one channel is wanted.
     2. The shorter side is resized to ``preprocess.resize``, the longer to
        ``int(resize * longer / shorter)``; or both sides, where (height, width) is given.
-    3. The centre is cropped, from ``round((height - crop_height) / 2)`` on; smaller images are
+    3. The center is cropped, from ``round((height - crop_height) / 2)`` on; smaller images are
        padded with zeros.
-    4. Grey is repeated where three channels are wanted.
+    4. Gray is repeated where three channels are wanted.
 
     The result is that of ``torchvision.transforms.v2`` and of torchvision's classification presets
     on a PIL image, bit for bit. (Where the resized picture would have more than 2**25 pixels, the
     crop is resized alone, and levels may differ by 1.) With ``preprocess.fast``, images of twice
     that size or more differ by a few levels.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (H, W, C), dtype uint8
-        Image with C of 1 (grey) or 3 (RGB).
-    preprocess : Preprocess
-        The recipe; its mean and std are not applied.
-
-    Returns
-    -------
-    resized : ndarray of shape (h, w, preprocess.channels), dtype uint8
-        The image as the backbone is to see it.
 
     Examples
     --------
@@ -69,20 +57,7 @@ def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
 
 
 def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Pixels:
-    """Do what `resize_and_crop` does, from a Pillow image.
-
-    Parameters
-    ----------
-    picture : PIL.Image.Image
-        An image of mode L or RGB.
-    preprocess : Preprocess
-        The recipe.
-
-    Returns
-    -------
-    resized : ndarray of shape (h, w, preprocess.channels), dtype uint8
-        The image as the backbone is to see it.
-    """
+    """Do what `resize_and_crop` does, from a Pillow image of mode L or RGB."""
     if picture.mode == "RGB" and preprocess.channels == 1:
         picture = picture.convert("L")
     pixels = _crop(_resize(picture, preprocess), preprocess.crop)

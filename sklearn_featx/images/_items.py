@@ -124,15 +124,7 @@ class UnreadableItem:
 
 
 def load_resized(item: Item, preprocess: Preprocess) -> Pixels:
-    """Load an item, resize and crop it; files without the step over its pixels.
-
-    Parameters
-    ----------
-    item : Item
-        An image.
-    preprocess : Preprocess
-        The recipe.
-    """
+    """Load an item, resize and crop it; files without the step over their pixels."""
     if isinstance(item, FileItem | BytesItem):
         source = item.path if isinstance(item, FileItem) else item.data
         return decode_resized(source, preprocess)
@@ -158,28 +150,9 @@ def as_item(
     image_shape: ImageShape | None = None,
     value_range: ValueRange | None = None,
 ) -> Item:
-    """Recognise one entry of a list.
+    """Recognize an entry of a list: a path, bytes, a Pillow image, an array, tensor, nested list.
 
-    Parameters
-    ----------
-    entry : object
-        Path, bytes, Pillow image, array, tensor or nested list of numbers.
-    row : int or None
-        Its position in X, for errors.
-    image_shape : tuple of int, default=None
-        Shape that the user gave for arrays.
-    value_range : (float, float), default=None
-        Range that the user gave for arrays.
-
-    Returns
-    -------
-    item : Item
-        What loads it.
-
-    Raises
-    ------
-    ImageError
-        If the entry is missing, is no image, or is a path where no file is.
+    `ImageError`, with the row, if the entry is missing, is no image, or is a path without a file.
     """
     if isinstance(entry, str | os.PathLike):
         return FileItem(_existing_file(entry, row))
@@ -199,13 +172,7 @@ def as_item_or_unreadable(
     image_shape: ImageShape | None = None,
     value_range: ValueRange | None = None,
 ) -> Item:
-    """Recognise one entry of a list; what is wrong with it is said when it is read.
-
-    Parameters
-    ----------
-    entry, row, image_shape, value_range : object
-        As in `as_item`.
-    """
+    """Recognize one entry of a list; what is wrong with it is said when it is read."""
     try:
         return as_item(entry, row, image_shape, value_range)
     except ImageError as error:

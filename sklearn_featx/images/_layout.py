@@ -21,13 +21,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def check_image_shape(image_shape: Any) -> ImageShape | None:
-    """Return `image_shape` as a tuple of int.
-
-    Raises
-    ------
-    InputError
-        If it is not (H, W), (H, W, C), (C, H, W) or (C, -1) with lengths of at least 1.
-    """
+    """Return (H, W), (H, W, C), (C, H, W) or (C, -1) as a tuple of int; `InputError` for others."""
     if image_shape is None:
         return None
     if isinstance(image_shape, Sequence | np.ndarray) and not isinstance(image_shape, str | bytes):
@@ -68,24 +62,9 @@ def spatial(shape: Sequence[int], layout: Layout) -> tuple[int, int]:
 
 
 def choose_layout(shape: Sequence[int], image_shape: ImageShape | None = None) -> Layout:
-    """Decide the layout of one item from its shape.
+    """Decide what the axes of one item mean, from its shape and what the user says of it.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        Shape of the item.
-    image_shape : tuple of int, default=None
-        What the user says an item's shape is.
-
-    Returns
-    -------
-    layout : {"HW", "HWC", "CHW"}
-        Meaning of the axes.
-
-    Raises
-    ------
-    ImageError
-        If no layout fits, or several do.
+    `ImageError` if no layout fits, or several do.
     """
     shape = tuple(shape)
     if 0 in shape:

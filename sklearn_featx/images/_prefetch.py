@@ -58,35 +58,16 @@ class _Geometry:
 
 
 def prepare_geometry(preprocess: Preprocess) -> Prepare:
-    """Return the function that resizes and crops by a recipe.
-
-    Parameters
-    ----------
-    preprocess : Preprocess
-        The recipe.
-
-    Returns
-    -------
-    prepare : callable
-        From uint8 (H, W, C) to uint8 (h, w, ``preprocess.channels``).
-    """
+    """Return the function that resizes and crops uint8 pixels (H, W, C) by a recipe."""
     return _Geometry(preprocess)
 
 
 def prepare_callable(function: Callable[[Any], Any]) -> Prepare:
     """Return the function that prepares images by a callable of the user's.
 
-    Parameters
-    ----------
-    function : callable
-        Takes a PIL image of mode RGB or L (for rows of plain numbers: a float32 array) and
-        returns an array, a tensor or a PIL image.
-
-    Returns
-    -------
-    prepare : callable
-        From uint8 (H, W, C) to what `function` returns: uint8 arrays and PIL images as uint8,
-        other numbers as float32. What `function` raises becomes an `ImageError`.
+    It gets a PIL image of mode RGB or L (for rows of plain numbers: a float32 array) and returns
+    an array, a tensor or a PIL image: uint8 stays, other numbers become float32. What it raises
+    becomes an `ImageError`.
     """
     return partial(_call, function=function)
 
@@ -199,25 +180,9 @@ def in_threads(
     in_flight: int,
     start: Callable[[], Any] | None = None,
 ) -> Generator[_Result]:
-    """Run `job` on every item, `in_flight` at most at a time, and yield the results in order.
+    """Run `job` on every item and yield the results in order; what `job` raises is raised here.
 
-    Parameters
-    ----------
-    job : callable
-        From an item to a result. What it raises is raised here, in order.
-    items : iterable
-        Taken one at a time, when there is room for one more.
-    n_threads : int
-        Number of threads.
-    in_flight : int
-        Number of items that are taken and whose results are not.
-    start : callable, default=None
-        What each thread calls first.
-
-    Yields
-    ------
-    result : object
-        What `job` returned.
+    At most `in_flight` items are taken whose results are not. Each thread first calls `start`.
     """
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-images", initializer=start)
     pending: deque[Future[_Result]] = deque()

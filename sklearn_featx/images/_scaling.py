@@ -31,13 +31,7 @@ _CHUNK_BYTES = 16 * 2**20
 
 
 def check_value_range(value_range: Any) -> ValueRange | None:
-    """Return `value_range` as two floats.
-
-    Raises
-    ------
-    InputError
-        If it is not (low, high) with two finite numbers and low < high.
-    """
+    """Return `value_range` as two finite floats, low < high; `InputError` for others."""
     if value_range is None:
         return None
     try:
@@ -54,13 +48,7 @@ def _bad_range(value_range: Any) -> str:
 
 
 def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> ValueRange:
-    """Return the range that maps to 0..255; see the table above.
-
-    Raises
-    ------
-    ImageError
-        If the dtype is not boolean, integer or real.
-    """
+    """Return the range that maps to 0..255, see the table above; `ImageError` for other dtypes."""
     if dtype.kind == "c":
         raise ImageError(f"Complex data not supported: dtype {dtype}.")
     if dtype.kind not in "buif":
@@ -74,25 +62,13 @@ def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> Val
 
 
 def check_values(values: AnyArray, value_range: ValueRange) -> None:
-    """Refuse an item with values that are not finite or not in range.
-
-    Raises
-    ------
-    ImageError
-        Names the smallest and largest value found and the way out.
-    """
+    """Refuse an item with values that are not finite or not in range, by an `ImageError`."""
     if not _in_range(values, value_range):
         raise ImageError(_why_refused(values, value_range))
 
 
 def check_rows(array: AnyArray, value_range: ValueRange) -> None:
-    """Check every row of `array`, some rows at a time; see `check_values`.
-
-    Raises
-    ------
-    ImageError
-        Names the first row refused.
-    """
+    """Check every row of `array`; the `ImageError` names the first row refused."""
     if _always_in_range(array.dtype, value_range):
         return
     for start, chunk in chunks(array):
@@ -154,17 +130,7 @@ def to_levels(values: AnyArray, value_range: ValueRange) -> Pixels:
 def over_white(colour: Pixels, alpha: Pixels) -> Pixels:
     """Composite over white: ``(c * a + 255 * (255 - a)) / 255``, rounded to nearest.
 
-    Parameters
-    ----------
-    colour : ndarray of shape (H, W, C), dtype uint8
-        Levels, not multiplied by alpha.
-    alpha : ndarray of shape (H, W, 1), dtype uint8
-        Opacity: 255 covers the white.
-
-    Returns
-    -------
-    opaque : ndarray of shape (H, W, C), dtype uint8
-        What is seen on white paper.
+    `colour` of shape (H, W, C) is not multiplied by `alpha` of shape (H, W, 1).
     """
     # At most 255 * 255 + 127, which uint16 holds.
     opacity = alpha[:, :, 0].astype(np.uint16)
