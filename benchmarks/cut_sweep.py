@@ -42,6 +42,7 @@ from typing import Any
 
 import torch
 import torchvision
+from summary import RECORDS, RESULTS, write_summary
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -50,7 +51,6 @@ from sklearn_featx.backbones._network import Network
 from sklearn_featx.backbones._torchvision import build_torchvision, torchvision_names
 from sklearn_featx.exceptions import CutWarning
 
-RESULTS = Path(__file__).parent / "results"
 SMALL = 3e7  # parameters up to which two rows are sent through; above, one
 PATTERN = 2**20
 
@@ -231,7 +231,7 @@ def timm_parameters() -> dict[str, int]:
     """Count the parameters of each of timm's models, once, without memory for them."""
     import timm
 
-    path = RESULTS / "timm_parameters.json"
+    path = RECORDS / "timm_parameters.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     for name in timm.list_models():
         if name not in known:
@@ -284,7 +284,7 @@ def bounded(seconds: int) -> None:
 
 
 def run(kind: str, names: dict[str, int], options: argparse.Namespace) -> None:
-    path = RESULTS / f"cut_{kind}.json"
+    path = RECORDS / f"cut_{kind}.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
     rows: dict[str, Any] = saved.get("rows", {})
     for name, count in names.items():
@@ -309,7 +309,6 @@ def run(kind: str, names: dict[str, int], options: argparse.Namespace) -> None:
         print(name, json.dumps(rows[name]), flush=True)
         gc.collect()
         save(path, {"versions": versions(), "rows": rows})
-    report(kind)
 
 
 def failed(row: dict[str, Any]) -> bool:
@@ -321,7 +320,7 @@ def failed(row: dict[str, Any]) -> bool:
 
 
 def report(kind: str) -> None:
-    path = RESULTS / f"cut_{kind}.json"
+    path = RECORDS / f"cut_{kind}.json"
     if not path.exists():
         return
     saved = json.loads(path.read_text())
@@ -347,6 +346,27 @@ def report(kind: str) -> None:
         print(f"  {name}: { {k: row[k] for k in kept if row.get(k)} }")
 
 
+def summarize() -> None:
+    """Save how many networks of each library were cut."""
+    rows, torches = [], set()
+    for kind in ("torchvision", "timm"):
+        path = RECORDS / f"cut_{kind}.json"
+        if path.exists():
+            saved = json.loads(path.read_text())
+            found = list(saved["rows"].values())
+            torches |= {row["torch"] for row in found}
+            good = [row for row in found if not failed(row)]
+            by_shape = sum("shapes_equal" in row for row in good)
+            single = sum(row["stages"] == 1 for row in good)
+            version = saved["versions"][kind]
+            counts = (len(found), len(good) - by_shape, by_shape, len(found) - len(good), single)
+            rows.append([f"{kind} {version}", *counts])
+    columns = ["library", "networks", "difference 0", "equal shapes", "not cut", "one stage"]
+    command = "python benchmarks/cut_sweep.py --torchvision --timm"
+    machine = f"torch {', '.join(sorted(torches))}"
+    write_summary(RESULTS / "cut_sweep.json", command, columns, rows, machine=machine)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torchvision", action="store_true")
@@ -357,13 +377,13 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="repeat networks that failed")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if options.report:
-        report("torchvision")
-        report("timm")
     if options.torchvision:
         run("torchvision", dict.fromkeys(torchvision_names(), 0), options)
     if options.timm:
         run("timm", timm_parameters(), options)
+    report("torchvision")
+    report("timm")
+    summarize()
 
 
 if __name__ == "__main__":

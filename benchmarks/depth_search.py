@@ -14,7 +14,6 @@ The weights file is torchvision's own ``mobilenet_v2-b0353104.pth``; the images 
 
 import argparse
 import gzip
-import json
 import tempfile
 import time
 import warnings
@@ -27,6 +26,7 @@ import torch
 import torchvision
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, cross_val_score
+from summary import RESULTS, write_summary
 from torch import nn
 
 from sklearn_featx import FeatureStore, FineTuneClassifier
@@ -90,18 +90,6 @@ def tensors(images, size):
     return torch.stack([preset(image) for image in rgb]).numpy()
 
 
-def ratio(rows, precision):
-    """Say how many times as fast as plain skorch some depths are, together."""
-    plain, own = (sum(row[who]["seconds"] for row in rows) for who in ("plain_skorch", precision))
-    return plain / own
-
-
-def in_words(record):
-    words = f"{record['seconds']:.1f} s, accuracy {record['accuracy']:.3f}"
-    words += f" ± {record['accuracy_std']:.3f}"
-    return words + (f", {record['ratio']:.1f} times as fast" if "ratio" in record else "")
-
-
 def timed(function):
     start = time.perf_counter()
     result = function()
@@ -117,7 +105,7 @@ def main(argv=None):
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--head-init", default="probe")
-    parser.add_argument("-o", "--output", default="benchmarks/results/depth_search.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "depth_search.json")
     arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     images, labels = fashion_mnist(arguments.fashion_mnist, arguments.images)
@@ -142,32 +130,16 @@ def main(argv=None):
         for name, depth in DEPTHS.items():
             net = plain_skorch(arguments.weights, depth, arguments.epochs)
             jobs = {p: (clone(c).set_params(unfreeze_depth=depth), images) for p, c in ours.items()}
-            jobs["plain_skorch"] = (net, prepared)
-            row = {"depth": name}
+            jobs = {"plain skorch": (net, prepared), **jobs}
             for who, (estimator, X) in jobs.items():
                 seconds, scores = timed(partial(cross_val_score, estimator, X, labels, cv=folds))
-                row[who] = {
-                    "seconds": seconds,
-                    "accuracy": scores.mean(),
-                    "accuracy_std": scores.std(),
-                }
-            for precision in PRECISIONS:
-                row[precision]["ratio"] = ratio([row], precision)
-            rows.append(row)
-            print(name, *(f"{who}: {in_words(row[who])}" for who in jobs), sep="\n  ", flush=True)
-    summary = {
-        "whole_search_ratio": {p: ratio(rows, p) for p in PRECISIONS},
-        "two_shallow_depths_ratio": {p: ratio(rows[:2], p) for p in PRECISIONS},
-        "settings": vars(arguments) | {"weights": Path(arguments.weights).name},
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "rows": rows,
-    }
-    del summary["settings"]["fashion_mnist"], summary["settings"]["output"]
-    for what in ("whole_search_ratio", "two_shallow_depths_ratio"):
-        print(what, {p: round(times, 1) for p, times in summary[what].items()})
-    Path(arguments.output).write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+                found = [round(float(value), 3) for value in (seconds, scores.mean(), scores.std())]
+                rows.append([name, who, *found])
+                print(*rows[-1], flush=True)
+    columns = ["depth", "who", "seconds", "accuracy", "accuracy_std"]
+    command = "python benchmarks/depth_search.py --weights FILE --fashion-mnist FOLDER"
+    about = {name: getattr(arguments, name) for name in ("images", "epochs", "folds", "size")}
+    write_summary(arguments.output, command, columns, rows, **about)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ the same time.
 """
 
 import argparse
-import json
 import os
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from summary import RESULTS, spread, write_summary
 
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.engines._onednn import fuse_layers
@@ -31,7 +30,6 @@ from sklearn_featx.engines._sections import Sectioned
 from sklearn_featx.engines._threads import limit_this_thread
 from sklearn_featx.engines._whole import Whole
 
-RESULTS = Path(__file__).parent / "results" / "engine_ablation.json"
 # Images per round, so that each way takes about a second.
 BACKBONES = {"mobilenet_v2": 128, "efficientnet_lite0": 128, "resnet50": 64, "vit_b_16": 32}
 PRECISIONS = ("float32", "bfloat16")
@@ -120,7 +118,7 @@ class Way:
 
 
 def measure(backbone, dtype, names, n_images, n_rounds):
-    """Run ways in turn; return the images per second of each, and its share of the reference."""
+    """Run ways in turn; return rate, share of the reference, and difference to the first way."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (n_images, *backbone.preprocess.crop, 3), np.uint8)
     ways = {name: Way(*WAYS[name], backbone, dtype) for name in names}
@@ -130,35 +128,13 @@ def measure(backbone, dtype, names, n_images, n_rounds):
     rounds = [{name: way.run(pixels)[1] for name, way in ways.items()} for _ in range(n_rounds)]
     reference = features[names[0]]
     return {
-        name: {
-            "images_per_second": spread([n_images / seconds[name] for seconds in rounds]),
-            "share": spread([seconds[REFERENCE] / seconds[name] for seconds in rounds]),
-            "largest_difference": float(
-                np.abs(features[name] - reference).max() / np.abs(reference).max()
-            ),
-        }
+        name: (
+            spread([n_images / seconds[name] for seconds in rounds]),
+            spread([seconds[REFERENCE] / seconds[name] for seconds in rounds]),
+            float(f"{np.abs(features[name] - reference).max() / np.abs(reference).max():.1g}"),
+        )
         for name in names
     }
-
-
-def spread(values):
-    return [round(f(values), 3) for f in (statistics.median, min, max)]
-
-
-def table(found):
-    """Return the shares as Markdown, a column for each backbone and type."""
-    columns = list(found["networks"])
-    lines = [
-        "| share of the engine's rate | " + " | ".join(columns) + " |",
-        "| --- |" + " ---: |" * len(columns),
-    ]
-    for name in WAYS:
-        cells = []
-        for column in columns:
-            record = found["networks"][column].get(name)
-            cells.append("{:.2f} ({:.2f} to {:.2f})".format(*record["share"]) if record else "")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def main(argv=None):
@@ -169,28 +145,21 @@ def main(argv=None):
     parser.add_argument("--images", type=int, help="images of a round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--checkpoints", type=Path, help="folder with weights of torchvision")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "engine_ablation.json")
     settings = parser.parse_args(argv)
-    found = {
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "rounds": settings.rounds,
-        "networks": {},
-    }
+    rows = []
     for name in settings.backbones:
         backbone = load(name, settings.checkpoints)
         for precision in settings.precisions:
             n_images = settings.images or BACKBONES[name]
-            records = measure(
+            found = measure(
                 backbone, getattr(torch, precision), settings.ways, n_images, settings.rounds
             )
-            found["networks"][f"{name} {precision}"] = records
-            print(name, precision, *records.items(), sep="\n  ", flush=True)
-    print(table(found))
-    settings.output.parent.mkdir(parents=True, exist_ok=True)
-    settings.output.write_text(json.dumps(found, indent=1) + "\n")
-    return found
+            rows += [[name, precision, way, *record] for way, record in found.items()]
+            print(*rows[-len(found) :], sep="\n", flush=True)
+    columns = ["backbone", "precision", "way", "images_per_second", "share", "difference"]
+    command = "python benchmarks/engine_ablation.py"
+    write_summary(settings.output, command, columns, rows, rounds=settings.rounds)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,6 @@ Without the network that torchvision downloads weights from, give a folder that 
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,52 +20,31 @@ import venv
 from dataclasses import asdict
 from pathlib import Path
 
+from summary import RESULTS, spread, write_summary
+
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "extraction.json"
 ENVIRONMENT = HERE / ".environment"
 PACKAGES = ["embetter[vision]", "img2vec-pytorch", "onnx", "onnxruntime", "onnxscript"]
 PACKAGES += ["openvino", "timm", "transformers"]
 
 # Images per round: the plain loop takes seconds. Of few, a worker's last pass would weigh too much.
-BACKBONES = {
-    "mobilenet_v2": 256,
-    "efficientnet_lite0": 256,
-    "resnet18": 128,
-    "resnet50": 128,
-    "vit_b_16": 64,
-}
+BACKBONES = {"mobilenet_v2": 256, "efficientnet_lite0": 256, "resnet50": 128, "vit_b_16": 64}
 # Of 12 Mpx, for every backbone. Of few batches, one worker would have more than the other.
 N_LARGE = 64
 # Untimed, before the first round: what a way loads or compiles after some hundred images is there.
 WARM_UP_SECONDS = 12
 PLAIN = "plain torchvision loop"
-OWN = [
-    "sklearn_featx",
-    "sklearn_featx without numba",
-    "sklearn_featx, OpenVINO",
-    "sklearn_featx bfloat16",
-    "sklearn_featx bfloat16, compiled",
-    "sklearn_featx bfloat16, OpenVINO",
-]
-FAST = ["sklearn_featx fast", "sklearn_featx bfloat16, fast"]
+OWN = "sklearn_featx"
 OTHERS = ["timm loop", "embetter", "img2vec-pytorch", "Hugging Face pipeline", "ONNX Runtime"]
+# Networks of the same architecture with weights of their own.
+RANDOM = OTHERS[:4]
 OPENVINO = ["OpenVINO f32", "OpenVINO bf16"]
-ALONE = [
-    f"{who} {dtype}{how}"
-    for dtype in ("float32", "bfloat16")
-    for who, how in [
-        ("matrix product", ""),
-        *[("network", f", batch {n}") for n in (1, 4, 32)],
-        *[("network", f", compiled, batch {n}") for n in (1, 4, 16)],
-        ("engine", ""),
-    ]
-] + ["engine bfloat16, compiled"]
-FILES = "JPEG 500 x 375"
+ALL_OWN = [OWN, f"{OWN} bfloat16", f"{OWN}, OpenVINO", f"{OWN} bfloat16, OpenVINO"]
+FILES, LARGE = "JPEG 500 x 375", "JPEG 12 Mpx"
 WAYS = {
-    FILES: [PLAIN, *OTHERS, *OPENVINO, *OWN],
-    "JPEG 12 Mpx": [PLAIN, OPENVINO[0], OWN[0], *FAST],
-    "arrays": [PLAIN, *OPENVINO, *OWN],
-    "engine": ALONE,
+    FILES: [PLAIN, *OTHERS, *OPENVINO, *ALL_OWN, f"{OWN} bfloat16, compiled"],
+    LARGE: [PLAIN, OPENVINO[0], OWN, f"{OWN} fast", f"{OWN} bfloat16, fast"],
+    "arrays": [PLAIN, *OPENVINO, *ALL_OWN],
 }
 NOT_FOR = {
     "Hugging Face pipeline": {"efficientnet_lite0"},
@@ -83,7 +59,7 @@ def install(environment):
         venv.create(environment, with_pip=True)
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "--upgrade", "pip"], check=True)
-        subprocess.run([*pip, f"{HERE.parent}[numba]", *PACKAGES], check=True)
+        subprocess.run([*pip, str(HERE.parent), *PACKAGES], check=True)
         finished.touch()
     return python
 
@@ -108,9 +84,8 @@ def write_photographs(folder, source, n_images):
 
 
 def prepare(backbone, checkpoints, folder):
-    """Return the weights file, the preprocess and the operations of a backbone for an image."""
+    """Return the weights file and the preprocess of a backbone."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from sklearn_featx.backbones import get_backbone
 
@@ -132,15 +107,7 @@ def prepare(backbone, checkpoints, folder):
             torch.manual_seed(0)
             torch.save(torchvision.models.get_model(backbone, weights=None).state_dict(), path)
         made = get_backbone(backbone, str(path))
-    normalise, network = made.tapped((len(made.stages),))
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(normalise(torch.zeros(1, 3, *made.preprocess.crop)))
-    return {
-        "weights": str(path),
-        "real_weights": real,
-        "preprocess": asdict(made.preprocess),
-        "flops": counter.get_total_flops(),
-    }
+    return {"weights": str(path), "real_weights": real, "preprocess": asdict(made.preprocess)}
 
 
 class Way:
@@ -196,10 +163,6 @@ class Way:
         return json.loads(line)
 
 
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def measure(python, job, names, n_rounds):
     """Run ways in turn, some rounds long; return a record for each."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -225,15 +188,12 @@ def measure(python, job, names, n_rounds):
     for name, first in first_rows.items():
         seconds = [answers[name]["seconds"] for answers in rounds]
         records[name] = {
-            "rounds": n_rounds,
-            "images": len(job["items"]),
-            "images_per_second": spread([len(job["items"]) / s for s in seconds]),
-            "first_row_seconds": first,
+            "images_per_second": spread([len(job["items"]) / s for s in seconds])[0],
+            "ratio": spread([a[PLAIN]["seconds"] / a[name]["seconds"] for a in rounds]),
+            "first_row_seconds": round(first, 1),
             "peak_mib": rounds[-1][name]["peak_mib"],
         }
-        if PLAIN in first_rows:
-            ratios = [a[PLAIN]["seconds"] / a[name]["seconds"] for a in rounds]
-            records[name]["over_plain_loop"] = spread(ratios)
+        if name not in RANDOM:
             records[name] |= agreement(rounds[-1][PLAIN], rounds[-1][name])
     return records
 
@@ -246,94 +206,46 @@ def agreement(reference, answer):
     if a.shape != b.shape:
         return {}
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    largest = float(np.abs(a - b).max() / np.abs(a).max())
-    return {"smallest_cosine": float(cosines.min()), "largest_difference": largest}
-
-
-def share_of_peak(records, flops):
-    """Say which share of the machine's matrix products in a type each engine reaches."""
-    for name, record in records.items():
-        dtype = "bfloat16" if "bfloat16" in name else "float32"
-        peak = records.get(f"matrix product {dtype}", {}).get("images_per_second")
-        if peak and name.startswith(("engine", "network")) and "error" not in record:
-            # One "image" of the matrix products stands for 1e9 operations.
-            rate = record["images_per_second"]["median"] * flops
-            record["share_of_peak"] = rate / (1e9 * peak["median"])
-
-
-def table(found):
-    """Return the results as Markdown."""
-    parts = [_part(found, source, source, _cell) for source in WAYS]
-    parts.append(_part(found, FILES, "To the first row, at most in memory, 1 - cosine", _costs))
-    return "\n\n".join(part for part in parts if part)
-
-
-def _part(found, source, heading, cell):
-    """Return the backbones of a source beside each other; nothing if there are none."""
-    measured = {b: found["backbones"].get(b, {"sources": {}})["sources"] for b in BACKBONES}
-    backbones = [b for b in BACKBONES if source in measured[b]]
-    rows = {name: [cell(measured[b][source].get(name)) for b in backbones] for name in WAYS[source]}
-    lines = [
-        f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items() if any(cells)
-    ]
-    if not lines:
-        return ""
-    columns = ["| | " + " | ".join(backbones) + " |", "| --- |" + " ---: |" * len(backbones)]
-    return "\n".join([f"**{heading}**", "", *columns, *lines])
-
-
-def _cell(record):
-    if not record or "error" in record:
-        return ""
-    rate = record["images_per_second"]
-    text = f"{rate['median']:.1f}"
-    if "over_plain_loop" in record:
-        ratio = record["over_plain_loop"]
-        text += f" ({ratio['median']:.1f}; {ratio['min']:.1f} to {ratio['max']:.1f})"
-    if "share_of_peak" in record:
-        text += f" ({record['share_of_peak']:.0%})"
-    return text
-
-
-def _costs(record):
-    if not record or "smallest_cosine" not in record:
-        return ""
-    seconds, mib = record["first_row_seconds"], record["peak_mib"]
-    return f"{seconds:.1f} s, {mib:,.0f} MiB, {max(0, 1 - record['smallest_cosine']):.0e}"
+    largest = np.abs(a - b).max() / np.abs(a).max()
+    return {"cosine": float(f"{1 - cosines.min():.1g}"), "difference": float(f"{largest:.1g}")}
 
 
 def run(settings):
-    """Measure what is asked for; results of other backbones and sources stay."""
-    import torch
-
-    found = {"backbones": {}}
-    if settings.output.exists():
-        found = json.loads(settings.output.read_text())
-    found["machine"] = {
-        "cores": os.cpu_count(),
-        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+    """Measure what is asked for, and save a row for each way."""
+    cells, failed = {}, {}
     for backbone in settings.backbones:
         with tempfile.TemporaryDirectory() as folder:
             prepared = prepare(backbone, settings.checkpoints, folder)
-            record = found["backbones"].setdefault(backbone, {"sources": {}})
-            record |= {key: prepared[key] for key in ("real_weights", "flops")}
             for source in settings.sources:
-                usual = N_LARGE if source == "JPEG 12 Mpx" else BACKBONES[backbone]
-                n_images = settings.images or usual
+                usual = N_LARGE if source == LARGE else BACKBONES[backbone]
                 job = {**prepared, "backbone": backbone, "source": source}
-                job["items"] = write_photographs(folder, source, n_images)
-                names = settings.ways or WAYS[source]
+                job["items"] = write_photographs(folder, source, settings.images or usual)
+                names = [name for name in WAYS[source] if name in (settings.ways or WAYS[source])]
                 records = measure(sys.executable, job, names, settings.rounds)
-                share_of_peak(records, prepared["flops"])
-                record["sources"].setdefault(source, {}).update(records)
-                print(f"{backbone}, {source}:", *(n for n in records), sep="\n  ", flush=True)
-                settings.output.parent.mkdir(parents=True, exist_ok=True)
-                settings.output.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
-    return found
+                print(backbone, source, *records.items(), sep="\n  ", flush=True)
+                for name, record in records.items():
+                    if "error" in record:
+                        failed[f"{name}, {backbone}"] = record["error"]
+                    else:
+                        cells.setdefault((source, name), {})[backbone] = record
+    rows = [
+        [*key, *(_cell(found.get(backbone)) for backbone in settings.backbones)]
+        for key, found in cells.items()
+    ]
+    columns = ["source", "way", *settings.backbones]
+    cell = "images per second; times the plain loop, smallest, largest; seconds to the first row; "
+    cell += "MiB at most; 1 - cosine and relative difference to the plain loop"
+    command = "python benchmarks/extraction.py --checkpoints FOLDER"
+    about = {"cell": cell, "rounds": settings.rounds, "failed": failed}
+    write_summary(settings.output, command, columns, rows, **about)
+
+
+def _cell(record):
+    if record is None:
+        return None
+    same = [record.get(name) for name in ("cosine", "difference")]
+    costs = [record["first_row_seconds"], record["peak_mib"]]
+    return [record["images_per_second"], *record["ratio"], *costs, *same]
 
 
 def main(argv=None):
@@ -346,18 +258,14 @@ def main(argv=None):
     parser.add_argument("--checkpoints", type=Path, help="folder with weights of torchvision")
     parser.add_argument("--environment", type=Path, default=ENVIRONMENT)
     parser.add_argument("--here", action="store_true", help="measure with this Python")
-    parser.add_argument("--report", action="store_true", help="print the recorded table")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "extraction.json")
     settings = parser.parse_args(argv)
-    if settings.report:
-        print(table(json.loads(settings.output.read_text())))
-        return None
     if settings.here:
-        return run(settings)
+        run(settings)
+        return
     python = install(settings.environment)
     given = sys.argv[1:] if argv is None else argv
     subprocess.run([str(python), __file__, "--here", *given], check=True)
-    return None
 
 
 if __name__ == "__main__":

@@ -258,89 +258,14 @@ def onnxruntime(job):
     return run
 
 
-def featx(job, *, numba=True, **parameters):
-    """Use this package; nothing is remembered."""
-    if not numba:
-        sys.modules["numba"] = None
+def featx(job, **parameters):
+    """Use this package; nothing is cached."""
     from sklearn_featx import PretrainedFeatureExtractor
 
     weights = "DEFAULT" if job["backbone"] == "efficientnet_lite0" else job["weights"]
     return PretrainedFeatureExtractor(
         job["backbone"], weights=weights, cache=None, **parameters
     ).fit_transform
-
-
-def engine(job, *, precision="float32", name="torch"):
-    """Use this package's engine alone, on pixels that are decoded and cropped."""
-    from sklearn_featx._compute import engine_for
-    from sklearn_featx._recipe import Recipe, Tap
-    from sklearn_featx.backbones import get_backbone
-    from sklearn_featx.images import Batch, compute_batches
-
-    weights = "DEFAULT" if job["backbone"] == "efficientnet_lite0" else job["weights"]
-    backbone = get_backbone(job["backbone"], weights)
-    tap = Tap(len(backbone.stages), "avg")
-    recipe = Recipe(backbone, (tap,), backbone.preprocess, "cpu", precision, name)
-    made = engine_for(recipe)
-    decoded = np.concatenate([read(job["preprocess"], item) for item in job["items"]])
-    size = made.batch_size((3, *job["preprocess"]["crop"]))
-
-    def run(items):
-        pixels = decoded[: len(items)]
-        workers = made.workers(-(-len(pixels) // size), None)
-        parts = (
-            Batch(list(range(i, min(i + size, len(pixels)))), pixels[i : i + size], [])
-            for i in range(0, len(pixels), size)
-        )
-        computed = compute_batches(
-            parts, made.run, n_workers=workers.n_workers, start=workers.start
-        )
-        return np.concatenate([results[0] for _, results in computed])
-
-    return run
-
-
-def network_alone(job, *, batch_size, dtype="float32", compiled=False):
-    """Run the bare network on tensors that are ready, in channels_last."""
-    import torch
-
-    dtype = getattr(torch, dtype)
-    model = network(job).to(memory_format=torch.channels_last, dtype=dtype)
-    if compiled:
-        import torch._inductor.config as inductor
-
-        inductor.freezing = True
-        model = torch.compile(model)
-    height, width = job["preprocess"]["crop"]
-    x = torch.zeros(batch_size, 3, height, width, dtype=dtype)
-    x = x.normal_().contiguous(memory_format=torch.channels_last)
-
-    def run(items):
-        n_passes = max(1, len(items) // batch_size)
-        with torch.inference_mode():
-            for _ in range(n_passes):
-                model(x)
-        # No features of these images: the time alone counts, brought to their number.
-        return len(items) / (n_passes * batch_size)
-
-    return run
-
-
-def matrix_product(job, *, dtype="float32"):  # noqa: ARG001
-    """Multiply square matrices: the machine's peak in a type, in seconds per 1e9 operations."""
-    import torch
-
-    side = 2048
-    a = torch.ones(side, side, dtype=getattr(torch, dtype))
-    passes = 8
-
-    def run(items):
-        with torch.inference_mode():
-            for _ in range(passes):
-                a @ a
-        return len(items) * 1e9 / (passes * 2 * side**3)
-
-    return run
 
 
 WAYS = {
@@ -353,30 +278,12 @@ WAYS = {
     "OpenVINO f32": openvino,
     "OpenVINO bf16": partial(openvino, precision="bf16"),
     "sklearn_featx": featx,
-    "sklearn_featx without numba": partial(featx, numba=False),
     "sklearn_featx fast": partial(featx, preprocessing="fast"),
     "sklearn_featx bfloat16, fast": partial(featx, preprocessing="fast", precision="bfloat16"),
     "sklearn_featx bfloat16": partial(featx, precision="bfloat16"),
     "sklearn_featx bfloat16, compiled": partial(featx, precision="bfloat16", compile=True),
     "sklearn_featx, OpenVINO": partial(featx, engine="openvino"),
     "sklearn_featx bfloat16, OpenVINO": partial(featx, engine="openvino", precision="bfloat16"),
-    "engine float32": engine,
-    "engine bfloat16": partial(engine, precision="bfloat16"),
-    "engine bfloat16, compiled": partial(engine, precision="bfloat16", name="compiled"),
-    **{
-        f"network {dtype}, batch {size}": partial(network_alone, batch_size=size, dtype=dtype)
-        for dtype in ("float32", "bfloat16")
-        for size in (1, 4, 32)
-    },
-    **{
-        f"network {dtype}, compiled, batch {size}": partial(
-            network_alone, batch_size=size, dtype=dtype, compiled=True
-        )
-        for dtype in ("float32", "bfloat16")
-        for size in (1, 4, 16)
-    },
-    "matrix product float32": matrix_product,
-    "matrix product bfloat16": partial(matrix_product, dtype="bfloat16"),
 }
 
 
@@ -400,12 +307,8 @@ def main(way, path):
         start = time.perf_counter()
         found = run(job["items"])
         seconds = time.perf_counter() - start
-        answer = {"peak_mib": peak_mib()}
-        if isinstance(found, float):
-            seconds *= found
-        else:
-            answer["features"] = np.asarray(found, float).reshape(len(found), -1)[:4].tolist()
-        say(json.dumps(answer | {"seconds": seconds}))
+        features = np.asarray(found, float).reshape(len(found), -1)[:4].tolist()
+        say(json.dumps({"peak_mib": peak_mib(), "features": features, "seconds": seconds}))
 
 
 if __name__ == "__main__":

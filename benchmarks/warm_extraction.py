@@ -1,27 +1,23 @@
 """What the store costs a cold run, and how fast a warm one is.
 
-10,000 files of 64 x 64 pixels go through EfficientNet-Lite0 at 32 pixels, small on purpose:
-the larger the network, the smaller the store's share. Cold with and without a store are measured in
+10,000 files of 64 x 64 pixels go through EfficientNet-Lite0 at 32 pixels, where the store's share
+is large, and 1,000 at the network's own 224. Cold runs with and without a store are measured in
 turn, warm runs after them::
 
     python benchmarks/warm_extraction.py
 """
 
 import argparse
-import json
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
+from summary import RESULTS, spread, write_summary
 
 from sklearn_featx import FeatureStore, PretrainedFeatureExtractor
-
-RESULTS = Path(__file__).parent / "results" / "warm_extraction.json"
 
 
 def write_files(folder, n_files):
@@ -43,8 +39,21 @@ def seconds(extractor, paths):
     return time.perf_counter() - start
 
 
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+def measure(folder, paths, image_size, settings):
+    """Return how much longer a cold run takes with a store, and the rate of a warm one."""
+    plain = PretrainedFeatureExtractor(image_size=image_size, cache=None)
+    plain.transform(paths[:32])
+    cold, without = [], []
+    for i in range(settings.rounds):
+        some = paths[: settings.cold_files]
+        store = FeatureStore(Path(folder) / f"store {image_size} {i}")
+        kept = PretrainedFeatureExtractor(image_size=image_size, cache=store)
+        without.append(seconds(plain, some))
+        cold.append(seconds(kept, some))
+    warm_paths = paths if image_size == min(settings.image_sizes) else paths[: settings.cold_files]
+    kept.transform(warm_paths)
+    warm = [len(warm_paths) / seconds(kept, warm_paths) for _ in range(settings.rounds)]
+    return spread([a / b for a, b in zip(cold, without, strict=True)]), spread(warm)
 
 
 def main(argv=None):
@@ -52,33 +61,24 @@ def main(argv=None):
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--cold-files", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--image-size", type=int, default=32)
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--image-sizes", type=int, nargs="+", default=[32, 224])
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "warm_extraction.json")
+    settings = parser.parse_args(argv)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_files(folder, arguments.files)
-        plain = PretrainedFeatureExtractor(image_size=arguments.image_size, cache=None)
-        plain.transform(paths[:32])
-        cold, without = [], []
-        for i in range(arguments.rounds):
-            some = paths[: arguments.cold_files]
-            store = FeatureStore(Path(folder) / f"store {i}")
-            kept = PretrainedFeatureExtractor(image_size=arguments.image_size, cache=store)
-            without.append(seconds(plain, some))
-            cold.append(seconds(kept, some))
-        kept.transform(paths)
-        warm = [arguments.files / seconds(kept, paths) for _ in range(arguments.rounds)]
-    found = {
-        "store_over_no_store": spread([a / b for a, b in zip(cold, without, strict=True)]),
-        "warm_rows_per_second": spread(warm),
-        "settings": {k: v for k, v in vars(arguments).items() if k != "output"},
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    print(json.dumps(found, indent=2))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    return found
+        paths = write_files(folder, settings.files)
+        for size in settings.image_sizes:
+            rows.append([size, *measure(folder, paths, size, settings)])
+            print(rows[-1], flush=True)
+    columns = ["image_size", "cold_over_no_store", "warm_rows_per_second"]
+    write_summary(
+        settings.output,
+        "python benchmarks/warm_extraction.py",
+        columns,
+        rows,
+        files=settings.files,
+        rounds=settings.rounds,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmarks run, in small."""
+"""The benchmarks run, in small; the tables of the documentation are those of their summaries."""
 
 import gzip
 import importlib.util
@@ -13,73 +13,114 @@ import torchvision
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def load(monkeypatch):
+    """Import a benchmark; they import each other from their folder."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
+def rows_of(path):
+    """Rows of a summary, by column."""
+    found = json.loads(path.read_text())
+    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+
+
+def test_tables_are_those_of_the_summaries(load):
+    with pytest.raises(SystemExit) as ended:
+        load("tables").main(["--check"])
+    assert ended.value.code == 0, "run python benchmarks/tables.py"
+
+
+def test_a_table_is_replaced(load, monkeypatch):
+    tables = load("tables")
+    monkeypatch.setitem(tables.TABLES, "footprint", lambda: "| new |")
+    page = "before\n<!-- table: footprint -->\n| old |\n\n| older |\n<!-- end -->\nafter\n"
+    wanted = "before\n<!-- table: footprint -->\n| new |\n<!-- end -->\nafter\n"
+    assert tables.updated(page) == tables.updated(wanted) == wanted
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "results").iterdir()), ids=lambda p: p.name)
+def test_summaries_are_short(path):
+    assert len(path.read_text().splitlines()) <= 60
+
+
+@pytest.mark.slow
 # Two images of a class in a training fold are few for an inner search.
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
-def test_feature_quality(tmp_path, capsys):
+def test_feature_quality(load, tmp_path, capsys):
     output = tmp_path / "results" / "feature_quality.json"
-    found = load("feature_quality").main(["--smoke", "--output", str(output)])
-    assert json.loads(output.read_text()) == found
-    columns = [row["columns"] for row in found["linear_model"]["rows"]]
-    assert columns == ["raw pixels", "before the head, 32 px", "blocks.4, 32 px"]
-    depths = [row["unfreeze_depth"] for row in found["unfreeze_depth"]["rows"]]
-    assert depths == [0, 1]
-    rows = found["linear_model"]["rows"] + found["unfreeze_depth"]["rows"]
+    load("feature_quality").main(["--smoke", "--output", str(output)])
+    rows = rows_of(output)
+    assert [row["features"] for row in rows] == [
+        *("raw pixels", "before the head, 32 px", "blocks.4, 32 px"),
+        *("unfreeze_depth=0", "unfreeze_depth=1"),
+    ]
     assert all(0.1 < row["accuracy"] <= 1 for row in rows)
     assert "60 images" in capsys.readouterr().out
 
 
-def test_warm_extraction(tmp_path, capsys):
+@pytest.mark.slow
+def test_warm_extraction(load, tmp_path):
     output = tmp_path / "warm.json"
     arguments = ["--files", "24", "--cold-files", "12", "--rounds", "1", "-o", str(output)]
-    found = load("warm_extraction").main(arguments)
-    assert json.loads(output.read_text()) == found
-    assert found["warm_rows_per_second"]["median"] > 0
-    assert "store_over_no_store" in capsys.readouterr().out
+    load("warm_extraction").main([*arguments, "--image-sizes", "32", "40"])
+    rows = rows_of(output)
+    assert [row["image_size"] for row in rows] == [32, 40]
+    assert all(min(row["warm_rows_per_second"]) > 0 for row in rows)
 
 
-def test_footprint(tmp_path, capsys, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+@pytest.mark.slow
+def test_footprint(load, tmp_path):
     output = tmp_path / "footprint.json"
-    found = load("footprint").main(["--files", "20", "--rounds", "1", "-o", str(output)])
-    assert json.loads(output.read_text()) == found
-    for memory in (found["memory"], found["memory_with_a_store"]):
-        assert [memory[part]["rows"] for part in ("tenth", "half", "all")] == [2, 10, 20]
-        assert memory["all"]["output_mib"] == pytest.approx(20 * 1280 * 4 / 2**20)
-    imports = {name: seconds["median"] for name, seconds in found["import_seconds"].items()}
-    assert found["first_row_seconds"]["median"] > imports["everything"] > imports["package"] > 0
-    assert "growth_beyond_output_mib" in capsys.readouterr().out
+    load("footprint").main(["--files", "20", "--rounds", "1", "-o", str(output)])
+    package, extractor, everything, first_row, *memory = rows_of(output)
+    assert first_row["median"] > everything["median"] > package["median"] > 0
+    assert "PretrainedFeatureExtractor" in extractor["what"]
+    assert len(memory) == 2
 
 
-def test_extraction(tmp_path, capsys):
+@pytest.mark.slow
+def test_engine_ablation(load, tmp_path):
+    output = tmp_path / "ablation.json"
+    ways = ["folded", "fused layers and sections"]
+    arguments = ["--backbones", "efficientnet_lite0", "--precisions", "float32", "--images", "4"]
+    load("engine_ablation").main([*arguments, "--ways", *ways, "--rounds", "1", "-o", str(output)])
+    rows = rows_of(output)
+    assert [row["way"] for row in rows] == ways
+    assert rows[1]["share"] == [1, 1, 1]
+    assert rows[1]["difference"] < 1e-5
+
+
+@pytest.mark.slow
+def test_extraction(load, tmp_path):
     benchmark = load("extraction")
     benchmark.WARM_UP_SECONDS = 0
     output = tmp_path / "extraction.json"
-    ways = ["plain torchvision loop", "sklearn_featx", "matrix product float32", "engine float32"]
+    ways = ["plain torchvision loop", "sklearn_featx"]
     arguments = ["--here", "--backbones", "efficientnet_lite0", "--images", "3", "--rounds", "1"]
     arguments += ["--sources", "JPEG 500 x 375", "--ways", *ways, "-o", str(output)]
-    found = benchmark.main(arguments)
-    assert json.loads(output.read_text()) == found
-    records = found["backbones"]["efficientnet_lite0"]["sources"]["JPEG 500 x 375"]
-    assert [record["error"] for record in records.values() if "error" in record] == []
-    assert list(records) == ways
-    own = records["sklearn_featx"]
-    assert own["smallest_cosine"] > 0.9999
-    assert own["largest_difference"] < 1e-4
-    assert own["over_plain_loop"]["median"] > 0
-    assert 0 < records["engine float32"]["share_of_peak"] < 1
-    rate, costs = capsys.readouterr().out.split("| plain torchvision loop |")[1:]
-    assert "(1.0; 1.0 to 1.0)" in rate
-    assert "MiB" in costs
+    benchmark.main(arguments)
+    assert json.loads(output.read_text())["failed"] == {}
+    plain, own = rows_of(output)
+    assert [plain["way"], own["way"]] == ways
+    assert plain["efficientnet_lite0"][1:4] == [1, 1, 1]
+    _, ratio, _, _, _, mib, cosine, difference = own["efficientnet_lite0"]
+    assert ratio > 0
+    assert mib > 100
+    assert cosine < 1e-8
+    assert difference < 1e-4
 
 
-def test_depth_search(tmp_path, capsys):
+@pytest.mark.slow
+def test_depth_search(load, tmp_path):
     with gzip.open(tmp_path / "train-images-idx3-ubyte.gz", "wb") as file:
         file.write(bytes(16) + np.random.default_rng(0).bytes(30 * 28 * 28))
     with gzip.open(tmp_path / "train-labels-idx1-ubyte.gz", "wb") as file:
@@ -87,7 +128,7 @@ def test_depth_search(tmp_path, capsys):
     with torch.random.fork_rng(devices=[]):
         network = torchvision.models.mobilenet_v2(weights=None)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    found = load("depth_search").main(
+    load("depth_search").main(
         [
             *("--weights", str(tmp_path / "weights.pth")),
             *("--fashion-mnist", str(tmp_path)),
@@ -95,30 +136,34 @@ def test_depth_search(tmp_path, capsys):
             *("-o", str(tmp_path / "out.json")),
         ]
     )
-    assert json.loads((tmp_path / "out.json").read_text()) == found
-    depths = [row["depth"] for row in found["rows"]]
-    assert depths == ["head", "last convolution", "blocks 14+", "blocks 7+"]
-    for precision in ("float32", "bfloat16"):
-        assert all(row[precision]["ratio"] > 0 for row in found["rows"])
-        assert found["whole_search_ratio"][precision] > 0
-    assert "whole_search_ratio" in capsys.readouterr().out
+    rows = rows_of(tmp_path / "out.json")
+    assert len(rows) == 12
+    assert {row["who"] for row in rows} == {"plain skorch", "float32", "bfloat16"}
+    assert list(dict.fromkeys(row["depth"] for row in rows)) == [
+        *("head", "last convolution", "blocks 14+", "blocks 7+"),
+    ]
+    assert all(row["seconds"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
-def test_finetune_study(tmp_path, capsys):
-    output = tmp_path / "study.json"
+def test_finetune_study(load, tmp_path, capsys):
+    records, output = tmp_path / "study.json", tmp_path / "summary.json"
     study = load("finetune_study")
-    study.main(["--smoke", "--output", str(output)])
-    fits = json.loads(output.read_text())["fits"]
+    arguments = ["--smoke", "--records", str(records), "--output", str(output)]
+    study.main(arguments)
+    fits = json.loads(records.read_text())["fits"]
     assert {fit["recipe"] for fit in fits} >= {"probe", "plain"}
     assert all(0 <= fit["accuracy"] <= 1 for fit in fits)
     # The same command goes on where it was: nothing is left to fit.
-    study.main(["--smoke", "--output", str(output)])
-    assert json.loads(output.read_text())["fits"] == fits
+    study.main(arguments)
+    assert json.loads(records.read_text())["fits"] == fits
+    assert [row["recipe"] for row in rows_of(output)] == ["defaults", "plain"]
     assert "probe" in capsys.readouterr().out
 
 
-def test_the_plain_recipe_of_the_study_trains_the_tail_too():
+@pytest.mark.slow
+def test_the_plain_recipe_of_the_study_trains_the_tail_too(load):
     study = load("finetune_study")
     tail = study.Tail("efficientnet_lite0", "DEFAULT", 2, 10)
     assert all(parameter.requires_grad for parameter in tail.parameters())

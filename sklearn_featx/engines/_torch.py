@@ -16,16 +16,15 @@ from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
 from ._whole import Whole, optimize
 
-# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. On a CPU few, so
-# that activations are small enough for the allocator to keep their memory, and workers finish
-# together; how many of them an operation takes at a time is measured. A traced network is cut, and
-# no part of it suffers from more rows, so each call of an operation is shared by twice as many.
+# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. A network in
+# sections divides its rows itself. One that runs as a whole on a CPU gets few, so that its maps
+# stay in the cache: as many as fit into the bytes of four rows in float32.
 # Fixed: the last bits of a row may depend on the number of rows in its pass, and a row that another
 # process computes again is to be the same.
 _USUAL_POSITIONS = 224 * 224
-_USUAL_ROWS = 8
-_USUAL_ROWS_TRACED = 16
-_USUAL_ROWS_ELSEWHERE = 128
+_ROWS_IN_SECTIONS = 16
+_BYTES_OF_WHOLE_ROWS = 4 * 4
+_ROWS_ELSEWHERE = 128
 # Python starts every operation, for one thread at a time: more workers would wait for each other.
 _MOST_WORKERS = 16
 
@@ -66,7 +65,8 @@ class TorchEngine:
         self._reentrant = all(is_of_library(part) for part in rewritten.modules())
         whole = Whole(normalise, rewritten, pools, dtype).to(device)
         self._whole: nn.Module = compile_for(whole, device) if compiled else optimize(whole, device)
-        self._usual_rows = _usual_rows(rewritten, device)
+        in_sections = isinstance(rewritten, fx.GraphModule) and not compiled
+        self._usual_rows = _usual_rows(device, dtype, in_sections=in_sections)
         self._most_rows: int | None = None
         finish_copies(device)
 
@@ -141,8 +141,8 @@ class TorchEngine:
             return [result.cpu().numpy() for result in results]
 
 
-def _usual_rows(network: nn.Module, device: torch.device) -> int:
+def _usual_rows(device: torch.device, dtype: torch.dtype, *, in_sections: bool) -> int:
     """Rows of 224 x 224 in one pass."""
     if device.type != "cpu":
-        return _USUAL_ROWS_ELSEWHERE
-    return _USUAL_ROWS_TRACED if isinstance(network, fx.GraphModule) else _USUAL_ROWS
+        return _ROWS_ELSEWHERE
+    return _ROWS_IN_SECTIONS if in_sections else _BYTES_OF_WHOLE_ROWS // dtype.itemsize

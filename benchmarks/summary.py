@@ -1,0 +1,47 @@
+"""Summaries of benchmarks, of at most 60 lines; `tables.py` makes tables of them.
+
+Full records, which a benchmark needs to go on where it was interrupted, lie in `RECORDS` and are
+not part of the repository.
+"""
+
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+RECORDS = Path(__file__).parent / "records"
+
+
+def spread(values):
+    """Return median, smallest and largest value, to four digits."""
+    found = (statistics.median(values), min(values), max(values))
+    return [float(f"{value:.4g}") for value in found]
+
+
+def machine():
+    """Describe what the figures depend on."""
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"{os.cpu_count()} cores, {instructions}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )
+
+
+def write_summary(path, command, columns, rows, **about):
+    """Write rows, each in a line of its own, beside the command that made them."""
+    heading = {"command": command, "machine": machine()} | about | {"columns": columns}
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in heading.items()]
+    cells = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["{", *lines, ' "rows": [', cells, " ]", "}"]) + "\n")
+
+
+def read_summary(path):
+    """Return a summary; each of its rows as a dictionary by column."""
+    found = json.loads(Path(path).read_text())
+    found["rows"] = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+    return found
