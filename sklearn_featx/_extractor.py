@@ -82,8 +82,8 @@ class PretrainedFeatureExtractor(CheckedState, TransformerMixin, BaseEstimator):
         device has, on a CPU by measurement. Of 16-bit types, features turn by a cosine of 0.999 or
         more.
     compile : bool, default=False
-        Compile the network, which takes seconds to minutes, once in each process. Where it cannot be
-        compiled, a warning says so.
+        Compile the network, which takes seconds to minutes, once in each process. A warning says
+        so where it cannot be compiled.
     engine : {"torch", "openvino"}, default="torch"
         What computes. ``"openvino"`` converts the network, which takes seconds in each process, and
         runs it on a CPU, often faster than PyTorch; needs the extra ``openvino``.
