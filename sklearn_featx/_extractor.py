@@ -26,6 +26,7 @@ from ._sklearn_compat import (
     _fit_context,
 )
 from ._typing import AnyArray, FloatArray, OnError, Pooling, Weights
+from ._worker_settings import SentWithSettings
 from .backbones import get_backbone
 from .engines import EngineName, Precision, resolve_device, resolve_precision
 from .exceptions import ImageError
@@ -33,7 +34,7 @@ from .images import ImageCollection
 from .store import FeatureStore
 
 
-class PretrainedFeatureExtractor(CheckedState, TransformerMixin, BaseEstimator):
+class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixin, BaseEstimator):
     """Turn images into columns with a frozen pretrained network.
 
     Each image goes once through the network in inference mode, after the preprocessing that the

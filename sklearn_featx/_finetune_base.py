@@ -38,6 +38,7 @@ from ._saved import CheckedState
 from ._sklearn_compat import HasMethods, Interval, StrOptions
 from ._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
 from ._view_rows import FixedViews, FreshViews, rows_of_views
+from ._worker_settings import SentWithSettings
 from .backbones import Backbone, get_backbone
 from .engines import Precision, resolve_device, resolve_precision, type_name
 from .exceptions import ImageError, WeightsError
@@ -77,7 +78,7 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 _COUNT = Interval(Integral, 1, None, closed="left")
 
 
-class FineTuneEstimator(CheckedState, BaseEstimator, metaclass=ABCMeta):
+class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass=ABCMeta):
     """What classifier and regressor share: parameters, the way of the images, the net."""
 
     _task: Literal["classification", "multilabel", "regression"]

@@ -11,8 +11,8 @@ PACKAGE = Path(sklearn_featx.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 GROUND = {
-    "exceptions", "_failures", "_preprocess", "_digest", "_progress", "_optional", "_saved",
-    "_sklearn_compat", "_typing",
+    "exceptions", "_failures", "_messages", "_preprocess", "_digest", "_progress", "_optional",
+    "_saved", "_sklearn_compat", "_typing",
 }  # fmt: skip
 PARTS = {"images", "backbones", "engines", "store", "training"}
 LAYER = {
@@ -30,6 +30,7 @@ LAYER = {
     "_image_input": 4,
     "_targets": 4,
     "_view_rows": 4,
+    "_worker_settings": 4,
     "_sweep": 4,
     "_plan": 4,
     "_candidates": 4,
@@ -61,6 +62,7 @@ PACKAGES = {
     "_image_input": {"numpy", "sklearn"},
     "_targets": {"numpy", "sklearn"},
     "_view_rows": {"numpy"},
+    "_worker_settings": {"joblib"},
     "_sweep": {"numpy", "sklearn"},
     "_plan": {"numpy", "sklearn"},
     "_candidates": {"sklearn"},

@@ -15,18 +15,28 @@ from ._adapter import as_image_collection
 from ._collection import ImageCollection
 from ._computing import compute_batches, read_and_compute
 from ._decode import decode
+from ._pillow import (
+    PillowSettings,
+    apply_pillow_settings,
+    image_suffixes,
+    pillow_settings,
+)
 from ._prefetch import Batch, iterate_batches, prepare_callable, prepare_geometry
 from ._views import Variation, Views
 
 __all__ = [
     "Batch",
     "ImageCollection",
+    "PillowSettings",
     "Variation",
     "Views",
+    "apply_pillow_settings",
     "as_image_collection",
     "compute_batches",
     "decode",
+    "image_suffixes",
     "iterate_batches",
+    "pillow_settings",
     "prepare_callable",
     "prepare_geometry",
     "read_and_compute",

@@ -17,11 +17,14 @@ import PIL
 from PIL import Image, UnidentifiedImageError
 
 from .._digest import digest
+from .._messages import cause, cut
 from .._preprocess import Preprocess
 from .._typing import Pixels
 from ..exceptions import ImageError
 from ._appearance import as_seen, picture_to_pixels
+from ._foreign import content_hint
 from ._geometry import FAST_GAP, resize_picture, resized_size
+from ._pillow import register_plugins
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 _Finish: TypeAlias = Callable[[Image.Image], Pixels]
@@ -77,7 +80,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError, MemoryError) as error:
-        reason = f"the file cannot be read: {_told(error)}"
+        reason = f"the file cannot be read: {cause(error)}"
         raise ImageError(reason, path=os.fspath(path)) from error
 
 
@@ -117,7 +120,7 @@ def _decode_bytes(
         raise ImageError(error.reason, path=path) from error
     except Exception as error:
         # Not a list of types: plugins raise whatever their parsing of foreign bytes meets.
-        raise ImageError(_reason(error), path=path) from error
+        raise ImageError(_reason(error, data), path=path) from error
 
 
 def _open_quietly(data: bytes, finish: _Finish, smaller: Preprocess | None) -> Pixels:
@@ -139,13 +142,22 @@ def _open_quietly(data: bytes, finish: _Finish, smaller: Preprocess | None) -> P
 
 
 def _open(data: bytes, finish: _Finish, smaller: Preprocess | None) -> Pixels:
-    with Image.open(BytesIO(data)) as image:
+    with _identified(data) as image:
         _refuse_bomb(image)
         if smaller is not None:
             _decode_smaller(image, smaller)
         image.load()
         _scale_png_key(image, data)
         return finish(image)
+
+
+def _identified(data: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data))
+    except UnidentifiedImageError:
+        if not register_plugins():
+            raise
+        return Image.open(BytesIO(data))
 
 
 def _decode_smaller(image: Image.Image, preprocess: Preprocess) -> None:
@@ -186,13 +198,15 @@ def _refuse_bomb(image: Image.Image) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes = b"") -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"the content is no image of a format that Pillow {PIL.__version__} reads."
+        hint = content_hint(data)
+        return f"the content is no image of a format that Pillow {PIL.__version__} reads.{hint}"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
-    return f"the image cannot be decoded: {_told(error)}"
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return f"{cut(str(error))} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+    if "truncated" in str(error):
+        return (
+            f"the image cannot be decoded: {cause(error)}. Fetch the file again, or set "
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True."
+        )
+    return f"the image cannot be decoded: {cause(error)}"

@@ -1,0 +1,61 @@
+"""Content that is no image: what it is, as far as its first bytes say, and the way out."""
+
+import re
+
+# First bytes of pictures, as base64 writes them: PNG, JPEG, GIF, WebP, TIFF, BMP.
+_BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk0")
+_DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w=-]+)*;base64,", re.IGNORECASE)
+# A name this short may be that of a file; a picture this small is not.
+_SHORTEST_BASE64 = 64
+
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+# Tried in this order: (first bytes, what they are, the way out).
+_CONTENTS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file", "Run: git lfs pull"),
+    (b"%PDF", "a PDF document", "Render its pages to images first"),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it first"),
+    (b"PK\x03\x04", "a zip archive", "Unpack it first"),
+    (b"\x93NUMPY", "an array of NumPy", "Pass numpy.load(path)"),
+    (b"SIMPLE  =", "a FITS file", "Pass its data as an array"),
+    (b"\x89HDF\r\n", "an HDF5 file", "Pass its data as an array"),
+    (b"{\\rtf", "a text document", "Pass images"),
+)
+
+
+def is_base64_image(text: str) -> bool:
+    """Whether a text is a picture in base64, or the data URL of one, not the name of a file."""
+    if _DATA_URL.match(text):
+        return True
+    return len(text) >= _SHORTEST_BASE64 and text.startswith(_BASE64_OF_IMAGES)
+
+
+def base64_hint() -> str:
+    """Say how a picture in base64 is passed."""
+    return (
+        "is a picture in base64, not the name of a file. Pass its bytes: "
+        'base64.b64decode(text.partition(",")[2] or text).'
+    )
+
+
+def content_hint(data: bytes) -> str:
+    """Say what content is that no plugin of Pillow knows, and what to do; empty if unknown."""
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for signature, name, way_out in _CONTENTS:
+        if start.startswith(signature):
+            return f" It is {name}. {way_out}."
+    lowered = start.lower()
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return " It is a HEIF picture: pip install pillow-heif"
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return " It is a JPEG XL picture: pip install pillow-jxl-plugin"
+    if data[4:8] == b"ftyp":
+        return " It is a video. Pass frames of it."
+    if data[128:132] == b"DICM":
+        return " It is a DICOM file. Pass its pixels as an array: pydicom.dcmread(path).pixel_array"
+    if lowered.startswith((b"<!doctype html", b"<html")):
+        return " It is a web page, perhaps an error of the server. Download the file again."
+    if lowered.startswith((b"<svg", b"<?xml")):
+        return " It is XML, perhaps a vector graphic (SVG). Render it to pixels first."
+    if is_base64_image(start.decode("latin-1")):
+        return " It is base64: pass base64.b64decode(...)."
+    return ""
