@@ -147,8 +147,7 @@ def slices(
     taps : list of ndarray of shape (n_rows, ...)
         Rows of each tap.
     """
-    first = recipe.row_shapes(images) or [recipe.input_shape(images, settings.skip_unreadable)]
-    per_row = 4 * sum(math.prod(shape) for shape in first)
+    per_row = _bytes_per_row(images, recipe, settings)
     step = multiple * max(1, _SLICE_BYTES // (per_row * multiple))
     for start in range(0, len(images), step):
         rows = range(start, min(start + step, len(images)))
@@ -159,6 +158,19 @@ def slices(
             settings.failures.extend(renumber(part.failures, rows))
         if found:
             yield found
+
+
+def _bytes_per_row(images: ImageCollection, recipe: Recipe, settings: Settings) -> int:
+    shapes = recipe.row_shapes(images)
+    if shapes is None:
+        try:
+            shapes = [recipe.input_shape(images, settings.skip_unreadable)]
+        except ImageError:
+            if not settings.skip_unreadable:
+                raise
+            # None of the images can be read: there will be no rows.
+            return 1
+    return 4 * sum(math.prod(shape) for shape in shapes)
 
 
 class StoredRows:

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize as scale_to_unit_norm
 
 from ._activations import activations
 from ._compute import Settings
-from ._failures import as_table, refuse_none_readable, spread, warn_of
+from ._failures import Failure, as_table, refuse_none_readable, spread, warn_of
 from ._image_input import read_images
 from ._recipe import Recipe, Tap, choose_preprocess
 from ._remember import Cache, announce
@@ -32,6 +32,9 @@ from .engines import EngineName, Precision, resolve_device, resolve_precision
 from .exceptions import ImageError
 from .images import ImageCollection
 from .store import FeatureStore
+
+# What happens to images that cannot be read.
+_CONSEQUENCE = "their rows are NaN, which an imputer after the extractor replaces."
 
 
 class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixin, BaseEstimator):
@@ -253,20 +256,39 @@ class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixi
         Raises
         ------
         InputError, ImageError
-            If X or one of its images cannot be read; with ``on_error="nan"``, if none can.
+            If X or one of its images cannot be read; with ``on_error="nan"``, if X cannot.
         """
         self._validate_params()
-        images = self._images(X, reset=False)
-        layers, errors = self._rows(images, self._recipe())
-        self._check_shapes([layer.shape[1:] for layer in layers])
-        features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
-        if self.normalize:
-            features = _unit_norm(features)
-        if self.on_error == "nan":
-            # Assigned whole: with several threads, it is the table of one of their calls.
-            self.failures_ = as_table(errors)
-            warn_of(self.failures_, len(images), "their rows are NaN.")
-        return spread(features, len(images), errors) if errors else features
+        features, failures = self._features(self._images(X, reset=False))
+        warn_of(failures, len(features), _CONSEQUENCE)
+        return features
+
+    def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
+        """Fit, then compute the features of the same images.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+        y : ignored
+            For scikit-learn's conventions.
+
+        Returns
+        -------
+        features : ndarray of shape (n_images, n_features_out_), float32
+            As of `transform`.
+
+        Raises
+        ------
+        InputError, ImageError
+            If X or one of its images cannot be read; with ``on_error="nan"``, if none can: what
+            comes after the extractor would be trained on nothing.
+        """
+        self.fit(X, y)
+        features, failures = self._features(self._images(X, reset=False))
+        refuse_none_readable(len(features), failures)
+        warn_of(failures, len(features), _CONSEQUENCE)
+        return features
 
     def get_feature_names_out(self, input_features: Any = None) -> AnyArray:
         """Return the names of the columns: backbone, layer (where one is named) and number.
@@ -319,6 +341,31 @@ class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixi
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
+    def _features(self, images: ImageCollection) -> tuple[FloatArray, list[Failure]]:
+        """Features of images, NaN for those that cannot be read, which come second."""
+        recipe = self._recipe()
+        layers, errors = self._rows(images, recipe)
+        if not layers:
+            layers = [np.empty((0, *s), np.float32) for s in self._shapes_of_none(recipe, errors)]
+        self._check_shapes([layer.shape[1:] for layer in layers])
+        features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
+        if self.normalize and len(features):
+            features = _unit_norm(features)
+        failures = as_table(errors)
+        if self.on_error == "nan":
+            # Assigned whole: with several threads, it is the table of one of their calls.
+            self.failures_ = failures
+        return (spread(features, len(images), errors) if errors else features), failures
+
+    def _shapes_of_none(self, recipe: Recipe, errors: list[ImageError]) -> list[tuple[int, ...]]:
+        """Shape of a row of each layer where no image can be read."""
+        try:
+            return self._known_shapes(recipe)
+        except NotFittedError:
+            # The images would decide, and there is none.
+            refuse_none_readable(len(errors), errors)
+            raise
+
     def _rows(
         self, images: ImageCollection, recipe: Recipe
     ) -> tuple[list[AnyArray], list[ImageError]]:
@@ -331,9 +378,7 @@ class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixi
             int(self.verbose),
             errors if self.on_error == "nan" else None,
         )
-        layers = activations(images, recipe, settings)
-        refuse_none_readable(len(images), errors)
-        return layers, errors
+        return activations(images, recipe, settings), errors
 
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:
         return read_images(

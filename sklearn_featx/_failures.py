@@ -35,7 +35,7 @@ class Failure(NamedTuple):
         return str(ImageError(self.reason, self.row, self.path))
 
 
-def as_table(errors: Sequence[ImageError]) -> list[Failure]:
+def as_table(errors: Sequence[ImageError | Failure]) -> list[Failure]:
     """Return what is known of each image that could not be read, by rows.
 
     Parameters
@@ -60,20 +60,20 @@ def renumber(errors: Sequence[ImageError], rows: Sequence[int] | AnyArray) -> li
     return [ImageError(e.reason, int(rows[row_of(e)]), e.path) for e in errors]
 
 
-def row_of(error: ImageError) -> int:
+def row_of(error: ImageError | Failure) -> int:
     """Return the row that an error of the flow always has."""
     assert error.row is not None
     return error.row
 
 
-def readable(n_images: int, errors: Sequence[ImageError]) -> npt.NDArray[np.intp]:
+def readable(n_images: int, errors: Sequence[ImageError | Failure]) -> npt.NDArray[np.intp]:
     """Return the positions of the images that could be read.
 
     Parameters
     ----------
     n_images : int
         How many images there were.
-    errors : sequence of ImageError
+    errors : sequence of ImageError or Failure
         One for each that could not be read.
     """
     return np.setdiff1d(np.arange(n_images), [row_of(error) for error in errors])
@@ -96,14 +96,14 @@ def spread(rows: AnyArray, n_images: int, errors: Sequence[ImageError]) -> AnyAr
     return aligned
 
 
-def refuse_none_readable(n_images: int, errors: Sequence[ImageError]) -> None:
+def refuse_none_readable(n_images: int, errors: Sequence[ImageError | Failure]) -> None:
     """Raise an error where no image at all could be read.
 
     Parameters
     ----------
     n_images : int
         How many images there were.
-    errors : sequence of ImageError
+    errors : sequence of ImageError or Failure
         One for each that could not be read.
 
     Raises
@@ -116,7 +116,9 @@ def refuse_none_readable(n_images: int, errors: Sequence[ImageError]) -> None:
         raise ImageError(f"{reason} None of the {n_images} images can be read.", row, path)
 
 
-def warn_of(failures: Sequence[Failure], n_images: int, consequence: str) -> None:
+def warn_of(
+    failures: Sequence[Failure], n_images: int, consequence: str, *, stacklevel: int = 4
+) -> None:
     """Warn once of all images that could not be read.
 
     Parameters
@@ -127,32 +129,11 @@ def warn_of(failures: Sequence[Failure], n_images: int, consequence: str) -> Non
         How many there were in all.
     consequence : str
         What happened to them.
+    stacklevel : int, default=4
+        Frames from here to the user's line; 4: through one that the estimator's method calls.
     """
     if failures:
-        # From here through the estimator's method to its caller.
-        warnings.warn(_told(failures, n_images, consequence), ImageWarning, stacklevel=4)
-
-
-def refuse(failures: Sequence[Failure], n_images: int, consequence: str) -> None:
-    """Raise one error for all images that could not be read.
-
-    Parameters
-    ----------
-    failures : sequence of Failure
-        The images.
-    n_images : int
-        How many there were in all.
-    consequence : str
-        What cannot be done, and what to do.
-
-    Raises
-    ------
-    ImageError
-        With row and path of the first.
-    """
-    if failures:
-        row, path, reason = failures[0]
-        raise ImageError(f"{reason} {_told(failures, n_images, consequence)}", row, path)
+        warnings.warn(_told(failures, n_images, consequence), ImageWarning, stacklevel=stacklevel)
 
 
 def _told(failures: Sequence[Failure], n_images: int, consequence: str) -> str:

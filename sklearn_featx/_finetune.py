@@ -6,8 +6,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
 
 from ._finetune_base import FineTuneEstimator
+from ._prior import ClassShares, ReadableScore, warn_of_prior
 from ._remember import Cache
 from ._sklearn_compat import Interval, StrOptions, _fit_context
 from ._targets import (
@@ -33,7 +35,7 @@ from .training import (
 )
 
 
-class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
+class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     """Classify images with a pretrained network whose last stages are trained.
 
     `unfreeze_depth` says how many of the backbone's stages, counted from the output, are trained
@@ -141,8 +143,9 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         search over depths, learning rates, heads and folds runs the trunk once per image.
     on_error : {"raise", "nan"}, default="raise"
         What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
-        and file. ``"nan"``: `fit` leaves them out, `predict_proba` gives NaN, `predict` is an
-        error, as there is no label for them; one `ImageWarning` names all of them.
+        and file. ``"nan"``: `fit` and `score` leave them out, with their weights; their predictions
+        are those without evidence: `class_prior_` in `predict_proba` and the most frequent class in
+        `predict`, so that every scorer works. One `ImageWarning` names all of them.
     verbose : int, default=0
         1 shows progress bars, 2 skorch's table of epochs.
 
@@ -150,6 +153,11 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted; the numbers of the columns where y was a matrix of labels.
+    class_prior_ : ndarray of shape (n_classes,)
+        Share of each class in the training data, weighted as in training; with `partial_fit`, in
+        all of its calls.
+    weight_sum_ : float
+        Summed weight of the images that `class_prior_` was taken of.
     multilabel_ : bool
         Whether y was a matrix of labels.
     net_ : skorch.NeuralNet
@@ -165,8 +173,8 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
     seed_ : int
         The seed that was drawn from `random_state`.
     failures_ : list of Failure
-        Row, path and reason of each image that the last fit left out because it cannot be read, a
-        table for ``DataFrame(failures_)``.
+        Row, path and reason of each image that the last call (of `fit`, `predict`, `predict_proba`
+        or `score`) could not read, a table for ``DataFrame(failures_)``.
     n_features_in_ : int
         Number of columns of X; only when X has columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -295,6 +303,10 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         self.label_smoothing = label_smoothing
         self.class_weight = class_weight
 
+    class_prior_: FloatArray
+    weight_sum_: float
+    _metric = staticmethod(accuracy_score)
+
     @property
     def _task(self) -> Literal["classification", "multilabel"]:  # type: ignore[override]
         return "multilabel" if self.multilabel_ else "classification"
@@ -386,9 +398,11 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         Returns
         -------
         probabilities : ndarray of shape (n_images, n_classes), float64
-            In the order of `classes_`. Of a matrix of labels: of each label by itself.
+            In the order of `classes_`. Of a matrix of labels: of each label by itself. With
+            ``on_error="nan"``, `class_prior_` for images that cannot be read.
         """
-        logits = self._outputs(X)
+        logits, failures = self._outputs(X)
+        warn_of_prior(failures, len(logits))
         if self.multilabel_:
             # The logistic function, in a form that no logit overflows.
             each: FloatArray = (1 + np.tanh(logits / 2)) / 2
@@ -408,9 +422,14 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         Returns
         -------
         labels : ndarray of shape (n_images,) or (n_images, n_classes)
-            Of the type of `classes_`; or 1 for each label that is more probable than not.
+            Of the type of `classes_`; or 1 for each label that is more probable than not. With
+            ``on_error="nan"``, the most frequent class for images that cannot be read.
         """
-        outputs = self._outputs(X, gaps=False)
+        outputs, failures = self._outputs(X)
+        warn_of_prior(failures, len(outputs))
+        return self._decided(outputs)
+
+    def _decided(self, outputs: FloatArray) -> AnyArray:
         if self.multilabel_:
             return (outputs > 0).astype(np.int64)
         labels: AnyArray = self.classes_[outputs.argmax(axis=1)]
@@ -421,10 +440,23 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _targets_left(self, targets: AnyArray, weights: AnyArray | None) -> AnyArray:
-        if not self.multilabel_:
+    def _targets_left(
+        self, targets: AnyArray, weights: AnyArray | None, *, partial: bool = False
+    ) -> AnyArray:
+        if not (self.multilabel_ or partial):
             check_two_classes(targets, weights, self.classes_)
         return targets
+
+    def _learn_prior(
+        self, targets: AnyArray, weights: AnyArray | None, *, more: bool = False
+    ) -> None:
+        shares = ClassShares.of(targets, weights, self.n_outputs_)
+        if more:
+            shares = ClassShares(self.class_prior_, self.weight_sum_).joined(shares)
+        self.class_prior_, self.weight_sum_ = shares
+
+    def _prior(self) -> FloatArray:
+        return ClassShares(self.class_prior_, self.weight_sum_).logits(multilabel=self.multilabel_)
 
     def _set_classes(self, labels: AnyArray) -> None:
         self.multilabel_ = is_indicator(labels)
@@ -497,7 +529,7 @@ class FineTuneClassifier(ClassifierMixin, FineTuneEstimator):
         )
 
 
-class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
+class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     """Predict numbers from images with a pretrained network whose last stages are trained.
 
     As `FineTuneClassifier`, with the mean squared error on standardised targets; the head starts
@@ -585,7 +617,8 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         search over depths, learning rates, heads and folds runs the trunk once per image.
     on_error : {"raise", "nan"}, default="raise"
         What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
-        and file. ``"nan"``: `fit` leaves them out, `predict` gives NaN, and one `ImageWarning`
+        and file. ``"nan"``: `fit` and `score` leave them out, with their weights; their prediction
+        is the one without evidence, `target_mean_`, so that every scorer works. One `ImageWarning`
         names all of them.
     verbose : int, default=0
         1 shows progress bars, 2 skorch's table of epochs.
@@ -609,8 +642,8 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
     seed_ : int
         The seed that was drawn from `random_state`.
     failures_ : list of Failure
-        Row, path and reason of each image that the last fit left out because it cannot be read, a
-        table for ``DataFrame(failures_)``.
+        Row, path and reason of each image that the last call (of `fit`, `predict` or `score`)
+        could not read, a table for ``DataFrame(failures_)``.
     n_features_in_ : int
         Number of columns of X; only when X has columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -633,6 +666,7 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
     """
 
     _task = "regression"
+    _metric = staticmethod(r2_score)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -697,9 +731,14 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         Returns
         -------
         values : ndarray of shape (n_images,) or (n_images, n_outputs), float64
-            As many columns as y had in `fit`.
+            As many columns as y had in `fit`. With ``on_error="nan"``, `target_mean_` for images
+            that cannot be read.
         """
-        outputs = self._outputs(X)
+        outputs, failures = self._outputs(X)
+        warn_of_prior(failures, len(outputs))
+        return self._decided(outputs)
+
+    def _decided(self, outputs: FloatArray) -> FloatArray:
         values: FloatArray = outputs * self.target_scale_ + self.target_mean_
         return values[:, 0] if self.target_ndim_ == 1 else values
 
@@ -719,13 +758,27 @@ class FineTuneRegressor(RegressorMixin, FineTuneEstimator):
         self.target_ndim_ = targets.ndim
         self.n_outputs_ = len(self.target_mean_)
 
-    def _targets_left(self, targets: AnyArray, weights: AnyArray | None) -> AnyArray:
+    def _targets_left(
+        self,
+        targets: AnyArray,
+        weights: AnyArray | None,
+        *,
+        partial: bool = False,  # noqa: ARG002 # mean and scale are the same to both
+    ) -> AnyArray:
         if self._continues():
             return targets
         # Mean and scale are those of what is trained on.
         columns = targets * self.target_scale_ + self.target_mean_
         self.target_mean_, self.target_scale_ = standardisation(columns, weights)
         return self._standardised(columns)
+
+    def _learn_prior(
+        self, targets: AnyArray, weights: AnyArray | None, *, more: bool = False
+    ) -> None:
+        """Nothing to learn: the prior is `target_mean_`, which the targets were standardised by."""
+
+    def _prior(self) -> FloatArray:
+        return np.zeros(self.n_outputs_)
 
     def _standardised(self, targets: AnyArray) -> AnyArray:
         columns = targets.reshape(len(targets), -1)

@@ -23,15 +23,15 @@ from ._activations import StoredRows, activations, held_or_stored, renumbered, s
 from ._compute import Settings
 from ._digest import digest_array
 from ._failures import (
+    Failure,
     as_table,
     readable,
-    refuse,
     refuse_none_readable,
     renumber,
-    spread,
     warn_of,
 )
 from ._image_input import read_images
+from ._prior import filled
 from ._recipe import Recipe, Tap, choose_preprocess
 from ._remember import Cache, announce, open_store, row_keys
 from ._saved import CheckedState
@@ -401,6 +401,7 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         counted, targets, weights = counted[left], targets[left], _taken(weights, left)
         if errors:
             targets = self._targets_left(targets, weights)
+        self._learn_prior(targets, weights)
         if self._is_probe(backbone):
             net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
             return self._keep(net.initialize())
@@ -421,9 +422,17 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         warn_of(self.failures_, n_images, "they are left out of the training.")
         return readable(len(counted), errors) if errors else slice(None)
 
-    def _targets_left(self, targets: AnyArray, weights: AnyArray | None) -> AnyArray:  # noqa: ARG002
+    @abstractmethod
+    def _targets_left(
+        self, targets: AnyArray, weights: AnyArray | None, *, partial: bool = False
+    ) -> AnyArray:
         """Check, or adapt, the targets of a fit from which some images are left out."""
-        return targets
+
+    @abstractmethod
+    def _learn_prior(
+        self, targets: AnyArray, weights: AnyArray | None, *, more: bool = False
+    ) -> None:
+        """Learn the prior from targets, or more of it."""
 
     def _continues(self) -> bool:
         """Whether `fit` goes on from what an earlier one has learned."""
@@ -497,7 +506,9 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
             rows, embeddings = self._training_rows(images, backbone, errors)
         left = self._left(np.arange(len(images)), errors, len(images))
         images, targets, weights = images.take(left), targets[left], _taken(weights, left)
+        self._learn_prior(targets, weights, more=net is not None)
         if net is None:
+            targets = self._targets_left(targets, weights, partial=True) if errors else targets
             start = None
             if embeddings is not None:
                 start = partial(start_head, embeddings=embeddings, weights=weights)
@@ -505,8 +516,8 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         seen = self._seen_rows(images, rows, backbone)
         return self._keep(continue_fit(net, RowsDataset(seen, targets, weights), 1))
 
-    def _outputs(self, X: Any, *, gaps: bool = True) -> FloatArray:
-        """Logits or standardised values of images; NaN, or an error, for those without."""
+    def _outputs(self, X: Any) -> tuple[FloatArray, list[Failure]]:
+        """Logits or standardised values of images, the prior's for those that cannot be read."""
         check_is_fitted(self, "trained_state_")
         images = self._images(X, reset=False)
         net, backbone = self.net_, self._backbone()
@@ -516,14 +527,19 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
             predict_rows(net, rows, _ROWS_PER_PREDICTION)
             for (rows,) in slices(images, recipe, self._settings(errors), _ROWS_PER_PREDICTION)
         ]
-        refuse_none_readable(len(images), errors)
-        outputs: FloatArray = np.concatenate(parts).astype(np.float64)
-        if not errors:
-            return outputs
-        if not gaps:
-            refuse(as_table(errors), len(images), "they have no label. See predict_proba.")
-        warn_of(as_table(errors), len(images), "their predictions are NaN.")
-        return spread(outputs, len(images), errors)
+        outputs: FloatArray = np.concatenate(parts or [np.empty((0, self.n_outputs_))])
+        failures = as_table(errors)
+        if self.on_error == "nan":
+            # Assigned whole: with several threads, it is the table of one of their calls.
+            self.failures_ = failures
+        outputs = outputs.astype(np.float64)
+        if failures:
+            outputs = filled(outputs, len(images), failures, self._prior())
+        return outputs, failures
+
+    @abstractmethod
+    def _prior(self) -> FloatArray:
+        """Output without evidence, of shape (n_outputs,)."""
 
     def __sklearn_clone__(self) -> Self:
         # A search clones before it starts its workers.

@@ -11,7 +11,7 @@ from sklearn.utils import _safe_indexing
 
 from ._digest import digest_array
 from ._extractor import PretrainedFeatureExtractor
-from ._failures import as_table, readable, warn_of
+from ._failures import as_table, readable, refuse_none_readable, warn_of
 from ._recipe import Tap
 from ._typing import Pooling
 
@@ -107,6 +107,7 @@ def layer_sweep(
     taps = tuple(Tap(layer, pooling) for layer in chosen for pooling in poolings)
     images = extractor._images(X, reset=False)
     rows, errors = extractor._rows(images, replace(recipe, taps=taps))
+    refuse_none_readable(len(images), errors)
     if errors:
         warn_of(as_table(errors), len(images), "they are left out of the scores.")
         y = _safe_indexing(y, readable(len(images), errors))

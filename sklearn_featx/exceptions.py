@@ -114,7 +114,7 @@ class FeatxWarning(UserWarning):
 
 
 class ImageWarning(FeatxWarning):
-    """Some images cannot be read: with ``on_error="nan"`` their rows are NaN or left out."""
+    """Some images cannot be read: their rows are NaN, left out, or predicted without evidence."""
 
 
 class RandomWeightsWarning(FeatxWarning):

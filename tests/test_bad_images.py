@@ -147,13 +147,43 @@ class TestExtractor:
         assert [failure.row for failure in images.failures_] == [0, 2]
 
     @pytest.mark.parametrize("cached", [False, True])
-    def test_none_readable_is_an_error(self, cached, small_net, tmp_path, store):
-        paths = [tmp_path / f"{i}.png" for i in range(3)]
+    @pytest.mark.parametrize("n_bad", [1, 3])
+    def test_none_readable_is_nan_and_training_refuses(
+        self, n_bad, cached, small_net, digit_files, tmp_path, store
+    ):
+        paths = [str(tmp_path / f"{i}.png") for i in range(n_bad)]
         for path in paths:
-            path.write_bytes(b"bad")
-        with pytest.raises(ImageError, match="None of the 3 images can be read") as caught:
-            extractor(small_net, cache=store if cached else None).transform(paths)
-        assert (caught.value.row, caught.value.path) == (0, str(paths[0]))
+            Path(path).write_bytes(b"bad")
+        images = extractor(small_net, cache=store if cached else None, normalize=True)
+        with pytest.warns(ImageWarning, match=f"{n_bad} of {n_bad} images .* rows are NaN"):
+            features = images.transform(paths)
+        assert features.shape == (n_bad, 32)
+        assert features.dtype == np.float32
+        assert np.isnan(features).all()
+        assert [failure.path for failure in images.failures_] == paths
+        with pytest.raises(ImageError, match=f"None of the {n_bad} images can be read") as caught:
+            images.fit_transform(paths)
+        assert (caught.value.row, caught.value.path) == (0, paths[0])
+        # One alone has the row that it has beside others.
+        with pytest.warns(ImageWarning):
+            beside = images.transform([digit_files[0][0], *paths])
+        np.testing.assert_array_equal(beside[1:], features)
+
+    @pytest.mark.parametrize("layer", [None, "body", ["stem", "top"]])
+    def test_none_readable_of_images_that_decide_the_size(self, layer, small_net, digit_files):
+        images = extractor(small_net, image_size=None, layer=layer)
+        with pytest.raises(ImageError, match="None of the 2 images"):
+            images.transform([b"bad", b"worse"])
+        expected = images.fit(digit_files[0][:2]).transform(digit_files[0][:2])
+        with pytest.warns(ImageWarning, match="2 of 2"):
+            features = images.transform([b"bad", b"worse"])
+        assert features.shape == expected.shape
+        assert np.isnan(features).all()
+
+    def test_a_sweep_without_images_is_an_error(self, small_net):
+        images = extractor(small_net)
+        with pytest.raises(ImageError, match="None of the 2"):
+            layer_sweep(images, RidgeClassifier(), [b"a", b"b"], [0, 1], layers=["top"], cv=2)
 
     def test_normalised_concatenated_named_and_as_a_frame(self, small_net, mixed):
         paths, rows, _ = mixed
@@ -268,18 +298,35 @@ class TestFineTuners:
         )
         return clf.fit(without(paths, rows), without(labels, rows))
 
-    def test_probabilities_are_nan_and_a_label_is_an_error(self, fitted, mixed):
+    def test_predictions_without_evidence_are_the_prior(self, fitted, mixed):
         paths, rows, _ = mixed
-        with pytest.warns(ImageWarning, match="their predictions are NaN"):
+        good = without(paths, rows)
+        # Four of the twelve readable images are "a".
+        prior = [4 / 12, 8 / 12]
+        np.testing.assert_allclose(fitted.class_prior_, prior)
+        with pytest.warns(ImageWarning, match="5 of 17 .*shares of the classes") as caught:
             probabilities = fitted.predict_proba(paths)
-        assert np.flatnonzero(np.isnan(probabilities).any(axis=1)).tolist() == rows
-        good = fitted.predict_proba(without(paths, rows))
-        np.testing.assert_allclose(without(probabilities, rows), good, rtol=1e-5)
-        with pytest.raises(ImageError, match=r"5 of 17 .*no label.*predict_proba") as caught:
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        assert [failure.row for failure in fitted.failures_] == rows
+        np.testing.assert_allclose(probabilities[rows], np.tile(prior, (5, 1)))
+        np.testing.assert_allclose(
+            without(probabilities, rows), fitted.predict_proba(good), rtol=1e-5
+        )
+        assert fitted.failures_ == []
+        with pytest.warns(ImageWarning) as caught:
+            labels = fitted.predict(paths)
+        assert caught[0].filename == __file__
+        assert [failure.path for failure in fitted.failures_] == [paths[row] for row in rows]
+        assert set(labels[rows]) == {"b"}
+        assert without(labels, rows) == fitted.predict(good).tolist()
+        # One alone has the same answer.
+        with pytest.warns(ImageWarning, match="1 of 1"):
+            np.testing.assert_allclose(fitted.predict_proba(paths[:1]), [prior])
+        fitted.set_params(on_error="raise")
+        with pytest.raises(ImageError) as error:
             fitted.predict(paths)
-        assert (caught.value.row, caught.value.path) == (0, paths[0])
-        with pytest.raises(ImageError, match="None of the 1"):
-            fitted.predict_proba(paths[:1])
+        assert (error.value.row, error.value.path) == (0, paths[0])
 
     def test_predictions_in_slices_name_the_rows_of_the_whole(self, fitted, mixed, monkeypatch):
         from sklearn_featx import _activations
@@ -288,11 +335,12 @@ class TestFineTuners:
         monkeypatch.setattr("sklearn_featx._finetune_base._ROWS_PER_PREDICTION", 2)
         with pytest.warns(ImageWarning) as caught:
             probabilities = fitted.predict_proba(mixed[0])
-        assert np.flatnonzero(np.isnan(probabilities[:, 0])).tolist() == mixed[1]
+        np.testing.assert_allclose(probabilities[mixed[1]], np.tile(fitted.class_prior_, (5, 1)))
+        assert [failure.row for failure in fitted.failures_] == mixed[1]
         assert all(f"row {row} " in str(caught[0].message) for row in mixed[1])
 
     @pytest.mark.parametrize("depth", [0, 1])
-    def test_a_regressor_predicts_nan(self, depth, small_net, mixed):
+    def test_a_regressor_predicts_the_mean(self, depth, small_net, mixed):
         paths, rows, _ = mixed
         targets = np.linspace(-1, 3, 17)
         settings = {"unfreeze_depth": depth, "image_size": 16, "max_epochs": 1, "random_state": 0}
@@ -301,7 +349,7 @@ class TestFineTuners:
             reg.fit(paths, targets)
         with pytest.warns(ImageWarning):
             predicted = reg.predict(paths)
-        assert np.flatnonzero(np.isnan(predicted)).tolist() == rows
+        np.testing.assert_allclose(predicted[rows], np.mean(without(targets, rows)))
         plain = FineTuneRegressor(small_net, C=1.0, cache=None, **settings)
         plain.fit(without(paths, rows), np.array(without(targets, rows)))
         expected = plain.predict(without(paths, rows))
