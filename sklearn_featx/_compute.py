@@ -18,7 +18,7 @@ from ._recipe import Recipe
 from ._remember import Cache
 from ._typing import AnyArray, OnError
 from .backbones import Backbone
-from .engines import Engine, count_threads, make_engine, resolve_device, resolve_precision
+from .engines import Engine, count_threads, make_engine, type_name
 from .exceptions import ImageError
 from .images import (
     Batch,
@@ -135,16 +135,35 @@ def _passes(
     images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
 ) -> Generator[Result]:
     """Compute rows, one pass through the network at a time."""
+    checked = recipe.network_taps and type_name(recipe.arithmetic.dtype) == "float16"
     for batch, results in _batches(images, positions, recipe, settings):
         if settings.failures is not None:
             settings.failures.extend(batch.failures)
         if not batch.rows:
             continue
+        if checked:
+            _check_finite(batch.rows, results, images)
         of_network = iter(results)
         yield (
             batch.rows,
             [batch.data if tap.layer == 0 else next(of_network) for tap in recipe.taps],
         )
+
+
+def _check_finite(
+    rows: Sequence[int], results: Sequence[AnyArray], images: ImageCollection
+) -> None:
+    """Refuse features that have left the range of float16; float32 and bfloat16 reach 1e38."""
+    for result in results:
+        finite = np.isfinite(result.reshape(len(rows), -1)).all(axis=1)
+        if not finite.all():
+            row = rows[int(np.argmin(finite))]
+            raise ImageError(
+                "its features are NaN or infinite in precision='float16', which ends at 65504. Use "
+                "precision='bfloat16' or 'float32'.",
+                row,
+                images.path(row),
+            )
 
 
 def _batches(
@@ -191,15 +210,14 @@ _engines_lock = threading.Lock()
 
 def engine_for(recipe: Recipe) -> Engine:
     """Return the engine that runs a recipe, made at most once per process."""
-    device = resolve_device(recipe.device)
-    dtype = resolve_precision(recipe.precision, device)
+    device, dtype, name = recipe.arithmetic
     with _engines_lock:
         engines = _engines.setdefault(recipe.backbone, {})
-        key = (recipe.network_taps, device, dtype, recipe.engine)
+        key = (recipe.network_taps, device, dtype, name)
         if key not in engines:
             normalise, network = recipe.trunk
             engines[key] = make_engine(
-                recipe.engine,
+                name,
                 network,
                 recipe.pools,
                 normalise=normalise,

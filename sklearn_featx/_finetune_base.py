@@ -344,7 +344,8 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,
             random_state=self.seed_,
-            device=resolve_device(self.device),
+            # Float64, which MPS lacks, and on embeddings, for which a GPU gains nothing.
+            device="cpu" if self._is_probe(backbone) else resolve_device(self.device),
             callbacks=self.callbacks,
             net_params=self.net_params,
             verbose=int(self.verbose),

@@ -229,8 +229,7 @@ class _Ledger:
 
 
 def _timing_key(recipe: Recipe) -> Any:
-    arithmetic = (recipe.device, recipe.precision, recipe.engine)
-    return (recipe.backbone, recipe.network_taps, repr(recipe.preprocess), arithmetic)
+    return (recipe.backbone, recipe.network_taps, repr(recipe.preprocess), recipe.arithmetic)
 
 
 def _row_shapes(recipe: Recipe, job: Job) -> list[tuple[int, ...]]:

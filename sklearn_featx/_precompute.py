@@ -70,7 +70,7 @@ def _way(job: Job) -> tuple[Any, ...]:
     return (
         id(recipe.backbone),
         repr(recipe.preprocess),
-        (recipe.device, recipe.precision, recipe.engine),
+        recipe.arithmetic,
         id(job.keys),
         job.store.path,
     )

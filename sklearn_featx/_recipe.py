@@ -31,6 +31,24 @@ class Tap(NamedTuple):
     pooling: Pooling | None = None
 
 
+class Arithmetic(NamedTuple):
+    """What runs a network.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where, with its number.
+    dtype : torch.dtype
+        In which type.
+    engine : {"torch", "compiled", "openvino"}
+        By which engine.
+    """
+
+    device: Any
+    dtype: Any
+    engine: EngineName
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What is done to an image until it is a row.
@@ -93,14 +111,17 @@ class Recipe:
         assert isinstance(self.preprocess, Preprocess)
         parts = ["row-1", self.preprocess.digest]
         if tap.layer != 0:
-            parts += [self.backbone.digest(tap.layer), digest(tap.pooling, *self._arithmetic())]
+            device, dtype, engine = self.arithmetic
+            # Roundings depend on the kind of device, not on its number.
+            rounding = digest(tap.pooling, device.type, type_name(dtype), engine)
+            parts += [self.backbone.digest(tap.layer), rounding]
         return combine(parts)
 
-    def _arithmetic(self) -> tuple[Any, ...]:
-        """Return what roundings depend on: the kind of device, the type, the engine."""
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What computes, and how: the same for all names of one device or type."""
         device = resolve_device(self.device)
-        dtype = resolve_precision(self.precision, device)
-        return (device.type, type_name(dtype), self.engine)
+        return Arithmetic(device, resolve_precision(self.precision, device), self.engine)
 
     def describe(self, tap: Tap) -> str:
         """Describe a tap's rows in words."""

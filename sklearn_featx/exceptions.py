@@ -52,7 +52,7 @@ class InputError(FeatxError, ValueError):
 
 
 class ImageError(FeatxError, ValueError):
-    """One image cannot be read.
+    """One image cannot be read, or has no features.
 
     Parameters
     ----------

@@ -84,7 +84,8 @@ def own_digests(name: str, module: nn.Module) -> Iterator[str]:
 
 def _copied(module: nn.Module, *, borrowed: bool) -> nn.Module:
     try:
-        return copy.deepcopy(module)
+        # Shapes are tried on the CPU; each engine and each tail goes to its device itself.
+        return copy.deepcopy(module).cpu()
     except Exception as error:
         if not borrowed:
             return module

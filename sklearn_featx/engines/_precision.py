@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from ._device import fastest_gpu_type
+from ._device import computes_in, fastest_gpu_type
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "auto"]
 
@@ -39,7 +39,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     Raises
     ------
     ValueError
-        If the processor has no arithmetic of 16-bit floats for ``"float16"``.
+        If the device has no arithmetic of that type: a processor of 16-bit floats, a card before
+        Ampere of bfloat16, which PyTorch would emulate.
 
     Examples
     --------
@@ -50,16 +51,19 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     """
     if precision == "auto":
         return _fastest(device)
-    if (
-        precision == "float16"
-        and device.type == "cpu"
-        and not _cpu_has("avx512_fp16", "amx_fp16", "fp16_arith")
-    ):
+    dtype = _TYPES[precision]
+    if device.type != "cpu":
+        if not computes_in(device, dtype):
+            raise ValueError(
+                f"precision={precision!r}: the device {device} does not compute in it. Use "
+                "precision='float32' or 'auto'."
+            )
+    elif precision == "float16" and not _cpu_has("avx512_fp16", "amx_fp16", "fp16_arith"):
         raise ValueError(
             "precision='float16': this processor does not compute in 16-bit floats. Use "
             "'bfloat16', 'float32' or 'auto'."
         )
-    return _TYPES[precision]
+    return dtype
 
 
 def type_name(dtype: torch.dtype) -> str:

@@ -1,7 +1,9 @@
 """The engine of PyTorch: runs a frozen module on batches of pixels or plain tensors."""
 
 import math
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -10,7 +12,17 @@ from torch import fx, nn
 
 from .._typing import AnyArray, FloatArray
 from ._compile import compile_for
-from ._device import finish_copies, is_out_of_memory, release_memory, to_device, use_own_stream
+from ._device import (
+    alone_where_needed,
+    copies_while_computing,
+    finish_copies,
+    is_out_of_memory,
+    release_memory,
+    to_device,
+    use_worker_stream,
+)
+from ._float32 import full_float32
+from ._pass_size import PassSize
 from ._rewrite import is_of_library, rewrite_for_inference
 from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
@@ -67,7 +79,10 @@ class TorchEngine:
         self._whole: nn.Module = compile_for(whole, device) if compiled else optimize(whole, device)
         in_sections = isinstance(rewritten, fx.GraphModule) and not compiled
         self._usual_rows = _usual_rows(device, dtype, in_sections=in_sections)
-        self._most_rows: int | None = None
+        self._pass_size = PassSize()
+        self._first_pass = threading.Lock()
+        # Shapes of batches that went through.
+        self._known: set[tuple[int, ...]] = set()
         finish_copies(device)
 
     @property
@@ -101,7 +116,9 @@ class TorchEngine:
         n_threads = count_threads(n_jobs)
         if self.device.type != "cpu":
             # The pixels of one batch cross to the device while another is computed there.
-            return Workers(2, n_threads, partial(use_own_stream, self.device))
+            overlap = copies_while_computing(self.device) and self._reentrant
+            start = partial(use_worker_stream, self.device)
+            return Workers(2 if overlap else 1, n_threads, start)
         n_workers = min(n_batches, n_threads, _MOST_WORKERS) if self._reentrant else 1
         return share_threads(n_threads, max(1, n_workers))
 
@@ -118,25 +135,48 @@ class TorchEngine:
         results : list of ndarray of shape (n, ...), float32
             One array for each result of the network.
         """
-        step = min(len(batch), self._most_rows or len(batch))
+        parts: list[list[FloatArray]] = []
+        start = 0
+        while start < len(batch) or not parts:
+            rows = batch[start : start + self._pass_size.limit(len(batch) - start)]
+            results = self._pass_if_it_fits(rows)
+            if results is None:
+                # Outside of the handler, whose traceback keeps the failed pass's tensors alive.
+                release_memory(self.device)
+                self._pass_size.does_not_fit(len(rows))
+                continue
+            self._pass_size.fits(len(rows))
+            parts.append(results)
+            start += len(rows)
+        if len(parts) == 1:
+            return parts[0]
+        return [np.concatenate(p) for p in zip(*parts, strict=True)]
+
+    def _pass_if_it_fits(self, batch: AnyArray) -> list[FloatArray] | None:
+        """Run some rows; None where memory ends, an error where it ends with a single row."""
         try:
-            parts = [self._pass(batch[i : i + step]) for i in range(0, len(batch), step)]
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or step == 1:
+            return self._pass(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(batch) <= 1:
                 raise
-        else:
-            return (
-                parts[0]
-                if len(parts) == 1
-                else [np.concatenate(p) for p in zip(*parts, strict=True)]
-            )
-        # Outside of the handler: the error's traceback keeps the tensors of the failed pass alive.
-        release_memory(self.device)
-        self._most_rows = step // 2
-        return self.run(batch)
+        return None
 
     def _pass(self, batch: AnyArray) -> list[FloatArray]:
-        with torch.inference_mode():
+        if self.device.type == "cpu" or batch.shape in self._known:
+            return self._computed(batch)
+        # Layers keep what they make on their first pass, such as tables of positions; the stream of
+        # another worker would not wait until it is there.
+        with self._first_pass:
+            results = self._computed(batch)
+            self._known.add(batch.shape)
+        return results
+
+    def _computed(self, batch: AnyArray) -> list[FloatArray]:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(alone_where_needed(self.device))
+            if self.dtype is torch.float32:
+                stack.enter_context(full_float32(self.device))
             results = self._whole(to_device(batch, self.device))
             return [result.cpu().numpy() for result in results]
 

@@ -82,8 +82,10 @@ class TailAndHead(nn.Module):
         with torch.autocast(device, torch.bfloat16, enabled=self.mixed_precision):
             for stage in self.stages:
                 rows = stage(rows)
-        # A head may be more precise than the stages: a linear probe is solved in float64.
-        outputs: torch.Tensor = self.head(rows.to(self._head_dtype()))
+        # Not in the caller's mixed precision either.
+        with torch.autocast(device, enabled=False):
+            # A head may be more precise than the stages: a linear probe is solved in float64.
+            outputs: torch.Tensor = self.head(rows.to(self._head_dtype()))
         return outputs
 
     def train(self, mode: bool = True) -> Self:

@@ -66,8 +66,10 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
         Nothing: the block runs.
     """
     device = torch.device(device)
-    others = [] if device.type == "cpu" else [device]
-    device_type = "cuda" if device.type == "cpu" else device.type
-    with torch.random.fork_rng(devices=others, device_type=device_type):
+    if device.type == "cpu":
+        kept = torch.random.fork_rng(devices=[])
+    else:
+        kept = torch.random.fork_rng([device], device_type=device.type)
+    with kept:
         seed_torch(seed, device)
         yield

@@ -1,0 +1,90 @@
+"""What float32 means: products of float32 numbers, whatever PyTorch's switches allow.
+
+Cards since Ampere compute float32 convolutions in TF32, with 11 significant bits, unless they are
+told not to, and `torch.set_float32_matmul_precision` lets products be rounded to TF32 or bfloat16,
+on some CPUs too. A cached row would depend on the card and on switches that its key does not name.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+from ._device import float32_switches
+
+_FULL = ("ieee", "none")
+
+
+class _Passes:
+    """The passes in float32 that run now: the first sets the switches, the last resets them.
+
+    The switches are those of the process. Another thread of the user's computes in full float32
+    meanwhile, too.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._undo: list[Callable[[], None]] = []
+
+    def enter(self, device: torch.device) -> None:
+        with self._lock:
+            self._n_inside += 1
+            # Each pass looks: between two of them, a user may have set a switch.
+            self._undo += _set_full(device)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            while not self._n_inside and self._undo:
+                self._undo.pop()()
+
+
+_passes = _Passes()
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Open a block in which products of float32 numbers are not rounded to shorter types."""
+    _passes.enter(device)
+    try:
+        yield
+    finally:
+        _passes.leave()
+
+
+def _set_full(device: torch.device) -> list[Callable[[], None]]:
+    """Switch shorter types off; return what switches them on again, to be called in reverse."""
+    if not hasattr(torch.backends, "fp32_precision"):
+        return _set_full_before_2_9(device)
+    general, single = float32_switches(device)
+    if all(attrgetter(path)(torch.backends).fp32_precision in _FULL for path in single):
+        return []
+    undo = []
+    # The general ones first: what only follows them is then not set on its own.
+    owners = [torch.backends, *(attrgetter(path)(torch.backends) for path in (*general, *single))]
+    for owner in owners:
+        if owner.fp32_precision != "ieee":
+            undo.append(_setter(owner, "fp32_precision", owner.fp32_precision))
+            owner.fp32_precision = "ieee"
+    return undo
+
+
+def _set_full_before_2_9(device: torch.device) -> list[Callable[[], None]]:
+    """Do the same with the switches of older versions, one for products and one for cuDNN."""
+    undo: list[Callable[[], None]] = []
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        torch.set_float32_matmul_precision("highest")
+        undo.append(lambda: torch.set_float32_matmul_precision(precision))
+    if device.type != "cpu" and torch.backends.cudnn.allow_tf32:
+        undo.append(_setter(torch.backends.cudnn, "allow_tf32", True))
+        torch.backends.cudnn.allow_tf32 = False
+    return undo
+
+
+def _setter(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    return lambda: setattr(owner, name, value)

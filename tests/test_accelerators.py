@@ -1,0 +1,132 @@
+"""Devices and types across the layers: one home, one key for a device, features that are finite."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sklearn_featx
+from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
+from sklearn_featx._recipe import Recipe, Tap
+from sklearn_featx.backbones import get_backbone
+from sklearn_featx.engines import _precision
+from sklearn_featx.exceptions import ImageError
+
+HOME = "engines/_device.py"
+
+
+def test_accelerators_have_one_home():
+    root = pathlib.Path(sklearn_featx.__file__).parent
+    named = re.compile(r"torch\.(cuda|mps|xpu)\b|[\"'](cuda|mps|xpu|hip)\b|non_blocking|pin_memory")
+    found = {
+        str(path.relative_to(root)) for path in root.rglob("*.py") if named.search(path.read_text())
+    }
+    assert found == {HOME}
+
+
+def test_names_of_one_device_share_engines_and_passes(small_net):
+    # The only device that is here, under two names.
+    backbone = get_backbone(small_net)
+    recipes = [
+        Recipe(backbone, (Tap(3, "avg"),), backbone.preprocess, device)
+        for device in ("cpu", "cpu:0")
+    ]
+    assert recipes[0].arithmetic == recipes[1].arithmetic
+    from sklearn_featx._compute import engine_for
+
+    assert engine_for(recipes[0]) is engine_for(recipes[1])
+    assert recipes[0].digest(recipes[0].taps[0]) == recipes[1].digest(recipes[1].taps[0])
+
+
+class Grows(nn.Module):
+    """Activations that leave the range of float16 where an image is bright."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1000.0))
+
+    def forward(self, x):
+        return (x * self.scale) * self.scale
+
+
+class TestFloat16:
+    @pytest.fixture(autouse=True)
+    def _processor_with_float16(self, monkeypatch):
+        monkeypatch.setattr(_precision, "_cpu_has", lambda *names: True)
+
+    @pytest.fixture
+    def images(self):
+        images = np.zeros((6, 8, 8, 3), dtype=np.uint8)
+        images[4] = 255
+        return images
+
+    def extractor(self, **parameters):
+        settings = {"image_size": 8, "precision": "float16", "pooling": "max", "cache": None}
+        return PretrainedFeatureExtractor(Grows(), **settings | parameters)
+
+    def test_features_beyond_its_range_are_an_error_with_the_row(self, images):
+        with pytest.raises(ImageError, match=r"row 4: .*precision='float16'.*'bfloat16'"):
+            self.extractor().fit_transform(images)
+
+    def test_in_a_fine_tuner_too(self, images):
+        clf = FineTuneClassifier(
+            Grows(), image_size=8, precision="float16", unfreeze_depth=0, cache=None
+        )
+        with pytest.raises(ImageError, match=r"row 4: .*precision='float16'"):
+            clf.fit(images, [0, 1, 0, 1, 0, 1])
+
+    def test_others_are_left_as_they_are(self, images):
+        assert np.isfinite(self.extractor().fit_transform(images[:4])).all()
+        for precision in ("float32", "bfloat16"):
+            features = self.extractor(precision=precision).fit_transform(images)
+            assert np.isfinite(features).all()
+            assert features[4].max() > 65504
+
+    def test_the_file_is_named(self, images, tmp_path):
+        from PIL import Image
+
+        paths = []
+        for i, image in enumerate(images):
+            paths.append(str(tmp_path / f"{i}.png"))
+            Image.fromarray(image).save(paths[-1])
+        with pytest.raises(ImageError, match=r"row 4 \('.*4\.png'\): "):
+            self.extractor(on_error="nan").fit_transform(paths)
+
+
+def test_a_linear_probe_needs_no_float64_on_the_device(small_net, digits, monkeypatch):
+    """MPS has none: the net of a closed solution stays on the CPU."""
+    X, y = digits
+    clf = FineTuneClassifier(small_net, unfreeze_depth=0, image_size=16, device="cpu", cache=None)
+    clf.fit(X, y)
+    expected = clf.predict_proba(X)
+    sent = []
+    to = nn.Module.to
+
+    def record(module, *args, **kwargs):
+        sent.extend(str(a) for a in args if isinstance(a, str | torch.device))
+        return to(module, *args, **kwargs)
+
+    monkeypatch.setattr(nn.Module, "to", record)
+    monkeypatch.setattr(
+        "sklearn_featx._finetune_base.resolve_device", lambda d: torch.device("mps")
+    )
+    fitted = FineTuneClassifier(
+        small_net, unfreeze_depth=0, image_size=16, device="cpu", cache=None
+    ).fit(X, y)
+    assert fitted.net_.device == "cpu"
+    assert set(sent) <= {"cpu"}
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_the_callers_mixed_precision_changes_no_prediction(small_net, digits, depth):
+    X, y = digits
+    clf = FineTuneClassifier(
+        small_net, unfreeze_depth=depth, image_size=16, max_epochs=1, random_state=0, head="mlp"
+    ).fit(X, y)
+    expected = clf.predict_proba(X)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(clf.predict_proba(X), expected)
