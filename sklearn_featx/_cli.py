@@ -18,20 +18,16 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from . import __version__
+from ._cli_folder import find_images
 from ._cli_store import add_store
 from ._extractor import PretrainedFeatureExtractor
+from ._messages import shown
 from ._optional import import_optional
 from ._stages import backbone_stages
 from ._typing import AnyArray, FloatArray
 from .backbones import backbone_names
 from .exceptions import FeatxError, InputError
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
-        ".ppm", ".tif", ".tiff", ".webp",
-    }
-)  # fmt: skip
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 POOLINGS = ("avg", "max", "avgmax", "gem", "cls", "flatten")
 
@@ -102,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _extract(arguments: argparse.Namespace) -> None:
     writer = choose_writer(arguments.output)
     folder = arguments.folder
-    paths = find_images(folder, follow_links=arguments.follow_links)
+    paths, left_out = find_images(folder, follow_links=arguments.follow_links)
+    if left_out and not arguments.quiet:
+        print(f"sklearn-featx: left out: {left_out}", file=sys.stderr)
     layers = arguments.layer
     extractor = PretrainedFeatureExtractor(
         arguments.backbone,
@@ -144,7 +142,7 @@ def _backbones(arguments: argparse.Namespace) -> None:
     names = [name for name in backbone_names() if fnmatch.fnmatchcase(name, pattern)]
     if not names:
         raise InputError(
-            f"PATTERN: no backbone matches {arguments.pattern!r}. "
+            f"PATTERN: no backbone matches {shown(arguments.pattern)}. "
             "Without a pattern, `sklearn-featx backbones` lists all."
         )
     print("\n".join(names))
@@ -173,50 +171,6 @@ def _stages(arguments: argparse.Namespace) -> None:
 # Their parts
 
 
-def find_images(folder: Path, *, follow_links: bool = False) -> list[Path]:
-    """Find the image files below a folder, by their suffix.
-
-    Hidden files and folders are left out.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to look.
-    follow_links : bool, default=False
-        Whether links to files and folders count; they may lead anywhere.
-
-    Returns
-    -------
-    paths : list of Path
-        Relative to the folder, sorted.
-
-    Raises
-    ------
-    InputError
-        If the folder does not exist or there is no image below it.
-    """
-    if not folder.is_dir():
-        raise InputError(f"FOLDER: there is no folder {str(folder)!r}.")
-    found: list[Path] = []
-    for root, folders, names in os.walk(folder, followlinks=follow_links):
-        here = Path(root)
-        folders[:] = [name for name in folders if not _is_hidden(name) and not _is_loop(here, name)]
-        if not follow_links:
-            names = [name for name in names if not (here / name).is_symlink()]
-        found += [
-            (here / name).relative_to(folder)
-            for name in names
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(name)
-        ]
-    if not found:
-        raise InputError(
-            f"FOLDER: no image file below {str(folder)!r}. "
-            f"Files are found by their suffix: {' '.join(sorted(IMAGE_SUFFIXES))}. "
-            "Links are left out without --follow-links."
-        )
-    return sorted(found)
-
-
 def class_of(path: Path) -> str:
     """Name of the subfolder that a path, relative to the folder, lies in; empty if in none."""
     return path.parts[0] if len(path.parts) > 1 else ""
@@ -243,11 +197,11 @@ def choose_writer(output: Path) -> Writer:
         If the packages that write parquet are not installed.
     """
     if not output.parent.is_dir():
-        raise InputError(f"--output: there is no folder {str(output.parent)!r}.")
+        raise InputError(f"--output: there is no folder {shown(str(output.parent))}.")
     suffix = output.suffix.lower()
     if suffix not in _WRITERS:
         raise InputError(
-            f"--output: {str(output)!r} must end in one of {', '.join(sorted(_WRITERS))}."
+            f"--output: {shown(str(output))} must end in one of {', '.join(sorted(_WRITERS))}."
         )
     if suffix == ".parquet":
         for package in ("pandas", "pyarrow"):
@@ -313,16 +267,6 @@ _WRITERS: dict[str, Writer] = {
     ".npz": _write_npz,
     ".parquet": _write_parquet,
 }
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _is_loop(here: Path, name: str) -> bool:
-    """Whether a folder is a link to one that was gone through to reach it."""
-    folder = here / name
-    return folder.is_symlink() and folder.resolve() in {p.resolve() for p in folder.parents}
 
 
 # Arguments
@@ -393,5 +337,7 @@ def _image_size(text: str) -> int | tuple[int, int]:
     except ValueError:
         sides = ()
     if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a side nor HEIGHTxWIDTH, in pixels")
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is neither a side nor HEIGHTxWIDTH, in pixels"
+        )
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])

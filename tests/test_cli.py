@@ -13,7 +13,8 @@ from PIL import Image
 
 import sklearn_featx
 from sklearn_featx import PretrainedFeatureExtractor
-from sklearn_featx._cli import choose_writer, find_images, main, write_whole
+from sklearn_featx._cli import choose_writer, main, write_whole
+from sklearn_featx._cli_folder import find_images
 from sklearn_featx._cli_store import size_in_words
 from sklearn_featx.exceptions import ImageWarning, InputError
 from sklearn_featx.store import FeatureStore
@@ -46,7 +47,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(pictures):
     """The features that the estimator itself computes for the sorted files."""
-    paths = [str(pictures / path) for path in find_images(pictures)]
+    paths = [str(pictures / path) for path in find_images(pictures).paths]
     return PretrainedFeatureExtractor(image_size=64).transform(paths)
 
 
@@ -85,7 +86,7 @@ def test_csv_gives_the_same_numbers_back(pictures, expected, tmp_path):
     with output.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert header[:3] == ["path", "class", "efficientnet_lite0_0000"]
-    assert [row[0] for row in rows] == [path.as_posix() for path in find_images(pictures)]
+    assert [row[0] for row in rows] == [path.as_posix() for path in find_images(pictures).paths]
     np.testing.assert_array_equal(np.array([row[2:] for row in rows], dtype=np.float32), expected)
 
 
@@ -111,7 +112,7 @@ def test_options_reach_the_extractor(pictures, tmp_path):
     assert main(["extract", str(pictures), "-o", str(output), *options]) == 0
     features = PretrainedFeatureExtractor(
         layer=["blocks.3", "blocks.4"], pooling="max", image_size=(48, 64), normalize=True
-    ).transform([str(pictures / path) for path in find_images(pictures)])
+    ).transform([str(pictures / path) for path in find_images(pictures).paths])
     with np.load(output, allow_pickle=False) as arrays:
         np.testing.assert_allclose(arrays["features"], features, atol=1e-6)
         assert arrays["feature_names"][0] == "efficientnet_lite0_blocks.3_00"
@@ -134,10 +135,71 @@ def test_links_are_followed_where_that_is_asked_for_but_not_in_circles(tmp_path)
         (tmp_path / "images" / "b.jpg").symlink_to(tmp_path / "real" / "a.jpg")
     except OSError:
         pytest.skip("no links here")
-    found = find_images(tmp_path / "images", follow_links=True)
+    found, _ = find_images(tmp_path / "images", follow_links=True)
     assert [path.as_posix() for path in found] == ["b.jpg", "link/a.jpg"]
     with pytest.raises(InputError, match="--follow-links"):
         find_images(tmp_path / "images")
+
+
+class TestWhatIsLeftOut:
+    @pytest.fixture
+    def mixed(self, tmp_path):
+        """A folder of 16 entries, 6 of them files that Pillow reads."""
+        picture = Image.new("RGB", (40, 40), "red")
+        folder = tmp_path / "mixed"
+        folder.mkdir()
+        for name in ("a.tga", "b.PNG", "c.qoi", "d.dib", "e.jpg"):
+            picture.save(folder / name)
+        picture.save(folder / "f.mpo", "JPEG")
+        for name in ("no suffix", "README", "a.dcm", "b.dcm", "notes.txt", "film.mpg", "x.eps"):
+            (folder / name).write_bytes(b"no image")
+        (folder / ".DS_Store").touch()
+        (folder / ".cache").mkdir()
+        (folder / "link.png").symlink_to(folder / "b.PNG")
+        return folder
+
+    def test_every_suffix_that_pillow_reads_is_taken(self, mixed):
+        names = [path.name for path in find_images(mixed).paths]
+        assert names == ["a.tga", "b.PNG", "c.qoi", "d.dib", "e.jpg", "f.mpo"]
+
+    def test_the_others_are_named_by_kind_in_one_line(self, mixed, tmp_path, capsys):
+        arguments = ["extract", str(mixed), "-o", str(tmp_path / "f.npz"), *SMALL]
+        assert main(arguments) == 0
+        out, err = capsys.readouterr()
+        assert "6 images" in out
+        (line,) = [line for line in err.splitlines() if "left out" in line]
+        for kind in ("hidden 2", "links 1 (--follow-links", "no suffix 2"):
+            assert kind in line
+        assert "other suffixes 5 (.dcm 2, ." in line
+        assert all(suffix in line for suffix in (".txt", ".mpg", ".eps"))
+
+    def test_where_nothing_is_left_out_there_is_no_word(self, tmp_path, capsys):
+        Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+        output = tmp_path / "out" / "f.npz"
+        output.parent.mkdir()
+        assert main(["extract", str(tmp_path), "-o", str(output), *SMALL]) == 0
+        assert "left out" not in capsys.readouterr().err
+
+    def test_a_folder_without_images_says_what_is_there(self, tmp_path):
+        with pytest.raises(InputError, match="It is empty"):
+            find_images(tmp_path)
+        for i in range(9):
+            (tmp_path / f"{i}.{i}{'x' * 200}").touch()
+        with pytest.raises(InputError, match=r"Left out: other suffixes 9 .*\.\.\.") as error:
+            find_images(tmp_path)
+        assert "\n" not in str(error.value)
+
+    def test_a_folder_that_cannot_be_listed_is_counted(self, mixed, monkeypatch):
+        listed = os.scandir
+
+        def refuse(path):
+            if os.fspath(path).endswith("locked"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return listed(path)
+
+        (mixed / "locked").mkdir()
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert "unreadable folders (Permission denied) 1" in find_images(mixed).left_out
 
 
 def test_a_bad_file_is_a_row_of_nan_where_that_is_asked_for(pictures, expected, tmp_path):

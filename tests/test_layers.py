@@ -39,6 +39,7 @@ LAYER = {
     "_stages": 4,
     "inspection": 5,
     "_cli": 5,
+    "_cli_folder": 5,
     "_cli_store": 5,
     "__main__": 5,
     "": 5,
@@ -72,6 +73,7 @@ PACKAGES = {
     "_stages": {"torch"},  # for the type of an own network in a signature
     "inspection": {"numpy", "matplotlib", "sklearn"},
     "_cli": {"numpy"},
+    "_cli_folder": set(),
     "_cli_store": set(),
     "__main__": set(),
     "": {"lazy_loader"},
