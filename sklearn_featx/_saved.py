@@ -4,20 +4,34 @@ Whatever writes the file, pickle, joblib, cloudpickle or skops, a changed bit th
 parameter, a label or a weight is an error. Builtins, arrays, the tensors of own modules and the
 names of classes and functions count; of other objects, such as callbacks, only the type does.
 
+The versions of what computes the numbers are saved as well; where they differ, loading warns once.
+
 Arrays are saved as type, shape and bytes. In what NumPy writes of an array there are bits that say
 nothing, and joblib pads it: a changed bit there would not be noticed.
 """
 
+import functools
+import importlib.metadata
 import inspect
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
 
+from . import __version__
 from ._digest import combine, digest, digest_array
-from .exceptions import SavedStateError
+from .exceptions import SavedStateError, SavedVersionWarning
 
 _CHECKSUM = "_checksum"
+_VERSIONS = "_versions"
+# What decodes, resizes and computes. Networks of other packages travel whole, or have a digest.
+_PACKAGES = ("torch", "torchvision", "pillow")
+# Releases that only mend faults keep their numbers; what stands after "+" names a build.
+_RELEASE = re.compile(r"\d+\.\d+")
+
+_warned: set[str] = set()
 _ARRAY = "sklearn_featx array"
 
 
@@ -26,6 +40,7 @@ class CheckedState:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(cast("dict[str, Any]", super().__getstate__()))
+        state[_VERSIONS] = versions()
         return {**_packed(state), _CHECKSUM: checksum(state)}
 
     def __setstate__(self, state: Any) -> None:
@@ -35,6 +50,7 @@ class CheckedState:
                 f"the saved {type(self).__name__} is damaged: what it holds does not match its "
                 "checksum. Load another copy, or fit again."
             )
+        _warn_of_versions(type(self).__name__, checked.pop(_VERSIONS, {}))
         # What a later version has added to the signature has its default in older files.
         self.__dict__.update(_defaults(type(self)) | checked)
 
@@ -48,6 +64,40 @@ def checksum(state: Mapping[str, Any]) -> str:
         Its attributes.
     """
     return combine(_digests(state))
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    # Not `torch.__version__`: who loads an estimator need not wait for what computes.
+    found = [(name, importlib.metadata.version(name)) for name in _PACKAGES]
+    return (("sklearn_featx", __version__), *found)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers of an estimator depend on."""
+    return dict(_versions())
+
+
+def _warn_of_versions(name: str, saved: Mapping[str, str]) -> None:
+    """Warn where an estimator was saved with other releases; once for the same difference."""
+    here = versions()
+    differing = [p for p in saved if p in here and _release(saved[p]) != _release(here[p])]
+    if not differing:
+        return
+    then, now = (", ".join(f"{p} {v[p]}" for p in differing) for v in (saved, here))
+    message = (
+        f"a {name} that was saved with {then} is loaded with {now}: features and predictions may "
+        "differ. Compare some predictions with those of before, or install the versions above."
+    )
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, SavedVersionWarning, stacklevel=3)
+
+
+def _release(version: str) -> str:
+    """Major and minor number of a version."""
+    found = _RELEASE.match(version)
+    return version if found is None else found.group()
 
 
 def _checked(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@
     ├── ImageWarning                     images cannot be read and were left out
     ├── RandomWeightsWarning             a backbone with random weights is used
     ├── CutWarning                       a network cannot be traced; cut at its top-level parts
+    ├── SavedVersionWarning              a model was saved with other versions: numbers may differ
     └── StoreWarning                     a store does not work: rows are computed, not remembered
 
 The errors keep the built-in type that scikit-learn's users expect as a second base.
@@ -35,6 +36,7 @@ __all__ = [
     "MissingDependencyError",
     "RandomWeightsWarning",
     "SavedStateError",
+    "SavedVersionWarning",
     "StoreError",
     "StoreWarning",
     "UnknownBackboneError",
@@ -123,6 +125,10 @@ class RandomWeightsWarning(FeatxWarning):
 
 class CutWarning(FeatxWarning):
     """A network could not be traced and is cut at its top-level parts instead."""
+
+
+class SavedVersionWarning(FeatxWarning):
+    """A model is loaded with other versions than it was saved with: its numbers may differ."""
 
 
 class StoreWarning(FeatxWarning):

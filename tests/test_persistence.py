@@ -1,6 +1,7 @@
 """Saved estimators: small, complete, refused when damaged, and checked against their backbone."""
 
 import copy
+import importlib.metadata
 import io
 import pickle
 import re
@@ -22,6 +23,7 @@ from sklearn_featx import (
     FineTuneClassifier,
     FineTuneRegressor,
     PretrainedFeatureExtractor,
+    _saved,
     exceptions,
 )
 
@@ -257,6 +259,64 @@ class TestDamage:
             small_net.stem[0].weight[0, 0, 0, 0] += 1
         with pytest.raises(exceptions.SavedStateError):
             PretrainedFeatureExtractor.__new__(PretrainedFeatureExtractor).__setstate__(state)
+
+
+class TestVersions:
+    @pytest.fixture(autouse=True)
+    def _nothing_warned_of(self, monkeypatch):
+        monkeypatch.setattr(_saved, "_warned", set())
+
+    def saved_with(self, monkeypatch, **others):
+        """A pickle of an extractor, saved with other versions of some packages."""
+        with monkeypatch.context() as then:
+            then.setattr(_saved, "versions", lambda: {**dict(_saved._versions()), **others})
+            return pickle.dumps(PretrainedFeatureExtractor(image_size=32))
+
+    def test_they_are_saved(self, fitted, package_version):
+        assert fitted.__getstate__()["_versions"] == {
+            "sklearn_featx": package_version,
+            "torch": importlib.metadata.version("torch"),
+            "torchvision": importlib.metadata.version("torchvision"),
+            "pillow": importlib.metadata.version("pillow"),
+        }
+
+    @pytest.mark.parametrize("package", ["sklearn_featx", "torch", "torchvision", "pillow"])
+    def test_another_release_is_warned_of_once(self, package, monkeypatch):
+        data = self.saved_with(monkeypatch, **{package: "0.0.9"})
+        with pytest.warns(exceptions.SavedVersionWarning, match=f"with {package} 0.0.9") as record:
+            pickle.loads(data)
+        # A second warning would be an error.
+        pickle.loads(data)
+        assert len(record) == 1
+        assert len(str(record[0].message)) <= 300
+
+    def test_a_second_difference_is_another_warning(self, monkeypatch):
+        with pytest.warns(exceptions.SavedVersionWarning, match="torch 2.0.0"):
+            pickle.loads(self.saved_with(monkeypatch, torch="2.0.0"))
+        with pytest.warns(exceptions.SavedVersionWarning, match="torch 1.9.0"):
+            pickle.loads(self.saved_with(monkeypatch, torch="1.9.0"))
+
+    @pytest.mark.parametrize("suffix", [".99", ".99+cu126"])
+    def test_a_release_that_mends_faults_or_another_build_is_not(self, suffix, monkeypatch):
+        release = _saved._release(importlib.metadata.version("torch"))
+        pickle.loads(self.saved_with(monkeypatch, torch=release + suffix))
+
+    def test_the_checksum_covers_them(self, fitted):
+        state = fitted.__getstate__()
+        state["_versions"] = {**state["_versions"], "torch": "2.13.9"}
+        with pytest.raises(exceptions.SavedStateError):
+            FineTuneClassifier.__new__(FineTuneClassifier).__setstate__(state)
+
+    def test_they_are_no_attribute(self, fitted):
+        assert "_versions" not in vars(by_pickle(fitted))
+
+
+def test_what_stands_beside_an_estimator_in_a_file_is_not_covered(all_fitted):
+    """What docs/user_guide.md says of pipelines: their other steps have no checksum."""
+    pipeline = copy.deepcopy(all_fitted["extractor in a pipeline"])
+    pipeline[-1].coef_[0, 0] += 1
+    again = by_pickle(pipeline)
+    assert again[-1].coef_[0, 0] == pipeline[-1].coef_[0, 0]
 
 
 @pytest.fixture(scope="module")
