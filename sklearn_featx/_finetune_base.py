@@ -7,12 +7,11 @@ estimators, never in them, so clones, copies and pickles stay small.
 
 import copy
 import os
-import weakref
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -30,6 +29,16 @@ from ._failures import (
     renumber,
     warn_of,
 )
+from ._finetune_net import (
+    ModulePlan,
+    Start,
+    State,
+    keep_predicting,
+    keep_training,
+    predicting_net,
+    probes,
+    take_training,
+)
 from ._image_input import read_images
 from ._prior import filled
 from ._recipe import Recipe, Tap, choose_preprocess
@@ -41,7 +50,7 @@ from ._view_rows import FixedViews, FreshViews, rows_of_views
 from ._worker_settings import SentWithSettings
 from .backbones import Backbone, get_backbone
 from .engines import Precision, resolve_device, resolve_precision, type_name
-from .exceptions import ImageError, WeightsError
+from .exceptions import ImageError
 from .images import ImageCollection
 from .store import FeatureStore
 from .training import (
@@ -49,11 +58,8 @@ from .training import (
     FineTuneNet,
     LinearModel,
     RowsDataset,
-    TailAndHead,
     continue_fit,
-    load_trained_state,
     make_augment,
-    make_head,
     make_net,
     plain_history,
     predict_rows,
@@ -61,18 +67,8 @@ from .training import (
     trained_state,
 )
 
-# Nets by estimator: each can be rebuilt from the estimator's `trained_state_`.
-_nets: weakref.WeakKeyDictionary[BaseEstimator, FineTuneNet] = weakref.WeakKeyDictionary()
-
 # Fixed, so that predictions do not depend on how the rows came: remembered or computed.
 _ROWS_PER_PREDICTION = 32
-# What is done to a new head before training.
-Start: TypeAlias = Callable[[Any], None]
-
-# Probes by what they depend on; the folds of some searches.
-_probes: dict[Any, LinearModel] = {}
-_MAX_PROBES = 64
-
 _AT_LEAST_ZERO = Interval(Real, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _COUNT = Interval(Integral, 1, None, closed="left")
@@ -209,17 +205,9 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
 
     @property
     def net_(self) -> FineTuneNet:
-        """The skorch net that was trained; its `history` is skorch's own object."""
+        """The skorch net that predicts; its `history` is skorch's own object."""
         check_is_fitted(self, "trained_state_")
-        if self not in _nets:
-            backbone = self._backbone()
-            if backbone.digest(len(backbone.stages)) != self.backbone_digest_:
-                raise WeightsError(
-                    f"backbone {backbone.name!r} is not the one that this estimator was fitted on: "
-                    "its weights or its structure differ. Fit again, or restore the old weights."
-                )
-            _nets[self] = self._make_net(backbone, state=self.trained_state_).initialize()
-        return _nets[self]
+        return self._predicting_net(self._backbone())
 
     @property
     def _label_smoothing(self) -> float:
@@ -238,12 +226,7 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         """Return the probe, solved once for all depths and learning rates of a search."""
         parts = (digest_array(a) for a in (features, targets, weights) if a is not None)
         key = (self._task, *parts, self.n_outputs_, self.C)
-        probe = _probes.get(key)
-        if probe is None:
-            probe = _probes[key] = self._probe(features, targets, weights)
-        while len(_probes) > _MAX_PROBES:
-            _probes.pop(next(iter(_probes)), None)
-        return probe
+        return probes.get(key, lambda: self._probe(features, targets, weights))
 
     # Images to rows
 
@@ -319,15 +302,39 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
 
     # The net
 
+    def _plan(self, backbone: Backbone) -> ModulePlan:
+        """All that the module is made from."""
+        split, device = self._split(backbone), resolve_device(self.device)
+        is_probe = self._is_probe(backbone)
+        return ModulePlan(
+            backbone,
+            split,
+            tuple(self._is_trained(k, backbone) for k in range(split, len(backbone.stages))),
+            self.head,
+            self.n_embedding_,
+            self.n_outputs_,
+            self.seed_,
+            is_probe=is_probe,
+            batch_norm=self.batch_norm,
+            # float16 would need its losses scaled.
+            mixed_precision=type_name(resolve_precision(self.precision, device)) == "bfloat16",
+            # Float64, which MPS lacks, and on embeddings, for which a GPU gains nothing.
+            device="cpu" if is_probe else device,
+        )
+
+    def _predicting_net(self, backbone: Backbone) -> FineTuneNet:
+        plan, state = self._plan(backbone), self.trained_state_
+        plan.check_backbone(self.backbone_digest_)
+        return predicting_net(
+            self, plan, state, lambda: self._make_net(plan, state=state), self.history_
+        )
+
     def _make_net(
-        self,
-        backbone: Backbone,
-        start: Start | None = None,
-        state: Mapping[str, AnyArray] | None = None,
+        self, plan: ModulePlan, start: Start | None = None, state: State | None = None
     ) -> FineTuneNet:
         """Return a net that starts as its head does, or where an earlier one ended."""
         return make_net(
-            lambda: self._make_module(backbone, start, state),
+            partial(plan.make, start, state),
             task=self._task,
             lr=self.lr,
             backbone_lr=self.backbone_lr,
@@ -344,41 +351,11 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,
             random_state=self.seed_,
-            # Float64, which MPS lacks, and on embeddings, for which a GPU gains nothing.
-            device="cpu" if self._is_probe(backbone) else resolve_device(self.device),
+            device=plan.device,
             callbacks=self.callbacks,
             net_params=self.net_params,
             verbose=int(self.verbose),
         )
-
-    def _make_module(
-        self, backbone: Backbone, start: Start | None, state: Mapping[str, AnyArray] | None
-    ) -> TailAndHead:
-        split = self._split(backbone)
-        stages = backbone.tail(split)
-        trained = [self._is_trained(k, backbone) for k in range(split, len(backbone.stages))]
-        if split == 0:
-            stages, trained = [backbone.normalise, *stages], [False, *trained]
-        head = make_head(self.head, self.n_embedding_, self.n_outputs_, seed=self.seed_)
-        if self._is_probe(backbone):
-            # A closed solution, exact to float64; nothing trains it in float32.
-            head.double()
-        if start is not None:
-            start(head)
-        # Pooling does nothing to vectors; an own network may end in a feature map.
-        pooled = backbone.pool("avg").followed_by(head)
-        precision = resolve_precision(self.precision, resolve_device(self.device))
-        module = TailAndHead(
-            stages,
-            pooled,
-            trained=trained,
-            batch_norm=self.batch_norm,
-            # float16 would need its losses scaled.
-            mixed_precision=type_name(precision) == "bfloat16",
-        )
-        if state is not None:
-            load_trained_state(module, state)
-        return module
 
     def _is_trained(self, stage: int, backbone: Backbone) -> bool:
         if isinstance(self.unfreeze_depth, tuple | list):
@@ -403,17 +380,21 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         if errors:
             targets = self._targets_left(targets, weights)
         self._learn_prior(targets, weights)
-        if self._is_probe(backbone):
-            net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
-            return self._keep(net.initialize())
-        if self._continues():
-            net = self._make_net(backbone, state=self.trained_state_)
+        plan = self._plan(backbone)
+        if self._continues() and not plan.is_probe:
+            net = self._make_net(plan, state=self.trained_state_)
         else:
-            net = self._make_net(backbone, self._head_start(embeddings, targets, weights))
-        with renumbered(counted.tolist()):
-            seen = self._seen_rows(images.take(counted), rows, backbone)
-            net.fit(RowsDataset(seen, targets, weights, validation_rows=rows), None)
-        return self._keep(net)
+            start = self._head_start(embeddings, targets, weights)
+            net = self._make_net(plan, start)
+        if plan.is_probe:
+            net.initialize()
+        else:
+            with renumbered(counted.tolist()):
+                seen = self._seen_rows(images.take(counted), rows, backbone)
+                net.fit(RowsDataset(seen, targets, weights, validation_rows=rows), None)
+        self._learn(net)
+        keep_predicting(self, plan, self.trained_state_, net)
+        return self._unless_interrupted(net)
 
     def _left(
         self, counted: AnyArray, errors: Sequence[ImageError], n_images: int
@@ -479,15 +460,15 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         """Whether the linear probe is the whole model: nothing is left to train."""
         return self._starts_at_probe() and self._split(backbone) == len(backbone.stages)
 
-    def _keep(self, net: FineTuneNet) -> Self:
-        """Take over what was learned, also of a training that Ctrl-C has ended."""
-        _nets[self] = net
+    def _learn(self, net: FineTuneNet) -> None:
+        """Take over what a net has learned, also of a training that Ctrl-C has ended."""
         self.trained_state_ = trained_state(net)
-        interrupted = net.interrupted_
         # The record of an epoch that was not finished has no loss.
-        finished = [e for e in net.history if not interrupted or "train_loss" in e]
+        finished = [e for e in net.history if not net.interrupted_ or "train_loss" in e]
         self.history_ = plain_history(finished)
-        if interrupted:
+
+    def _unless_interrupted(self, net: FineTuneNet) -> Self:
+        if net.interrupted_:
             # So that a search stops as well; the estimator can be used.
             raise KeyboardInterrupt
         return self
@@ -496,32 +477,48 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
     ) -> Self:
         """Train for one epoch, on from where the net is."""
+        fitted = hasattr(self, "trained_state_")
         rows: AnyArray | StoredRows
         errors: list[ImageError] = []
-        net: FineTuneNet | None = None
-        if hasattr(self, "trained_state_"):
-            net, backbone = self.net_, self._backbone()
+        embeddings: AnyArray | None = None
+        if fitted:
+            backbone = self._backbone()
             rows = self._rows(images, backbone, errors)
         else:
             backbone = self._start(images)
             rows, embeddings = self._training_rows(images, backbone, errors)
         left = self._left(np.arange(len(images)), errors, len(images))
         images, targets, weights = images.take(left), targets[left], _taken(weights, left)
-        self._learn_prior(targets, weights, more=net is not None)
+        self._learn_prior(targets, weights, more=fitted)
+        plan = self._plan(backbone)
+        net = self._net_to_train(plan) if fitted else None
         if net is None:
             targets = self._targets_left(targets, weights, partial=True) if errors else targets
             start = None
             if embeddings is not None:
                 start = partial(start_head, embeddings=embeddings, weights=weights)
-            net = self._make_net(backbone, start).initialize()
+            net = self._make_net(plan, start).initialize()
         seen = self._seen_rows(images, rows, backbone)
-        return self._keep(continue_fit(net, RowsDataset(seen, targets, weights), 1))
+        continue_fit(net, RowsDataset(seen, targets, weights), 1)
+        self._learn(net)
+        keep_training(self, plan, self.trained_state_, net)
+        return self._unless_interrupted(net)
+
+    def _net_to_train(self, plan: ModulePlan) -> FineTuneNet:
+        """Return a net that nobody predicts with, where the last training has ended."""
+        plan.check_backbone(self.backbone_digest_)
+        net = take_training(self, plan, self.trained_state_)
+        if net is None:
+            net = self._make_net(plan, state=self.trained_state_).initialize()
+            net.restore_history(self.history_)
+        return net
 
     def _outputs(self, X: Any) -> tuple[FloatArray, list[Failure]]:
         """Logits or standardised values of images, the prior's for those that cannot be read."""
         check_is_fitted(self, "trained_state_")
         images = self._images(X, reset=False)
-        net, backbone = self.net_, self._backbone()
+        backbone = self._backbone()
+        net = self._predicting_net(backbone)
         recipe = self._recipe(backbone, self._split(backbone))
         errors: list[ImageError] = []
         parts = [

@@ -12,7 +12,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 GROUND = {
     "exceptions", "_failures", "_messages", "_preprocess", "_digest", "_progress", "_optional",
-    "_saved", "_sklearn_compat", "_typing",
+    "_saved", "_sklearn_compat", "_typing", "_forks",
 }  # fmt: skip
 PARTS = {"images", "backbones", "engines", "store", "training"}
 LAYER = {
@@ -27,6 +27,7 @@ LAYER = {
     "_extractor": 4,
     "_finetune": 4,
     "_finetune_base": 4,
+    "_finetune_net": 4,
     "_image_input": 4,
     "_targets": 4,
     "_prior": 4,
@@ -61,6 +62,7 @@ PACKAGES = {
     "_extractor": {"numpy", "sklearn"},
     "_finetune": {"numpy", "sklearn"},
     "_finetune_base": {"numpy", "sklearn"},
+    "_finetune_net": {"sklearn"},
     "_image_input": {"numpy", "sklearn"},
     "_targets": {"numpy", "sklearn"},
     "_prior": {"numpy", "sklearn"},

@@ -1,9 +1,53 @@
 """A piece of a network as a module of its own, with a graph for each mode."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import fx, nn
+
+from .._forks import ForkSafeLock
+
+# One for all: a graph is turned into code once per process.
+_writing = ForkSafeLock()
+
+
+class Operations:
+    """The graphs of a segment and the functions that run them, which its copies share.
+
+    Threads that predict, and every fit, find the functions written; a function knows no network.
+
+    Parameters
+    ----------
+    graphs : tuple of torch.fx.Graph
+        That of the inference mode, and that of the training mode where it differs.
+    """
+
+    def __init__(self, graphs: tuple[fx.Graph, ...]) -> None:
+        self.graphs = graphs
+        self._functions: dict[fx.Graph, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {}
+
+    def run(self, network: nn.Module, x: torch.Tensor, *, training: bool) -> torch.Tensor:
+        """Run the operations of a mode with the parameters of a network."""
+        graph = self.graphs[-1 if training else 0]
+        if graph not in self._functions:
+            self._write(network, graph)
+        return self._functions[graph](network, x)
+
+    def _write(self, network: nn.Module, graph: fx.Graph) -> None:
+        """Write the function of a graph; it takes longer than cutting, and few stages need it."""
+        with _writing:
+            if graph not in self._functions:
+                # A copy of the graph, since a graph holds the module that it was made part of.
+                written = fx.GraphModule(network, copy.deepcopy(graph))
+                self._functions[graph] = type(written).forward
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Operations":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Operations, (self.graphs,)
 
 
 class Segment(nn.Module):
@@ -31,24 +75,21 @@ class Segment(nn.Module):
         super().__init__()
         # Where the mode makes no difference, one graph serves both.
         same = _equal(eval_graph, train_graph)
-        self.graphs = (eval_graph,) if same else (eval_graph, train_graph)
+        self._operations = Operations((eval_graph,) if same else (eval_graph, train_graph))
         for graph in self.graphs:
             for node in graph.nodes:
                 if node.op in ("call_module", "get_attr"):
                     _share(network, self, str(node.target))
-        # In a dictionary, so that these are not registered: the state dict names each tensor once.
-        self._runners: dict[fx.Graph, fx.GraphModule] = {}
         self.training = network.training
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run the operations of the current mode."""
-        graph = self.graphs[-1] if self.training else self.eval_graph
-        # Made when it is first needed: it takes longer than cutting, and most stages never run
-        # on their own.
-        if graph not in self._runners:
-            self._runners[graph] = fx.GraphModule(self, graph)
-        output: torch.Tensor = self._runners[graph](x)
-        return output
+        return self._operations.run(self, x, training=self.training)
+
+    @property
+    def graphs(self) -> tuple[fx.Graph, ...]:
+        """That of the inference mode, and that of the training mode where it differs."""
+        return self._operations.graphs
 
     def adopt(self, network: nn.Module, names: Iterable[str]) -> None:
         """Register parameters that no operation uses, so that they belong to some stage."""

@@ -5,7 +5,6 @@ a time, and the global state comes back: a view depends on the image and the see
 """
 
 import enum
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -26,9 +25,6 @@ AugmentSpec: TypeAlias = Literal["light", "strong"] | Callable[[Any], Any]
 # as in Szegedy et al. 2015, "Going deeper with convolutions", whose 8 % suit millions of images.
 _LIGHT_AREA, _STRONG_AREA = 0.7, 0.25
 _RATIO = (3 / 4, 4 / 3)
-
-# Seeding is a matter of the whole process.
-_one_at_a_time = threading.Lock()
 
 
 class Augment:
@@ -62,7 +58,7 @@ class Augment:
             Seed of the view.
         """
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        with _one_at_a_time, seeded(seed), torch.no_grad():
+        with seeded(seed), torch.no_grad():
             view = self._transform(image)
         return _to_pixels(view)
 

@@ -5,13 +5,17 @@ weights in the loss, seeds that leave no trace, an error when training diverges,
 run in chunks on a CPU. Everything else is skorch's, and `net_params` reaches all of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import LRScheduler
 from skorch.dataset import unpack_data
+from skorch.exceptions import SkorchTrainingImpossibleError
+from skorch.history import History
 from skorch.utils import to_device, to_tensor
 from torch import nn
 from torch.utils.data import Dataset, Subset
@@ -28,13 +32,16 @@ from ._module import (
     needs_batch_statistics,
 )
 from ._optimizer import parameter_groups
-from ._random import derive_seed, seed_torch, seeded
+from ._random import Draws, derive_seed
 
 # Rows at a time on a CPU: large feature maps of a few stay in its cache; of small ones so many that
 # calls and the folding of norms are no matter.
 CPU_MIN_ROWS, CPU_MIN_NUMBERS = 16, 2**18
 # Seeds of one random_state: 0 for first weights, 1 for prediction, 2 + n for epoch n.
 INITIAL_STREAM, PREDICT_STREAM, FIRST_EPOCH_STREAM = range(3)
+# Calls of callbacks in the middle of a step, which may draw as the step does. Between steps they
+# may wait for other threads, which then must not wait for them.
+_IN_A_STEP = ("on_batch_begin", "on_grad_computed", "on_batch_end")
 
 
 class _StoppedByCallback(KeyboardInterrupt):
@@ -43,6 +50,9 @@ class _StoppedByCallback(KeyboardInterrupt):
 
 class FineTuneNet(NeuralNet):
     """A skorch net over a `TailAndHead`, fitted on a `RowsDataset`.
+
+    Its module is in eval mode whenever it is not trained, so that threads can share a prediction
+    that changes nothing.
 
     Parameters
     ----------
@@ -75,6 +85,10 @@ class FineTuneNet(NeuralNet):
     interrupted_ = False
     shuffler_: torch.Generator | None = None
     progress_: Progress | None = None
+    draws_: Draws | None = None
+    released_ = False
+    # Whether prediction draws random numbers; None: not known yet.
+    predicts_at_random_: bool | None = None
 
     def __init__(
         self,
@@ -100,8 +114,9 @@ class FineTuneNet(NeuralNet):
 
     def initialize(self) -> "FineTuneNet":
         """Build module, optimizer and callbacks, seeded, beside torch's global generator."""
-        with self.seeded(INITIAL_STREAM):
+        with self.draws(INITIAL_STREAM).active():
             super().initialize()
+        self._set_training(False)
         return self
 
     def initialize_module(self) -> "FineTuneNet":
@@ -187,6 +202,7 @@ class FineTuneNet(NeuralNet):
         self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any
     ) -> "FineTuneNet":
         """Train on from where the net is; `interrupted_` tells whether Ctrl-C ended it."""
+        self.check_training_readiness()
         self.interrupted_ = False
         with noticed_interrupts() as interrupts:
             super().partial_fit(X, y, classes, **fit_params)
@@ -208,7 +224,8 @@ class FineTuneNet(NeuralNet):
         self.classes_ = np.unique(X.targets)
         self.shuffler_ = torch.Generator()
         bar = Progress(len(X) * epochs, verbose=int(self.show_progress), description="training")
-        with self.seeded(PREDICT_STREAM), bar as self.progress_:
+        self.draws_ = self.draws(PREDICT_STREAM)
+        with bar as self.progress_:
             try:
                 super().fit_loop(X, y, epochs, **fit_params)
             except _StoppedByCallback:
@@ -218,19 +235,24 @@ class FineTuneNet(NeuralNet):
                 self.interrupted_ = True
                 raise
             finally:
-                self.shuffler_ = self.progress_ = None
+                self.shuffler_ = self.progress_ = self.draws_ = None
         return self
 
-    def seeded(self, stream: int) -> Any:
-        """Open a block on seeded torch generators; their state is put back after it."""
-        return seeded(derive_seed(self.random_state, stream), self.device or "cpu")
+    def draws(self, stream: int) -> Draws:
+        """Return the random numbers of one use, on the net's device."""
+        return Draws(derive_seed(self.random_state, stream), self.device or "cpu")
+
+    def _drawing(self) -> AbstractContextManager[None]:
+        """Open a block that draws the random numbers of the training that is under way."""
+        return nullcontext() if self.draws_ is None else self.draws_.active()
 
     def on_epoch_begin(
         self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
     ) -> None:
         """Start an epoch on seeds of its own, so that training that goes on repeats nothing."""
         seed = derive_seed(self.random_state, FIRST_EPOCH_STREAM + len(self.history))
-        seed_torch(seed, self.device or "cpu")
+        if self.draws_ is not None:
+            self.draws_.reseed(seed)
         if self.shuffler_ is not None:
             self.shuffler_.manual_seed(seed)
         rows = _whole(dataset_train)
@@ -254,8 +276,10 @@ class FineTuneNet(NeuralNet):
         if batch is not None:
             rows, (targets, _) = batch
             cb_kwargs["batch"] = (rows, targets)
+        block = self._drawing() if method_name in _IN_A_STEP else nullcontext()
         try:
-            super().notify(method_name, **cb_kwargs)
+            with block:
+                super().notify(method_name, **cb_kwargs)
         except KeyboardInterrupt as error:
             if method_name == "on_epoch_end":
                 raise _StoppedByCallback from error
@@ -284,6 +308,12 @@ class FineTuneNet(NeuralNet):
         mean: torch.Tensor = (weights * losses).mean()
         return mean
 
+    def train_step(self, batch: Batch, **fit_params: Any) -> Any:
+        """Do one step of the optimizer; torch's own draw nothing, others may."""
+        of_torch = type(self.optimizer_).__module__.startswith("torch.optim")
+        with nullcontext() if of_torch else self._drawing():
+            return super().train_step(batch, **fit_params)
+
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
         """Compute loss and gradients of a batch, in chunks where that is the same and faster."""
         self._set_training(True)
@@ -303,9 +333,11 @@ class FineTuneNet(NeuralNet):
     def _chunk_step(self, chunk: Batch, n_rows: int, **fit_params: Any) -> dict[str, torch.Tensor]:
         """Add the gradients of some of a batch's rows."""
         rows, target = chunk
-        y_pred = self.infer(rows, **fit_params)
-        # The mean over the batch is the sum of the chunks' means, each by its share of the rows.
-        loss = self.get_loss(y_pred, target, X=rows, training=True) * (len(rows) / n_rows)
+        # Without the way back, in which nothing is drawn: trainings in threads overlap there.
+        with self._drawing():
+            y_pred = self.infer(rows, **fit_params)
+            # The mean over the batch is the sum of the chunks' means, by their shares of the rows.
+            loss = self.get_loss(y_pred, target, X=rows, training=True) * (len(rows) / n_rows)
         self._check_finite(loss)
         torch.autograd.backward(loss)
         return {"loss": loss.detach(), "y_pred": y_pred.detach()}
@@ -321,7 +353,8 @@ class FineTuneNet(NeuralNet):
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
         """Compute the loss of a validation batch; one that is not finite is an error."""
-        step: dict[str, torch.Tensor] = super().validation_step(batch, **fit_params)
+        with self._drawing():
+            step: dict[str, torch.Tensor] = super().validation_step(batch, **fit_params)
         self._check_finite(step["loss"])
         return step
 
@@ -336,6 +369,33 @@ class FineTuneNet(NeuralNet):
             f"(backbone_lr={self.backbone_lr:g}). Try a lower lr or backbone_lr, clip the "
             "gradients (grad_clip=1.0), or look for rows or targets of extreme size"
         )
+
+    # After training
+
+    def check_training_readiness(self) -> None:
+        """Refuse to train a net that was released."""
+        if self.released_:
+            raise SkorchTrainingImpossibleError(
+                "this net is that of a fitted estimator, which predicts only: its optimizer is "
+                "gone. Call fit or partial_fit of the estimator"
+            )
+
+    def release(self) -> None:
+        """Let go of all that only training needs: optimizer, gradients, callbacks."""
+        self._set_training(False)
+        for _, callback in list[Any](vars(self)["callbacks_"]):
+            if isinstance(callback, LRScheduler):
+                # The user's own, too, would hold the optimizer.
+                callback.initialize()
+        self.callbacks, self.callbacks_ = list[Any](), list[Any]()
+        self.optimizer_ = None
+        for parameter in self.module_.parameters():
+            parameter.grad = None
+        self.released_ = True
+
+    def restore_history(self, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Go on after epochs of an earlier net, as `plain_history` has them."""
+        self.history_ = History(dict(epoch) for epoch in epochs)
 
     # scikit-learn's view of the net, for scoring callbacks
 

@@ -1,7 +1,11 @@
 """Randomness that leaves no trace: seeds come from `random_state`, torch's global state comes back.
 
-Everything random of this sub-package (a head's first weights, dropout) runs inside `seeded`; the
-order of rows is drawn from a generator of its own. Python's and NumPy's generators are not used.
+Everything random of this sub-package (a head's first weights, dropout) is drawn inside
+`Draws.active`; the order of rows is drawn from a generator of its own. Python's and NumPy's
+generators are not used.
+
+Dropout always draws from torch's global generators, which all threads share. So blocks that draw
+run one at a time: in any number of threads, each draws what it would draw alone.
 """
 
 from collections.abc import Iterator
@@ -9,6 +13,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from .._forks import ForkSafeLock
+
+# Held while torch's global generators hold the state of a block.
+_swapped = ForkSafeLock()
 
 
 def derive_seed(random_state: int, stream: int) -> int:
@@ -30,23 +39,77 @@ def derive_seed(random_state: int, stream: int) -> int:
     return int(words[0] >> np.uint64(1))
 
 
-def seed_torch(seed: int, device: str | torch.device) -> None:
-    """Seed torch's global generators of the CPU and of one device, and no other.
-
-    `torch.manual_seed` would reseed every device of the machine, also those of other work.
+class Draws:
+    """Random numbers of one seed, which torch's global generators draw in blocks.
 
     Parameters
     ----------
     seed : int
         The seed.
-    device : str or torch.device
-        The device beside the CPU.
+    device : str or torch.device, default="cpu"
+        The device that the blocks use, besides the CPU. No other device is seeded.
     """
-    torch.default_generator.manual_seed(seed)
-    device = torch.device(device)
-    if device.type != "cpu":
-        state = torch.Generator(device).manual_seed(seed).get_state()
-        torch.get_device_module(device).set_rng_state(state, device)
+
+    def __init__(self, seed: int, device: str | torch.device = "cpu") -> None:
+        self._device = torch.device(device)
+        self._is_active = False
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Start again from a seed, in an active block too.
+
+        Parameters
+        ----------
+        seed : int
+            The seed.
+        """
+        devices = [torch.device("cpu")]
+        if _is_other(self._device):
+            devices.append(self._device)
+        generators = [torch.Generator(device).manual_seed(seed) for device in devices]
+        self._first = self._states = [generator.get_state() for generator in generators]
+        if self._is_active:
+            self._put(self._states)
+
+    @property
+    def were_used(self) -> bool:
+        """Whether a block has drawn since the seed was set."""
+        pairs = zip(self._first, self._states, strict=True)
+        return not all(torch.equal(first, now) for first, now in pairs)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Open a block that draws these numbers; the global state is put back after it.
+
+        Yields
+        ------
+        None
+            Nothing: the block runs.
+        """
+        with _swapped:
+            if self._is_active:
+                yield
+                return
+            outside = self._current()
+            self._put(self._states)
+            self._is_active = True
+            try:
+                yield
+            finally:
+                self._is_active = False
+                self._states = self._current()
+                self._put(outside)
+
+    def _current(self) -> list[torch.Tensor]:
+        states = [torch.default_generator.get_state()]
+        if _is_other(self._device):
+            states.append(torch.get_device_module(self._device).get_rng_state(self._device))
+        return states
+
+    def _put(self, states: list[torch.Tensor]) -> None:
+        torch.default_generator.set_state(states[0])
+        if _is_other(self._device):
+            torch.get_device_module(self._device).set_rng_state(states[1], self._device)
 
 
 @contextmanager
@@ -65,11 +128,9 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
     None
         Nothing: the block runs.
     """
-    device = torch.device(device)
-    if device.type == "cpu":
-        kept = torch.random.fork_rng(devices=[])
-    else:
-        kept = torch.random.fork_rng([device], device_type=device.type)
-    with kept:
-        seed_torch(seed, device)
+    with Draws(seed, device).active():
         yield
+
+
+def _is_other(device: torch.device) -> bool:
+    return device.type != "cpu"

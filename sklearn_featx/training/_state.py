@@ -65,12 +65,13 @@ def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> No
 def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
     """Run the trained network on rows, in eval mode and without gradient.
 
-    The module's mode and torch's global generator are afterwards as they were before.
+    Any number of threads may share a net: a prediction writes nothing that another one reads.
+    Torch's global generator is afterwards as it was before.
 
     Parameters
     ----------
     net : FineTuneNet
-        An initialised net.
+        An initialised net that is not being trained.
     rows : array-like of shape (n_rows, ...)
         Activations at the split point, as `RowsDataset` takes them.
     batch_size : int
@@ -81,7 +82,22 @@ def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
     outputs : ndarray of shape (n_rows, n_outputs), dtype float32
         Logits or regression values.
     """
-    with net.seeded(PREDICT_STREAM), _eval_mode(net.module_), torch.inference_mode():
+    if plain_module(net).training:
+        # Somebody changed it from outside. It is not changed back, which another thread would see.
+        net.module_.eval()
+    if net.predicts_at_random_ is False:
+        return _predicted(net, rows, batch_size)
+    draws = net.draws(PREDICT_STREAM)
+    with draws.active():
+        outputs = _predicted(net, rows, batch_size)
+    if len(rows):
+        # Own networks may draw in eval mode, too; most do not, and need not take turns.
+        net.predicts_at_random_ = net.predicts_at_random_ or draws.were_used
+    return outputs
+
+
+def _predicted(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
+    with torch.inference_mode():
         # One batch of none, when there are no rows, has the right width.
         batches = [
             net.infer(read_rows(rows, list(range(start, min(start + batch_size, len(rows))))))
@@ -145,24 +161,12 @@ def _to_array(tensor: torch.Tensor) -> AnyArray:
 
 
 @contextmanager
-def _kept_modes(module: nn.Module) -> Iterator[None]:
+def _train_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module that no other thread knows into train mode."""
     modes = [(part, part.training) for part in module.modules()]
     try:
+        module.train()
         yield
     finally:
         for part, training in modes:
             part.training = training
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    with _kept_modes(module):
-        module.eval()
-        yield
-
-
-@contextmanager
-def _train_mode(module: nn.Module) -> Iterator[None]:
-    with _kept_modes(module):
-        module.train()
-        yield

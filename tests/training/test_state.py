@@ -113,15 +113,15 @@ def test_history_of_odd_records():
     ]
 
 
-def test_prediction_leaves_mode_and_generator_alone(quick_net, conv_tail, image_rows):
+def test_prediction_leaves_buffers_and_generator_alone(quick_net, conv_tail, image_rows):
     net = quick_net(lambda: conv_tail(batch_norm="train")).initialize()
     net.module_.train()
-    modes = [part.training for part in net.module_.modules()]
     buffers = {name: b.clone() for name, b in net.module_.named_buffers()}
     before = torch.get_rng_state()
     first, second = (predict_rows(net, image_rows.rows, size) for size in (16, 41))
     assert torch.equal(torch.get_rng_state(), before)
-    assert [part.training for part in net.module_.modules()] == modes
+    # Another prediction may run at the same time: it is not put back into train mode.
+    assert not any(part.training for part in net.module_.modules())
     for name, buffer in net.module_.named_buffers():
         assert torch.equal(buffer, buffers[name])
     assert first.dtype == np.float32
