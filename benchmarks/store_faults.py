@@ -62,7 +62,7 @@ def use(store, recipe="small", keys=KEYS):
 def use_all(store):
     """Both recipes and the memo of files."""
     results = [use(store, recipe) for recipe in LENGTHS]
-    files = [(f"/images/{i}.png", 1000, 1) for i in range(20)]
+    files = [(f"/images/{i}.png", 1000, 1, 1, i) for i in range(20)]
     digests = store.file_digests(files)
     wrong = sum(d is not None and d != f"digest {i}" for i, d in enumerate(digests))
     store.remember_files(files, [f"digest {i}" for i in range(20)])

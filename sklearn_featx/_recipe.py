@@ -6,13 +6,20 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
+from . import __version__
 from ._digest import combine, digest
 from ._failures import refuse_none_readable
 from ._preprocess import Preprocess
 from ._typing import AnyArray, Pooling
 from .backbones import Backbone
-from .engines import EngineName, Precision, resolve_device, resolve_precision, type_name
-from .images import ImageCollection, iterate_batches, prepare_callable, prepare_geometry
+from .engines import EngineName, Precision, arithmetic_facts, resolve_device, resolve_precision
+from .images import (
+    ImageCollection,
+    digest_reading,
+    iterate_batches,
+    prepare_callable,
+    prepare_geometry,
+)
 
 
 class Tap(NamedTuple):
@@ -109,12 +116,14 @@ class Recipe:
             One of the taps.
         """
         assert isinstance(self.preprocess, Preprocess)
-        parts = ["row-1", self.preprocess.digest]
+        parts = ["row-2", __version__, digest_reading(), self.preprocess.digest]
         if tap.layer != 0:
-            device, dtype, engine = self.arithmetic
-            # Roundings depend on the kind of device, not on its number.
-            rounding = digest(tap.pooling, device.type, type_name(dtype), engine)
-            parts += [self.backbone.digest(tap.layer), rounding]
+            parts += [
+                self.backbone.digest(tap.layer),
+                self.backbone.pool(tap.pooling).digest,
+                digest(*self.backbone.packages),
+                digest(*arithmetic_facts(*self.arithmetic)),
+            ]
         return combine(parts)
 
     @property

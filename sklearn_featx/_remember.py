@@ -4,17 +4,18 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
+from ._digest import stat_signature
 from ._recipe import Recipe
 from .exceptions import ImageError, StoreWarning
 from .images import ImageCollection
 from .store import FeatureStore, parse_size, session_store
 
-# Path, size and time of change of a file.
-Signature: TypeAlias = tuple[str, int, int]
+# Absolute path of a file, and its `stat_signature`.
+Signature: TypeAlias = tuple[str, int, int, int, int]
 Cache: TypeAlias = Literal["session"] | str | os.PathLike[str] | FeatureStore | None
 
 # Handles that keep their connections open between calls.
@@ -106,7 +107,7 @@ def decide(
 
 
 def file_signatures(images: ImageCollection, positions: Sequence[int]) -> list[Signature | None]:
-    """Path, size and time of change of each image's file.
+    """Path and state of each image's file, without opening it.
 
     Parameters
     ----------
@@ -117,8 +118,8 @@ def file_signatures(images: ImageCollection, positions: Sequence[int]) -> list[S
 
     Returns
     -------
-    signatures : list of (str, int, int) or None
-        None where there is no file.
+    signatures : list of (str, int, int, int, int) or None
+        None where the image lies in memory.
     """
     return [_signature(images.path(i)) for i in positions]
 
@@ -129,15 +130,15 @@ def row_keys(
     signatures: Sequence[Signature | None] | None = None,
     failures: list[ImageError] | None = None,
 ) -> list[str]:
-    """Digest of each image; files whose size and time are known to the store are not opened.
+    """Digest of each image; files whose state is known to the store are not opened.
 
     Parameters
     ----------
     images : ImageCollection
         The images.
     store : FeatureStore or None
-        Knows files by path, size and time of change.
-    signatures : sequence of (str, int, int) or None, default=None
+        Knows files by path and state.
+    signatures : sequence of (str, int, int, int, int) or None, default=None
         Those of all files, where they are known already.
     failures : list of ImageError, default=None
         Gets an error for each image that cannot be read, whose key is then empty. None: the first
@@ -159,20 +160,26 @@ def row_keys(
     known = dict(zip(files, store.file_digests(files), strict=True)) if files and store else {}
     keys, learned = [], {}
     for i, signature in enumerate(signatures):
-        key = None if signature is None else known.get(signature)
-        if key is None:
-            key = _digest_or_note(images, i, failures)
-            if signature is not None and key:
-                learned[signature] = key
-        keys.append(key)
+        if signature is None:
+            keys.append(_noted(images.digest, images, i, failures))
+            continue
+        content = known.get(signature)
+        if content is None:
+            content = _noted(images.content, images, i, failures)
+            if content:
+                learned[signature] = content
+        keys.append(images.digest_of(i, content) if content else "")
     if learned and store:
         store.remember_files(list(learned), list(learned.values()))
     return keys
 
 
-def _digest_or_note(images: ImageCollection, i: int, failures: list[ImageError] | None) -> str:
+def _noted(
+    ask: Callable[[int], str], images: ImageCollection, i: int, failures: list[ImageError] | None
+) -> str:
+    """Return what is asked of one image; "" and a note if it cannot be read."""
     try:
-        return images.digest(i)
+        return ask(i)
     except ImageError as error:
         if failures is None:
             raise
@@ -185,13 +192,12 @@ def _signature(path: str | None) -> Signature | None:
     if path is None:
         return None
     try:
-        # Not pathlib: it would take half of a warm run's time.
-        status = os.stat(path)  # noqa: PTH116
+        state = stat_signature(path)
     except OSError:
         # Reading it will say what is wrong, with the row.
         return None
     absolute = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH117, PTH118
-    return (absolute, status.st_size, status.st_mtime_ns)
+    return (absolute, *state)
 
 
 def _free_bytes(path: Path) -> int:

@@ -434,14 +434,14 @@ class TestDuringTheRun:
         from sklearn_featx.images import _items
 
         actions = {}
-        original = _items.FileItem.digest
+        original = _items.FileItem.content
 
-        def digest(item):
+        def content(item):
             found = original(item)
             actions.pop(item.path, lambda: None)()
             return found
 
-        monkeypatch.setattr(_items.FileItem, "digest", digest)
+        monkeypatch.setattr(_items.FileItem, "content", content)
         return actions
 
     def test_a_file_that_vanishes(self, tmp_path, store, on_digest):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .._digest import combine, digest
+from .._digest import combine, digest, version_of
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsError
 from ._chain import Chain, adopt_unused, cut
@@ -229,6 +229,19 @@ class Backbone:
         if isinstance(layer, int):
             return combine([digest("chain-1"), *self._stage_digests[:layer]])
         return combine([digest("layer-1", layer), *self._stage_digests])
+
+    @property
+    def packages(self) -> list[str]:
+        """Names and versions of the packages whose code the network consists of, but PyTorch."""
+        return sorted(f"{name} {version_of(name)}" for name in self._package_names)
+
+    @functools.cached_property
+    def _package_names(self) -> set[str]:
+        used = [type(module).__module__ for module in self.network.module.modules()]
+        if self._chains is not None:
+            nodes = self._chains[0].trace.graph.nodes
+            used += [getattr(node.target, "__module__", None) or "" for node in nodes]
+        return {name.partition(".")[0] for name in used} - {"torch", "_operator", "__main__", ""}
 
     @functools.cached_property
     def _stage_digests(self) -> list[str]:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .._digest import digest
 from .._typing import Pooling
 from ..exceptions import UnknownLayerError
 
@@ -51,6 +52,12 @@ class Pool(nn.Module):
         self.channels_last = channels_last
         self.tokens = tokens
         self.prefix_tokens = prefix_tokens
+
+    @property
+    def digest(self) -> str:
+        """Digest of the rule, and of the layout of the activations that it is applied to."""
+        layout = (self.channels_last, self.tokens, self.prefix_tokens)
+        return digest(self.pooling, *layout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pool a batch.

@@ -4,6 +4,7 @@ Networks live here and nowhere else: estimators hold names, clones and threads s
 """
 
 import threading
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from .._digest import stat_signature
 from .._typing import Granularity, Weights
 from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
 from ._backbone import Backbone
@@ -19,7 +21,7 @@ from ._custom import build_custom, digest_module
 from ._granularity import groupings, unknown_name
 from ._network import Network, freeze
 from ._packaged import PACKAGED_NAME, PACKAGED_PREPROCESS, SamePad2d, build_packaged
-from ._timm import TIMM_PREFIX, build_timm
+from ._timm import TIMM_PREFIX, build_timm, timm_entrypoint
 from ._torchvision import (
     build_torchvision,
     head_path,
@@ -27,11 +29,13 @@ from ._torchvision import (
     remove_head,
     torchvision_names,
 )
+from ._weights import sha256_of_file
 
 Value = TypeVar("Value")
 
 # Enough for a search over backbones; a network has up to some GB.
 _MAX_KEPT = 8
+_RACY_NS = 2_000_000_000
 
 
 class _Memo:
@@ -135,7 +139,9 @@ def _source(
         return ("factory", backbone), lambda: build_custom(_built(backbone), borrowed=False)
     chosen = None if weights is None else str(weights)
     build = _builder(backbone)
-    return (backbone, *_weights_key(chosen)), lambda: build(backbone, chosen)
+    # A model of the user's own may be registered with timm again, under its old name.
+    registered = timm_entrypoint(backbone) if build is build_timm else None
+    return (backbone, registered, *_weights_key(chosen)), lambda: build(backbone, chosen)
 
 
 def _builder(name: str) -> Callable[[str, str | None], Network]:
@@ -172,11 +178,16 @@ def _built(factory: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _weights_key(weights: str | None) -> tuple[Hashable, ...]:
-    """Name of the weights; a file also by size and time of change."""
-    if weights is None or not Path(weights).is_file():
+    """Name of the weights; a file by its path and state, one that was just written by content."""
+    if weights is None:
         return (weights,)
-    status = Path(weights).stat()
-    return (weights, status.st_size, status.st_mtime_ns)
+    file = Path(weights).expanduser().absolute()
+    if not file.is_file():
+        return (weights,)
+    state = stat_signature(file)
+    # A second change within the clock's granularity would not show in times.
+    racy = max(state[1:3]) > time.time_ns() - _RACY_NS
+    return (str(file), *state, sha256_of_file(file) if racy else "")
 
 
 def _check_name(name: str) -> None:

@@ -38,6 +38,13 @@ def timm_names() -> list[str]:
     return [f"{TIMM_PREFIX}{name}" for name in sorted(_timm().list_models())]
 
 
+def timm_entrypoint(name: str) -> Any:
+    """Return the function that timm builds a model with; None if it has none of that name."""
+    timm = _timm()
+    architecture = name.removeprefix(TIMM_PREFIX).partition(".")[0]
+    return timm.model_entrypoint(architecture) if timm.is_model(architecture) else None
+
+
 def build_timm(name: str, weights: str | None) -> Network:
     """Build one of timm's models without its head.
 

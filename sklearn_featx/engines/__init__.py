@@ -1,5 +1,6 @@
 """Run frozen stages on batches, fast. Imports torch; knows nothing of images or backbones."""
 
+from ._arithmetic import arithmetic_facts
 from ._device import resolve_device
 from ._engine import Engine, EngineName, make_engine
 from ._precision import Precision, resolve_precision, type_name
@@ -10,6 +11,7 @@ __all__ = [
     "EngineName",
     "Precision",
     "Workers",
+    "arithmetic_facts",
     "count_threads",
     "make_engine",
     "resolve_device",

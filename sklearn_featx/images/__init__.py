@@ -14,7 +14,7 @@ dataframes are recognized by what they can do, their packages are never imported
 from ._adapter import as_image_collection
 from ._collection import ImageCollection
 from ._computing import compute_batches, read_and_compute
-from ._decode import decode
+from ._decode import decode, digest_reading
 from ._pillow import (
     PillowSettings,
     apply_pillow_settings,
@@ -34,6 +34,7 @@ __all__ = [
     "as_image_collection",
     "compute_batches",
     "decode",
+    "digest_reading",
     "image_suffixes",
     "iterate_batches",
     "pillow_settings",

@@ -216,10 +216,28 @@ def _from_list(
         refuse_vector((len(entries),))
     if _is_of_values(image_shape):
         return array_to_collection(_stacked(entries), image_shape, value_range)
+    _refuse_frames_of_one_object(entries)
     make = as_item if on_error == "raise" else as_item_or_unreadable
     return ItemList(
         [make(entry, row, image_shape, value_range) for row, entry in enumerate(entries)]
     )
+
+
+def _refuse_frames_of_one_object(entries: list[Any]) -> None:
+    """Refuse an opened file of several frames that is listed once for each of them.
+
+    ``list(ImageSequence.Iterator(picture))`` is the last frame, again and again.
+    """
+    seen: dict[int, int] = {}
+    for row, entry in enumerate(entries):
+        if not isinstance(entry, Image.Image) or not getattr(entry, "is_animated", False):
+            continue
+        first = seen.setdefault(id(entry), row)
+        if first != row and entry.tell() > 0:
+            raise InputError(
+                f"rows {first} and {row} are one opened file, which shows its frame {entry.tell()} "
+                "in both. Pass copies: [frame.copy() for frame in ImageSequence.Iterator(picture)]."
+            )
 
 
 def _is_of_values(image_shape: ImageShape | None) -> bool:

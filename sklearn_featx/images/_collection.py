@@ -18,7 +18,14 @@ from .._preprocess import Preprocess
 from .._typing import AnyArray, Pixels
 from ..exceptions import ImageError
 from ._geometry import resize_and_crop
-from ._items import Item, array_to_pixels, digest_pixels, load_resized
+from ._items import (
+    FileItem,
+    Item,
+    UnreadableItem,
+    array_to_pixels,
+    digest_pixels,
+    load_resized,
+)
 from ._layout import Layout
 from ._scaling import ValueRange
 
@@ -118,8 +125,45 @@ class ImageCollection(ABC):
             If the image cannot be read. It carries `row`, which is `i`, and `path`.
         """
 
+    def content(self, i: int) -> str:
+        """Digest of the bytes of one image's file, where `path` names one.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image.
+
+        Returns
+        -------
+        content : str
+            It depends on the bytes alone, so that it may be kept with the state of the file.
+
+        Raises
+        ------
+        ImageError
+            If the file cannot be read. It carries `row`, which is `i`, and `path`.
+        """
+        raise NotImplementedError
+
+    def digest_of(self, i: int, content: str) -> str:
+        """Digest of one image whose file has the given content, without opening it.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image, one from a file.
+        content : str
+            What `content` returned.
+
+        Returns
+        -------
+        digest : str
+            That of `digest`.
+        """
+        raise NotImplementedError
+
     def path(self, i: int) -> str | None:  # noqa: ARG002 (most collections have no files)
-        """Return the file of one image.
+        """Return the file that is read for one image.
 
         Parameters
         ----------
@@ -259,9 +303,21 @@ class ItemList(ImageCollection):
         with errors_at(i):
             return load_resized(self._items[i], preprocess)
 
+    def content(self, i: int) -> str:
+        with errors_at(i):
+            return self._file(i).content()
+
+    def digest_of(self, i: int, content: str) -> str:
+        return self._file(i).digest_of(content)
+
     def digest(self, i: int) -> str:
         with errors_at(i):
             return self._items[i].digest()
+
+    def _file(self, i: int) -> FileItem | UnreadableItem:
+        item = self._items[i]
+        assert isinstance(item, FileItem | UnreadableItem)
+        return item
 
     def path(self, i: int) -> str | None:
         return self._items[i].path

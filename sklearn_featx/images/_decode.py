@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import PIL
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from .._digest import digest
 from .._messages import cause, cut
@@ -24,13 +24,14 @@ from ..exceptions import ImageError
 from ._appearance import as_seen, picture_to_pixels
 from ._foreign import content_hint
 from ._geometry import FAST_GAP, resize_picture, resized_size
-from ._pillow import register_plugins
+from ._pillow import decoder_versions, register_plugins
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 _Finish: TypeAlias = Callable[[Image.Image], Pixels]
 
-# Part of every file's digest: raise it when decoding changes, so that no old row is taken for new.
-_DECODING_VERSION = 2
+# Part of every row's key: raise it when decoding or scaling changes, so that no old row is taken
+# for new.
+_READING_VERSION = 3
 
 # Offset in a PNG file of the bit depth: signature, length and name of IHDR, width, height.
 _PNG_BITS_AT = 24
@@ -85,8 +86,13 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def digest_file(data: bytes) -> str:
-    """Digest of a file's content, and of the version of the rules that decode it."""
-    return digest("file", _DECODING_VERSION, data)
+    """Digest of a file's content."""
+    return digest("file", data)
+
+
+def digest_reading() -> str:
+    """Digest of all that decides which pixels a file or picture becomes, besides its content."""
+    return digest(_READING_VERSION, ImageFile.LOAD_TRUNCATED_IMAGES, *decoder_versions())
 
 
 def pixels_of_picture(image: Image.Image) -> Pixels:

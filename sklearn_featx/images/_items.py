@@ -27,7 +27,7 @@ class Item(Protocol):
 
     @property
     def path(self) -> str | None:
-        """The file it comes from."""
+        """The file that is read for it; None where it lies in memory."""
 
     def load(self) -> Pixels:
         """Return its pixels, uint8 (H, W, C)."""
@@ -46,9 +46,17 @@ class FileItem:
         """Decode the file."""
         return decode(self.path)
 
-    def digest(self) -> str:
-        """Digest of the file's bytes."""
+    def content(self) -> str:
+        """Digest of the file's bytes: all that a memo of files may keep."""
         return digest_file(read_file(self.path))
+
+    def digest_of(self, content: str) -> str:
+        """Digest of the image whose file has this content, without reading it."""
+        return content
+
+    def digest(self) -> str:
+        """Digest of the image."""
+        return self.digest_of(self.content())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +77,21 @@ class BytesItem:
 
 @dataclass(frozen=True, slots=True)
 class PictureItem:
-    """A Pillow image."""
+    """A Pillow image, named by its pixels alone.
+
+    It may have been opened from a file, but it need not show that file any more: `seek`, drawing,
+    pasting, `thumbnail` and a crop in place leave its `filename` as it was.
+    """
 
     image: Image.Image
-
-    @property
-    def path(self) -> str | None:
-        """The file that Pillow opened, if any."""
-        name = getattr(self.image, "filename", None)
-        return os.fsdecode(name) if name else None
+    path: None = None
 
     def load(self) -> Pixels:
         """Return what a person sees."""
         return pixels_of_picture(self.image)
 
     def digest(self) -> str:
-        """Digest of the pixels seen."""
+        """Digest of the pixels seen: mode, palette, transparency and orientation are in them."""
         return digest_pixels(self.load(), "HWC", (0.0, 255.0))
 
 
@@ -118,9 +125,17 @@ class UnreadableItem:
         """Say what is wrong."""
         raise ImageError(self.reason, path=self.path)
 
-    def digest(self) -> str:
+    def content(self) -> str:
         """Say what is wrong."""
         raise ImageError(self.reason, path=self.path)
+
+    def digest_of(self, content: str) -> str:  # noqa: ARG002
+        """Say what is wrong."""
+        return self.content()
+
+    def digest(self) -> str:
+        """Say what is wrong."""
+        return self.content()
 
 
 def load_resized(item: Item, preprocess: Preprocess) -> Pixels:

@@ -9,11 +9,18 @@ import functools
 import importlib
 from typing import NamedTuple
 
-from PIL import Image, ImageFile
+import PIL
+from PIL import Image, ImageFile, features
+
+from .._digest import installed_version, version_of
 
 # Formats that Pillow recognizes and does not decode by itself: they hold no pixels, or Ghostscript
 # does it, which is not started on files that nobody named.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Libraries in which Pillow decodes: distributions build one version of Pillow with several of them.
+_LIBRARIES = ("libjpeg_turbo", "jpg", "jpg_2000", "libtiff", "webp", "avif", "littlecms2", "zlib")
+# Plugins that are registered where they are installed: module and distribution.
+_OPTIONAL = {"pillow_heif": "pillow-heif", "pillow_jxl": "pillow-jxl-plugin"}
 # Pillow opens it as JPEG, and registers its suffix for writing alone.
 _OPENED_AS_ANOTHER = {"MPO"}
 
@@ -66,6 +73,23 @@ def register_plugins() -> bool:
         importlib.import_module("pillow_jxl")
         found = True
     return found
+
+
+def decoder_versions() -> list[str]:
+    """Return Pillow's version, those of its libraries, and those of other packages' plugins.
+
+    The two optional plugins count where they are installed, since a file registers them when it
+    needs them; others where they are registered.
+    """
+    registered = {name.partition(".")[0] for name in pillow_settings().plugins} - set(_OPTIONAL)
+    plugins = sorted(f"{name} {version_of(name)}" for name in registered)
+    return [f"Pillow {PIL.__version__}", *_library_versions(), *plugins]
+
+
+@functools.cache
+def _library_versions() -> tuple[str, ...]:
+    libraries = [f"{name} {features.version(name)}" for name in _LIBRARIES]
+    return (*libraries, *(f"{name} {installed_version(name)}" for name in _OPTIONAL.values()))
 
 
 def image_suffixes() -> frozenset[str]:

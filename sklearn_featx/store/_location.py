@@ -1,7 +1,7 @@
 """Which file of a folder is this host's database: found, created, discarded.
 
 The folder may be on a network disk and may hold anything else; WAL does not work across hosts, so
-each host has a file of its own, ``featx-v1-<host>-<8 hex digits>.sqlite``. The digits are new for
+each host has a file of its own, ``featx-v2-<host>-<8 hex digits>.sqlite``. The digits are new for
 each file: SQLite finds a database's log by name, so a name that was used again could pair a new
 database with an old log.
 
@@ -24,7 +24,7 @@ from urllib.parse import quote
 from ..exceptions import StoreError
 
 APPLICATION_ID = 0x66656174  # "feat"
-VERSION = 1
+VERSION = 2
 PAGE_BYTES = 65536  # SQLite's largest: a row of 5 KiB shares one, a row of 400 KiB needs seven
 
 # How long a process waits while another creates or discards a file: milliseconds of work.
@@ -42,8 +42,8 @@ _SCHEMA = (
     "CREATE TABLE payloads(id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
     "CREATE TABLE claims(name BLOB PRIMARY KEY, owner TEXT NOT NULL, since INTEGER NOT NULL)"
     " WITHOUT ROWID",
-    "CREATE TABLE files(path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,"
-    " digest TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE files(path BLOB PRIMARY KEY, state BLOB NOT NULL, digest TEXT NOT NULL,"
+    " checksum INTEGER NOT NULL) WITHOUT ROWID",
 )
 
 

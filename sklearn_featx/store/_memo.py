@@ -1,8 +1,10 @@
 """The memo of files: which content lies under a path, without opening the file.
 
-The rule: same path, size and modification time mean same content. A file that was changed within
-the last two seconds is not remembered, because a second change within the clock's granularity
-would not show (git's "racily clean" rule). Who cannot trust modification times does not ask.
+The rule: same path, size, modification time, change time and number (inode) mean same content. A
+program can set the modification time, the system alone sets the change time: a file that was
+replaced by one of the same size and modification time is another file. A file that was changed
+within the last two seconds is not remembered, because a second change within the clock's
+granularity would not show (git's "racily clean" rule).
 
 Each record has a checksum: a flipped bit in a path may well be the path of another image.
 """
@@ -25,6 +27,17 @@ class FileState(NamedTuple):
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @property
+    def racy_ns(self) -> int:
+        """The later of both times."""
+        return max(self.mtime_ns, self.ctime_ns)
+
+    def encode(self) -> bytes:
+        """All but the path; as text, since numbers of files need not fit into SQLite's integers."""
+        return b"%d %d %d %d" % self[1:]
 
 
 def recall(
@@ -56,12 +69,12 @@ def remember(
     oldest_racy = time.time_ns() - _RACY_NS
     records = []
     for file, digest in zip(files, digests, strict=True):
-        if file.mtime_ns < oldest_racy:
-            record = (os.fsencode(file.path), file.size, file.mtime_ns, digest.encode())
+        if file.racy_ns < oldest_racy:
+            record = (os.fsencode(file.path), file.encode(), digest.encode())
             records.append((*record, _checksum(*record)))
     with transaction(connection):
         connection.executemany(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, CAST(? AS TEXT), ?)", records
+            "INSERT OR REPLACE INTO files VALUES (?, ?, CAST(? AS TEXT), ?)", records
         )
 
 
@@ -90,17 +103,17 @@ def _records(connection: sqlite3.Connection, paths: list[bytes]) -> dict[bytes, 
 
 def _is_sound(path: object, record: tuple[object, ...]) -> bool:
     match path, *record:
-        case bytes(), int(), int(), bytes(), int():
-            return bool(_checksum(path, *record[:3]) == record[3])  # type: ignore[arg-type]
+        case bytes(), bytes(), bytes(), int():
+            return bool(_checksum(path, *record[:2]) == record[2])  # type: ignore[arg-type]
     return False
 
 
 def _matching_digest(record: tuple[object, ...] | None, file: FileState) -> str | None:
-    if record is None or record[:2] != (file.size, file.mtime_ns):
+    if record is None or record[0] != file.encode():
         return None
-    assert isinstance(record[2], bytes)
-    return record[2].decode(errors="replace")
+    assert isinstance(record[1], bytes)
+    return record[1].decode(errors="replace")
 
 
-def _checksum(path: bytes, size: int, mtime_ns: int, digest: bytes) -> int:
-    return zlib.crc32(b"%d %d %d " % (len(path), size, mtime_ns) + path + digest)
+def _checksum(path: bytes, state: bytes, digest: bytes) -> int:
+    return zlib.crc32(b"%d %d " % (len(path), len(state)) + path + state + digest)

@@ -138,16 +138,16 @@ class FeatureStore:
         text = recipe if recipe_text is None else recipe_text
         return Rows(opened.database, opened.recency, recipe, text, self.storage, self._max_bytes)
 
-    def file_digests(self, files: Sequence[tuple[str, int, int]]) -> list[str | None]:
+    def file_digests(self, files: Sequence[tuple[str, int, int, int, int]]) -> list[str | None]:
         """Recall the digests of files' contents, without opening them.
 
-        The rule: same path, size and modification time mean same content. Who doubts it does not
-        ask, but reads the file.
+        The rule: same path, size, modification time, change time and inode mean same content. Who
+        doubts it does not ask, but reads the file.
 
         Parameters
         ----------
-        files : sequence of (str, int, int)
-            Absolute path, size and modification time (ns) of each file.
+        files : sequence of (str, int, int, int, int)
+            Absolute path, size, modification time (ns), change time (ns) and inode of each file.
 
         Returns
         -------
@@ -163,13 +163,15 @@ class FeatureStore:
             database.attempt(lambda c: _memo.forget(c, damaged), None)
         return digests
 
-    def remember_files(self, files: Sequence[tuple[str, int, int]], digests: Sequence[str]) -> None:
+    def remember_files(
+        self, files: Sequence[tuple[str, int, int, int, int]], digests: Sequence[str]
+    ) -> None:
         """Remember the digests of files, but for those that changed within the last two seconds.
 
         Parameters
         ----------
-        files : sequence of (str, int, int)
-            Absolute path, size and modification time (ns) of each file, taken before it was read.
+        files : sequence of (str, int, int, int, int)
+            As for `file_digests`, taken before the file was read.
         digests : sequence of str
             Digest of each file's content.
         """

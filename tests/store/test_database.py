@@ -36,8 +36,8 @@ def use_everything(store):
     found, values = rows.get_many(KEYS)
     assert not found.any()
     assert values.shape == (0,)
-    store.remember_files([("/a", 1, 1)], ["digest"])
-    assert store.file_digests([("/a", 1, 1)])[0] is None
+    store.remember_files([("/a", 1, 1, 1, 1)], ["digest"])
+    assert store.file_digests([("/a", 1, 1, 1, 1)])[0] is None
     assert store.info().n_rows == store.verify().n_rows == store.prune() == 0
     store.clear()
 
@@ -138,7 +138,7 @@ def test_a_lost_table_makes_a_new_file(store, table):
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute(f"DROP TABLE {table}")
     rows.claim(["c"])
-    store.file_digests([("/a", 1, 1)])[0]
+    store.file_digests([("/a", 1, 1, 1, 1)])[0]
     rows.get_many(KEYS)
     rows.put_many(KEYS, VALUES)
     rows.put_many(["d"], VALUES[:1])

@@ -187,7 +187,7 @@ def test_room_is_made_for_what_comes_and_not_before_it_is_needed(connection):
 
 
 def test_remembered_files_leave_when_no_rows_are_left(store, connection):
-    store.remember_files([("/a", 1, 1)], ["digest"])
+    store.remember_files([("/a", 1, 1, 1, 1)], ["digest"])
     connection.execute("BEGIN IMMEDIATE")
     n_deleted = _eviction._evict(connection, 10**6)
     counts = [

@@ -92,7 +92,7 @@ def test_info(tmp_path):
     with FeatureStore(tmp_path / "store", "64MiB") as store:
         store.rows("digest 1", "resnet18, first stage").put_many(["a", "b"], VALUES)
         store.rows("digest 2").put_many(["a"], VALUES[:1])
-        store.remember_files([("/a", 1, 1)], ["digest"])
+        store.remember_files([("/a", 1, 1, 1, 1)], ["digest"])
         info = store.info()
         assert info.path == str(tmp_path / "store")
         assert info.recipes == {"resnet18, first stage": 2, "digest 2": 1}
@@ -105,10 +105,10 @@ def test_clear_forgets_everything_and_the_store_goes_on(tmp_path):
     with FeatureStore(tmp_path) as store:
         rows = store.rows("recipe")
         rows.put_many(["a", "b"], VALUES)
-        store.remember_files([("/a", 1, 1)], ["digest"])
+        store.remember_files([("/a", 1, 1, 1, 1)], ["digest"])
         store.clear()
         assert rows.missing(["a", "b"]) == [0, 1]
-        assert store.file_digests([("/a", 1, 1)])[0] is None
+        assert store.file_digests([("/a", 1, 1, 1, 1)])[0] is None
         assert store.info().n_bytes == 0
         rows.put_many(["a", "b"], VALUES)
         assert rows.missing(["a", "b"]) == []

@@ -18,7 +18,7 @@ VALUES = np.random.default_rng(0).normal(size=(600, 50)).astype(np.float32)
 def store(tmp_path):
     with FeatureStore(tmp_path / "store") as store:
         store.rows("recipe").put_many(KEYS, VALUES)
-        store.remember_files([("/a", 1, 1), ("/b", 1, 1)], ["digest a", "digest b"])
+        store.remember_files([("/a", 1, 1, 1, 1), ("/b", 1, 1, 1, 1)], ["digest a", "digest b"])
         store.close()
         yield store
 
@@ -42,7 +42,7 @@ def test_damaged_rows_and_files_are_removed(store):
     edit(store, "UPDATE files SET digest = 'other' WHERE path = CAST('/a' AS BLOB)")
     assert store.verify() == Verification(n_rows=600, n_removed=7, rebuilt=False)
     assert store.verify() == Verification(n_rows=594, n_removed=0, rebuilt=False)
-    assert store.file_digests([("/a", 1, 1), ("/b", 1, 1)]) == [None, "digest b"]
+    assert store.file_digests([("/a", 1, 1, 1, 1), ("/b", 1, 1, 1, 1)]) == [None, "digest b"]
     missing = store.rows("recipe").missing(KEYS)
     assert len(missing) == 6
     assert store.info().repaired == 7
