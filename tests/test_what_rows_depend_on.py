@@ -5,6 +5,7 @@ again. `NEW`: every row is computed, and equal to what an extractor without a st
 no row is computed, and all are what they were. The fault run draws from both tables at random.
 """
 
+import contextlib
 import copy
 import io
 import os
@@ -29,8 +30,9 @@ from torchvision.ops import Permute
 
 from sklearn_featx import PretrainedFeatureExtractor, _recipe, _remember
 from sklearn_featx.backbones import _registry, get_backbone
-from sklearn_featx.exceptions import InputError
-from sklearn_featx.images import _items, _pillow
+from sklearn_featx.engines import _arithmetic
+from sklearn_featx.exceptions import ImageError, ImageWarning, InputError
+from sklearn_featx.images import Views, _items, _pillow, as_image_collection
 from sklearn_featx.images._scaling import to_levels
 from sklearn_featx.store import FeatureStore, _memo
 
@@ -75,6 +77,11 @@ class Scene:
         }
         net.load_state_dict(state, strict=False)
         return net.eval()
+
+    def without_store(self, extractor):
+        """The same extractor, as far as what it computes goes."""
+        extractor = getattr(extractor, "extractor", extractor)
+        return clone(extractor).set_params(cache=None)
 
     def extractor(self, net=None, **parameters):
         settings = {"image_size": SIDE, "cache": self.store} | parameters
@@ -590,16 +597,16 @@ def order(scene):
     X = [scene.pixels() for _ in range(5)]
     yield scene.extractor(), X
     chosen = scene.rng.permutation(5)
-    # The rows come in the order of X: undone here, so that both are compared.
-    yield Reordered(scene.extractor(), np.argsort(chosen)), [X[i] for i in chosen]
+    yield Permuted(scene.extractor(), chosen), X
 
 
-class Reordered:
-    def __init__(self, extractor, back):
-        self.extractor, self.back = extractor, back
+class Permuted:
+    def __init__(self, extractor, chosen):
+        self.extractor, self.chosen = extractor, chosen
 
     def transform(self, X):
-        return self.extractor.transform(X)[self.back]
+        rows = self.extractor.transform([X[i] for i in self.chosen])
+        return rows[np.argsort(self.chosen)]
 
 
 def another(make):
@@ -631,6 +638,41 @@ def products_in_float32(scene):
         yield scene.extractor(), X
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def context(make):
+    """A context in which the rows are computed, and outside of which they are found."""
+
+    def entry(scene):
+        X = [scene.pixels()]
+        with make():
+            yield scene.extractor(), X
+        yield scene.extractor(), X
+
+    return entry
+
+
+@contextlib.contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@contextlib.contextmanager
+def other_defaults():
+    """PyTorch's global state of a user: default type, generator, number of threads."""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(7)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_rng_state(state)
+        torch.set_num_threads(threads)
 
 
 def reloaded(net):
@@ -668,7 +710,10 @@ FOUND = {
     "the store's handle": another(lambda s, e: e.set_params(cache=s.store.path)),
     "a clone": another(lambda s, e: clone(e)),
     "a pickle": another(lambda s, e: pickle.loads(pickle.dumps(e))),
-    "a default type": with_patch(torch, "get_default_dtype", lambda s: lambda: torch.float64),
+    "autocast": context(lambda: torch.autocast("cpu", dtype=torch.bfloat16)),
+    "inference mode": context(torch.inference_mode),
+    "deterministic algorithms": context(deterministic),
+    "defaults of PyTorch": context(other_defaults),
     "products in float32": products_in_float32,
     "a limit of pixels": with_patch(Image, "MAX_IMAGE_PIXELS", 10**6),
     "a version of numpy": with_patch(np, "__version__", version),
@@ -678,6 +723,12 @@ FOUND = {
     "training mode": same_network(lambda net: net.train()),
     "gradients": same_network(lambda net: net.requires_grad_(False)),
 }
+
+
+# How far a row may be from one that is computed without a store: by the type that the store keeps;
+# and in the last bits, which depend on how many rows a pass has.
+TOLERANCE = {"float32": 0, "float16": 1e-3, "bfloat16": 1e-2}
+LAST_BITS = 1e-6
 
 
 def check(entry, scene, n_new):
@@ -690,13 +741,12 @@ def check(entry, scene, n_new):
         extractor, X = next(steps)
         after = extractor.transform(X)
         assert computed_rows(scene) - known == (len(X) if n_new else 0)
-        if not n_new:
-            np.testing.assert_array_equal(after, before)
+        exact = scene.without_store(extractor).transform(X)
+        if n_new:
+            np.testing.assert_allclose(after, exact, rtol=TOLERANCE[scene.store.storage])
         else:
-            exact = clone(extractor).set_params(cache=None).transform(X)
-            storage = scene.store.storage
-            rtol = {"float32": 0, "float16": 1e-3, "bfloat16": 1e-2}[storage]
-            np.testing.assert_allclose(after, exact, rtol=rtol)
+            np.testing.assert_array_equal(after, before)
+            np.testing.assert_allclose(after, exact, rtol=LAST_BITS)
         steps.close()
     finally:
         scene.patch.undo()
@@ -843,6 +893,58 @@ def test_scaling_is_plain_arithmetic_which_no_version_of_numpy_changes():
     np.testing.assert_array_equal(
         np.rint(to_levels(inside, (low, high))), np.rint(np.float32(expected))
     )
+
+
+def test_what_could_not_be_read_is_not_remembered(tmp_path, monkeypatch):
+    scene = Scene(tmp_path)
+    path = scene.file("jpg", scene.pixels(side=64))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    extractor = scene.extractor(on_error="nan")
+    with pytest.warns(ImageWarning, match="truncated"):
+        assert np.isnan(extractor.transform([path, scene.pixels()])[0]).all()
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert np.isfinite(extractor.transform([path])).all()
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
+    with pytest.raises(ImageError, match="truncated"):
+        scene.extractor().transform([path])
+    path.write_bytes(whole)
+    exact = scene.extractor(cache=None).transform([whole])
+    np.testing.assert_array_equal(scene.extractor().transform([path]), exact)
+
+
+def keys_of(scene, **parameters):
+    recipe = scene.extractor(**parameters)._recipe()
+    return recipe.digest(recipe.taps[0])
+
+
+def test_where_and_by_what_rows_are_computed_is_in_their_keys(tmp_path, monkeypatch):
+    """Keys alone: other devices and engines need not be here."""
+    scene = Scene(tmp_path)
+    monkeypatch.setattr(_recipe, "resolve_device", torch.device)
+    devices = [{"device": name} for name in ("cpu", "cuda", "mps")]
+    engines = [{"device": "cpu", "engine": "openvino"}, {"device": "cpu", "compile": True}]
+    keys = [keys_of(scene, **parameters) for parameters in devices + engines]
+    assert keys_of(scene, device="cuda:1") == keys[1]
+    monkeypatch.setattr(_arithmetic, "installed_version", lambda name: f"{name} 99")
+    keys.append(keys_of(scene, device="cpu", engine="openvino"))
+    assert len(set(keys)) == len(keys) == 6
+    assert keys_of(scene, device="cpu") == keys[0]
+
+
+def test_views_are_named_by_image_variation_seed_and_number():
+    class Variation:
+        digest = "first"
+
+    def name(image="a", variation="first", seed=0, view=0):
+        changed = Variation()
+        changed.digest = variation
+        images = as_image_collection(np.zeros((1, 2, 2, 3), np.uint8))
+        return Views(images, [image], changed, seed=seed, views=[view]).digest(0)
+
+    changes = [{}, {"image": "b"}, {"variation": "other"}, {"seed": 1}, {"view": 1}]
+    assert len({name(**change) for change in changes}) == len(changes)
+    assert name() == name()
 
 
 def test_who_changes_what_was_returned_changes_no_row(tmp_path):

@@ -31,11 +31,9 @@ def dataset_paths(dataset: Any) -> list[str] | None:
 
 
 def _is_subset(dataset: Any) -> bool:
-    return (
-        type(dataset).__name__ == "Subset"
-        and hasattr(dataset, "dataset")
-        and hasattr(dataset, "indices")
-    )
+    """Whether it is PyTorch's own: others of the name may apply a transform."""
+    kind = type(dataset)
+    return kind.__name__ == "Subset" and kind.__module__ == "torch.utils.data.dataset"
 
 
 def _is_plain_folder(dataset: Any) -> bool:
@@ -44,6 +42,7 @@ def _is_plain_folder(dataset: Any) -> bool:
     loader = getattr(dataset, "loader", None)
     return (
         getattr(reader, "__module__", "") == "torchvision.datasets.folder"
+        and getattr(loader, "__module__", "") == "torchvision.datasets.folder"
         and getattr(loader, "__name__", "") == "default_loader"
         and getattr(dataset, "transform", None) is None
     )

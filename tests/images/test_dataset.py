@@ -58,6 +58,27 @@ def test_a_loader_and_a_reader_of_their_own_are_respected(folder):
     assert as_image_collection(whole).load(0).shape == (3, 3, 1)
 
 
+def test_what_only_has_the_names_of_torch_and_torchvision_is_respected(folder):
+    def default_loader(path):
+        return np.zeros((3, 3))
+
+    class Subset:
+        """As in many tutorials: a subset with a transform of its own."""
+
+        def __init__(self, dataset, indices):
+            self.dataset, self.indices = dataset, indices
+
+        def __len__(self):
+            return len(self.indices)
+
+        def __getitem__(self, i):
+            return self.dataset[self.indices[i]][0].crop((0, 0, 2, 2))
+
+    loaded = ImageFolder(folder, loader=default_loader)
+    assert as_image_collection(loaded).load(0).shape == (3, 3, 1)
+    assert as_image_collection(Subset(ImageFolder(folder), [2, 0])).load(0).shape == (2, 2, 3)
+
+
 @pytest.mark.parametrize(
     "dataset",
     [
