@@ -353,7 +353,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         self._set_classes(labels)
         codes, weights = self._codes_and_weights(labels, sample_weight)
         if not self.multilabel_:
-            check_two_classes(codes, weights, self.classes_)
+            check_two_classes(codes, self._weighed(codes, weights), self.classes_)
         return self._fit_rows(images, codes, weights)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -476,15 +476,18 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     ) -> tuple[AnyArray, AnyArray | None]:
         if self.multilabel_:
             return self._indicator_and_weights(labels, sample_weight)
-        codes = encode(labels, self.classes_)
-        weights = row_weights(
+        return encode(labels, self.classes_), row_weights(sample_weight, len(labels))
+
+    def _weighed(self, targets: AnyArray, sample_weight: AnyArray | None) -> AnyArray | None:
+        if self.multilabel_:
+            return sample_weight
+        return row_weights(
             sample_weight,
-            len(codes),
-            codes=codes,
+            len(targets),
+            codes=targets,
             classes=self.classes_,
             class_weight=self.class_weight,
         )
-        return codes, weights
 
     def _probe(
         self, features: AnyArray, targets: AnyArray, weights: AnyArray | None

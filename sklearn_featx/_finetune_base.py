@@ -366,17 +366,20 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
     # Fit and predict
 
     def _fit_rows(
-        self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
+        self, images: ImageCollection, targets: AnyArray, sample_weight: AnyArray | None
     ) -> Self:
         backbone = self._start(images)
+        weights = self._weighed(targets, sample_weight)
         # Rows without weight would still take places in batches and in their statistics.
         counted = np.arange(len(images)) if weights is None else np.flatnonzero(weights > 0)
-        targets, weights = targets[counted], None if weights is None else weights[counted]
         errors: list[ImageError] = []
         with renumbered(counted.tolist()):
             rows, embeddings = self._training_rows(images.take(counted), backbone, errors)
         left = self._left(counted, errors, len(images))
-        counted, targets, weights = counted[left], targets[left], _taken(weights, left)
+        counted = counted[left]
+        targets = targets[counted]
+        # Balanced weights are of the images that are trained on.
+        weights = self._weighed(targets, _taken(sample_weight, counted))
         if errors:
             targets = self._targets_left(targets, weights)
         self._learn_prior(targets, weights)
@@ -401,7 +404,8 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
     ) -> slice | AnyArray:
         """Places of the images that could be read; the others are noted and warned of."""
         self.failures_ = as_table(renumber(errors, counted))
-        warn_of(self.failures_, n_images, "they are left out of the training.")
+        # Through three methods and scikit-learn's wrapper of `fit` to its caller.
+        warn_of(self.failures_, n_images, "they are left out of the training.", stacklevel=6)
         return readable(len(counted), errors) if errors else slice(None)
 
     @abstractmethod
@@ -409,6 +413,10 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         self, targets: AnyArray, weights: AnyArray | None, *, partial: bool = False
     ) -> AnyArray:
         """Check, or adapt, the targets of a fit from which some images are left out."""
+
+    def _weighed(self, targets: AnyArray, sample_weight: AnyArray | None) -> AnyArray | None:  # noqa: ARG002
+        """Weights of rows in training."""
+        return sample_weight
 
     @abstractmethod
     def _learn_prior(
@@ -474,7 +482,7 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
         return self
 
     def _continue_fit(
-        self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
+        self, images: ImageCollection, targets: AnyArray, sample_weight: AnyArray | None
     ) -> Self:
         """Train for one epoch, on from where the net is."""
         fitted = hasattr(self, "trained_state_")
@@ -488,7 +496,8 @@ class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass
             backbone = self._start(images)
             rows, embeddings = self._training_rows(images, backbone, errors)
         left = self._left(np.arange(len(images)), errors, len(images))
-        images, targets, weights = images.take(left), targets[left], _taken(weights, left)
+        images, targets = images.take(left), targets[left]
+        weights = self._weighed(targets, _taken(sample_weight, left))
         self._learn_prior(targets, weights, more=fitted)
         plan = self._plan(backbone)
         net = self._net_to_train(plan) if fitted else None

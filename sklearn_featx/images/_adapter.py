@@ -148,7 +148,9 @@ def _unknown_type(X: Any) -> InputError:
 def _frame_to_source(X: Any) -> AnyArray | list[Any]:
     columns = [str(name) for name in X.columns]
     table = np.asarray(X.to_numpy())
-    if table.dtype.kind in "buifc":
+    # A column of paths that are all missing is read from a file as numbers.
+    missing = table.dtype.kind == "f" and table.size > 0 and bool(np.isnan(table).all())
+    if table.dtype.kind in "buifc" and not (missing and len(columns) == 1):
         return table
     if len(columns) == 1:
         return list(table[:, 0])
