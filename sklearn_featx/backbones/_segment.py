@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from .._forks import ForkSafeLock
+from .._graph_devices import follow_input
 
 # One for all: a graph is turned into code once per process.
 _writing = ForkSafeLock()
@@ -40,7 +41,10 @@ class Operations:
         with _writing:
             if graph not in self._functions:
                 # A copy of the graph, since a graph holds the module that it was made part of.
-                written = fx.GraphModule(network, copy.deepcopy(graph))
+                own = copy.deepcopy(graph)
+                # Traced on the CPU, and perhaps run elsewhere.
+                follow_input(own)
+                written = fx.GraphModule(network, own)
                 self._functions[graph] = type(written).forward
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Operations":

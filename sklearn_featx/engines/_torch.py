@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from .._graph_devices import place
 from .._typing import AnyArray, FloatArray
 from ._compile import compile_for
 from ._device import (
@@ -73,6 +74,8 @@ class TorchEngine:
         self.device = device
         self.dtype = dtype
         rewritten = rewrite_for_inference(network, dtype)
+        if device.type != "cpu":
+            _place_graphs(rewritten, device)
         # Modules of others may keep notes on themselves, which two threads would mix up.
         self._reentrant = all(is_of_library(part) for part in rewritten.modules())
         whole = Whole(normalise, rewritten, pools, dtype).to(device)
@@ -179,6 +182,13 @@ class TorchEngine:
                 stack.enter_context(full_float32(self.device))
             results = self._whole(to_device(batch, self.device))
             return [result.cpu().numpy() for result in results]
+
+
+def _place_graphs(network: nn.Module, device: torch.device) -> None:
+    """Bring the devices that traces have written in to where the network is to run."""
+    for part in network.modules():
+        if isinstance(part, fx.GraphModule) and place(part.graph, device):
+            part.recompile()
 
 
 def _usual_rows(device: torch.device, dtype: torch.dtype, *, in_sections: bool) -> int:
