@@ -1,6 +1,8 @@
 """Devices and types across the layers: one home, one key for a device, features that are finite."""
 
+import copy
 import pathlib
+import pickle
 import re
 
 import numpy as np
@@ -12,6 +14,7 @@ import sklearn_featx
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
 from sklearn_featx._recipe import Recipe, Tap
 from sklearn_featx.backbones import get_backbone
+from sklearn_featx.backbones._custom import build_custom
 from sklearn_featx.engines import _precision
 from sklearn_featx.exceptions import ImageError
 
@@ -130,3 +133,57 @@ def test_the_callers_mixed_precision_changes_no_prediction(small_net, digits, de
     expected = clf.predict_proba(X)
     with torch.autocast("cpu", torch.bfloat16):
         np.testing.assert_array_equal(clf.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("parameters", [{"head": "mlp"}, {"augment": "light"}, {"head": "linear"}])
+def test_the_default_device_of_a_script_changes_nothing(small_net, digits, parameters):
+    """Such scripts set a GPU; a device without values fails wherever a tensor lands on it."""
+    X, y = digits[0][:24], digits[1][:24]
+
+    def predicted():
+        clf = FineTuneClassifier(
+            copy.deepcopy(small_net),
+            image_size=16,
+            max_epochs=1,
+            random_state=0,
+            device="cpu",
+            cache=None,
+            early_stopping=True,
+            validation_fraction=0.25,
+            **parameters,
+        )
+        return clf.fit(X, y).predict_proba(X)
+
+    expected = predicted()
+    torch.set_default_device("meta")
+    try:
+        found = predicted()
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_network_that_comes_on_another_device_is_copied_to_the_cpu(small_net, monkeypatch):
+    moved = []
+    cpu = nn.Module.cpu
+    monkeypatch.setattr(nn.Module, "cpu", lambda module: moved.append(module) or cpu(module))
+    backbone = build_custom(small_net)
+    assert moved == [backbone.module]
+    assert backbone.module is not small_net
+
+
+class TestPickles:
+    """A file that was written on a machine with a GPU is read on one without."""
+
+    def test_a_saved_estimator_holds_arrays_and_no_device(self, small_net, digits):
+        X, y = digits[0][:24], digits[1][:24]
+        clf = FineTuneClassifier(small_net, image_size=16, max_epochs=1, random_state=0).fit(X, y)
+        expected = clf.predict_proba(X)
+        assert all(isinstance(value, np.ndarray) for value in clf.trained_state_.values())
+        clf.device = "cuda"
+        again = pickle.loads(pickle.dumps(clf))
+        if not torch.cuda.is_available():
+            with pytest.raises(ValueError, match="device='cuda' cannot be used here"):
+                again.predict_proba(X)
+        again.set_params(device="cpu")
+        np.testing.assert_array_equal(again.predict_proba(X), expected)

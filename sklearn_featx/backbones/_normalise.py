@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .._default_device import new_on_cpu
+
 
 class Normalise(nn.Module):
     """uint8 (n, height, width, channels) to float32 (n, channels, height, width), normalised.
@@ -20,6 +22,7 @@ class Normalise(nn.Module):
     scale: torch.Tensor
     shift: torch.Tensor
 
+    @new_on_cpu()
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         super().__init__()
         centre = torch.tensor([0.0] if mean is None else list(mean), dtype=torch.float64)

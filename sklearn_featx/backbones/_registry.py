@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from .._default_device import new_on_cpu
 from .._digest import stat_signature
 from .._typing import Granularity, Weights
 from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
@@ -82,6 +83,7 @@ def backbone_names() -> list[str]:
     return [*PACKAGED_NAMES, *torchvision_names()]
 
 
+@new_on_cpu()
 def get_backbone(
     backbone: str | nn.Module | Callable[[], nn.Module],
     weights: Weights = "DEFAULT",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
+from .._default_device import new_on_cpu
 from .._digest import combine, digest
 from ._custom import own_digests
 from ._segment import Segment
@@ -87,6 +88,7 @@ class StageTaps(nn.Module):
         return tuple(found[i] for i in self.wanted)
 
 
+@new_on_cpu()
 def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
     """Run on tensors that have a shape and no values; on zeros where that is not possible."""
     with torch.no_grad():

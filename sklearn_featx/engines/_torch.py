@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from .._default_device import new_on_cpu
 from .._graph_devices import place
 from .._typing import AnyArray, FloatArray
 from ._compile import compile_for
@@ -61,6 +62,7 @@ class TorchEngine:
         Whether to compile the network on its first batch.
     """
 
+    @new_on_cpu()
     def __init__(
         self,
         network: nn.Module,

@@ -15,6 +15,7 @@ from torch import nn
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as classic
 
+from .._default_device import new_on_cpu
 from .._digest import digest, digest_array
 from .._typing import Pixels
 from ._random import seeded
@@ -47,6 +48,7 @@ class Augment:
         versions = (torch.__version__, torchvision.__version__)
         self.digest = None if described is None else digest("augment-1", *versions, described)
 
+    @new_on_cpu()
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
         """Return one view.
 
