@@ -8,6 +8,12 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer computes what its class says: no hooks, no methods of its own."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return not hooked and not any(map(callable, vars(layer).values()))
+
+
 def norm_pairs(graph: fx.Graph, module: nn.Module) -> list[tuple[fx.Node, fx.Node]]:
     """Find each batch normalisation that can be one with the convolution before it.
 
@@ -45,4 +51,6 @@ def _is_pair(
     convolution, norm = parts[str(before.target)], parts[str(node.target)]
     once = uses[id(convolution)] == uses[id(norm)] == 1
     tracked = getattr(norm, "running_var", None) is not None
-    return once and tracked and isinstance(convolution, _CONVOLUTIONS)
+    # Classes derived from these may compute something else, as may parametrized layers.
+    kinds = type(convolution) in _CONVOLUTIONS and type(norm) in BATCH_NORMS
+    return once and tracked and kinds and is_plain(convolution) and is_plain(norm)

@@ -91,6 +91,8 @@ def decide(
         return Decision(False, "cache=None")
     if not recipe.deterministic:
         return Decision(False, "preprocessing is a function, which may be random")
+    if recipe.network_taps and (unnamed := recipe.backbone.unnamed):
+        return Decision(False, f"what the network computes cannot be named: {unnamed[0]:.100}")
     if row_shapes is None:
         return Decision(True, f"{n_rows} rows in {store.path}")
     per_row = sum(

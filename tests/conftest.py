@@ -107,8 +107,8 @@ def builds(monkeypatch):
     for name in ("build_torchvision", "build_custom", "_packaged_network"):
         original = getattr(_registry, name)
 
-        def spy(*args, _original=original):
-            network = _original(*args)
+        def spy(*args, _original=original, **kwargs):
+            network = _original(*args, **kwargs)
             built.append(network.name)
             return network
 

@@ -13,12 +13,13 @@ from .._digest import combine, digest, version_of
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsError
 from ._chain import Chain, adopt_unused, cut
+from ._digests import Digest, digest_stage
 from ._granularity import by_first_use, named_ends, stage_ends, unknown_name
 from ._network import Grouping, Network
 from ._normalise import Normalise
 from ._pooling import Pool
 from ._sequence import stages_by_order
-from ._stage import Cost, Stage, StageTaps, digest_stage, dry_run
+from ._stage import Cost, Stage, StageTaps, dry_run
 from ._tracing import Trace, UntraceableError, trace
 
 # Two rows: with one, some networks drop the batch axis, and BatchNorm in training mode refuses.
@@ -226,9 +227,23 @@ class Backbone:
         layer : str or int
             As for `tapped`.
         """
+        stages = [stage.text for stage in self._stage_digests]
+        if isinstance(layer, str) and self._chains is None:
+            layer = self._stage_index(layer) + 1
         if isinstance(layer, int):
-            return combine([digest("chain-1"), *self._stage_digests[:layer]])
-        return combine([digest("layer-1", layer), *self._stage_digests])
+            return combine([digest("chain-2"), *stages[:layer]])
+        # Not its name: another network may have the same operations under other names.
+        return combine([digest("layer-2", self._position(layer)), *stages])
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """What the digests cannot name with certainty, in words: mostly nothing."""
+        return tuple(what for stage in self._stage_digests for what in stage.unnamed)
+
+    @property
+    def libraries(self) -> frozenset[str]:
+        """Top-level modules of other packages whose code the stages run."""
+        return frozenset().union(*(stage.libraries for stage in self._stage_digests))
 
     @property
     def packages(self) -> list[str]:
@@ -244,7 +259,7 @@ class Backbone:
         return {name.partition(".")[0] for name in used} - {"torch", "_operator", "__main__", ""}
 
     @functools.cached_property
-    def _stage_digests(self) -> list[str]:
+    def _stage_digests(self) -> list[Digest]:
         return [digest_stage(stage.module) for stage in self.stages]
 
     def _check_gaps(self, part: nn.Module) -> None:

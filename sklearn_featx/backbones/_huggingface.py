@@ -28,6 +28,9 @@ class LastHiddenState(nn.Module):
         A model whose output has the field ``last_hidden_state``.
     """
 
+    # What rows know it by; another when `forward` computes something else.
+    digest_name = "LastHiddenState 1"
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model

@@ -50,9 +50,9 @@ class SamePad2d(nn.Module):
     pair convolution and BatchNorm that inference folds. `kernel` is at least `stride`.
     """
 
-    # What saved estimators know `forward` by. With another, theirs would be another network: change
-    # it when, and only when, what `forward` computes changes.
-    forward_digest = "b2-1:f3996d1353d47e0909195dab16bcf344"
+    # What rows and saved estimators know it by, wherever it stands. Changed when, and only when,
+    # what `forward` computes changes.
+    digest_name = "SamePad2d 1"
 
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from .._default_device import new_on_cpu
@@ -18,7 +19,8 @@ from .._digest import stat_signature
 from .._typing import Granularity, Weights
 from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
 from ._backbone import Backbone
-from ._custom import build_custom, digest_module
+from ._custom import build_custom
+from ._digests import digest_factory, digest_module
 from ._granularity import groupings, unknown_name
 from ._network import Network, freeze
 from ._packaged import PACKAGED_NAME, PACKAGED_PREPROCESS, SamePad2d, build_packaged
@@ -60,6 +62,8 @@ class _Memo:
 
 PACKAGED_NAMES = (PACKAGED_NAME,)
 
+# The generator of random numbers is one for all threads.
+_building = threading.RLock()
 _networks = _Memo(_MAX_KEPT)
 _backbones = _Memo(2 * _MAX_KEPT)
 
@@ -96,8 +100,9 @@ def get_backbone(
     Parameters
     ----------
     backbone : str, nn.Module or callable
-        A name of `backbone_names`, an own network, or a function that builds one; it is called
-        once per process.
+        A name of `backbone_names`, an own network, or a function that builds one. It is called
+        again when its code, or what it reads, has changed; and each time where that cannot be
+        known, as with files. PyTorch's random numbers start from one seed in it.
     weights : str, path or None, default="DEFAULT"
         Name of weights, weights file, or None for random weights. Own networks bring their own.
     granularity : {"stage", "block"} or list of str, default="stage"
@@ -126,6 +131,9 @@ def get_backbone(
             RandomWeightsWarning,
             stacklevel=3,
         )
+    if key is None:
+        # Another network may look the same.
+        return Backbone(build(), granularity)
     network = _networks.get(key, build)
     named = tuple(granularity) if isinstance(granularity, list) else granularity
     return _backbones.get((key, named), lambda: Backbone(network, granularity))
@@ -134,16 +142,26 @@ def get_backbone(
 def _source(
     backbone: str | nn.Module | Callable[[], nn.Module], weights: Weights
 ) -> tuple[Hashable, Callable[[], Network]]:
-    """Key of a network and the function that builds it."""
+    """Key of a network, None where it has none, and the function that builds it."""
     if isinstance(backbone, nn.Module):
-        return ("module", digest_module(backbone)), lambda: build_custom(backbone)
+        return _module_key(backbone), lambda: build_custom(backbone)
     if not isinstance(backbone, str):
-        return ("factory", backbone), lambda: build_custom(_built(backbone), borrowed=False)
+        named = digest_factory(backbone)
+        if not named.unnamed:
+            key = ("factory", named.text)
+            return key, lambda: build_custom(_built(backbone), borrowed=False)
+        module = _built(backbone)
+        return _module_key(module), lambda: build_custom(module, borrowed=False)
     chosen = None if weights is None else str(weights)
     build = _builder(backbone)
     # A model of the user's own may be registered with timm again, under its old name.
     registered = timm_entrypoint(backbone) if build is build_timm else None
     return (backbone, registered, *_weights_key(chosen)), lambda: build(backbone, chosen)
+
+
+def _module_key(module: nn.Module) -> Hashable:
+    named = digest_module(module)
+    return None if named.unnamed else ("module", named.text)
 
 
 def _builder(name: str) -> Callable[[str, str | None], Network]:
@@ -170,7 +188,14 @@ def _packaged_network(name: str, weights: str | None) -> Network:
 
 
 def _built(factory: Callable[[], nn.Module]) -> nn.Module:
-    module = factory()
+    # One seed: every process builds the same network, and finds the rows of another.
+    with _building:
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(0)
+        try:
+            module: Any = factory()
+        finally:
+            torch.set_rng_state(before)
     if not isinstance(module, nn.Module):
         raise BackboneError(
             f"backbone={factory!r} returned {type(module).__name__}; a callable backbone takes no "

@@ -30,6 +30,9 @@ class Step(nn.Module):
         Keyword arguments: constants.
     """
 
+    # What rows know it by; another when `forward` computes something else.
+    digest_name = "Step 1"
+
     def __init__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         super().__init__()
         self.module = module

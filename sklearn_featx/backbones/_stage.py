@@ -1,22 +1,17 @@
-"""A stage, what it costs, what names it, and stages run one after the other."""
+"""A stage, what it costs, and stages run one after the other."""
 
 import contextlib
 import functools
 import logging
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from .._default_device import new_on_cpu
-from .._digest import combine, digest
-from ._custom import own_digests
-from ._segment import Segment
-from ._weights import digest_tensor
 
 _log = logging.getLogger(__name__)
 
@@ -116,38 +111,3 @@ def _fake_tensors() -> Any:
         _log.debug("Shapes are found by running on zeros: %s: %s", type(error).__name__, error)
         return None
     return FakeTensorMode if works else None
-
-
-def digest_stage(module: nn.Module) -> str:
-    """Digest of a stage's operations, with their settings, parameters and buffers."""
-    tensors = (*module.named_parameters(), *module.named_buffers())
-    return combine(
-        [
-            *(part for name, child in module.named_modules() for part in _described(name, child)),
-            *(digest(name, digest_tensor(tensor)) for name, tensor in tensors),
-        ]
-    )
-
-
-def _described(name: str, module: nn.Module) -> list[str]:
-    if isinstance(module, Segment):
-        return [digest(str(module.eval_graph))]
-    if isinstance(module, fx.GraphModule):
-        return [digest(str(module.graph))]
-    if type(module).__module__.startswith("torch."):
-        return [digest(name, type(module).__qualname__, _shown(module))]
-    # Others may keep settings in attributes that they do not show, and a user's code may change.
-    return list(own_digests(name, module))
-
-
-def _shown(layer: nn.Module) -> str:
-    """Write the settings of a layer of PyTorch, as it shows them itself.
-
-    Older versions do not show whether a normalisation has a bias. With what newer ones show, rows
-    and estimators that were saved under one are known under the other.
-    """
-    shown = layer.extra_repr()
-    if "affine=" not in shown or "bias=" in shown:
-        return shown
-    has_bias = getattr(layer, "bias", None) is not None
-    return re.sub(r"(affine=\w+)", rf"\1, bias={has_bias}", shown)

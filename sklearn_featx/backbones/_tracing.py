@@ -96,6 +96,7 @@ def trace(
         If the network does not take one tensor and return one.
     """
     _check_inputs(network)
+    _check_called_plainly(network)
     opaque: list[type[nn.Module]] = []
     with _mode(network, train=train):
         while True:
@@ -133,6 +134,14 @@ def _check_inputs(network: nn.Module) -> None:
             f"backbone: the network takes {len(required)} inputs {required}, and a backbone takes "
             "one tensor. Wrap it in a module that takes one."
         )
+
+
+def _check_called_plainly(network: nn.Module) -> None:
+    """Refuse what torch.fx passes by: it follows the class's `forward`, and calls no hooks."""
+    if "forward" in vars(network):
+        raise UntraceableError("its forward was replaced")
+    if network._forward_hooks or network._forward_pre_hooks:
+        raise UntraceableError("it has hooks")
 
 
 def _check_signature(graph: fx.Graph) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .._digest import digest, digest_array
 from .._optional import import_optional
 from ..exceptions import WeightsError
 
@@ -94,14 +93,6 @@ def load_state(
 def fits(module: nn.Module, state: StateDict, *, optional: tuple[str, ...] = ()) -> bool:
     """Whether a state dict can be loaded, keys that begin with `optional` left aside."""
     return not any(_differences(module, state, (), optional))
-
-
-def digest_tensor(tensor: torch.Tensor) -> str:
-    """Digest of a tensor's dtype, shape and values."""
-    plain = tensor.detach().cpu().contiguous()
-    if plain.dtype is torch.bfloat16:
-        return digest("bfloat16", digest_array(plain.view(torch.int16).numpy()))
-    return digest_array(plain.numpy())
 
 
 def _differences(

@@ -17,6 +17,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from .._norm_pairs import is_plain
+
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
@@ -310,12 +312,12 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
     fused = {}
     for nodes in calls.values():
         layer = module.get_submodule(str(nodes[0].target))
-        if len(nodes) > 1 or nodes[0].kwargs:
+        if len(nodes) > 1 or nodes[0].kwargs or not is_plain(layer):
             continue
         # Classes derived from these may compute something else.
         if type(layer) is nn.Linear:
             _replace(module, nodes[0], FusedLinear(layer.weight, layer.bias))
-        elif type(layer) is nn.Conv2d and _is_plain(layer):
+        elif type(layer) is nn.Conv2d and _is_usual(layer):
             convolution = FusedConvolution(layer)
             fused[_replace(module, nodes[0], convolution)] = convolution
     return fused
@@ -330,7 +332,7 @@ def _replace(module: fx.GraphModule, node: fx.Node, layer: FusedLayer) -> fx.Nod
     return run
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
+def _is_usual(layer: nn.Conv2d) -> bool:
     return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
@@ -339,7 +341,7 @@ def _fuse_pad(module: fx.GraphModule, node: fx.Node, convolution: FusedConvoluti
     (before,) = node.all_input_nodes
     if before.op == "call_module" and len(before.users) == 1 and convolution.may_be_padded:
         pad = module.get_submodule(str(before.target))
-        if isinstance(pad, ZeroPadding):
+        if isinstance(pad, ZeroPadding) and is_plain(pad):
             convolution.pad = pad
             before.replace_all_uses_with(before.all_input_nodes[0])
             module.graph.erase_node(before)
@@ -381,7 +383,10 @@ def _has_memory_of_its_own(value: Any, fused: dict[fx.Node, FusedConvolution]) -
         return True
     is_call = isinstance(value, fx.Node) and value.op == "call_module"
     root = value.graph.owning_module if is_call else None
-    return root is not None and type(root.get_submodule(str(value.target))) in _POOLS
+    if root is None:
+        return False
+    pool = root.get_submodule(str(value.target))
+    return type(pool) in _POOLS and is_plain(pool)
 
 
 def _fuse_activation(module: fx.GraphModule, node: fx.Node, convolution: FusedConvolution) -> None:
@@ -400,5 +405,6 @@ def _fuse_activation(module: fx.GraphModule, node: fx.Node, convolution: FusedCo
 def _activation(module: fx.GraphModule, node: fx.Node) -> Activation | None:
     key: Any = node.target
     if node.op == "call_module":
-        key = type(module.get_submodule(str(node.target)))
+        layer = module.get_submodule(str(node.target))
+        key = type(layer) if is_plain(layer) else None
     return _ACTIVATIONS.get(key)

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .._norm_pairs import BATCH_NORMS, norm_pairs
+from .._norm_pairs import BATCH_NORMS, is_plain, norm_pairs
 from ._rounding import round_convolutions
 
 # Of torch, torchvision and timm: in inference mode they return what they get.
@@ -55,6 +55,7 @@ def _drop_idle(module: fx.GraphModule) -> None:
     for node in module.graph.find_nodes(op="call_module"):
         part = module.get_submodule(str(node.target))
         idle = type(part).__name__ in _IDLE and is_of_library(part) and not part.training
+        idle = idle and is_plain(part)
         # The network's input is the caller's: what is returned must not be it.
         if idle and node.args and node.all_input_nodes[0].op != "placeholder":
             node.replace_all_uses_with(node.all_input_nodes[0])

@@ -10,12 +10,8 @@ from sklearn_featx.backbones import _registry, backbone_names, get_backbone
 from sklearn_featx.exceptions import RandomWeightsWarning, UnknownBackboneError
 
 
-@pytest.mark.usefixtures("fresh")
-def test_eight_threads_build_once():
-    built = []
-
+def test_eight_threads_build_once(builds):
     def factory():
-        built.append(threading.get_ident())
         return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
 
     results, start = [], threading.Barrier(8)
@@ -29,7 +25,7 @@ def test_eight_threads_build_once():
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(built) == 1
+    assert builds == ["sequential"]
     assert len(results) == 8
     assert len({id(result) for result in results}) == 1
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torchvision.models import get_model
 
-from sklearn_featx.backbones._weights import digest_tensor, load_state, read_state_dict
+from sklearn_featx.backbones._digests import digest_tensor
+from sklearn_featx.backbones._weights import load_state, read_state_dict
 from sklearn_featx.exceptions import WeightsError
 
 

@@ -1,0 +1,224 @@
+"""Digests of networks: of what runs, where it was traced, and of all code, where it was not.
+
+Two networks with one digest compute the same, in every process. A stage that was traced is named by
+its operations, their constants and the layers that they call. Other modules are named by their
+tensors, settings, hooks and parts, and by all code that their classes can reach.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx, nn
+
+from .._digest import digest, digest_array
+from ._naming import Namer
+from ._segment import Segment
+
+# What every module has beside its settings: tensors, parts, hooks, its mode.
+_NOT_SETTINGS = frozenset(vars(nn.Module()))
+# PyTorch's own layers keep under private names what follows from their settings.
+_LAYERS = "torch.nn.modules."
+_KERNELS = ("aten", "prim", "prims", "quantized", "torchvision")
+
+
+class Digest(NamedTuple):
+    """Name of a network or of a part of it.
+
+    Parameters
+    ----------
+    text : str
+        Equal for what computes the same.
+    unnamed : tuple of str
+        What could not be named with certainty, in words. Where there is any, other networks may
+        have the same digest.
+    libraries : frozenset of str
+        Top-level modules whose code it runs.
+    """
+
+    text: str
+    unnamed: tuple[str, ...]
+    libraries: frozenset[str]
+
+
+def digest_module(module: nn.Module) -> Digest:
+    """Digest of a module's code, settings, parameters and buffers.
+
+    Modes and gradients do not count.
+    """
+    return _digest_of(module)
+
+
+def digest_factory(function: Callable[[], nn.Module]) -> Digest:
+    """Digest of a function that builds a network, by all that it reads."""
+    # What the network gets where nothing else is said.
+    defaults = (torch.get_default_dtype(), torch.get_default_device())
+    return _digest_of((function, defaults), building=True)
+
+
+def digest_stage(module: nn.Module) -> Digest:
+    """Digest of a stage's operations in inference mode, with all that they use."""
+    return _digest_of(module)
+
+
+def digest_tensor(tensor: torch.Tensor) -> str:
+    """Digest of a tensor's dtype, shape and values."""
+    plain = tensor.detach().cpu().contiguous()
+    if plain.dtype is torch.bfloat16:
+        return digest("bfloat16", digest_array(plain.view(torch.int16).numpy()))
+    return digest_array(plain.numpy())
+
+
+def _digest_of(value: Any, *, building: bool = False) -> Digest:
+    namer = Namer(building=building)
+    text = namer.name(value)
+    return Digest(text, tuple(dict.fromkeys(namer.unnamed)), frozenset(namer.libraries))
+
+
+def _tensor(namer: Namer, tensor: torch.Tensor) -> str:
+    if type(tensor) not in (torch.Tensor, nn.Parameter, nn.Buffer) or tensor.is_meta:
+        return namer.give_up(tensor)
+    try:
+        return digest_tensor(tensor)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return _unusual_tensor(namer, tensor)
+
+
+def _unusual_tensor(namer: Namer, tensor: torch.Tensor) -> str:
+    """Name a tensor that NumPy has no type or layout for, by the bytes that it is saved as."""
+    try:
+        return digest("saved tensor", *_archived(lambda file: torch.save(tensor, file)))
+    except Exception:
+        return namer.give_up(tensor)
+
+
+def _module(namer: Namer, module: nn.Module) -> str:
+    if isinstance(module, Segment):
+        return _graph(namer, module.eval_graph, module)
+    hooks = list(_hooks(namer, module))
+    if isinstance(module, fx.GraphModule):
+        replaced = namer.name(vars(module).get("forward"))
+        return digest("graph module", _graph(namer, module.graph, module), replaced, *hooks)
+    parts = {**module._parameters, **module._buffers, **module._modules, **_settings(module)}
+    named = [digest(key, namer.name(value)) for key, value in parts.items()]
+    return digest("module", namer.name(type(module)), *hooks, *named)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Attributes of a module that are no tensors, parts or hooks, by name."""
+    of_torch = type(module).__module__.startswith(_LAYERS)
+    return {
+        key: value
+        for key, value in sorted(vars(module).items())
+        if key not in _NOT_SETTINGS
+        and not (of_torch and key.startswith("_") and not callable(value))
+    }
+
+
+def _hooks(namer: Namer, module: nn.Module) -> Iterator[str]:
+    kinds: Any = (
+        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, {}),
+        (
+            module._forward_hooks,
+            module._forward_hooks_with_kwargs,
+            module._forward_hooks_always_called,
+        ),
+    )
+    for hooks, with_kwargs, always in kinds:
+        for key, hook in hooks.items():
+            yield digest("hook", key in with_kwargs, key in always, namer.name(hook))
+
+
+def _graph(namer: Namer, graph: fx.Graph, root: nn.Module) -> str:
+    """Name the operations of a graph; what they read from a module counts, not where it stands."""
+    numbers: dict[fx.Node, int] = {}
+    parts = []
+    for node in graph.nodes:
+        numbers[node] = len(numbers)
+        if node.op in ("call_module", "get_attr"):
+            target = namer.name(_at(root, str(node.target)))
+        elif node.op == "placeholder":
+            target = ""
+        else:
+            target = namer.name(node.target)
+        arguments = [_argument(namer, a, numbers) for a in (node.args, node.kwargs)]
+        parts.append(digest(node.op, target, *arguments))
+    return digest("graph", *parts)
+
+
+def _argument(namer: Namer, value: Any, numbers: Mapping[fx.Node, int]) -> str:
+    if isinstance(value, fx.Node):
+        return digest("node", numbers[value])
+    if isinstance(value, slice):
+        return _argument(namer, ("slice", value.start, value.stop, value.step), numbers)
+    if isinstance(value, Mapping):
+        items = (part for pair in value.items() for part in pair)
+        return digest("dict", *(_argument(namer, part, numbers) for part in items))
+    if isinstance(value, tuple | list):
+        # torch.fx has lists of its own; a tuple with fields is known by its class.
+        kind = "list" if isinstance(value, list) else "tuple"
+        named = namer.name(type(value)) if hasattr(value, "_fields") else ""
+        return digest(kind, named, *(_argument(namer, item, numbers) for item in value))
+    return namer.name(value)
+
+
+def _at(root: nn.Module, path: str) -> Any:
+    value: Any = root
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _script(namer: Namer, script: Any) -> str:
+    """Name a TorchScript module or function by the archive that it is saved as."""
+    try:
+        return digest("script", *_archived(lambda file: torch.jit.save(script, file)))
+    except Exception:
+        return namer.give_up(script)
+
+
+def _archived(save: Callable[[io.BytesIO], Any]) -> Iterator[str]:
+    """Digests of the files of one of PyTorch's archives that decide what it computes."""
+    file = io.BytesIO()
+    save(file)
+    with zipfile.ZipFile(file) as archive:
+        contents = {
+            # The first folder is named after the file.
+            name.partition("/")[2]: archive.read(name)
+            for name in archive.namelist()
+            if not name.endswith((".debug_pkl", "serialization_id", "version"))
+        }
+    # Where a process compiles a class of a name for the second time, it numbers the name.
+    found: dict[bytes, bytes] = {}
+    order = ("data.pkl", *sorted(contents))
+    for name in order:
+        for mark in _MANGLED.findall(contents.get(name, b"")):
+            found.setdefault(mark, b"mangle %d" % len(found))
+    for name in sorted(contents, key=lambda name: _unmangled(name.encode(), found)):
+        yield digest(_unmangled(name.encode(), found), _unmangled(contents[name], found))
+
+
+_MANGLED = re.compile(rb"___torch_mangle_\d+")
+
+
+def _unmangled(text: bytes, found: Mapping[bytes, bytes]) -> bytes:
+    return _MANGLED.sub(lambda match: found.get(match[0], match[0]), text)
+
+
+def _operator(namer: Namer, operator: Any) -> str:
+    """Name one of PyTorch's operators; of others the code is unknown."""
+    if str(operator).partition(".")[0] in _KERNELS:
+        return namer.library("torch", str(operator))
+    return namer.give_up(operator, f"{operator} is an operator of its own")
+
+
+# The first that fits is asked.
+Namer.register(torch.jit.ScriptModule, _script)
+Namer.register(torch.jit.ScriptFunction, _script)
+Namer.register(nn.Module, _module)
+Namer.register(torch.Tensor, _tensor)
+Namer.register(type(torch.ops.aten.relu), _operator)
+Namer.register(type(torch.ops.aten.relu.default), _operator)

@@ -1,0 +1,96 @@
+"""Libraries: code that is known by its name and version, and is not looked into."""
+
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from .._digest import digest
+
+OWN_PACKAGE = __name__.partition(".")[0]
+# Wherever they are installed: compiled for the most part, and too large to look into.
+_ALWAYS = {"torch", "torchvision", "numpy"}
+# Folders that packages are installed into.
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+@functools.cache
+def is_library(module: str | None) -> bool:
+    """Whether a module belongs to Python, to an installed distribution, or to this package.
+
+    What lies elsewhere, a script, a notebook, a repository on the path, may change under its name.
+    """
+    root = (module or "").partition(".")[0]
+    if root in _ALWAYS or root == OWN_PACKAGE or root in sys.builtin_module_names:
+        return True
+    return bool(root) and root != "__main__" and (_in_python(root) or _in_distribution(root))
+
+
+def versions(roots: Iterable[str]) -> list[str]:
+    """Name and version of libraries; of less known ones also what their files contain.
+
+    Parameters
+    ----------
+    roots : iterable of str
+        Names of top-level modules. Those of Python and of this package are left out.
+    """
+    return [
+        f"{root} {_version(root)}"
+        for root in sorted(set(roots))
+        if root != OWN_PACKAGE and not _in_python(root)
+    ]
+
+
+@functools.cache
+def _version(root: str) -> str:
+    if root in _ALWAYS:
+        return str(getattr(sys.modules.get(root), "__version__", ""))
+    name = (_distributions().get(root) or [root])[0]
+    try:
+        found = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    # A package that is worked on is installed again and again under one version.
+    record = (found.read_text("RECORD") or "").splitlines()
+    code = sorted(line for line in record if ".py," in line or ".so," in line or ".pyd," in line)
+    return f"{found.version} {digest(*code)}"
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+@functools.cache
+def _in_python(root: str) -> bool:
+    if root not in sys.stdlib_module_names:
+        return False
+    # A script named like one of Python's modules is not that module.
+    place = _place(root)
+    if place is None:
+        return True
+    python = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    return any(folder in place.parents for folder in python)
+
+
+@functools.cache
+def _in_distribution(root: str) -> bool:
+    place = _place(root)
+    if place is None or not any(part in _INSTALLED for part in place.parts):
+        return False
+    return root == "timm" or root in _distributions()
+
+
+def _place(root: str) -> Path | None:
+    """File of a top-level module; None for what is compiled into Python."""
+    origin = getattr(sys.modules.get(root), "__file__", None)
+    if origin is None:
+        try:
+            spec = importlib.util.find_spec(root)
+        except (ImportError, ValueError):
+            spec = None
+        origin = None if spec is None else spec.origin
+    return Path(origin) if origin not in (None, "built-in", "frozen") else None
