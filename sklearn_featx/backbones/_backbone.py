@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .._digest import combine, digest, version_of
+from .._digest import combine, digest
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsError
 from ._chain import Chain, adopt_unused, cut
 from ._digests import Digest, digest_stage
 from ._granularity import by_first_use, named_ends, stage_ends, unknown_name
+from ._libraries import versions
 from ._network import Grouping, Network
 from ._normalise import Normalise
 from ._pooling import Pool
@@ -241,14 +242,9 @@ class Backbone:
         return tuple(what for stage in self._stage_digests for what in stage.unnamed)
 
     @property
-    def libraries(self) -> frozenset[str]:
-        """Top-level modules of other packages whose code the stages run."""
-        return frozenset().union(*(stage.libraries for stage in self._stage_digests))
-
-    @property
     def packages(self) -> list[str]:
         """Names and versions of the packages whose code the network consists of, but PyTorch."""
-        return sorted(f"{name} {version_of(name)}" for name in self._package_names)
+        return versions(self._package_names)
 
     @functools.cached_property
     def _package_names(self) -> set[str]:
@@ -256,7 +252,8 @@ class Backbone:
         if self._chains is not None:
             nodes = self._chains[0].trace.graph.nodes
             used += [getattr(node.target, "__module__", None) or "" for node in nodes]
-        return {name.partition(".")[0] for name in used} - {"torch", "_operator", "__main__", ""}
+        read = (stage.libraries for stage in self._stage_digests)
+        return {name.partition(".")[0] for name in used}.union(*read) - {"torch"}
 
     @functools.cached_property
     def _stage_digests(self) -> list[Digest]:

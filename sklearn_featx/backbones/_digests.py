@@ -19,7 +19,8 @@ from ._naming import Namer
 from ._segment import Segment
 
 # What every module has beside its settings: tensors, parts, hooks, its mode.
-_NOT_SETTINGS = frozenset(vars(nn.Module()))
+# `torch.compile` leaves a mark.
+_NOT_SETTINGS = frozenset([*vars(nn.Module()), "_is_torch_compile"])
 # PyTorch's own layers keep under private names what follows from their settings.
 _LAYERS = "torch.nn.modules."
 _KERNELS = ("aten", "prim", "prims", "quantized", "torchvision")
@@ -90,7 +91,9 @@ def _tensor(namer: Namer, tensor: torch.Tensor) -> str:
 def _unusual_tensor(namer: Namer, tensor: torch.Tensor) -> str:
     """Name a tensor that NumPy has no type or layout for, by the bytes that it is saved as."""
     try:
-        return digest("saved tensor", *_archived(lambda file: torch.save(tensor, file)))
+        file = io.BytesIO()
+        torch.save(tensor, file)
+        return digest("saved tensor", *_archived(file.getvalue()))
     except Exception:
         return namer.give_up(tensor)
 
@@ -175,19 +178,17 @@ def _at(root: nn.Module, path: str) -> Any:
 def _script(namer: Namer, script: Any) -> str:
     """Name a TorchScript module or function by the archive that it is saved as."""
     try:
-        return digest("script", *_archived(lambda file: torch.jit.save(script, file)))
+        return digest("script", *_archived(script.save_to_buffer()))
     except Exception:
         return namer.give_up(script)
 
 
-def _archived(save: Callable[[io.BytesIO], Any]) -> Iterator[str]:
+def _archived(data: bytes) -> Iterator[str]:
     """Digests of the files of one of PyTorch's archives that decide what it computes."""
-    file = io.BytesIO()
-    save(file)
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         contents = {
             # The first folder is named after the file.
-            name.partition("/")[2]: archive.read(name)
+            name.partition("/")[2]: _in_order(name, archive.read(name))
             for name in archive.namelist()
             if not name.endswith((".debug_pkl", "serialization_id", "version"))
         }
@@ -199,6 +200,17 @@ def _archived(save: Callable[[io.BytesIO], Any]) -> Iterator[str]:
             found.setdefault(mark, b"mangle %d" % len(found))
     for name in sorted(contents, key=lambda name: _unmangled(name.encode(), found)):
         yield digest(_unmangled(name.encode(), found), _unmangled(contents[name], found))
+
+
+def _in_order(name: str, content: bytes) -> bytes:
+    """Sort what a class declares before its methods: its constants come out of a set."""
+    if not name.endswith(".py"):
+        return content
+    classes = []
+    for block in re.split(rb"(?m)^(?=class )", content):
+        head, first, methods = block.partition(b"\n  def ")
+        classes.append(b"\n".join(sorted(head.splitlines())) + first + methods)
+    return b"".join(classes)
 
 
 _MANGLED = re.compile(rb"___torch_mangle_\d+")

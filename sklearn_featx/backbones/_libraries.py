@@ -8,11 +8,13 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .._digest import digest
+from .._digest import digest, version_of
 
 OWN_PACKAGE = __name__.partition(".")[0]
 # Wherever they are installed: compiled for the most part, and too large to look into.
 _ALWAYS = {"torch", "torchvision", "numpy"}
+# Whoever changes these gives them another version.
+_KNOWN = {*_ALWAYS, "timm"}
 # Folders that packages are installed into.
 _INSTALLED = ("site-packages", "dist-packages")
 
@@ -35,19 +37,17 @@ def versions(roots: Iterable[str]) -> list[str]:
     Parameters
     ----------
     roots : iterable of str
-        Names of top-level modules. Those of Python and of this package are left out.
+        Names of top-level modules. Those of Python, of this package, and a user's are left out.
     """
     return [
-        f"{root} {_version(root)}"
+        f"{root} {version_of(root) if root in _KNOWN else _version(root)}"
         for root in sorted(set(roots))
-        if root != OWN_PACKAGE and not _in_python(root)
+        if is_library(root) and root != OWN_PACKAGE and not _in_python(root)
     ]
 
 
 @functools.cache
 def _version(root: str) -> str:
-    if root in _ALWAYS:
-        return str(getattr(sys.modules.get(root), "__version__", ""))
     name = (_distributions().get(root) or [root])[0]
     try:
         found = importlib.metadata.distribution(name)
@@ -81,7 +81,7 @@ def _in_distribution(root: str) -> bool:
     place = _place(root)
     if place is None or not any(part in _INSTALLED for part in place.parts):
         return False
-    return root == "timm" or root in _distributions()
+    return root in _KNOWN or root in _distributions()
 
 
 def _place(root: str) -> Path | None:

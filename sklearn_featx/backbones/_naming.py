@@ -7,6 +7,7 @@ be named with certainty (state inside an extension, locks, open files) is noted,
 of its type.
 """
 
+import copyreg
 import enum
 import functools
 import importlib
@@ -300,7 +301,8 @@ class Namer:
             return digest("object", self.name(cls), *self._state(value))
         try:
             # How the object would be pickled, as values: its class, its arguments, its state.
-            reduced = value.__reduce_ex__(4)
+            reduce = copyreg.dispatch_table.get(cls)
+            reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
         except Exception:
             return self.give_up(value)
         if isinstance(reduced, str):

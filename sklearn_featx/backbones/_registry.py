@@ -124,7 +124,7 @@ def get_backbone(
     UnknownLayerError
         If `granularity` names what the network does not have.
     """
-    key, build = _source(backbone, weights)
+    key, build = _source(_uncompiled(backbone), weights)
     if warn and isinstance(backbone, str) and weights is None:
         warnings.warn(
             f"backbone {backbone!r} is used with random weights (weights=None).",
@@ -157,6 +157,12 @@ def _source(
     # A model of the user's own may be registered with timm again, under its old name.
     registered = timm_entrypoint(backbone) if build is build_timm else None
     return (backbone, registered, *_weights_key(chosen)), lambda: build(backbone, chosen)
+
+
+def _uncompiled(backbone: Any) -> Any:
+    """Return what `torch.compile` was given, of what it returned: engines have their own ways."""
+    inner = getattr(backbone, "_modules", {}).get("_orig_mod")
+    return backbone if inner is None else inner
 
 
 def _module_key(module: nn.Module) -> Hashable:

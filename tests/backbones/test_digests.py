@@ -1,5 +1,8 @@
 """Own networks are known by what they compute: any change is seen, cached or not; nothing else."""
 
+import functools
+import os
+import subprocess
 import sys
 from types import MethodType, ModuleType
 
@@ -9,8 +12,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from sklearn_featx import PretrainedFeatureExtractor
-from sklearn_featx.backbones._digests import digest_module
+from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
+from sklearn_featx.backbones import get_backbone
+from sklearn_featx.backbones._digests import digest_factory, digest_module
+from sklearn_featx.exceptions import WeightsError
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (3, 6, 6), dtype=np.uint8)
 
@@ -294,3 +299,246 @@ def test_a_changed_global_is_seen(source, cache):
     assert_right(net, cache)
     module.Net.before = lambda self, x: x + 10
     assert_right(net, cache)
+
+
+SETTINGS_THAT_ARE_NOT_SHOWN = {
+    "heads": [nn.MultiheadAttention(8, heads) for heads in (2, 4)],
+    "order of norms": [nn.TransformerEncoderLayer(8, 2, norm_first=first) for first in (0, 1)],
+    "align_corners": [nn.Upsample(4, mode="bilinear", align_corners=on) for on in (False, True)],
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS_THAT_ARE_NOT_SHOWN)
+def test_settings_that_a_layer_does_not_show(kind):
+    one, other = SETTINGS_THAT_ARE_NOT_SHOWN[kind]
+    other.load_state_dict(one.state_dict())
+    assert digest_module(one).text != digest_module(other).text
+
+
+class Two(nn.Module):
+    def __init__(self, shared):
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.c = getattr(self, shared)
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x)))
+
+
+def test_which_part_is_shared_counts():
+    one, other = Two("a"), Two("b")
+    other.a.load_state_dict(one.a.state_dict())
+    other.b.load_state_dict(one.b.state_dict())
+    assert digest_module(one).text != digest_module(other).text
+    assert get_backbone(one).digest(1) != get_backbone(other).digest(1)
+
+
+class Named(nn.Module):
+    """The same operations on the same weights; only what they are called differs."""
+
+    def __init__(self, names):
+        super().__init__()
+        torch.manual_seed(0)
+        self.names = names
+        for name in names:
+            self.add_module(name, nn.Linear(3, 3))
+
+    def forward(self, x):
+        for name in self.names:
+            x = getattr(self, name)(x).relu()
+        return x
+
+
+def test_a_layer_is_known_by_where_it_is_not_by_its_name(tmp_path):
+    for names in ("ab", "ba"):
+        net = Named(names)
+        extractor = PretrainedFeatureExtractor(
+            net, layer="a", image_shape=(1, -1), cache=str(tmp_path)
+        )
+        x = np.ones((2, 3), np.float32)
+        with torch.no_grad():
+            expected = net.a(torch.ones(2, 3) if names == "ab" else net.b(torch.ones(2, 3)).relu())
+        found = extractor.fit(x).transform(x)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchscript_is_known_by_its_code_and_its_order():
+    scripts = [
+        torch.jit.script(nn.Sequential(*(Scaled(by) for by in numbers)).eval())
+        for numbers in ([1.0, 2.0], [2.0, 1.0], [1.0, 2.0])
+    ]
+    first, other, again = (digest_module(script) for script in scripts)
+    assert first == again
+    assert first.text != other.text
+    assert first.unnamed == ()
+
+
+class Scaled(nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return x * self.by + self.by**2
+
+
+def test_what_was_compiled_is_the_network_that_was_given(builds):
+    net = Named("ab")
+    assert get_backbone(net) is get_backbone(torch.compile(net))
+    assert builds == ["named"]
+
+
+# Factories
+
+
+def network(width=4):
+    return nn.Sequential(nn.Conv2d(1, width, 6), nn.Flatten())
+
+
+FACTORY = """
+from torch import nn
+WIDTH = {width}
+def parts():
+    return [nn.Conv2d(1, WIDTH, 6), nn.Flatten()]
+def build(*extra):
+    return nn.Sequential(*parts())
+"""
+
+
+def test_a_factory_that_reads_a_global(cache, builds):
+    module = loaded(FACTORY.format(width=4))
+    for width in (4, 5, 5):
+        module.WIDTH = width
+        assert features(module.build, cache).shape == (3, width)
+        assert features(module.build, None).shape == (3, width)
+    assert builds == ["sequential"] * 2
+    again = loaded(FACTORY.format(width=5), "another_module")
+    features(again.build, cache)
+    assert builds == ["sequential"] * 2
+
+
+def test_a_factory_is_known_by_its_arguments(builds):
+    widths = [features(functools.partial(network, width=w), None).shape[1] for w in (2, 3, 2)]
+    assert widths == [2, 3, 2]
+    assert builds == ["sequential"] * 2
+
+
+def test_a_factory_that_reads_a_file_is_called_each_time(tmp_path, cache):
+    path = tmp_path / "weights.pt"
+
+    def build():
+        net = network()
+        net.load_state_dict(torch.load(path, weights_only=True))
+        return net
+
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = network()
+        torch.save(net.state_dict(), path)
+        for kept in (None, cache):
+            np.testing.assert_allclose(features(build, kept), truth(net), rtol=1e-4, atol=1e-5)
+    assert digest_factory(build).unnamed
+    assert digest_factory(functools.partial(network, str(path))).unnamed
+    assert not digest_factory(functools.partial(network, "no file")).unnamed
+
+
+def test_random_weights_of_a_factory_are_the_same_in_every_call():
+    before = torch.get_rng_state()
+    first = get_backbone(lambda: network(3))
+    torch.rand(1)
+    again = get_backbone(lambda: (network(3), 1)[0])
+    assert first is not again
+    assert torch.equal(first.network.module[0].weight, again.network.module[0].weight)
+    torch.rand(1)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+# What cannot be named
+
+
+class Uncertain(nn.Module):
+    """Reads a generator that runs on: what it computes cannot be known before."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        x = x.mean((1, 2, 3))[:, None] * self.scale
+        return x if x.sum() > -9e9 and eval("True") else -x
+
+
+def test_what_cannot_be_named_is_not_remembered(tmp_path, capsys, builds, trunk_rows):
+    net = Uncertain()
+    extractor = PretrainedFeatureExtractor(net, cache=str(tmp_path), n_jobs=1, verbose=1)
+    for _ in range(2):
+        np.testing.assert_allclose(extractor.transform(IMAGES), truth(net), rtol=1e-4)
+    assert sum(trunk_rows) == 2 * len(IMAGES)
+    assert len(builds) == 2
+    assert "does not remember rows: what the network computes cannot be named" in (
+        capsys.readouterr().err
+    )
+
+
+def test_what_the_trace_shows_is_remembered_whatever_else_an_object_holds(tmp_path, trunk_rows):
+    net = Named("ab")
+    net.progress = (i for i in [1])
+    del net.progress
+    net.reader = open  # compiled, of Python
+    net.places = range(3)
+    assert not digest_module(net).unnamed
+    net.table = [memoryview(b"no name")]
+    assert digest_module(net).unnamed
+
+
+def test_a_fitted_estimator_refuses_its_network_when_the_code_has_changed(digits):
+    module = loaded(UNTRACED)
+    images, labels = digits
+    clf = FineTuneClassifier(module.Net(), unfreeze_depth=0, C=1.0, cache=None, image_size=6)
+    clf.fit(images[:12], labels[:12])
+    clf.predict(images[:2])
+    module.SCALE = 4.0
+    with pytest.raises(WeightsError, match="not the one that this estimator was fitted on"):
+        clf.predict(images[:2])
+    module.SCALE = 2.0
+    clf.predict(images[:2])
+
+
+IN_A_PROCESS = """
+import sys, numpy as np
+sys.path.insert(0, {folder!r})
+from sklearn_featx import PretrainedFeatureExtractor
+from sklearn_featx.engines._torch import TorchEngine
+from sklearn_featx.backbones._digests import digest_factory, digest_module
+import {module} as module
+passes = []
+run = TorchEngine.run
+TorchEngine.run = lambda engine, batch: passes.append(len(batch)) or run(engine, batch)
+images = np.random.default_rng(0).integers(0, 255, (3, 6, 6), dtype=np.uint8)
+for spec in (module.Net(), module.Net):
+    PretrainedFeatureExtractor(spec, cache={cache!r}, n_jobs=1).transform(images)
+print(passes, digest_module(module.Net()).text, digest_factory(module.Net).text)
+"""
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_rows_of_the_same_code_alone(source, tmp_path):
+    old, new = EDITS["helper of a helper"]
+    outputs = []
+    for i, text in enumerate([source, source + "\n# The end.\n", source.replace(old, new)]):
+        (tmp_path / f"module_{i}.py").write_text(text)
+        program = IN_A_PROCESS.format(
+            folder=str(tmp_path), module=f"module_{i}", cache=str(tmp_path / "rows")
+        )
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": str(i)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outputs.append(done.stdout.partition("]"))
+    (first, _, names), (second, _, same), (third, _, others) = outputs
+    assert (first, second, third) == ("[3", "[", "[3")
+    assert names == same != others
