@@ -487,8 +487,99 @@ RECIPE = {
     "the type of the store": with_storage,
 }
 
-# Code of own networks: constants, helpers, closures, hooks. Entries as in RECIPE.
-OWN_NETWORK: dict = {}
+# A cell of a notebook: its code is edited and run again, the names in it stay.
+CELL = """
+LEVEL = {constant}
+
+class Settings:
+    factor = {setting}
+
+def helper(x, factor={default}):
+    return x * factor + LEVEL
+
+def closed(level):
+    def add(x):
+        return x + level
+    return add
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+        nn.init.constant_(self.conv.weight, {weight})
+        nn.init.constant_(self.conv.bias, 0.5)
+        self.scale = {attribute}
+        self.add = closed({closure})
+
+    def features(self, x):
+        return self.add(helper(self.conv(x))) * Settings.factor
+
+    def forward(self, x):
+        return self.features(x).mean((2, 3)) * self.scale + {literal}
+"""
+PARTS = {
+    "constant": 1.5, "setting": 2.5, "default": 3.5, "attribute": 4.5, "closure": 5.5,
+    "literal": 6.5, "weight": 0.25,
+}  # fmt: skip
+
+
+def run_cell(**changes):
+    cell = {"nn": nn, "__name__": "a_notebook"}
+    exec(CELL.format(**PARTS | changes), cell)
+    return cell
+
+
+def with_cell(part, *, factory=False):
+    def entry(scene):
+        X, changed = [scene.pixels()], {part: PARTS[part] + scene.rng.uniform(1, 2)}
+        for cell in (run_cell(), run_cell(**changed)):
+            yield scene.extractor(cell["Net"] if factory else cell["Net"]()), X
+
+    return entry
+
+
+def with_global_variable(scene):
+    X, cell = [scene.pixels()], run_cell()
+    net = cell["Net"]()
+    yield scene.extractor(net), X
+    cell["LEVEL"] = scene.rng.uniform(2, 3)
+    yield scene.extractor(net), X
+
+
+def with_hook(scene):
+    X, net = [scene.pixels()], run_cell()["Net"]()
+    yield scene.extractor(net), X
+    level = scene.rng.uniform(1, 2)
+    net.conv.register_forward_hook(lambda module, inputs, output: output * level)
+    yield scene.extractor(net), X
+
+
+def run_again(scene):
+    X = [scene.pixels()]
+    for _ in range(2):
+        yield scene.extractor(run_cell()["Net"]()), X
+
+
+# Code of own networks, and settings that layers of PyTorch do not show.
+OWN_NETWORK = {
+    **{f"the {part} in a cell": with_cell(part) for part in PARTS},
+    "the constant of a factory": with_cell("constant", factory=True),
+    "a global variable": with_global_variable,
+    "a hook": with_hook,
+    "padding that counts": with_network(
+        lambda scene, net: setattr(net[3], "count_include_pad", False)
+    ),
+    "a divisor": with_network(
+        lambda scene, net: setattr(net[3], "divisor_override", int(scene.rng.integers(2, 99)))
+    ),
+    "the order of norms": with_network(lambda scene, net: setattr(net[6], "norm_first", True)),
+    "the number of heads": with_network(
+        lambda scene, net: (
+            setattr(net[6].self_attn, "num_heads", 4),
+            setattr(net[6].self_attn, "head_dim", 1),
+        )
+    ),
+}
 
 NEW = {**{name: of_image(make) for name, make in IMAGE.items()}, **RECIPE, **OWN_NETWORK}
 
@@ -712,6 +803,7 @@ FOUND = {
     "a limit of pixels": with_patch(Image, "MAX_IMAGE_PIXELS", 10**6),
     "a version of numpy": with_patch(np, "__version__", version),
     "a package that is not used": with_patch(torchvision, "__version__", version),
+    "a cell that is run again": run_again,
     "a copy of the network": same_network(copy.deepcopy),
     "a reloaded network": same_network(reloaded),
     "training mode": same_network(lambda net: net.train()),
