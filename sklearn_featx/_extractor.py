@@ -237,6 +237,8 @@ class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixi
         self._check_shapes(shapes)
         self.output_shapes_ = shapes
         self.n_features_out_ = sum(math.prod(shape) for shape in shapes)
+        if self.on_error == "nan":
+            self.failures_: list[Failure] = []
         return self
 
     def transform(self, X: Any) -> FloatArray:

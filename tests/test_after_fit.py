@@ -9,7 +9,9 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn
 import torch
+from packaging.version import Version
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
 from sklearn.compose import TransformedTargetRegressor
@@ -259,9 +261,6 @@ OF_CLASSIFIERS = {
     "calibrated, isotonic": fitted(
         lambda m: CalibratedClassifierCV(m, cv=FOLDS, method="isotonic", ensemble=False), PROBABLE
     ),
-    "calibrated, temperature": fitted(
-        lambda m: CalibratedClassifierCV(m, cv=FOLDS, method="temperature"), PROBABLE
-    ),
     "stacking": fitted(lambda m: StackingClassifier([("a", m)], logistic(), cv=FOLDS), PROBABLE),
     "stacking, prefit": lambda m, X, y: (
         StackingClassifier([("a", clone(m).fit(X, y))], logistic(), cv="prefit")
@@ -343,6 +342,10 @@ OF_CLASSIFIERS = {
         permutation_importance(clone(m).fit(X, y), X, y, n_repeats=2, random_state=0).importances
     ),
 }
+if Version(sklearn.__version__) >= Version("1.8"):
+    OF_CLASSIFIERS["calibrated, temperature"] = fitted(
+        lambda m: CalibratedClassifierCV(m, cv=FOLDS, method="temperature"), PROBABLE
+    )
 # Two classes only.
 OF_BINARY = {
     "tuned threshold": fitted(lambda m: TunedThresholdClassifierCV(m, cv=FOLDS), PROBABLE),

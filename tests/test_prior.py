@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -276,12 +277,29 @@ class TestReported:
         quiet(pipe.fit, frame, y)
         assert quiet(pipe.predict, frame[BAD : BAD + 1]).shape == (1,)
 
-    def test_a_fold_that_cannot_be_trained_is_not_the_best(self, small_net, y):
-        """All images of one training fold are unreadable: its score is NaN, and it is said."""
+    def test_a_search_without_readable_images_says_so(self, small_net, y):
         column = np.array([b"no image"] * 24, dtype=object)[:, None]
         search = GridSearchCV(classifier(small_net), {"C": [0.1, 1]}, cv=2)
         with pytest.raises(ValueError, match="None of the 12 images can be read"):
             search.fit(column, y)
+
+    @pytest.mark.parametrize("scoring", [None, "accuracy", "neg_log_loss"])
+    def test_the_best_candidate_is_chosen_not_the_first(self, scoring, small_net, X, y):
+        column = np.array(X, dtype=object)[:, None]
+        search = GridSearchCV(classifier(small_net), {"C": [1e-6, 1.0]}, cv=3, scoring=scoring)
+        with pytest.warns(ImageWarning):
+            search.fit(column, y)
+        assert search.best_params_ == {"C": 1.0}
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+    def test_threads_share_a_fitted_one(self, small_net, X, y):
+        clf = quiet(classifier(small_net).fit, X, y)
+        expected = quiet(clf.predict_proba, X)
+        with pytest.warns(ImageWarning), ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda rows: clf.predict_proba(X[rows]), [slice(0, 24)] * 24))
+        for answer in answers:
+            np.testing.assert_array_equal(answer, expected)
+        assert [failure.row for failure in clf.failures_] == [BAD]
 
     def test_learning_curve_of_partial_fits(self, small_net, X, y):
         column = np.array(X, dtype=object)[:, None]

@@ -61,16 +61,19 @@ def probe(cls, backbone, **parameters):
     return cls(backbone, image_shape=(1, -1), unfreeze_depth=0, C=1.0, random_state=0, **parameters)
 
 
-def test_extractor_passes_every_check(plain_factory):
-    count, failed = statuses(PretrainedFeatureExtractor(plain_factory, image_shape=(1, -1)))
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_extractor_passes_every_check(on_error, plain_factory):
+    extractor = PretrainedFeatureExtractor(plain_factory, image_shape=(1, -1), on_error=on_error)
+    count, failed = statuses(extractor)
     assert failed == {}
     # scikit-learn 1.6 has one check fewer.
     assert count >= (46 if Version(sklearn.__version__) >= Version("1.7") else 45)
 
 
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
 @pytest.mark.parametrize(("cls", "least"), [(FineTuneClassifier, 55), (FineTuneRegressor, 55)])
-def test_fine_tuner_passes_every_check(cls, least, plain_factory):
-    count, failed = statuses(probe(cls, plain_factory))
+def test_fine_tuner_passes_every_check(cls, least, on_error, plain_factory):
+    count, failed = statuses(probe(cls, plain_factory, on_error=on_error))
     assert failed == {}
     assert count >= least
 
