@@ -187,3 +187,13 @@ class TestPickles:
                 again.predict_proba(X)
         again.set_params(device="cpu")
         np.testing.assert_array_equal(again.predict_proba(X), expected)
+
+
+def test_what_is_made_in_inference_mode_can_be_trained(small_net, digits):
+    X, y = digits[0][:24], digits[1][:24]
+    network = type(small_net)(seed=11)
+    with torch.inference_mode():
+        PretrainedFeatureExtractor(network, image_size=16, cache=None).fit_transform(X)
+        inside = FineTuneClassifier(network, image_size=16, max_epochs=1, random_state=0).fit(X, y)
+    outside = FineTuneClassifier(network, image_size=16, max_epochs=1, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(inside.predict_proba(X), outside.predict_proba(X))

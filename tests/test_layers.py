@@ -18,7 +18,7 @@ PARTS = {"images", "backbones", "engines", "store", "training"}
 LAYER = {
     **dict.fromkeys(GROUND, 1),
     "_crossings": 1,
-    "_default_device": 1,
+    "_new_tensors": 1,
     "_graph_devices": 1,
     "_norm_pairs": 1,
     **dict.fromkeys(PARTS, 2),
@@ -56,7 +56,7 @@ PACKAGES = {
     "store": {"numpy"},
     "training": {"numpy", "torch", "torchvision", "skorch", "sklearn"},
     "_crossings": {"torch"},
-    "_default_device": {"torch"},
+    "_new_tensors": {"torch"},
     "_graph_devices": {"torch"},
     "_norm_pairs": {"torch"},
     "_compute": {"numpy"},

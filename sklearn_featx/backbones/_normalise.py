@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .._default_device import new_on_cpu
+from .._new_tensors import plain_new_tensors
 
 
 class Normalise(nn.Module):
@@ -22,7 +22,7 @@ class Normalise(nn.Module):
     scale: torch.Tensor
     shift: torch.Tensor
 
-    @new_on_cpu()
+    @plain_new_tensors()
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         super().__init__()
         centre = torch.tensor([0.0] if mean is None else list(mean), dtype=torch.float64)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from .._default_device import new_on_cpu
 from .._digest import stat_signature
+from .._new_tensors import plain_new_tensors
 from .._typing import Granularity, Weights
 from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
 from ._backbone import Backbone
@@ -87,7 +87,7 @@ def backbone_names() -> list[str]:
     return [*PACKAGED_NAMES, *torchvision_names()]
 
 
-@new_on_cpu()
+@plain_new_tensors()
 def get_backbone(
     backbone: str | nn.Module | Callable[[], nn.Module],
     weights: Weights = "DEFAULT",

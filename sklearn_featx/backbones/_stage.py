@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._default_device import new_on_cpu
+from .._new_tensors import plain_new_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class StageTaps(nn.Module):
         return tuple(found[i] for i in self.wanted)
 
 
-@new_on_cpu()
+@plain_new_tensors()
 def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
     """Run on tensors that have a shape and no values; on zeros where that is not possible."""
     with torch.no_grad():
@@ -91,9 +91,9 @@ def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ..
         if (fake_tensors := _fake_tensors()) is not None:
             # Some modules read values; what is wrong with a shape, the run on zeros says.
             with contextlib.suppress(Exception), fake_tensors(allow_non_fake_inputs=True):
-                output = module(torch.empty(shape))
+                output = module(torch.empty(shape, dtype=torch.float32))
         if output is None:
-            output = module(torch.zeros(shape))
+            output = module(torch.zeros(shape, dtype=torch.float32))
     return output if isinstance(output, tuple) else (output,)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from .._default_device import new_on_cpu
 from .._graph_devices import place
+from .._new_tensors import plain_new_tensors
 from .._typing import AnyArray, FloatArray
 from ._compile import compile_for
 from ._device import (
@@ -62,7 +62,7 @@ class TorchEngine:
         Whether to compile the network on its first batch.
     """
 
-    @new_on_cpu()
+    @plain_new_tensors()
     def __init__(
         self,
         network: nn.Module,

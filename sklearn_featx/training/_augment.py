@@ -15,8 +15,8 @@ from torch import nn
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as classic
 
-from .._default_device import new_on_cpu
 from .._digest import digest, digest_array
+from .._new_tensors import plain_new_tensors
 from .._typing import Pixels
 from ._random import seeded
 
@@ -48,7 +48,7 @@ class Augment:
         versions = (torch.__version__, torchvision.__version__)
         self.digest = None if described is None else digest("augment-1", *versions, described)
 
-    @new_on_cpu()
+    @plain_new_tensors()
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
         """Return one view.
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from .._default_device import new_on_cpu
+from .._new_tensors import plain_new_tensors
 from ._random import seeded
 from ._standardise import Standardise
 
@@ -20,7 +20,7 @@ DROPOUT = 0.1
 INITIAL_STD = 0.01
 
 
-@new_on_cpu()
+@plain_new_tensors()
 def make_head(head: Head, n_inputs: int, n_outputs: int, *, seed: int) -> nn.Module:
     """Build a head.
 

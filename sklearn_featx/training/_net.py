@@ -20,7 +20,7 @@ from skorch.utils import to_device, to_tensor
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from .._default_device import new_on_cpu
+from .._new_tensors import plain_new_tensors
 from .._progress import Progress
 from .._typing import AnyArray
 from ..exceptions import DivergenceError
@@ -113,7 +113,7 @@ class FineTuneNet(NeuralNet):
 
     # Building
 
-    @new_on_cpu()
+    @plain_new_tensors()
     def initialize(self) -> "FineTuneNet":
         """Build module, optimizer and callbacks, seeded, beside torch's global generator."""
         with self.draws(INITIAL_STREAM).active():
@@ -217,7 +217,7 @@ class FineTuneNet(NeuralNet):
                 raise self._divergence(f"the parameter {name!r} is not finite")
         return self
 
-    @new_on_cpu()
+    @plain_new_tensors()
     def fit_loop(
         self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
     ) -> "FineTuneNet":

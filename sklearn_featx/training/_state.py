@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._default_device import new_on_cpu
+from .._new_tensors import plain_new_tensors
 from .._typing import AnyArray
 from ..exceptions import WeightsError
 from ._dataset import Rows, read_rows
@@ -63,7 +63,7 @@ def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> No
             tensor.copy_(torch.from_numpy(np.array(state[name])))
 
 
-@new_on_cpu()
+@plain_new_tensors()
 def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
     """Run the trained network on rows, in eval mode and without gradient.
 
