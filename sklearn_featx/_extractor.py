@@ -51,7 +51,8 @@ class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixi
     backbone : str, nn.Module or callable, default="efficientnet_lite0"
         A name of `backbone_names`; ``"efficientnet_lite0"`` comes with its ImageNet weights and
         needs no download. Or any network that takes one tensor and returns one; or a function
-        without arguments that builds one, called once per process.
+        without arguments that builds one. It is called again when its code or what that reads has
+        changed, and each time if it may read files; PyTorch's random numbers start from 0 in it.
     weights : str, path or None, default="DEFAULT"
         ``"DEFAULT"``: the best weights that the backbone's library offers; the name of other
         weights; a ``.pth`` or ``.safetensors`` file; None for random weights, with a warning.

@@ -32,6 +32,9 @@ from sklearn_featx.store import FeatureStore, _memo
 
 SIDE = 8
 
+# Some entries are about code that torch.fx cannot follow.
+pytestmark = pytest.mark.filterwarnings("ignore:backbone 'own' cannot be traced")
+
 
 class Scene:
     """What an entry needs: random numbers, a folder, a store, a network, and names that are new."""
@@ -431,6 +434,69 @@ def one_weight(scene, net):
     flat[scene.rng.integers(len(flat))] += 1
 
 
+OWN_CODE = """
+from torch import nn
+
+SCALE = {scale}
+
+def deepest(x):
+    return x * {deepest}
+
+def helper(x, by={default}):
+    return deepest(x) + by
+
+def closure(by):
+    return lambda x: x + by
+
+inner = closure({closure})
+
+class Own(nn.Module):
+    factor = {factor}
+
+    def __init__(self):
+        super().__init__()
+        self.slope = {slope}
+
+    def forward(self, x):
+        # {comment}
+        x = inner(helper(x)) * SCALE * self.factor + self.slope
+        return (x if not {untraced} or x.sum() > -9e9 else -x).mean((2, 3))
+"""
+CONSTANTS = ("scale", "deepest", "default", "closure", "factor", "slope")
+
+
+def own_network(scene, numbers):
+    """A network of a module that was just written or edited."""
+    space = {"__name__": f"module_{scene.rng.integers(2**62)}"}
+    exec(OWN_CODE.format(**numbers), space)
+    return space["Own"]()
+
+
+def with_code(name, untraced):
+    """One constant in the code of an own network, wherever it stands, by one last bit."""
+
+    def entry(scene):
+        X = [scene.pixels()]
+        numbers = {key: float(np.float32(scene.rng.uniform(1, 2))) for key in CONSTANTS}
+        numbers |= {"comment": "", "untraced": untraced}
+        yield scene.extractor(own_network(scene, numbers)), X
+        if name == "comment":
+            numbers["comment"] = f"A comment\n\n        # of {scene.draw} lines."
+        else:
+            numbers[name] = float(np.nextafter(np.float32(numbers[name]), np.float32(3)))
+        yield scene.extractor(own_network(scene, numbers)), X
+
+    return entry
+
+
+def with_hook(scene):
+    X, net = [scene.pixels()], copy.deepcopy(shared_net(scene))
+    yield scene.extractor(net), X
+    by, part = float(scene.rng.uniform(1, 2)), net[int(scene.rng.integers(5))]
+    part.register_forward_hook(lambda module, args, output: output * by)
+    yield scene.extractor(net), X
+
+
 def one_statistic(scene, net):
     net[1].running_var.view(torch.int32)[scene.rng.integers(4)] += 1
 
@@ -473,6 +539,12 @@ RECIPE = {
     "truncated files": with_patch(ImageFile, "LOAD_TRUNCATED_IMAGES", True),
     "the version of PyTorch": with_patch(torch, "__version__", version),
     "the version of torchvision": with_package("torchvision", lambda: Permute([0, 2, 3, 1])),
+    **{
+        f"{name} in {kind} code": with_code(name, untraced)
+        for name in CONSTANTS
+        for kind, untraced in (("traced", False), ("untraced", True))
+    },
+    "a hook": with_hook,
     "the version of timm": with_package("timm", timm_layer),
     "the version of this package": with_patch(_recipe, "__version__", version),
     "oneDNN": with_patch(torch.backends.mkldnn, "enabled", False),
@@ -807,6 +879,8 @@ FOUND = {
     "a copy of the network": same_network(copy.deepcopy),
     "a reloaded network": same_network(reloaded),
     "training mode": same_network(lambda net: net.train()),
+    "a comment in traced code": with_code("comment", False),
+    "a comment in untraced code": with_code("comment", True),
     "gradients": same_network(lambda net: net.requires_grad_(False)),
 }
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .._digest import stat_signature
+from .._forks import ForkSafeLock
 from .._new_tensors import plain_new_tensors
 from .._typing import Granularity, Weights
 from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
@@ -63,7 +64,7 @@ class _Memo:
 PACKAGED_NAMES = (PACKAGED_NAME,)
 
 # The generator of random numbers is one for all threads.
-_building = threading.RLock()
+_building = ForkSafeLock()
 _networks = _Memo(_MAX_KEPT)
 _backbones = _Memo(2 * _MAX_KEPT)
 
