@@ -4,8 +4,9 @@ What was computed before an error or an interrupt is given before it goes on. A 
 engine in a process, whoever asks for it.
 """
 
+import itertools
 import math
-import threading
+import operator
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from ._forks import ForkSafeLock, answer_in_children
 from ._recipe import Recipe
 from ._remember import Cache
 from ._typing import AnyArray, OnError
@@ -32,6 +34,8 @@ from .images import (
 _ROWS_PER_COPY = 32
 # Rows that are given together: a pass is of few, and to write them costs a transaction each time.
 _ROWS_PER_RESULT = 32
+# Engines that are kept, each with the weights of its trunk; an accelerator's memory is for batches.
+_MOST_ENGINES, _MOST_ON_ACCELERATOR = 8, 2
 
 Result = tuple[list[int], list[AnyArray]]
 
@@ -204,24 +208,46 @@ def _default_batch_size(engine: Engine | None, images: ImageCollection, recipe: 
     return engine.batch_size(recipe.stated_input_shape(images)) if engine else _ROWS_PER_COPY
 
 
-_engines: weakref.WeakKeyDictionary[Backbone, dict[Any, Engine]] = weakref.WeakKeyDictionary()
-_engines_lock = threading.Lock()
+class _Kept(NamedTuple):
+    """An engine and the number of its last use."""
+
+    engine: Engine
+    use: int
+
+
+_engines: weakref.WeakKeyDictionary[Backbone, dict[Any, _Kept]] = weakref.WeakKeyDictionary()
+_engines_lock = ForkSafeLock()
+_uses = itertools.count()
 
 
 def engine_for(recipe: Recipe) -> Engine:
-    """Return the engine that runs a recipe, made at most once per process."""
-    device, dtype, name = recipe.arithmetic
+    """Return the engine that runs a recipe; the most recently used ones are kept."""
+    key = (recipe.arithmetic, recipe.network_taps)
+    answer_in_children()
     with _engines_lock:
-        engines = _engines.setdefault(recipe.backbone, {})
-        key = (recipe.network_taps, device, dtype, name)
-        if key not in engines:
-            normalise, network = recipe.trunk
-            engines[key] = make_engine(
-                name,
-                network,
-                recipe.pools,
-                normalise=normalise,
-                device=device,
-                dtype=dtype,
-            )
-        return engines[key]
+        kept = _engines.get(recipe.backbone, {}).get(key)
+        if kept is None:
+            _make_room(recipe.arithmetic.device)
+        engine = _make(recipe) if kept is None else kept.engine
+        _engines.setdefault(recipe.backbone, {})[key] = _Kept(engine, next(_uses))
+        return engine
+
+
+def _make(recipe: Recipe) -> Engine:
+    device, dtype, name = recipe.arithmetic
+    normalise, network = recipe.trunk
+    return make_engine(name, network, recipe.pools, normalise=normalise, device=device, dtype=dtype)
+
+
+def _make_room(device: Any) -> None:
+    """Let the least recently used engines of a device go, so that one more has a place."""
+    kept = [
+        (engine.use, backbone, key)
+        for backbone, engines in _engines.items()
+        for key, engine in engines.items()
+        if key[0].device == device
+    ]
+    kept.sort(key=operator.itemgetter(0))
+    n_places = _MOST_ENGINES if device.type == "cpu" else _MOST_ON_ACCELERATOR
+    for _, backbone, key in kept[: max(0, len(kept) + 1 - n_places)]:
+        del _engines[backbone][key]

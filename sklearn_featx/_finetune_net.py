@@ -162,20 +162,25 @@ def predicting_net(
         if net is None:
             net = make().initialize()
             net.restore_history(history)
-            keep_predicting(estimator, plan, state, net)
+            _predicting.keep(estimator, _Kept(plan, state, _released(net, plan, state)))
     return net
 
 
 def keep_predicting(
     estimator: BaseEstimator, plan: ModulePlan, state: State, net: FineTuneNet
 ) -> None:
-    """Keep a net for prediction; what only training needs, and a net in training, are let go."""
+    """Keep the net that `fit` has trained, for prediction; one of `partial_fit` is let go."""
+    _predicting.keep(estimator, _Kept(plan, state, _released(net, plan, state)))
+    _training.drop(estimator)
+
+
+def _released(net: FineTuneNet, plan: ModulePlan, state: State) -> FineTuneNet:
+    """Let go of what only training needs."""
     # A factory may hold embeddings, which the head started from.
     net.module = partial(plan.make, state=state)
     net.release()
     answer_in_children()
-    _predicting.keep(estimator, _Kept(plan, state, net))
-    _training.drop(estimator)
+    return net
 
 
 def take_training(estimator: BaseEstimator, plan: ModulePlan, state: State) -> FineTuneNet | None:

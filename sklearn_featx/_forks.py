@@ -44,6 +44,10 @@ class ForkSafeLock:
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
 
 
+# Held by whoever lets PyTorch's global generators draw from a seed: all threads share them.
+generator_lock = ForkSafeLock()
+
+
 class _Forks:
     """What is done in the children of this process."""
 

@@ -3,7 +3,6 @@
 Networks live here and nowhere else: estimators hold names, clones and threads share what is built.
 """
 
-import threading
 import time
 import warnings
 from collections import OrderedDict
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from .._digest import stat_signature
-from .._forks import ForkSafeLock
+from .._forks import ForkSafeLock, generator_lock
 from .._new_tensors import plain_new_tensors
 from .._typing import Granularity, Weights
 from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
@@ -48,7 +47,7 @@ class _Memo:
     def __init__(self, size: int) -> None:
         self._size = size
         self._values: OrderedDict[Hashable, Any] = OrderedDict()
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
 
     def get(self, key: Hashable, build: Callable[[], Value]) -> Value:
         with self._lock:
@@ -63,8 +62,6 @@ class _Memo:
 
 PACKAGED_NAMES = (PACKAGED_NAME,)
 
-# The generator of random numbers is one for all threads.
-_building = ForkSafeLock()
 _networks = _Memo(_MAX_KEPT)
 _backbones = _Memo(2 * _MAX_KEPT)
 
@@ -196,7 +193,7 @@ def _packaged_network(name: str, weights: str | None) -> Network:
 
 def _built(factory: Callable[[], nn.Module]) -> nn.Module:
     # One seed: every process builds the same network, and finds the rows of another.
-    with _building:
+    with generator_lock:
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(0)
         try:

@@ -103,6 +103,7 @@ def _fake_tensors() -> Any:
     try:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
+        _start_autograd()
         # No operation that a counter of floating-point operations around it would count.
         bias = torch.empty(4, 1)
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
@@ -111,3 +112,13 @@ def _fake_tensors() -> Any:
         _log.debug("Shapes are found by running on zeros: %s: %s", type(error).__name__, error)
         return None
     return FakeTensorMode if works else None
+
+
+def _start_autograd() -> None:
+    """Let autograd count the devices before there are pretended ones.
+
+    It starts a thread for each, and a process that has such threads cannot be forked for training.
+    """
+    if not torch.accelerator.is_available():
+        with torch.inference_mode(False), torch.enable_grad():
+            torch.autograd.backward(torch.ones(1, requires_grad=True).sum())

@@ -7,7 +7,6 @@ is left as it was.
 import contextlib
 import inspect
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 import torchvision.ops
 from torch import fx, nn
 
+from .._forks import ForkSafeLock
 from ..exceptions import BackboneError
 from ._mutation import works_in_place
 
@@ -238,7 +238,7 @@ class _Tracer(fx.Tracer):
 _TORCHVISION_LEAVES = {"StochasticDepth", "DropBlock2d", "DropBlock3d", "FrozenBatchNorm2d"}
 
 # fx patches nn.Module while it traces, and modes are flipped: one trace at a time per process.
-_TRACE_LOCK = threading.RLock()
+_TRACE_LOCK = ForkSafeLock()
 
 
 @contextlib.contextmanager

@@ -1,12 +1,12 @@
 """Compiled networks: PyTorch's compiler on the first batch, and the plain engine where it fails."""
 
-import threading
 import warnings
 from typing import Any
 
 import torch
 from torch import nn
 
+from .._forks import ForkSafeLock
 from ..exceptions import FeatxWarning
 from ._device import is_out_of_memory
 from ._whole import Whole, optimize
@@ -34,7 +34,7 @@ class _Compiled(nn.Module):
         self._run = torch.compile(whole, dynamic=False, options=options)
         # Runs in place of the compiled network once compiling has failed.
         self._uncompiled: nn.Module | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._known: set[tuple[int, ...]] = set()
         self._n_rows = 0
 

@@ -7,13 +7,13 @@ may move, which nobody waits for, arrives wrong (pytorch#189690).
 
 import functools
 import itertools
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from .._forks import ForkSafeLock
 from .._typing import AnyArray
 
 # Words for memory that ran out, of the device, of one of its libraries or of the computer; most
@@ -30,7 +30,7 @@ _OUT_OF_MEMORY = (
 # One stream copies while the other computes.
 _N_STREAMS = 2
 # Of devices on which one thread at a time may compute.
-_alone = threading.Lock()
+_alone = ForkSafeLock()
 
 
 def resolve_device(device: str) -> torch.device:

@@ -5,7 +5,6 @@ told not to, and `torch.set_float32_matmul_precision` lets products be rounded t
 on some CPUs too. A cached row would depend on the card and on switches that its key does not name.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .._forks import ForkSafeLock
 from ._device import float32_switches
 
 _FULL = ("ieee", "none")
@@ -26,7 +26,7 @@ class _Passes:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._n_inside = 0
         self._undo: list[Callable[[], None]] = []
 

@@ -9,7 +9,6 @@ once in a process, and where it fails every network stays as it is.
 import functools
 import logging
 import operator
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -17,6 +16,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from .._forks import ForkSafeLock
 from .._norm_pairs import is_plain
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -65,7 +65,7 @@ _OPERATORS = (
 )
 
 # Workers that run the same network have their first batches at the same time.
-_ordering = threading.Lock()
+_ordering = ForkSafeLock()
 
 _NONE = Activation()
 _RELU = Activation("relu")

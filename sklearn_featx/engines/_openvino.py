@@ -2,7 +2,6 @@
 
 import functools
 import sys
-import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._forks import ForkSafeLock
 from .._optional import import_optional
 from .._typing import AnyArray, FloatArray
 from ..exceptions import BackboneError
@@ -23,7 +23,7 @@ _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16
 # A row runs alone, which is as fast as more: a batch is what one worker gets at once.
 _ROWS = 4
 # Two threads that make an engine must not start two cores.
-_starting = threading.Lock()
+_starting = ForkSafeLock()
 
 
 class OpenVinoEngine:
@@ -65,7 +65,7 @@ class OpenVinoEngine:
         if dtype is not torch.float32:
             round_convolutions(rewritten, dtype)
         self._whole = Whole(normalise, rewritten, pools, torch.float32).eval()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         # Rows that can run at the same time.
         self._n_streams = 1
         # By the shape of a row, which is part of a compiled network.

@@ -1,6 +1,6 @@
 """How many rows go through in one pass: fewer where memory ends, more again when it is free."""
 
-import threading
+from .._forks import ForkSafeLock
 
 # Passes that fit before twice as many rows are tried again, and after tries that failed.
 _FIRST_PATIENCE = 16
@@ -15,7 +15,7 @@ class PassSize:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         # None: as many as there are.
         self._most: int | None = None
         # Rows of the pass that failed first.

@@ -8,7 +8,6 @@ large for one end or too small for the other.
 import itertools
 import math
 import operator
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from torch import fx, nn
 
 from .._crossings import crossings, dependents
+from .._forks import ForkSafeLock
 from ._onednn import layer_of
 
 # Bytes that an operation may read and write, its weights not counted: near the best for a core with
@@ -62,7 +62,7 @@ class Sectioned(nn.Module):
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__()
         self._network = network
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         # By the shape of a row.
         self._cuts: dict[tuple[int, ...], list[Section]] = {}
 

@@ -1,7 +1,6 @@
 """The engine of PyTorch: runs a frozen module on batches of pixels or plain tensors."""
 
 import math
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from .._forks import ForkSafeLock
 from .._graph_devices import place
 from .._new_tensors import plain_new_tensors
 from .._typing import AnyArray, FloatArray
@@ -85,7 +85,7 @@ class TorchEngine:
         in_sections = isinstance(rewritten, fx.GraphModule) and not compiled
         self._usual_rows = _usual_rows(device, dtype, in_sections=in_sections)
         self._pass_size = PassSize()
-        self._first_pass = threading.Lock()
+        self._first_pass = ForkSafeLock()
         # Shapes of batches that went through.
         self._known: set[tuple[int, ...]] = set()
         finish_copies(device)

@@ -5,12 +5,12 @@ unchanged torchvision folder dataset with its default loader and no transform. A
 is asked for its items.
 """
 
-import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .._forks import ForkSafeLock
 from .._typing import Pixels
 from ..exceptions import ImageError
 from ._collection import ImageCollection, Rows, as_index, errors_at
@@ -76,7 +76,7 @@ class DatasetItems(ImageCollection):
         self._rows = rows
         self._image_shape = image_shape
         self._value_range = value_range
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._seen: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -120,4 +120,4 @@ class DatasetItems(ImageCollection):
         return {**self.__dict__, "_lock": None, "_seen": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=ForkSafeLock())

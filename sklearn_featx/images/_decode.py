@@ -6,7 +6,6 @@ Files are read whole and closed before decoding begins, so no descriptor outlive
 """
 
 import os
-import threading
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -17,6 +16,7 @@ import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from .._digest import digest
+from .._forks import ForkSafeLock
 from .._messages import cause, cut
 from .._preprocess import Preprocess
 from .._typing import Pixels
@@ -36,10 +36,10 @@ _READING_VERSION = 3
 # Offset in a PNG file of the bit depth: signature, length and name of IHDR, width, height.
 _PNG_BITS_AT = 24
 
-_QUIET = threading.Lock()
+_QUIET = ForkSafeLock()
 # Pictures that the user opened load their pixels on first use, which two threads must not do at
 # once to the same one.
-_LOADING = threading.Lock()
+_LOADING = ForkSafeLock()
 
 
 def decode(source: Source) -> Pixels:

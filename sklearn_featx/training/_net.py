@@ -42,7 +42,7 @@ CPU_MIN_ROWS, CPU_MIN_NUMBERS = 16, 2**18
 INITIAL_STREAM, PREDICT_STREAM, FIRST_EPOCH_STREAM = range(3)
 # Calls of callbacks in the middle of a step, which may draw as the step does. Between steps they
 # may wait for other threads, which then must not wait for them.
-_IN_A_STEP = ("on_batch_begin", "on_grad_computed", "on_batch_end")
+_IN_A_STEP = ("on_batch_begin", "on_grad_computed")
 
 
 class _StoppedByCallback(KeyboardInterrupt):

@@ -14,10 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from .._forks import ForkSafeLock
-
-# Held while torch's global generators hold the state of a block.
-_swapped = ForkSafeLock()
+from .._forks import generator_lock
 
 
 def derive_seed(random_state: int, stream: int) -> int:
@@ -86,7 +83,7 @@ class Draws:
         None
             Nothing: the block runs.
         """
-        with _swapped:
+        with generator_lock:
             if self._is_active:
                 yield
                 return
