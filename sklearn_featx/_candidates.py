@@ -93,6 +93,9 @@ def _candidates(search: Any) -> Iterator[Any]:
         # The search's own generator is left where it is.
         seed = copy.deepcopy(search.random_state)
         grid = ParameterSampler(search.param_distributions, search.n_iter, random_state=seed)
+    elif not hasattr(search, "get_params") or isinstance(search, type):
+        # The caller says what was expected.
+        return
     else:
         yield clone(search)
         return

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from ._messages import cut, shown
+from ._messages import short, shown
 from .exceptions import InputError
 from .images import image_suffixes
 
@@ -107,7 +107,7 @@ class _Others:
 
     def note_unreadable(self, error: OSError) -> None:
         """Count a folder that cannot be listed."""
-        self._note(f"unreadable folders ({cut(str(error.strerror))})")
+        self._note(f"unreadable folders ({short(str(error.strerror))})")
 
     def in_words(self) -> str:
         """Say how many of each kind there are."""
@@ -115,7 +115,7 @@ class _Others:
         kinds = [f"{kind} {count}{notes.get(kind, '')}" for kind, count in self._kinds.items()]
         if self._suffixes:
             most = self._suffixes.most_common(_MOST_SUFFIXES)
-            names = ", ".join(f"{cut(suffix)} {count}" for suffix, count in most)
+            names = ", ".join(f"{short(suffix)} {count}" for suffix, count in most)
             more = ", ..." if len(self._suffixes) > len(most) else ""
             kinds.append(f"other suffixes {self._suffixes.total()} ({names}{more})")
         return ", ".join(kinds)

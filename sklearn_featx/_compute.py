@@ -8,7 +8,7 @@ import itertools
 import math
 import operator
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -16,12 +16,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ._forks import ForkSafeLock, answer_in_children
+from ._messages import cause, short, shown
 from ._recipe import Recipe
 from ._remember import Cache
 from ._typing import AnyArray, OnError
 from .backbones import Backbone
 from .engines import Engine, count_threads, make_engine, type_name
-from .exceptions import ImageError
+from .exceptions import BackboneError, FeatxError, ImageError
 from .images import (
     Batch,
     ImageCollection,
@@ -38,6 +39,7 @@ _ROWS_PER_RESULT = 32
 _MOST_ENGINES, _MOST_ON_ACCELERATOR = 8, 2
 
 Result = tuple[list[int], list[AnyArray]]
+Run = Callable[[AnyArray], list[AnyArray]]
 
 
 class Settings(NamedTuple):
@@ -186,22 +188,41 @@ def _batches(
     )
     if engine is None:
         return ((batch, []) for batch in read(n_threads=n_readers))
+    run = _naming_errors(engine.run, recipe)
     workers = engine.workers(math.ceil(len(positions) / batch_size), settings.n_jobs)
     if ordered or not engine.computes_where_it_reads:
         return compute_batches(
-            read(n_threads=n_readers), engine.run, n_workers=workers.n_workers, start=workers.start
+            read(n_threads=n_readers), run, n_workers=workers.n_workers, start=workers.start
         )
     return read_and_compute(
         images,
         positions,
         prepare,
-        engine.run,
+        run,
         batch_size=batch_size,
         n_workers=workers.n_workers,
         n_threads=workers.n_threads,
         start=workers.start,
         on_error=on_error,
     )
+
+
+def _naming_errors(run: Run, recipe: Recipe) -> Run:
+    """Let errors of the network name the backbone and what it was given."""
+
+    def named(batch: AnyArray) -> list[AnyArray]:
+        try:
+            return run(batch)
+        except (FeatxError, MemoryError):
+            raise
+        except Exception as error:
+            raise BackboneError(
+                f"backbone {shown(recipe.backbone.name)} failed on rows of shape "
+                f"{short(str(batch.shape[1:]))}: {cause(error)}. Check image_size, "
+                "device and precision."
+            ) from error
+
+    return named
 
 
 def _default_batch_size(engine: Engine | None, images: ImageCollection, recipe: Recipe) -> int:

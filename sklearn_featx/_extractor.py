@@ -15,10 +15,12 @@ from ._activations import activations
 from ._compute import Settings
 from ._failures import Failure, as_table, refuse_none_readable, spread, warn_of
 from ._image_input import read_images
+from ._messages import shown
 from ._recipe import Recipe, Tap, choose_preprocess
 from ._remember import Cache, announce
 from ._saved import CheckedState
 from ._sklearn_compat import (
+    CheckedParameters,
     HasMethods,
     Interval,
     StrOptions,
@@ -29,7 +31,7 @@ from ._typing import AnyArray, FloatArray, OnError, Pooling, Weights
 from ._worker_settings import SentWithSettings
 from .backbones import get_backbone
 from .engines import EngineName, Precision, resolve_device, resolve_precision
-from .exceptions import ImageError
+from .exceptions import ImageError, UnknownLayerError
 from .images import ImageCollection
 from .store import FeatureStore
 
@@ -37,7 +39,9 @@ from .store import FeatureStore
 _CONSEQUENCE = "their rows are NaN, which an imputer after the extractor replaces."
 
 
-class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixin, BaseEstimator):
+class PretrainedFeatureExtractor(
+    SentWithSettings, CheckedState, CheckedParameters, TransformerMixin, BaseEstimator
+):
     """Turn images into columns with a frozen pretrained network.
 
     Each image goes once through the network in inference mode, after the preprocessing that the
@@ -401,6 +405,8 @@ class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixi
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
         layers = len(backbone.stages) if self.layer is None else self.layer
         named = (layers,) if isinstance(layers, str | int) else tuple(layers)
+        if not isinstance(self.layer, str | None):
+            _check_layers(named)
         taps = tuple(Tap(layer, self.pooling) for layer in named)
         return Recipe(backbone, taps, preprocess, self.device, self.precision, self._engine_name())
 
@@ -428,8 +434,9 @@ class PretrainedFeatureExtractor(SentWithSettings, CheckedState, TransformerMixi
     def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:
         if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
             raise ValueError(
-                f"pooling={self.pooling!r}: layer={self.layer!r} gives activations of the shapes "
-                f"{shapes}, which cannot be concatenated. Choose another pooling, or one layer."
+                f"pooling={self.pooling!r}: layer={shown(self.layer)} gives activations of the "
+                f"shapes {shown(shapes)}, which cannot be concatenated. Choose another pooling, or "
+                "one layer."
             )
 
 
@@ -437,3 +444,11 @@ def _unit_norm(features: FloatArray) -> FloatArray:
     flat = features.reshape(len(features), -1)
     unit: FloatArray = scale_to_unit_norm(flat).reshape(features.shape)
     return unit
+
+
+def _check_layers(layers: tuple[Any, ...]) -> None:
+    if not layers or not all(isinstance(layer, str) for layer in layers):
+        raise UnknownLayerError(
+            f"layer={shown(list(layers))}: expected the name of a layer, or several in a list. "
+            "See backbone_stages."
+        )

@@ -13,6 +13,7 @@ from ._prior import ClassShares, ReadableScore, warn_of_prior
 from ._remember import Cache
 from ._sklearn_compat import Interval, StrOptions, _fit_context
 from ._targets import (
+    check_classes,
     check_labels,
     check_targets,
     check_two_classes,
@@ -384,7 +385,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         if first:
             if classes is None and not is_indicator(labels):
                 raise ValueError("classes must be passed on the first call to partial_fit.")
-            self._set_classes(labels if is_indicator(labels) else np.asarray(classes))
+            self._set_classes(labels if is_indicator(labels) else check_classes(classes))
         return self._continue_fit(images, *self._codes_and_weights(labels, sample_weight))
 
     def predict_proba(self, X: Any) -> FloatArray:

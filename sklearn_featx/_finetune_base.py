@@ -44,7 +44,7 @@ from ._prior import filled
 from ._recipe import Recipe, Tap, choose_preprocess
 from ._remember import Cache, announce, open_store, row_keys
 from ._saved import CheckedState
-from ._sklearn_compat import HasMethods, Interval, StrOptions
+from ._sklearn_compat import CheckedParameters, HasMethods, Interval, StrOptions
 from ._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
 from ._view_rows import FixedViews, FreshViews, rows_of_views
 from ._worker_settings import SentWithSettings
@@ -74,7 +74,9 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 _COUNT = Interval(Integral, 1, None, closed="left")
 
 
-class FineTuneEstimator(SentWithSettings, CheckedState, BaseEstimator, metaclass=ABCMeta):
+class FineTuneEstimator(
+    SentWithSettings, CheckedState, CheckedParameters, BaseEstimator, metaclass=ABCMeta
+):
     """What classifier and regressor share: parameters, the way of the images, the net."""
 
     _task: Literal["classification", "multilabel", "regression"]

@@ -7,7 +7,7 @@ from sklearn.utils.validation import validate_data
 
 from ._sklearn_compat import _check_feature_names, _check_n_features
 from ._typing import OnError
-from .images import ImageCollection, as_image_collection
+from .images import ImageCollection, as_image_collection, check_image_shape
 
 
 def read_images(
@@ -44,6 +44,7 @@ def read_images(
     InputError, ImageError, ValueError
         If X cannot be read as images.
     """
+    image_shape = check_image_shape(image_shape)
     if image_shape is not None and _is_table(X, plain_numbers=image_shape[-1] == -1):
         dtype = np.float32 if image_shape[-1] == -1 else "numeric"
         X = validate_data(estimator, X, reset=reset, dtype=dtype)

@@ -17,7 +17,7 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 def shown(value: Any) -> str:
     """Return the `repr` of a value in one line of at most 100 characters, cut in the middle."""
     try:
-        return cut(_short.repr(value))
+        return short(_short.repr(value))
     except Exception:
         # The `repr` of a user's object may fail; a message about the object must not.
         return f"a {type(value).__name__}"
@@ -25,13 +25,18 @@ def shown(value: Any) -> str:
 
 def cause(error: BaseException) -> str:
     """Name an error of another library by its type and the first line of what it says."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    lines = [line for line in _COLORS.sub("", said).splitlines() if line.strip()]
-    name = type(error).__name__
-    return f"{name}: {cut(lines[0])}" if lines else name
+    words, name = said(error), type(error).__name__
+    return f"{name}: {words}" if words else name
 
 
-def cut(text: str) -> str:
+def said(error: BaseException) -> str:
+    """Return the first line of what an error says; of the system's, without the file's name."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = [line for line in _COLORS.sub("", text).splitlines() if line.strip()]
+    return short(lines[0]) if lines else ""
+
+
+def short(text: str) -> str:
     """Return a text in one line of at most 100 characters: both ends of a longer one."""
     text = " ".join(text[: 50 * LONGEST].split()) + text[50 * LONGEST :][-LONGEST:]
     if len(text) <= LONGEST:

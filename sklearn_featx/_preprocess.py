@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
 
+import numpy as np
+
 from ._digest import digest
+from ._messages import shown
+from .exceptions import InputError
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -69,10 +73,20 @@ class Preprocess:
             Side, or (height, width), in pixels, of what the backbone sees. The share of the
             image that the crop keeps stays as it was; a recipe without a crop resizes to `size`.
         """
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = _checked_size(size)
         if self.crop is None or not isinstance(self.resize, int):
             return replace(self, resize=(height, width), crop=None)
         kept = min(self.crop) / self.resize
         # Rounded to nearest: 224 of 256 at 320 is 365.7, and cropping needs at least 320.
         shorter = max(round(min(height, width) / kept), height, width)
         return replace(self, resize=shorter, crop=(height, width))
+
+
+def _checked_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of `image_size`; `InputError` for others."""
+    sides = (size, size) if isinstance(size, int | np.integer) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 1 for s in sides):
+        raise InputError(
+            f"image_size={shown(size)}: expected a side or (height, width), in pixels."
+        )
+    return int(sides[0]), int(sides[1])

@@ -1,5 +1,6 @@
 """What may be remembered, under which keys, in which store: decided here, done elsewhere."""
 
+import contextlib
 import math
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from ._digest import stat_signature
+from ._messages import cause, shown
 from ._recipe import Recipe
 from .exceptions import ImageError, StoreWarning
 from .images import ImageCollection
@@ -52,9 +54,13 @@ def open_store(cache: Cache) -> FeatureStore | None:
         return cache
     try:
         store = session_store() if cache == "session" else FeatureStore(cache)
-    except OSError as error:
+        # A path that the system refuses, too long or with a null byte, is found out here.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.stat(store.path)  # noqa: PTH116 (pathlib hides what is wrong)
+    except (OSError, ValueError) as error:
         warnings.warn(
-            f"cache={cache!r}: no store can be made ({error}). Rows are computed, not remembered.",
+            f"cache={shown(cache)}: no store can be made ({cause(error)}). Rows are computed, "
+            "not remembered.",
             StoreWarning,
             stacklevel=2,
         )

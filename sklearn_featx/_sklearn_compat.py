@@ -1,9 +1,13 @@
 """The private names of scikit-learn that this package uses, all of them, in one place."""
 
+import re
+from collections.abc import Mapping
+
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
+    InvalidParameterError,
     StrOptions,
 )
 from sklearn.utils.validation import (
@@ -14,7 +18,10 @@ from sklearn.utils.validation import (
     _check_y,
 )
 
+from ._messages import shown
+
 __all__ = [
+    "CheckedParameters",
     "HasMethods",
     "Interval",
     "StrOptions",
@@ -25,3 +32,30 @@ __all__ = [
     "_check_y",
     "_fit_context",
 ]
+
+_PARAMETER = re.compile(r"The '(\w+)' parameter of ")
+_STATE_DICT = " Pass a file of it, or load it into a network and pass that as backbone."
+
+
+class CheckedParameters:
+    """Mixin of estimators whose parameters, if they are refused, are shown in one short line."""
+
+    def _validate_params(self) -> None:
+        try:
+            super()._validate_params()  # type: ignore[misc] # of BaseEstimator, which comes after
+        except InvalidParameterError as error:
+            raise InvalidParameterError(self._shortened(str(error))) from None
+
+    def _shortened(self, message: str) -> str:
+        named = _PARAMETER.match(message)
+        if named is None:
+            return message
+        value = getattr(self, named[1])
+        hint = (
+            _STATE_DICT
+            if isinstance(value, Mapping) and named[1] in ("weights", "backbone")
+            else ""
+        )
+        # Classes are named as users import them.
+        expected = re.sub(r"'sklearn_featx[.\w]*\.(\w+)'", r"'\1'", message.partition(" Got ")[0])
+        return f"{expected} Got {type(value).__name__ if hint else shown(value)} instead.{hint}"

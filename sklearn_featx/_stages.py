@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from torch import nn
 
+from ._messages import shown
 from ._typing import Granularity, Weights
 from .backbones import get_backbone
 
@@ -81,7 +83,7 @@ def backbone_stages(
     """
     built = get_backbone(backbone, weights, granularity, warn=False)
     size = built.preprocess.output_size or (224, 224)
-    shape = (built.preprocess.channels, *size) if input_shape is None else tuple(input_shape)
+    shape = (built.preprocess.channels, *size) if input_shape is None else _checked(input_shape)
     costs = built.costs(shape)
     total = sum(cost.flops for cost in costs) or 1
     counts = [stage.n_parameters for stage in built.stages]
@@ -129,5 +131,17 @@ def unfreeze_depths(
     [0, 1, 2, 3, 4, 'all']
     """
     n_stages = len(get_backbone(backbone, None, granularity, warn=False).stages)
+    if not (max_depth is None or (isinstance(max_depth, int | np.integer) and max_depth >= 0)):
+        raise ValueError(f"max_depth={shown(max_depth)}: expected a number of stages, or None.")
     depths: list[Any] = [*range(n_stages), "all"]
     return depths if max_depth is None else depths[: max_depth + 1]
+
+
+def _checked(input_shape: Any) -> tuple[int, ...]:
+    lengths = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if not lengths or not all(isinstance(n, int | np.integer) and n >= 1 for n in lengths):
+        raise ValueError(
+            f"input_shape={shown(input_shape)}: expected whole numbers of at least 1, as in "
+            "(channels, height, width)."
+        )
+    return tuple(int(n) for n in lengths)

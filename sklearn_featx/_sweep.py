@@ -1,8 +1,8 @@
 """Which layer? One pass gives the features of all; an estimator is scored on each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -12,6 +12,7 @@ from sklearn.utils import _safe_indexing
 from ._digest import digest_array
 from ._extractor import PretrainedFeatureExtractor
 from ._failures import as_table, readable, refuse_none_readable, warn_of
+from ._messages import shown
 from ._recipe import Tap
 from ._typing import Pooling
 
@@ -101,6 +102,7 @@ def layer_sweep(
     >>> sorted(row.layer for row in table)
     ['blocks.1', 'blocks.1', 'blocks.3', 'blocks.3']
     """
+    _check(extractor, y, layers, poolings)
     recipe = extractor._recipe()
     names = [stage.name for stage in recipe.backbone.stages]
     chosen: list[str | int] = list(range(1, len(names) + 1)) if layers is None else list(layers)
@@ -128,3 +130,24 @@ def layer_sweep(
             )
         )
     return sorted(table, key=lambda row: -row.mean_score)
+
+
+def _check(extractor: Any, y: Any, layers: Any, poolings: Any) -> None:
+    """Refuse what would give an empty table, or an error of Python's."""
+    if not isinstance(extractor, PretrainedFeatureExtractor):
+        raise TypeError(
+            f"extractor={shown(extractor)}: expected a PretrainedFeatureExtractor; what comes "
+            "after it is the second argument."
+        )
+    if y is None:
+        raise ValueError("layer_sweep requires y to be passed, but the target y is None.")
+    if layers is not None and not _is_list_of(layers, lambda name: isinstance(name, str)):
+        raise ValueError(f"layers={shown(layers)}: expected a list of names of layers, or None.")
+    known = list(get_args(Pooling))
+    if not _is_list_of(poolings, known.__contains__):
+        raise ValueError(f"poolings={shown(poolings)}: expected a list of some of {known}.")
+
+
+def _is_list_of(values: Any, fits: Callable[[Any], bool]) -> bool:
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    return listed and len(values) > 0 and all(fits(value) for value in values)

@@ -1,12 +1,14 @@
 """y of an estimator: labels to codes, weights, standardised targets. Arrays in, arrays out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from ._messages import said, shown
 from ._sklearn_compat import _check_sample_weight, _check_y
 from ._typing import AnyArray
 
@@ -37,6 +39,11 @@ def check_labels(y: Any, *, name: str, n_rows: int) -> AnyArray:
         Number of images.
     """
     _check_given(y, name)
+    with _in_one_line("y"):
+        return _checked_labels(y, n_rows)
+
+
+def _checked_labels(y: Any, n_rows: int) -> AnyArray:
     if _is_matrix(y) and type_of_target(y, input_name="y") == "multilabel-indicator":
         # Only sparse matrices have the method.
         indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
@@ -57,11 +64,12 @@ def is_indicator(labels: AnyArray) -> bool:
 def check_targets(y: Any, *, name: str, n_rows: int) -> AnyArray:
     """Check regression targets: finite numbers, one row of them for each image."""
     _check_given(y, name)
-    targets = _check_y(y, multi_output=True, y_numeric=True)
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = column_or_1d(targets, warn=True)
-    _check_length(targets, n_rows)
-    return np.asarray(targets, dtype=np.float64)
+    with _in_one_line("y"):
+        targets = _check_y(y, multi_output=True, y_numeric=True)
+        if targets.ndim == 2 and targets.shape[1] == 1:
+            targets = column_or_1d(targets, warn=True)
+        _check_length(targets, n_rows)
+        return np.asarray(targets, dtype=np.float64)
 
 
 def encode(labels: AnyArray, classes: AnyArray) -> AnyArray:
@@ -75,8 +83,8 @@ def encode(labels: AnyArray, classes: AnyArray) -> AnyArray:
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
         raise ValueError(
-            f"y contains labels that are not among the classes: {unknown.tolist()[:5]}. "
-            f"The classes are {classes.tolist()}."
+            f"y contains labels that are not among the classes: {shown(unknown.tolist())}. "
+            f"The classes are {shown(classes.tolist())}."
         )
     return np.searchsorted(classes, labels)
 
@@ -110,9 +118,10 @@ def row_weights(
     if sample_weight is None and class_weight is None:
         return None
     rows = np.empty((n_rows, 1))
-    weights: AnyArray = _check_sample_weight(
-        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
-    )
+    with _in_one_line("sample_weight"):
+        weights: AnyArray = _check_sample_weight(
+            sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+        )
     if not np.any(weights):
         raise ValueError("Sample weights must contain at least one non-zero number.")
     if class_weight is None or codes is None or classes is None:
@@ -122,7 +131,8 @@ def row_weights(
         # A class without weight has no rows that count, whatever its factor.
         factors = totals.sum() / (len(classes) * np.where(totals > 0, totals, 1))
     else:
-        factors = compute_class_weight(class_weight, classes=classes, y=classes[codes])
+        with _in_one_line("class_weight"):
+            factors = compute_class_weight(class_weight, classes=classes, y=classes[codes])
     weighted: AnyArray = weights * factors[codes]
     return weighted
 
@@ -133,7 +143,7 @@ def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArr
     if len(present) < 2:
         raise ValueError(
             "This classifier needs samples of at least 2 classes in the data, but the data "
-            f"contains only one class: {classes[present[0]]!r}"
+            f"contains only one class: {shown(classes[present[0]])}"
         )
 
 
@@ -143,6 +153,23 @@ def standardisation(targets: AnyArray, weights: AnyArray | None) -> Standardisat
     mean = np.average(columns, axis=0, weights=weights)
     scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weights))
     return Standardisation(mean, np.where(scale > 0, scale, 1.0))
+
+
+def check_classes(classes: Any) -> AnyArray:
+    """Return the classes of a first call to `partial_fit` as an array."""
+    with _in_one_line("classes"):
+        given = column_or_1d(classes)
+        np.unique(given)
+        return np.asarray(given)
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """Let errors of numpy and scikit-learn name the argument, in one line."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {said(error)}") from error
 
 
 def _is_matrix(y: Any) -> bool:

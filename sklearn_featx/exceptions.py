@@ -24,6 +24,8 @@
 The errors keep the built-in type that scikit-learn's users expect as a second base.
 """
 
+from ._messages import shown
+
 __all__ = [
     "BackboneError",
     "CutWarning",
@@ -75,7 +77,8 @@ class ImageError(FeatxError, ValueError):
     def __str__(self) -> str:
         where = "" if self.row is None else f"row {self.row}"
         if self.path is not None:
-            where = f"{where} ({self.path!r})" if where else repr(self.path)
+            path = shown(self.path)
+            where = f"{where} ({path})" if where else path
         return f"{where}: {self.reason}" if where else self.reason
 
 

@@ -76,7 +76,7 @@ PACKAGES = {
     "_plan": {"numpy", "sklearn"},
     "_candidates": {"sklearn"},
     "_precompute": set(),
-    "_stages": {"torch"},  # for the type of an own network in a signature
+    "_stages": {"numpy", "torch"},  # for the type of an own network in a signature
     "inspection": {"numpy", "matplotlib", "sklearn"},
     "_cli": {"numpy"},
     "_cli_folder": set(),

@@ -5,11 +5,13 @@ import functools
 import itertools
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
 
 from .._digest import combine, digest
+from .._messages import cause, short, shown
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsError
 from ._chain import Chain, adopt_unused, cut
@@ -20,7 +22,7 @@ from ._network import Grouping, Network
 from ._normalise import Normalise
 from ._pooling import Pool
 from ._sequence import stages_by_order
-from ._stage import Cost, Stage, StageTaps, dry_run
+from ._stage import Cost, LayerError, Stage, StageTaps, dry_run
 from ._tracing import Trace, UntraceableError, trace
 
 # Two rows: with one, some networks drop the batch axis, and BatchNorm in training mode refuses.
@@ -82,17 +84,18 @@ class Backbone:
         """
         n_stages = len(self.stages)
         if isinstance(unfreeze_depth, tuple | list):
-            start, stop = unfreeze_depth
-            if not 0 <= start < stop <= n_stages:
+            ends = tuple(unfreeze_depth)
+            whole = len(ends) == 2 and all(isinstance(end, Integral) for end in ends)
+            if not (whole and 0 <= ends[0] < ends[1] <= n_stages):
                 raise UnknownLayerError(
-                    f"unfreeze_depth={unfreeze_depth!r}: a block of stages is (start, stop) with "
-                    f"0 <= start < stop <= {n_stages}. {self._list_of_stages()}"
+                    f"unfreeze_depth={shown(unfreeze_depth)}: a block of stages is (start, stop) "
+                    f"with 0 <= start < stop <= {n_stages}. {self._list_of_stages()}"
                 )
-            return start
+            return int(ends[0])
         depth = n_stages if unfreeze_depth == "all" else unfreeze_depth
         if not 0 <= depth <= n_stages:
             raise UnknownLayerError(
-                f"unfreeze_depth={unfreeze_depth!r}: backbone {self.name!r} has {n_stages} stages. "
+                f"unfreeze_depth={shown(unfreeze_depth)}: there are {n_stages} stages. "
                 f"{self._list_of_stages()}"
             )
         return n_stages - depth
@@ -175,10 +178,17 @@ class Backbone:
         except Exception as error:
             # Networks fail on wrong sizes in as many ways as there are networks.
             raise BackboneError(
-                f"backbone {self.name!r} cannot take rows of shape {tuple(input_shape)}: {error}. "
-                "Check image_size and image_shape."
+                f"backbone {shown(self.name)} cannot take {_in_words(input_shape)}: "
+                f"{_cause_and_place(error)}. {self._fitting_size()}"
             ) from error
         return [tuple(output.shape[1:]) for output in outputs]
+
+    def _fitting_size(self) -> str:
+        size = self.preprocess.output_size
+        if size is None:
+            return "Check image_size and image_shape."
+        made_for = _in_words((self.preprocess.channels, *size))
+        return f"It was made for {made_for}: check image_size and preprocessing."
 
     def layer_shapes(
         self, layers: Sequence[str | int], input_shape: Sequence[int]
@@ -371,7 +381,7 @@ class Backbone:
         return names.index(layer)
 
     def _list_of_stages(self) -> str:
-        names = ", ".join(stage.name for stage in self.stages)
+        names = short(", ".join(stage.name for stage in self.stages))
         return f"From input to output: {names}."
 
 
@@ -384,3 +394,18 @@ def _check_followed(network: nn.Module, found: Trace) -> None:
             held = sum(parameter.numel() for parameter in module.parameters())
             if 2 * held > total:
                 raise UntraceableError(f"most of it is in one {type(module).__qualname__}")
+
+
+def _in_words(shape: Sequence[int]) -> str:
+    """Describe one row of what enters a network."""
+    if len(shape) != 3:
+        return f"rows of shape {short(str(tuple(shape)))}"
+    channels, height, width = shape
+    return f"{height} x {width} pixels of {channels} channel{'s' if channels != 1 else ''}"
+
+
+def _cause_and_place(error: Exception) -> str:
+    """Say what a network failed of, and where, if that is known."""
+    if isinstance(error, LayerError) and error.__cause__ is not None:
+        return f"{error.place}, {cause(error.__cause__)}"
+    return cause(error)

@@ -4,6 +4,7 @@ import copy
 
 from torch import nn
 
+from .._messages import cause
 from .._preprocess import Preprocess
 from ..exceptions import BackboneError
 from ._granularity import groupings
@@ -57,8 +58,8 @@ def _copied(module: nn.Module, *, borrowed: bool) -> nn.Module:
             return module
         # Whatever a module holds (locks, generators, tensors of a graph) may refuse to be copied.
         raise BackboneError(
-            f"backbone: the {type(module).__name__} cannot be copied ({error}), and is not used "
-            "itself, so that it stays as it is. Pass a function that builds it instead."
+            f"backbone: the {type(module).__name__} cannot be copied ({cause(error)}), and it "
+            "is not used itself, so that it stays as it is. Pass a function that builds it instead."
         ) from error
 
 

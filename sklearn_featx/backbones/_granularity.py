@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from .._messages import shown
 from ..exceptions import UnknownLayerError
 from ._chain import Chain
 from ._network import Grouping
@@ -125,14 +126,15 @@ def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
             raise UnknownLayerError(unknown_name("granularity", name, positions))
         if positions[name] not in chain.crossing:
             raise UnknownLayerError(
-                f"granularity: the network cannot be cut after {name!r}, because a shortcut "
+                f"granularity: the network cannot be cut after {shown(name)}, because a shortcut "
                 f"passes it by. It can be cut after {_cuttable_near(chain, positions[name])}."
             )
         shared = _divided(spans, positions[name])
         if shared is not None:
             raise UnknownLayerError(
-                f"granularity: the network cannot be cut after {name!r}, because the parameter "
-                f"{shared!r} is used on both sides, and a stage holds its parameters alone."
+                f"granularity: the network cannot be cut after {shown(name)}, because the "
+                f"parameter {shared!r} is used on both sides, and a stage holds its parameters "
+                "alone."
             )
         ends[name] = positions[name]
     return ends
@@ -142,7 +144,7 @@ def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
     """Message for an unknown name: the nearest known ones."""
     names = list(known)
     near = get_close_matches(str(name), names, n=3, cutoff=0.5) or names[:8]
-    return f"{parameter}: there is no {name!r}. Did you mean one of {near}?"
+    return f"{parameter}: there is no {shown(name)}. Did you mean one of {shown(near)}?"
 
 
 def _children(network: nn.Module, path: str) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .._messages import cause, shown
 from .._preprocess import Preprocess
 from ..exceptions import UnknownBackboneError, WeightsError
 
@@ -167,9 +168,11 @@ def build_packaged(name: str, weights: str | None) -> nn.Module:
         If there are no weights of that name, or their file is missing or damaged.
     """
     if name != PACKAGED_NAME:
-        raise UnknownBackboneError(f"no packaged backbone {name!r}; there is {PACKAGED_NAME!r}")
+        raise UnknownBackboneError(
+            f"no packaged backbone {shown(name)}; there is {PACKAGED_NAME!r}"
+        )
     if weights not in ("DEFAULT", None):
-        raise WeightsError(f"{name!r} has weights 'DEFAULT' or None (random), not {weights!r}")
+        raise WeightsError(f"{name!r} has weights 'DEFAULT' or None (random), not {shown(weights)}")
     return (_pretrained() if weights else EfficientNetLite0()).eval()
 
 
@@ -190,7 +193,7 @@ def _weights_bytes() -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _weights_error(f"cannot be read ({error})") from error
+        raise _weights_error(f"cannot be read ({shown(str(path))}: {cause(error)})") from error
     if (found := hashlib.sha256(data).hexdigest()) != WEIGHTS_SHA256:
         raise _weights_error(f"are damaged: sha256 {found}, expected {WEIGHTS_SHA256} ({path})")
     return data

@@ -3,10 +3,12 @@
 Networks live here and nowhere else: estimators hold names, clones and threads share what is built.
 """
 
+import os
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +17,16 @@ from torch import nn
 
 from .._digest import stat_signature
 from .._forks import ForkSafeLock, generator_lock
+from .._messages import cause, shown
 from .._new_tensors import plain_new_tensors
 from .._typing import Granularity, Weights
-from ..exceptions import BackboneError, RandomWeightsWarning, UnknownBackboneError
+from ..exceptions import (
+    BackboneError,
+    FeatxError,
+    RandomWeightsWarning,
+    UnknownBackboneError,
+    WeightsError,
+)
 from ._backbone import Backbone
 from ._custom import build_custom
 from ._digests import digest_factory, digest_module
@@ -122,10 +131,11 @@ def get_backbone(
     UnknownLayerError
         If `granularity` names what the network does not have.
     """
+    _check_types(backbone, weights, granularity)
     key, build = _source(_uncompiled(backbone), weights)
     if warn and isinstance(backbone, str) and weights is None:
         warnings.warn(
-            f"backbone {backbone!r} is used with random weights (weights=None).",
+            f"backbone {shown(backbone)} is used with random weights (weights=None).",
             RandomWeightsWarning,
             stacklevel=3,
         )
@@ -135,6 +145,21 @@ def get_backbone(
     network = _networks.get(key, build)
     named = tuple(granularity) if isinstance(granularity, list) else granularity
     return _backbones.get((key, named), lambda: Backbone(network, granularity))
+
+
+def _check_types(backbone: Any, weights: Any, granularity: Any) -> None:
+    """Refuse, for functions, what the estimators refuse by their constraints."""
+    if not (isinstance(backbone, str | nn.Module) or callable(backbone)):
+        raise BackboneError(
+            f"backbone={shown(backbone)}: expected a name, a module, or a function that builds one."
+        )
+    if not isinstance(weights, str | os.PathLike | None):
+        raise WeightsError(f"weights={shown(weights)}: expected 'DEFAULT', a name, a file or None.")
+    named = isinstance(granularity, list) and all(isinstance(name, str) for name in granularity)
+    if not (named or granularity in ("stage", "block")):
+        raise BackboneError(
+            f"granularity={shown(granularity)}: expected 'stage', 'block' or a list of names."
+        )
 
 
 def _source(
@@ -191,9 +216,22 @@ def _packaged_network(name: str, weights: str | None) -> Network:
     )
 
 
+_RULE = "A callable backbone takes no argument and returns an nn.Module."
+
+
+@contextmanager
+def _naming_the_factory(factory: Callable[[], nn.Module]) -> Iterator[None]:
+    try:
+        yield
+    except FeatxError:
+        raise
+    except Exception as error:
+        raise BackboneError(f"backbone={shown(factory)} raised {cause(error)}. {_RULE}") from error
+
+
 def _built(factory: Callable[[], nn.Module]) -> nn.Module:
     # One seed: every process builds the same network, and finds the rows of another.
-    with generator_lock:
+    with generator_lock, _naming_the_factory(factory):
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(0)
         try:
@@ -201,10 +239,7 @@ def _built(factory: Callable[[], nn.Module]) -> nn.Module:
         finally:
             torch.set_rng_state(before)
     if not isinstance(module, nn.Module):
-        raise BackboneError(
-            f"backbone={factory!r} returned {type(module).__name__}; a callable backbone takes no "
-            "argument and returns an nn.Module."
-        )
+        raise BackboneError(f"backbone={shown(factory)} returned {type(module).__name__}. {_RULE}")
     return module
 
 
@@ -213,12 +248,20 @@ def _weights_key(weights: str | None) -> tuple[Hashable, ...]:
     if weights is None:
         return (weights,)
     file = Path(weights).expanduser().absolute()
-    if not file.is_file():
+    if not _is_file(file):
         return (weights,)
     state = stat_signature(file)
     # A second change within the clock's granularity would not show in times.
     racy = max(state[1:3]) > time.time_ns() - _RACY_NS
     return (str(file), *state, sha256_of_file(file) if racy else "")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # Longer than the system allows, or with a null byte.
+        return False
 
 
 def _check_name(name: str) -> None:

@@ -4,12 +4,12 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from .._new_tensors import plain_new_tensors
 
@@ -90,11 +90,76 @@ def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ..
         output = None
         if (fake_tensors := _fake_tensors()) is not None:
             # Some modules read values; what is wrong with a shape, the run on zeros says.
-            with contextlib.suppress(Exception), fake_tensors(allow_non_fake_inputs=True):
-                output = module(torch.empty(shape, dtype=torch.float32))
+            with (
+                contextlib.suppress(Exception),
+                _quiet_fake_tensors(),
+                fake_tensors(allow_non_fake_inputs=True),
+            ):
+                output = _run(module, torch.empty(shape, dtype=torch.float32))
         if output is None:
-            output = module(torch.zeros(shape, dtype=torch.float32))
+            output = _run(module, torch.zeros(shape, dtype=torch.float32))
     return output if isinstance(output, tuple) else (output,)
+
+
+class LayerError(Exception):
+    """A layer of a network failed; its cause is the layer's own error.
+
+    Parameters
+    ----------
+    place : str
+        Which layer, in words.
+    """
+
+    def __init__(self, place: str) -> None:
+        # The interpreter of a graph adds lines to the message.
+        self.place = place
+        super().__init__(place)
+
+
+def _run(module: nn.Module, x: Any) -> Any:
+    """Run a module; of a traced part, `LayerError` names the layer that fails."""
+    for part in module if type(module) is nn.Sequential else (module,):
+        # A traced module that is called prints its own code when it fails.
+        x = _Watched(part).run(x) if isinstance(part, fx.GraphModule) else part(x)
+    return x
+
+
+class _Watched(fx.Interpreter):
+    """Runs a traced module node by node."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node; say which, if it fails."""
+        try:
+            return super().run_node(n)
+        except LayerError:
+            raise
+        except Exception as error:
+            raise LayerError(_place(n)) from error
+
+
+def _place(node: fx.Node) -> str:
+    """Name a module that fails, or, of another operation, the last module before it."""
+    before = node
+    while before.op not in ("call_module", "placeholder", "root"):
+        before = before.prev
+    if before.op != "call_module":
+        return f"operation {node.name!r}"
+    return f"layer {before.target!r}" if before is node else f"after layer {before.target!r}"
+
+
+@contextlib.contextmanager
+def _quiet_fake_tensors() -> Iterator[None]:
+    """Keep PyTorch from logging the traceback of a failure, which is reported as an error."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addFilter(_refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_refuse)
+
+
+def _refuse(_: logging.LogRecord) -> bool:
+    return False
 
 
 @functools.cache

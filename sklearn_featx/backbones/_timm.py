@@ -5,23 +5,30 @@ read through safetensors, or by torch with ``weights_only=True``: nothing in the
 """
 
 import math
+import ssl
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, getproxies, urlopen
 
 from torch import nn
 
+from .._messages import cause, shown
 from .._optional import import_optional
 from .._preprocess import Preprocess
 from ..exceptions import UnknownBackboneError, WeightsError
 from ._granularity import groupings, has_weights, unknown_name
 from ._network import Grouping, Network, freeze
-from ._weights import StateDict, fits, load_state, read_state_dict, sha256_of_file
+from ._weights import StateDict, exists, fits, load_state, read_state_dict, sha256_of_file
 
 TIMM_PREFIX = "timm/"
+
+# For a first answer of the hub, which usually takes tenths of a second.
+_PATIENCE_SECONDS = 5.0
 
 # Containers whose children are the stages, for the few models that state no groups.
 _OPENED = ("stages", "blocks", "transformers", "layers", "features")
@@ -120,21 +127,57 @@ def _weights_file(name: str, weights: str | None) -> Path | None:
     if weights is None or weights == "DEFAULT":
         return None
     path = Path(weights).expanduser()
-    if path.suffix in (".pth", ".pt", ".bin", ".safetensors") or path.exists():
+    if path.suffix in (".pth", ".pt", ".bin", ".safetensors") or exists(path):
         return path
     raise WeightsError(
-        f"weights={weights!r}: {name!r} takes 'DEFAULT', None, or a file that ends in .pth or "
-        f".safetensors. Other weights of timm are part of the backbone's name: '{name}.TAG'."
+        f"weights={shown(weights)}: {shown(name)} takes 'DEFAULT', None, or a file that ends in "
+        ".pth or .safetensors. Other weights of timm are part of the name: 'timm/NAME.TAG'."
     )
 
 
 def _download(timm: ModuleType, bare: str) -> nn.Module:
     try:
+        _require_hub(timm, bare)
         module: nn.Module = timm.create_model(bare, pretrained=True)
     except Exception as error:
         # The hub's and the network's errors have no base in common: OSError, HTTPError, ValueError.
         raise WeightsError(_no_download(timm, bare, error)) from error
     return module
+
+
+def _require_hub(timm: ModuleType, bare: str) -> None:
+    """Raise an `OSError` at once where the hub is needed and out of reach: it would retry for long.
+
+    One connection is tried. Whatever is not certain is left to the hub's own client: certificates,
+    proxies that urllib does not know, files that are kept elsewhere.
+    """
+    config = timm.get_pretrained_cfg(bare)
+    hub_id = getattr(config, "hf_hub_id", None)
+    if not hub_id or getproxies().get("all"):
+        return
+    hub = import_optional("huggingface_hub", extra="timm", purpose="A download from timm's hub")
+    if hub.constants.HF_HUB_OFFLINE or _is_kept(
+        hub, hub_id, getattr(config, "hf_hub_filename", None)
+    ):
+        return
+    try:
+        urlopen(Request(hub.constants.ENDPOINT, method="HEAD"), timeout=_PATIENCE_SECONDS).close()  # noqa: S310 (the hub's own address)
+    except HTTPError:
+        # It answers.
+        return
+    except URLError as error:
+        if isinstance(error.reason, OSError) and not isinstance(error.reason, ssl.SSLError):
+            raise error.reason from error
+
+
+def _is_kept(hub: ModuleType, hub_id: str, file: str | None) -> bool:
+    """Whether a file of weights was downloaded before."""
+    repository, _, revision = str(hub_id).partition("@")
+    names = [file] if file else ["model.safetensors", "pytorch_model.bin"]
+    return any(
+        isinstance(hub.try_to_load_from_cache(repository, name, revision=revision or None), str)
+        for name in names
+    )
 
 
 def _no_download(timm: ModuleType, bare: str, error: Exception) -> str:
@@ -148,10 +191,8 @@ def _no_download(timm: ModuleType, bare: str, error: Exception) -> str:
     file = known.get("hf_hub_filename") or "model.safetensors"
     place = f"the file {file!r} of https://huggingface.co/{hub_id}" if hub_id else str(url)
     return (
-        f"weights: those of 'timm/{bare}' could not be downloaded ({type(error).__name__}: "
-        f"{error}). Without a network: fetch {place} elsewhere and pass it as "
-        "weights='/path/model.safetensors'. The backbone 'efficientnet_lite0' comes with its "
-        "weights and needs no download."
+        f"weights: those of 'timm/{bare}' could not be downloaded ({cause(error)}). Without a "
+        f"network: fetch {place} elsewhere and pass weights='PATH', or use 'efficientnet_lite0'."
     )
 
 

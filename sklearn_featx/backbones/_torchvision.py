@@ -10,11 +10,12 @@ import torchvision
 from torch import nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
+from .._messages import cause
 from .._preprocess import Interpolation, Preprocess
 from ..exceptions import WeightsError
 from ._granularity import groupings, unknown_name
 from ._network import Network, freeze
-from ._weights import load_state, read_state_dict, sha256_of_file
+from ._weights import exists, load_state, read_state_dict, sha256_of_file
 
 # Containers that only hold the chain together: their children are the stages.
 _OPENED = (
@@ -116,7 +117,7 @@ def _resolve(
     if weights in enum.__members__:
         return enum[weights], None
     path = Path(weights).expanduser()
-    if path.suffix or path.exists():
+    if path.suffix or exists(path):
         return None, path
     raise WeightsError(
         unknown_name("weights", weights, ["DEFAULT", *enum.__members__])
@@ -162,13 +163,12 @@ def _download(name: str, entry: WeightsEnum) -> dict[str, torch.Tensor]:
         )
     except (URLError, OSError) as error:
         raise WeightsError(
-            f"weights: {entry} of backbone {name!r} could not be downloaded ({error}). Without a "
-            f"network: fetch {entry.url} elsewhere and put it at {str(target)!r}, or pass the "
-            "file as weights='/path/to/file.pth'. The backbone 'efficientnet_lite0' comes with "
-            "its weights and needs no download."
+            f"weights: {entry} of backbone {name!r} could not be downloaded ({cause(error)}). "
+            f"Without a network: fetch {entry.url} elsewhere and put it at {str(target)!r}. "
+            "'efficientnet_lite0' needs no download."
         ) from error
     except RuntimeError as error:
         raise WeightsError(
-            f"weights: {str(target)!r} is damaged ({error}). Delete it and try again."
+            f"weights: {str(target)!r} is damaged ({cause(error)}). Delete it and try again."
         ) from error
     return state

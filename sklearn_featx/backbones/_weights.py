@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .._messages import cause, short, shown
 from .._optional import import_optional
-from ..exceptions import WeightsError
+from ..exceptions import FeatxError, WeightsError
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -17,6 +18,14 @@ def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def exists(path: Path) -> bool:
+    """Whether a path leads anywhere; one that the system refuses, as too long, does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -38,8 +47,9 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     WeightsError
         If the file does not exist or holds anything but tensors.
     """
-    if not path.is_file():
-        raise WeightsError(f"weights: there is no file {str(path)!r}.")
+    if not (exists(path) and path.is_file()):
+        what = "is a folder, not a file" if exists(path) else "does not exist"
+        raise WeightsError(f"weights: the file {shown(str(path))} {what}. Pass a weights file.")
     if path.suffix == ".safetensors":
         safetensors = import_optional(
             "safetensors.torch", extra="safetensors", purpose="A .safetensors file"
@@ -82,8 +92,8 @@ def load_state(
     missing, unexpected, misfits = _differences(module, state, ignored, optional)
     if missing or unexpected or misfits:
         raise WeightsError(
-            f"weights: {source} does not fit the network. Missing: {_some(missing)}; "
-            f"unexpected: {_some(unexpected)}; of another shape: {_some(misfits)}."
+            f"weights: {shown(source)} does not fit the network. Missing: {_some(missing)}; "
+            f"unexpected: {_some(unexpected)}; of another shape: {_some(misfits)}. Check backbone."
         )
     own = module.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
@@ -121,10 +131,19 @@ def _attempt(load: Callable[[], object], path: Path) -> object:
     except Exception as error:
         # The readers' own errors range from UnpicklingError to struct.error; one name for all.
         raise WeightsError(
-            f"weights: {str(path)!r} cannot be read as tensors ({type(error).__name__}: {error}). "
-            "Files that hold more than tensors are refused, since reading them could run code; "
-            "save the network's state_dict() instead."
+            f"weights: {shown(str(path))} cannot be read as tensors ({_why(error)}). Files that "
+            "hold more than tensors are refused: reading them could run code. Save the network's "
+            "state_dict() instead."
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """Say in one line why a file is refused; torch gives advice that does not apply here."""
+    if isinstance(error, FeatxError):
+        return str(error)
+    if "weights_only" in str(error):
+        return "it holds more than tensors, or is no file of torch.save"
+    return "the file is damaged or incomplete" if "archive" in str(error) else cause(error)
 
 
 def _state_of(loaded: object, path: Path) -> dict[str, torch.Tensor]:
@@ -134,12 +153,14 @@ def _state_of(loaded: object, path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, Mapping) or not all(
         isinstance(value, torch.Tensor) for value in loaded.values()
     ):
-        raise WeightsError(f"weights: {str(path)!r} holds no state dict of tensors.")
+        raise WeightsError(
+            f"weights: {shown(str(path))} holds no state dict of tensors. Save state_dict()."
+        )
     return {str(key).removeprefix("module."): value for key, value in loaded.items()}
 
 
 def _some(names: list[str]) -> str:
     if not names:
         return "none"
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(short(name) for name in names[:2]) + more

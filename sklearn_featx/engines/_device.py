@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .._forks import ForkSafeLock
+from .._messages import said, shown
 from .._typing import AnyArray
 
 # Words for memory that ran out, of the device, of one of its libraries or of the computer; most
@@ -70,9 +71,9 @@ def resolve_device(device: str) -> torch.device:
         _check_computes(chosen)
     except (RuntimeError, AssertionError) as error:
         # Builds without a backend raise AssertionError from its lazy start.
-        reason = str(error).strip().partition("\n")[0]
+        reason = said(error)
         raise ValueError(
-            f"device={device[:100]!r} cannot be used here ({reason}). {_way_out(device, reason)}"
+            f"device={shown(device)} cannot be used here ({reason}). {_way_out(device, reason)}"
         ) from error
     return chosen
 

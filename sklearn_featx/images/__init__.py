@@ -15,6 +15,7 @@ from ._adapter import as_image_collection
 from ._collection import ImageCollection
 from ._computing import compute_batches, read_and_compute
 from ._decode import decode, digest_reading
+from ._layout import check_image_shape
 from ._pillow import (
     PillowSettings,
     apply_pillow_settings,
@@ -32,6 +33,7 @@ __all__ = [
     "Views",
     "apply_pillow_settings",
     "as_image_collection",
+    "check_image_shape",
     "compute_batches",
     "decode",
     "digest_reading",

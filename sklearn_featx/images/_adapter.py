@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .._messages import said, short, shown
 from .._typing import AnyArray, OnError
 from ..exceptions import InputError
 from ._arrays import array_to_collection, refuse_empty, refuse_vector
 from ._collection import ImageCollection, ItemList
 from ._dataset import DatasetItems, dataset_paths
+from ._foreign import is_base64_image
 from ._items import as_item, as_item_or_unreadable
 from ._layout import ImageShape, check_image_shape
 from ._recognise import (
@@ -101,10 +103,12 @@ def as_image_collection(
 
 def _refuse_single(X: Any) -> None:
     """Refuse what is one image, one folder or no collection at all."""
+    if isinstance(X, str) and is_base64_image(X):
+        raise InputError("X is one picture in base64. Pass its bytes: [base64.b64decode(X)].")
     if isinstance(X, str | os.PathLike):
         raise InputError(
-            f"X is one path, {os.fspath(X)!r}, where a list of images is expected. For one file "
-            'pass [path]; for a folder pass sorted(Path(folder).rglob("*.jpg")).'
+            f"X is one path, {shown(os.fspath(X))}, where a list of images is expected. For one "
+            'file pass [path]; for a folder pass sorted(Path(folder).rglob("*.jpg")).'
         )
     if isinstance(X, bytes | bytearray | memoryview | Image.Image):
         raise InputError(
@@ -135,6 +139,10 @@ def _reduce(X: Any) -> Any:
 
 
 def _unknown_type(X: Any) -> InputError:
+    if _is_loader(X):
+        return InputError(
+            "X is a DataLoader, which gives batches. Pass its images: loader.dataset."
+        )
     hint = " Pass list(X)." if hasattr(X, "__iter__") and not hasattr(X, "keys") else ""
     if isinstance(X, set | frozenset):
         # Labels beside a list of it would belong to other images in the next process.
@@ -143,6 +151,10 @@ def _unknown_type(X: Any) -> InputError:
         f"X is of type {type(X).__name__}: expected an array, a tensor, a list of images or "
         f"paths, a column of a dataframe, or a dataset.{hint}"
     )
+
+
+def _is_loader(X: Any) -> bool:
+    return hasattr(X, "dataset") and hasattr(X, "batch_size")
 
 
 def _frame_to_source(X: Any) -> AnyArray | list[Any]:
@@ -156,9 +168,9 @@ def _frame_to_source(X: Any) -> AnyArray | list[Any]:
         return list(table[:, 0])
     refuse_empty(table.shape)
     raise InputError(
-        f"X is a dataframe of {len(columns)} columns ({', '.join(map(repr, columns[:5]))}"
-        f"{', ...' if len(columns) > 5 else ''}) where one column of images or paths is expected. "
-        f"Select it, X[{columns[0]!r}], or name it in a ColumnTransformer."
+        f"X is a dataframe of {len(columns)} columns ({short(', '.join(map(repr, columns)))}) "
+        "where one column of images or paths is expected. "
+        f"Select it, X[{columns[0][:30]!r}], or name it in a ColumnTransformer."
     )
 
 
@@ -251,4 +263,4 @@ def _stacked(entries: list[Any]) -> AnyArray:
     try:
         return np.stack([tensor_to_array(e) if is_tensor(e) else np.asarray(e) for e in entries])
     except ValueError as error:
-        raise InputError(f"rows of plain numbers must have one shape: {error}") from error
+        raise InputError(f"rows of plain numbers must have one shape ({said(error)}).") from error

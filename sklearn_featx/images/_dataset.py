@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._forks import ForkSafeLock
+from .._messages import cause
 from .._typing import Pixels
 from ..exceptions import ImageError
 from ._collection import ImageCollection, Rows, as_index, errors_at
@@ -112,7 +113,7 @@ class DatasetItems(ImageCollection):
         try:
             entry = self._dataset[row]
         except Exception as error:
-            reason = f"the dataset raised {type(error).__name__}: {error}"
+            reason = f"the dataset raised {cause(error)}"
             raise ImageError(reason) from error
         return entry[0] if isinstance(entry, tuple) else entry
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from .._digest import digest
 from .._forks import ForkSafeLock
-from .._messages import cause, cut
+from .._messages import cause, short
 from .._preprocess import Preprocess
 from .._typing import Pixels
 from ..exceptions import ImageError
@@ -209,7 +209,7 @@ def _reason(error: Exception, data: bytes = b"") -> str:
         hint = content_hint(data)
         return f"the content is no image of a format that Pillow {PIL.__version__} reads.{hint}"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"{cut(str(error))} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+        return f"{short(str(error))} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
     if "truncated" in str(error):
         return (
             f"the image cannot be decoded: {cause(error)}. Fetch the file again, or set "

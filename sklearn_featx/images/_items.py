@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from .._digest import digest, digest_array
+from .._messages import cause, shown
 from .._preprocess import Preprocess
 from .._typing import AnyArray, Pixels
 from ..exceptions import ImageError
 from ._decode import decode, decode_resized, digest_file, pixels_of_picture, read_file
+from ._foreign import base64_hint, is_base64_image
 from ._geometry import resize_and_crop
 from ._layout import ImageShape, Layout, as_channels_last, choose_layout
 from ._recognise import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
@@ -198,18 +200,28 @@ def _entry_to_array(entry: Any) -> AnyArray:
     if is_tensor(entry):
         return tensor_to_array(entry)
     if is_missing(entry):
-        raise ImageError(f"the entry is missing ({entry!r}). Drop such rows before.")
+        raise ImageError(f"the entry is missing ({shown(entry)}). Drop such rows before.")
     if is_array_like(entry) and not is_number(entry):
         return np.asarray(entry)
     if isinstance(entry, list | tuple):
         try:
             return np.asarray(entry)
         except ValueError as error:
-            raise ImageError(f"a nested list that is no array: {error}") from error
+            raise ImageError(_why_no_array(entry)) from error
     raise ImageError(
         f"{type(entry).__name__} is not an image: expected a path, bytes, a PIL image, an array "
         "or a tensor."
     )
+
+
+def _why_no_array(entry: list[Any] | tuple[Any, ...]) -> str:
+    """Say what is wrong with a nested list that numpy makes no array of."""
+    if len(entry) == 2 and not isinstance(entry[0], int | float | list):
+        return (
+            f"is a pair ({type(entry[0]).__name__}, {type(entry[1]).__name__}), not an image. Pass "
+            "the images and their labels apart: [image for image, _ in pairs]."
+        )
+    return "is a nested list whose parts differ in length. Pass numpy arrays, one for each image."
 
 
 def _array_item(
@@ -226,6 +238,8 @@ def _array_item(
 def _existing_file(entry: str | os.PathLike[Any], row: int | None) -> str:
     """Return the path as text if a file is there."""
     path = str(os.fsdecode(entry))
+    if is_base64_image(path):
+        raise ImageError(base64_hint(), row, path)
     if _URL.match(path):
         raise ImageError("is a URL, and nothing is downloaded. Download the file first.", row, path)
     try:
@@ -234,7 +248,7 @@ def _existing_file(entry: str | os.PathLike[Any], row: int | None) -> str:
     except FileNotFoundError as error:
         raise ImageError("no such file.", row, path) from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"the file cannot be reached: {error}", row, path) from error
+        raise ImageError(f"the file cannot be reached: {cause(error)}.", row, path) from error
     if stat.S_ISDIR(mode):
         raise ImageError(
             'is a folder. Pass its files: sorted(Path(folder).rglob("*.jpg"))', row, path

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from .._messages import shown
 from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
 
@@ -31,7 +32,7 @@ def check_image_shape(image_shape: Any) -> ImageShape | None:
             if _is_possible(shape):
                 return shape
     raise InputError(
-        f"image_shape={image_shape!r} is not the shape of an image: expected (height, width), "
+        f"image_shape={shown(image_shape)} is not the shape of an image: expected (height, width), "
         "(height, width, channels) or (channels, height, width) with 1, 3 or 4 channels, or "
         "(1, -1) for rows of plain numbers."
     )

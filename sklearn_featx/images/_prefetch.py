@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from PIL import Image
 
+from .._messages import cause
 from .._preprocess import Preprocess
 from .._typing import AnyArray, OnError
 from ..exceptions import ImageError
@@ -77,7 +78,7 @@ def _call(item: AnyArray, function: Callable[[Any], Any]) -> AnyArray:
     try:
         returned = function(as_picture(item) if is_image else item)
     except Exception as error:
-        raise ImageError(f"preprocessing raised {type(error).__name__}: {error}") from error
+        raise ImageError(f"preprocessing raised {cause(error)}") from error
     return _as_prepared(returned)
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .._messages import cause
 from .._typing import AnyArray
+from ..exceptions import InputError
 
 # pandas.NA and pandas.NaT, told by the names of their classes.
 _MISSING_TYPES = {"NAType", "NaTType"}
@@ -26,12 +28,20 @@ def is_tensor(value: Any) -> bool:
 
 
 def tensor_to_array(tensor: Any) -> AnyArray:
-    """Copy or view a torch tensor as an array; bfloat16, unknown to numpy, becomes float32."""
-    tensor = tensor.detach().cpu()
+    """Copy or view a torch tensor as an array; bfloat16, unknown to numpy, becomes float32.
+
+    `InputError` for tensors that hold no plain values: sparse, quantized, on the device "meta".
+    """
     try:
-        return np.asarray(tensor.numpy())
-    except TypeError:
-        return np.asarray(tensor.float().numpy())
+        plain = tensor.detach().cpu()
+        try:
+            return np.asarray(plain.numpy())
+        except TypeError:
+            return np.asarray(plain.float().numpy())
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"a tensor without plain values ({cause(error)}). Pass dense tensors of numbers."
+        ) from error
 
 
 def is_frame(value: Any) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .._messages import shown
 from .._typing import AnyArray, Pixels
 from ..exceptions import ImageError, InputError
 
@@ -44,7 +45,7 @@ def check_value_range(value_range: Any) -> ValueRange | None:
 
 
 def _bad_range(value_range: Any) -> str:
-    return f"value_range={value_range!r} is not a range: expected (low, high) with low < high."
+    return f"value_range={shown(value_range)} is not a range: expected (low, high) with low < high."
 
 
 def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> ValueRange:

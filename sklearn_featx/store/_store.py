@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .._messages import shown
 from . import _memo
 from ._codec import STORAGES, Storage
 from ._database import Database
@@ -113,6 +114,8 @@ class FeatureStore:
         max_size: int | str = "10GB",
         storage: Storage = "float32",
     ) -> None:
+        if not isinstance(path, str | os.PathLike) or not str(path):
+            raise ValueError(f"path={shown(path)}: expected the path of a folder.")
         self.path = str(Path(path).expanduser().absolute())
         self.max_size = max_size
         self.storage: Storage = _check_storage(storage)
@@ -299,10 +302,12 @@ def parse_size(size: int | str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size), re.IGNORECASE)
     if isinstance(size, bool) or match is None or match[2].upper() not in _UNITS:
-        raise ValueError(f'max_size={size!r}: expected bytes or a size such as "500MB" or "2GiB"')
+        raise ValueError(
+            f'max_size={shown(size)}: expected bytes or a size such as "500MB" or "2GiB"'
+        )
     n_bytes = int(float(match[1]) * _UNITS[match[2].upper()])
     if n_bytes < MIN_SIZE:
-        raise ValueError(f"max_size={size!r}: a store takes at least {MIN_SIZE} bytes (8 MiB)")
+        raise ValueError(f"max_size={shown(size)}: a store takes at least {MIN_SIZE} bytes (8 MiB)")
     return n_bytes
 
 
@@ -330,7 +335,7 @@ def _opened_at(address: _Address) -> _Opened:
 
 def _check_storage(storage: str) -> Any:
     if storage not in STORAGES:
-        raise ValueError(f"storage={storage!r}: expected one of {', '.join(STORAGES)}")
+        raise ValueError(f"storage={shown(storage)}: expected one of {', '.join(STORAGES)}")
     return storage
 
 

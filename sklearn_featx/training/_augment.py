@@ -16,6 +16,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as classic
 
 from .._digest import digest, digest_array
+from .._messages import cause, shown
 from .._new_tensors import plain_new_tensors
 from .._typing import Pixels
 from ._random import seeded
@@ -61,8 +62,17 @@ class Augment:
         """
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         with seeded(seed), torch.no_grad():
-            view = self._transform(image)
+            view = self._called(image)
         return _to_pixels(view)
+
+    def _called(self, image: torch.Tensor) -> Any:
+        try:
+            return self._transform(image)
+        except Exception as error:
+            raise ValueError(
+                f"augment={shown(self._transform)} raised {cause(error)}. It is called with a "
+                "uint8 tensor (channels, height, width) and returns one."
+            ) from error
 
 
 def make_augment(augment: AugmentSpec) -> Augment:

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import EarlyStopping, GradientNormClipping
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 from skorch.dataset import ValidSplit
 from skorch.utils import noop
 from torch import nn
 
+from .._messages import shown
 from ._dataset import RowsDataset
 from ._module import TailAndHead
 from ._net import FineTuneNet
@@ -159,7 +160,7 @@ def make_net(
         "random_state": random_state,
         "device": device,
         # Stopping interrupts the epoch's callbacks: it comes after the user's.
-        "callbacks": [*own_callbacks, *(callbacks or []), *stopping],
+        "callbacks": [*own_callbacks, *_checked_callbacks(callbacks), *stopping],
         "show_progress": verbose == 1,
         "verbose": max(0, verbose - 1),
     }
@@ -230,6 +231,19 @@ def _criterion(task: Task, label_smoothing: float) -> dict[str, Any]:
     return settings
 
 
+def _checked_callbacks(callbacks: Sequence[Any] | None) -> list[Any]:
+    for entry in callbacks or ():
+        callback = entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
+        is_callback = isinstance(callback, Callback) or (
+            isinstance(callback, type) and issubclass(callback, Callback)
+        )
+        if not is_callback and callback is not None:
+            raise ValueError(
+                f"callbacks: {shown(entry)} is no skorch callback, nor a pair (name, callback)."
+            )
+    return list(callbacks or ())
+
+
 def _optimizer(optimizer: OptimizerSpec) -> dict[str, Any]:
     optimizer_class, arguments = resolve_optimizer(optimizer)
     dunder = {f"optimizer__{name}": value for name, value in arguments.items()}
@@ -238,13 +252,15 @@ def _optimizer(optimizer: OptimizerSpec) -> dict[str, Any]:
 
 def _checked_net_params(net_params: Mapping[str, Any]) -> dict[str, Any]:
     known = _argument_names(NeuralNet) | _argument_names(FineTuneNet)
-    for key in net_params:
+    for key in map(str, net_params):
         prefix, dunder, name = key.partition("__")
         if key in known or (dunder and name and prefix in _PREFIXES):
             continue
         near = difflib.get_close_matches(key, [*known, *(f"{p}__{name}" for p in _PREFIXES)], 3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"net_params: unknown key {key!r}, no argument of skorch's nets.{hint}")
+        raise ValueError(
+            f"net_params: unknown key {shown(key)}, no argument of skorch's nets.{hint}"
+        )
     return dict(net_params)
 
 

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
+from .._messages import cause, shown
 from .._new_tensors import plain_new_tensors
 from ._random import seeded
 from ._standardise import Standardise
@@ -70,7 +71,7 @@ def _named_head(name: str, n_inputs: int, n_outputs: int) -> nn.Module:
             nn.Dropout(DROPOUT),
             _linear(hidden, n_outputs),
         )
-    raise ValueError(f"head={name!r} is unknown. Known names: 'linear', 'mlp'")
+    raise ValueError(f"head={shown(name)} is unknown. Known names: 'linear', 'mlp'")
 
 
 def _linear(n_inputs: int, n_outputs: int) -> nn.Linear:
@@ -90,7 +91,13 @@ def _own_head(
             "head must be 'linear', 'mlp', a torch.nn.Module or a callable "
             f"(n_inputs, n_outputs) -> torch.nn.Module, got {type(head).__name__}"
         )
-    module = head(n_inputs, n_outputs)
+    try:
+        module = head(n_inputs, n_outputs)
+    except Exception as error:
+        raise ValueError(
+            f"head={shown(head)} raised {cause(error)}. It is called as head(n_inputs, n_outputs) "
+            "and returns a torch.nn.Module."
+        ) from error
     if not isinstance(module, nn.Module):
         raise TypeError(f"head: the callable returned {type(module).__name__}, no torch.nn.Module")
     # A callable may return one and the same module each time.
@@ -105,7 +112,7 @@ def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
             shape = tuple(getattr(module(torch.zeros(2, n_inputs)), "shape", ()))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(
-            f"head does not accept the tail's output of shape (n_rows, {n_inputs}): {error}"
+            f"head does not accept the tail's output of shape (n_rows, {n_inputs}): {cause(error)}"
         ) from error
     module.train(training)
     if shape != (2, n_outputs):

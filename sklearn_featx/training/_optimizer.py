@@ -13,6 +13,7 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
+from .._messages import shown
 from ._module import RUNNING_NORMS, ParameterRecord, TailAndHead, parameter_table
 
 OptimizerSpec: TypeAlias = Literal["adamw", "adam", "sgd"] | type[torch.optim.Optimizer]
@@ -113,11 +114,16 @@ def resolve_optimizer(
         If it is neither a known name nor such a class.
     """
     if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+        if issubclass(optimizer, torch.optim.LBFGS):
+            raise ValueError(
+                "optimizer=LBFGS has one learning rate for all parameters, and tail and head have "
+                "their own. Use 'adamw', 'adam', 'sgd' or another class."
+            )
         return optimizer, {}
     if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
         raise ValueError(
             f"optimizer must be one of {sorted(OPTIMIZERS)} or a subclass of "
-            f"torch.optim.Optimizer, got {optimizer!r}"
+            f"torch.optim.Optimizer, got {shown(optimizer)}"
         )
     return OPTIMIZERS[optimizer]
 

@@ -90,7 +90,7 @@ def test_shapes_and_costs_are_those_of_a_real_run(backbone, run_stages):
 
 
 def test_an_impossible_shape_is_a_clear_error(backbone):
-    with pytest.raises(BackboneError, match=r"\(5, 9, 9\).*image_size"):
+    with pytest.raises(BackboneError, match=r"9 x 9 pixels of 5 channels.*image_size"):
         backbone.costs((5, 9, 9))
 
 

@@ -1,6 +1,10 @@
 """timm's networks: a sample at every boundary. All of them: benchmarks/cut_sweep.py."""
 
+import socket
+import ssl
 import sys
+from email.message import Message
+from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
@@ -171,10 +175,60 @@ def test_a_failed_download_names_the_file_and_the_hub(cut, monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no route to host")
 
+    monkeypatch.setattr(_timm, "_require_hub", lambda *_: None)
     monkeypatch.setattr("timm.models._hub.hf_hub_download", offline)
-    expected = r"no route.*https://huggingface\.co/timm/.*weights='/path/model\.safetensors'"
+    expected = r"no route.*https://huggingface\.co/timm/.*weights='PATH'"
     with pytest.raises(WeightsError, match=expected):
         cut("timm/test_resnet.r160_in1k", weights="DEFAULT")
+
+
+class TestWithoutANetwork:
+    """One attempt, then the error: huggingface_hub alone retries for most of a minute."""
+
+    @pytest.fixture
+    def attempts(self, monkeypatch):
+        """Addresses that were tried; downloads fail the test."""
+        tried = []
+
+        def refuse(request, timeout):
+            tried.append(request.full_url)
+            assert timeout <= 5
+            raise URLError(socket.gaierror(-2, "Name or service not known"))
+
+        def download(*_, **__):
+            raise AssertionError("the hub's client was started")
+
+        monkeypatch.setattr(_timm, "urlopen", refuse)
+        monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
+        return tried
+
+    def test_there_is_one_attempt(self, cut, attempts):
+        with pytest.raises(WeightsError, match="Name or service not known") as error:
+            cut("timm/test_resnet.r160_in1k", weights="DEFAULT")
+        assert len(attempts) == 1
+        assert len(str(error.value)) <= 300
+
+    def test_a_file_that_was_downloaded_before_needs_none(self, cut, attempts, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: "a file")
+        with pytest.raises(WeightsError, match="the hub's client was started"):
+            cut("timm/test_resnet.r160_in1k", weights="DEFAULT")
+        assert attempts == []
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            HTTPError("https://huggingface.co", 405, "Not allowed", Message(), None),
+            URLError(ssl.SSLError("certificate verify failed")),
+        ],
+        ids=["an error of the server", "a certificate that urllib does not know"],
+    )
+    def test_where_it_is_not_certain_the_client_decides(self, answer, cut, attempts, monkeypatch):
+        def answered(*_, **__):
+            raise answer
+
+        monkeypatch.setattr(_timm, "urlopen", answered)
+        with pytest.raises(WeightsError, match="the hub's client was started"):
+            cut("timm/test_resnet.r160_in1k", weights="DEFAULT")
 
 
 def test_a_model_without_weights_says_so(cut):

@@ -228,7 +228,7 @@ KINDS = (
         ),
         (
             pd.DataFrame({name: ["x"] for name in "abcdef"}),
-            "X is a dataframe of 6 columns ('a', 'b', 'c', 'd', 'e', ...) where one column of "
+            "X is a dataframe of 6 columns ('a', 'b', 'c', 'd', 'e', 'f') where one column of "
             "images or paths is expected. Select it, X['a'], or name it in a ColumnTransformer.",
         ),
     ],
