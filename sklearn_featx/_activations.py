@@ -8,6 +8,7 @@ a result: the rows that come back decide, not what was written.
 
 import contextlib
 import math
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple, Self, TypeAlias
 
@@ -19,7 +20,7 @@ from ._progress import Progress
 from ._recipe import Recipe, Tap
 from ._remember import Signature, decide, file_signatures, open_store, row_keys
 from ._typing import AnyArray
-from .exceptions import ImageError
+from .exceptions import ImageError, RangeWarning
 from .images import ImageCollection
 from .store import FeatureStore, Rows
 
@@ -86,6 +87,14 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
             for rows, taps in results:
                 yield rows, taps
                 progress.update(len(rows))
+    _warn_of_range(images)
+
+
+def _warn_of_range(images: ImageCollection) -> None:
+    """Warn once of images whose range, which the user did not give, is hardly used."""
+    report = None if images.range_use is None else images.range_use.report()
+    if report is not None:
+        warnings.warn(report, RangeWarning, stacklevel=4)
 
 
 def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> list[AnyArray]:

@@ -243,7 +243,7 @@ _uses = itertools.count()
 
 def engine_for(recipe: Recipe) -> Engine:
     """Return the engine that runs a recipe; the most recently used ones are kept."""
-    key = (recipe.arithmetic, recipe.network_taps)
+    key = (recipe.arithmetic, recipe.network_taps, recipe.takes_levels)
     answer_in_children()
     with _engines_lock:
         kept = _engines.get(recipe.backbone, {}).get(key)

@@ -29,7 +29,7 @@ from ._sklearn_compat import (
 )
 from ._typing import AnyArray, FloatArray, OnError, Pooling, Weights
 from ._worker_settings import SentWithSettings
-from .backbones import get_backbone
+from .backbones import get_backbone, warn_of_classifier
 from .engines import EngineName, Precision, resolve_device, resolve_precision
 from .exceptions import ImageError, UnknownLayerError
 from .images import ImageCollection
@@ -401,7 +401,9 @@ class PretrainedFeatureExtractor(
         return None if self.image_shape is None else tuple(self.image_shape)
 
     def _recipe(self) -> Recipe:
-        backbone = get_backbone(self.backbone, self.weights)
+        backbone = get_backbone(self.backbone, self.weights, image_size=self.image_size)
+        if self.layer is None:
+            warn_of_classifier(backbone)
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
         layers = len(backbone.stages) if self.layer is None else self.layer
         named = (layers,) if isinstance(layers, str | int) else tuple(layers)

@@ -48,7 +48,7 @@ from ._sklearn_compat import CheckedParameters, HasMethods, Interval, StrOptions
 from ._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
 from ._view_rows import FixedViews, FreshViews, rows_of_views
 from ._worker_settings import SentWithSettings
-from .backbones import Backbone, get_backbone
+from .backbones import Backbone, get_backbone, warn_of_classifier
 from .engines import Precision, resolve_device, resolve_precision, type_name
 from .exceptions import ImageError
 from .images import ImageCollection
@@ -245,7 +245,7 @@ class FineTuneEstimator(
 
     def _backbone(self) -> Backbone:
         granularity: Granularity = self.granularity
-        return get_backbone(self.backbone, self.weights, granularity)
+        return get_backbone(self.backbone, self.weights, granularity, image_size=self.image_size)
 
     def _split(self, backbone: Backbone) -> int:
         depth: UnfreezeDepth = self.unfreeze_depth
@@ -322,6 +322,7 @@ class FineTuneEstimator(
             mixed_precision=type_name(resolve_precision(self.precision, device)) == "bfloat16",
             # Float64, which MPS lacks, and on embeddings, for which a GPU gains nothing.
             device="cpu" if is_probe else device,
+            float_levels=not callable(self.preprocessing),
         )
 
     def _predicting_net(self, backbone: Backbone) -> FineTuneNet:
@@ -456,6 +457,7 @@ class FineTuneEstimator(
     def _start(self, images: ImageCollection) -> Backbone:
         """Set what is known before training."""
         backbone = self._backbone()
+        warn_of_classifier(backbone)
         resolve_precision(self.precision, resolve_device(self.device))
         # Checks that the network takes such images, before any of them is read.
         recipe = self._recipe(backbone, len(backbone.stages))

@@ -50,6 +50,8 @@ class ModulePlan:
         Whether products are computed in bfloat16.
     device : torch.device or str
         Where the net is.
+    float_levels : bool
+        Whether images of floating point that enter the network are levels from 0 to 255.
     """
 
     backbone: Backbone
@@ -63,12 +65,14 @@ class ModulePlan:
     batch_norm: Any
     mixed_precision: bool
     device: Any
+    float_levels: bool
 
     def make(self, start: Start | None = None, state: State | None = None) -> TailAndHead:
         """Return a new module that starts as its head does, or where an earlier one ended."""
         stages, trained = self.backbone.tail(self.split), list(self.trained)
         if self.split == 0:
-            stages, trained = [self.backbone.normalise, *stages], [False, *trained]
+            normalise = self.backbone.normalise(float_levels=self.float_levels)
+            stages, trained = [normalise, *stages], [False, *trained]
         head = make_head(self.head, self.n_inputs, self.n_outputs, seed=self.seed)
         if self.is_probe:
             head.double()

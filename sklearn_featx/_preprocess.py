@@ -73,7 +73,7 @@ class Preprocess:
             Side, or (height, width), in pixels, of what the backbone sees. The share of the
             image that the crop keeps stays as it was; a recipe without a crop resizes to `size`.
         """
-        height, width = _checked_size(size)
+        height, width = checked_size(size)
         if self.crop is None or not isinstance(self.resize, int):
             return replace(self, resize=(height, width), crop=None)
         kept = min(self.crop) / self.resize
@@ -81,8 +81,21 @@ class Preprocess:
         shorter = max(round(min(height, width) / kept), height, width)
         return replace(self, resize=shorter, crop=(height, width))
 
+    def with_channels(self, channels: int) -> Self:
+        """Return the same recipe for a network of 1 or 3 channels; gray has the colors' mean.
 
-def _checked_size(size: int | Sequence[int]) -> tuple[int, int]:
+        Parameters
+        ----------
+        channels : {1, 3}
+            What the network takes.
+        """
+        if channels == self.channels or self.mean is None or self.std is None:
+            return replace(self, channels=channels)
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, channels=channels, mean=(mean,) * channels, std=(std,) * channels)
+
+
+def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
     """Return (height, width) of `image_size`; `InputError` for others."""
     sides = (size, size) if isinstance(size, int | np.integer) else tuple(size)
     if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 1 for s in sides):

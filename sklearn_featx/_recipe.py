@@ -91,7 +91,16 @@ class Recipe:
     @property
     def trunk(self) -> Any:
         """The part of the network that computes its taps, a module that returns a tuple."""
-        return self.backbone.tapped([tap.layer for tap in self.network_taps])
+        layers = [tap.layer for tap in self.network_taps]
+        return self.backbone.tapped(layers, float_levels=self.takes_levels)
+
+    @property
+    def takes_levels(self) -> bool:
+        """Whether images of floating point that enter the network are levels from 0 to 255.
+
+        What a user's function returns in floating point is prepared already.
+        """
+        return isinstance(self.preprocess, Preprocess)
 
     @property
     def pools(self) -> list[Any]:
@@ -191,7 +200,7 @@ class Recipe:
                 break
         else:
             refuse_none_readable(len(images), failures)
-        if data.dtype == np.uint8:
+        if data.dtype == np.uint8 or (self.takes_levels and data.ndim == 4):
             return (data.shape[3], data.shape[1], data.shape[2])
         return data.shape[1:]
 

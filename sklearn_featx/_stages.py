@@ -81,7 +81,8 @@ def backbone_stages(
     layer3 (256, 14, 14) 2 10493440
     layer4 (512,) 1 8393728
     """
-    built = get_backbone(backbone, weights, granularity, warn=False)
+    image_size = None if input_shape is None or len(input_shape) != 3 else tuple(input_shape[1:])
+    built = get_backbone(backbone, weights, granularity, image_size=image_size, warn=False)
     size = built.preprocess.output_size or (224, 224)
     shape = (built.preprocess.channels, *size) if input_shape is None else _checked(input_shape)
     costs = built.costs(shape)

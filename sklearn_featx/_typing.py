@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
+# 0 is black, 255 is white: uint8 where all levels are whole numbers, float32 otherwise.
+Levels: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 AnyArray: TypeAlias = npt.NDArray[Any]
 Pooling: TypeAlias = Literal["avg", "max", "avgmax", "gem", "cls", "flatten"]

@@ -16,6 +16,8 @@
 
     FeatxWarning (UserWarning)
     ├── ImageWarning                     images cannot be read and were left out
+    ├── BackboneWarning                  an own network: what it is taken for, and the way out
+    ├── RangeWarning                     a range from type or file is used to less than a quarter
     ├── RandomWeightsWarning             a backbone with random weights is used
     ├── CutWarning                       a network cannot be traced; cut at its top-level parts
     ├── SavedVersionWarning              a model was saved with other versions: numbers may differ
@@ -28,6 +30,7 @@ from ._messages import shown
 
 __all__ = [
     "BackboneError",
+    "BackboneWarning",
     "CutWarning",
     "DivergenceError",
     "FeatxError",
@@ -37,6 +40,7 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "RandomWeightsWarning",
+    "RangeWarning",
     "SavedStateError",
     "SavedVersionWarning",
     "StoreError",
@@ -124,6 +128,14 @@ class ImageWarning(FeatxWarning):
 
 class RandomWeightsWarning(FeatxWarning):
     """A backbone with random weights is used: its features mean little."""
+
+
+class BackboneWarning(FeatxWarning):
+    """An own network is used in a way that its author may not mean: normalization, or head."""
+
+
+class RangeWarning(FeatxWarning):
+    """The range that a type or a file declares is used to less than a quarter: another may fit."""
 
 
 class CutWarning(FeatxWarning):

@@ -79,9 +79,7 @@ DEEP = {
     "I;16 PNG": save(".png", lambda grey: (grey * 257).astype(np.uint16)),
     "I;16 TIFF": save(".tif", lambda grey: (grey * 257).astype(np.uint16)),
     "I;16B TIFF": save(".tif", lambda grey: (grey * 257).astype(">u2")),
-    "12 of 16 bits TIFF": save(".tif", lambda grey: (grey * 4095 // 255).astype(np.uint16)),
     "float TIFF": save(".tif", lambda grey: (grey / 255).astype(np.float32)),
-    "int32 TIFF": save(".tif", lambda grey: (grey * 257).astype(np.int32)),
     "packed 12-bit TIFF": packed_twelve_bits,
 }
 
@@ -91,6 +89,24 @@ def test_more_than_eight_bits(kind, photo, cosine, tmp_path):
     path = tmp_path / "deep.tif"
     path = DEEP[kind](photo, path) or path
     assert cosine(path, photo.convert("L").convert("RGB")) >= 0.99
+
+
+OF_A_RANGE = {
+    "12 of 16 bits TIFF": (lambda gray: (gray * 4095 // 255).astype(np.uint16), (0, 4095)),
+    "12 of 16 bits PNG": (lambda gray: (gray * 4095 // 255).astype(np.uint16), (0, 4095)),
+    "int32 TIFF": (lambda gray: (gray * 257).astype(np.int32), (0, 65535)),
+    "float TIFF": (lambda gray: (gray * 1.0 - 300).astype(np.float32), (-300, -45)),
+}
+
+
+@pytest.mark.parametrize("kind", OF_A_RANGE)
+def test_files_whose_range_is_given(kind, photo, tmp_path):
+    pixels, value_range = OF_A_RANGE[kind]
+    path = save(f".{kind[-4:].strip().lower()}", pixels)(photo, tmp_path / "deep")
+    extractor = PretrainedFeatureExtractor(normalize=True)
+    plain = extractor.transform([photo.convert("L")])[0]
+    deep = extractor.set_params(value_range=value_range).transform([path])[0]
+    assert plain @ deep >= 0.99
 
 
 @pytest.mark.parametrize("orientation", STORED)

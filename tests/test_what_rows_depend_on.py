@@ -139,9 +139,11 @@ def shape_of_an_array(scene):
 
 
 def type_of_an_array(scene):
-    pixels = scene.pixels()
+    pixels = scene.pixels().astype(np.uint16)
+    # Most of the range is used: nothing is to be reported.
+    pixels[0, 0] = 65535
     yield pixels
-    yield pixels.astype(np.uint16)
+    yield pixels.astype(np.float32) / 65536
 
 
 def order_of_channels(scene):
@@ -347,6 +349,15 @@ def with_parameters(**parameters):
     return entry
 
 
+def with_file_parameters(**parameters):
+    def entry(scene):
+        X = [scene.file()]
+        yield scene.extractor(), X
+        yield scene.extractor(**parameters), X
+
+    return entry
+
+
 def with_patch(target, name, value):
     """Change a global; `value` is a constant or a function of the draw, so that it is new."""
 
@@ -526,6 +537,7 @@ RECIPE = {
     "layer": with_parameters(layer="0"),
     "pooling": with_parameters(pooling="max"),
     "value_range": with_parameters(value_range=(0, 256)),
+    "value_range of files": with_file_parameters(value_range=(0, 256)),
     "preprocessing": with_parameters(preprocessing="fast"),
     "type": with_parameters(precision="bfloat16"),
     "the mean": with_preprocess(mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)),
@@ -727,8 +739,8 @@ def memory_layout(scene, pixels):
 
 
 def byte_order(scene, pixels):
-    yield pixels.astype("<u2")
-    yield pixels.astype(">u2")
+    yield pixels.astype("<u2") * 256
+    yield (pixels.astype("<u2") * 256).astype(">u2")
 
 
 def tensor(scene, pixels):

@@ -4,6 +4,7 @@ Imports torch and torchvision; knows nothing of images, stores or training.
 """
 
 from ._backbone import Backbone
+from ._classifier import warn_of_classifier
 from ._registry import backbone_names, get_backbone
 
-__all__ = ["Backbone", "backbone_names", "get_backbone"]
+__all__ = ["Backbone", "backbone_names", "get_backbone", "warn_of_classifier"]

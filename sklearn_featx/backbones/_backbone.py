@@ -100,10 +100,15 @@ class Backbone:
             )
         return n_stages - depth
 
-    @property
-    def normalise(self) -> Normalise:
-        """Module that turns preprocessed pixels into what the first stage takes."""
-        return Normalise(self.preprocess.mean, self.preprocess.std)
+    def normalise(self, *, float_levels: bool = False) -> Normalise:
+        """Return the module that turns preprocessed pixels into what the first stage takes.
+
+        Parameters
+        ----------
+        float_levels : bool, default=False
+            As in `Normalise`.
+        """
+        return Normalise(self.preprocess.mean, self.preprocess.std, float_levels=float_levels)
 
     def tail(self, split: int) -> list[nn.Module]:
         """Return private copies of the stages from `split` on, traced for training as well.
@@ -119,13 +124,15 @@ class Backbone:
             self._check_gaps(stage.module)
         return [copy.deepcopy(stage.module) for stage in self.stages[split:]]
 
-    def tapped(self, layers: Sequence[str | int]) -> nn.Module:
+    def tapped(self, layers: Sequence[str | int], *, float_levels: bool = False) -> nn.Module:
         """Return normalisation and the part of the network that computes the given layers.
 
         Parameters
         ----------
         layers : sequence of str or int
             Names of modules, operations or stages; or numbers of stages from the input.
+        float_levels : bool, default=False
+            As in `Normalise`.
 
         Returns
         -------
@@ -146,7 +153,7 @@ class Backbone:
             graph = self._chains[0].tapped([self._position(layer) for layer in layers])
             part = torch.fx.GraphModule(self.network.module, graph)
         self._check_gaps(part)
-        return nn.Sequential(self.normalise, part)
+        return nn.Sequential(self.normalise(float_levels=float_levels), part)
 
     def pool(self, pooling: Pooling | None) -> Pool:
         """Pooling that fits this network's layout of activations."""
@@ -189,6 +196,20 @@ class Backbone:
             return "Check image_size and image_shape."
         made_for = _in_words((self.preprocess.channels, *size))
         return f"It was made for {made_for}: check image_size and preprocessing."
+
+    def layer_before(self, layer: str) -> str | None:
+        """Return the name of what enters a layer; None where the network is not traced.
+
+        Parameters
+        ----------
+        layer : str
+            Name of a module.
+        """
+        if self._chains is None:
+            return None
+        positions = self._chains[0].named_positions()
+        before = {k: v for k, v in positions.items() if v < positions.get(layer, 0)}
+        return max(before, key=lambda name: before[name], default=None)
 
     def layer_shapes(
         self, layers: Sequence[str | int], input_shape: Sequence[int]

@@ -1,19 +1,34 @@
 """Backbones from a user's own module, which is copied and never changed."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from .._messages import cause
 from .._preprocess import Preprocess
 from ..exceptions import BackboneError
-from ._granularity import groupings
+from ._granularity import groupings, input_channels
 from ._huggingface import build_huggingface, is_huggingface
 from ._network import Network, freeze
+from ._timm import build_timm_object, is_timm
+from ._torchvision_objects import build_torchvision_object, is_torchvision
+
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
+
+# Models of libraries whose heads and preprocessing are known.
+_KNOWN: tuple[tuple[Callable[[nn.Module], bool], Callable[[nn.Module], Network]], ...] = (
+    (is_huggingface, build_huggingface),
+    (is_timm, build_timm_object),
+    (is_torchvision, build_torchvision_object),
+)
 
 
 def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
-    """Make a backbone of a copy of a user's module; nothing of it is removed.
+    """Make a backbone of a copy of a user's module.
+
+    Nothing of it is removed, unless it is a model of timm or torchvision: that is cut as by name.
 
     Parameters
     ----------
@@ -34,19 +49,29 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
     BackboneError
         If the module cannot be copied.
     """
+    module = _unwrapped(module)
     own = _copied(module, borrowed=borrowed)
-    if is_huggingface(own):
-        return build_huggingface(own)
+    for is_known, build in _KNOWN:
+        if is_known(own):
+            return build(own)
     freeze(own)
     stages, blocks = groupings(own)
     return Network(
         name=type(module).__name__.lower(),
         module=own,
-        preprocess=Preprocess(channels=_input_channels(own)),
+        preprocess=Preprocess(channels=input_channels(own)),
         stages=stages,
         blocks=blocks,
         origin={"source": "module", "class": _qualified(type(module))},
     )
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Return the network inside the wrappers of `torch.compile` and of data-parallel training."""
+    while type(module).__name__ in _WRAPPERS and type(module).__module__.startswith("torch."):
+        inner: Any = module._modules.get("_orig_mod") or module._modules.get("module")
+        module = inner
+    return module
 
 
 def _copied(module: nn.Module, *, borrowed: bool) -> nn.Module:
@@ -65,8 +90,3 @@ def _copied(module: nn.Module, *, borrowed: bool) -> nn.Module:
 
 def _qualified(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _input_channels(module: nn.Module) -> int:
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    return 1 if first is not None and first.in_channels == 1 else 3

@@ -140,6 +140,12 @@ def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
     return ends
 
 
+def input_channels(module: nn.Module) -> int:
+    """Return 1 for a network whose first convolution takes gray images, else 3."""
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    return 1 if first is not None and first.in_channels == 1 else 3
+
+
 def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
     """Message for an unknown name: the nearest known ones."""
     names = list(known)

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from .._digest import stat_signature
 from .._forks import ForkSafeLock, generator_lock
 from .._messages import cause, shown
 from .._new_tensors import plain_new_tensors
+from .._preprocess import checked_size
 from .._typing import Granularity, Weights
 from ..exceptions import (
     BackboneError,
@@ -31,6 +32,7 @@ from ._backbone import Backbone
 from ._custom import build_custom
 from ._digests import digest_factory, digest_module
 from ._granularity import groupings, unknown_name
+from ._image_size import fixed_size, for_image_size
 from ._network import Network, freeze
 from ._packaged import PACKAGED_NAME, PACKAGED_PREPROCESS, SamePad2d, build_packaged
 from ._timm import TIMM_PREFIX, build_timm, timm_entrypoint
@@ -100,6 +102,7 @@ def get_backbone(
     weights: Weights = "DEFAULT",
     granularity: Granularity = "stage",
     *,
+    image_size: int | Sequence[int] | None = None,
     warn: bool = True,
 ) -> Backbone:
     """Return the backbone that a user named, built at most once per process.
@@ -114,6 +117,8 @@ def get_backbone(
         Name of weights, weights file, or None for random weights. Own networks bring their own.
     granularity : {"stage", "block"} or list of str, default="stage"
         What a stage is.
+    image_size : int or (int, int), default=None
+        Size of the images; of networks with positions for one size, these are interpolated.
     warn : bool, default=True
         Warn of random weights; False where weights do not matter.
 
@@ -139,10 +144,15 @@ def get_backbone(
             RandomWeightsWarning,
             stacklevel=3,
         )
+    size = None if image_size is None else checked_size(image_size)
     if key is None:
         # Another network may look the same.
-        return Backbone(build(), granularity)
+        unnamed = build()
+        return Backbone(unnamed if size is None else for_image_size(unnamed, size), granularity)
     network = _networks.get(key, build)
+    if size is not None and fixed_size(network.module) not in (None, size):
+        key, whole = (key, size), network
+        network = _networks.get(key, lambda: for_image_size(whole, size))
     named = tuple(granularity) if isinstance(granularity, list) else granularity
     return _backbones.get((key, named), lambda: Backbone(network, granularity))
 

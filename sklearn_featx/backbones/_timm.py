@@ -21,7 +21,8 @@ from .._messages import cause, shown
 from .._optional import import_optional
 from .._preprocess import Preprocess
 from ..exceptions import UnknownBackboneError, WeightsError
-from ._granularity import groupings, has_weights, unknown_name
+from ._granularity import groupings, has_weights, input_channels, unknown_name
+from ._image_size import fixed_size
 from ._network import Grouping, Network, freeze
 from ._weights import StateDict, exists, fits, load_state, read_state_dict, sha256_of_file
 
@@ -90,6 +91,47 @@ def build_timm(name: str, weights: str | None) -> Network:
     elif file is not None:
         _load_file(module, file, head)
         origin["sha256"] = sha256_of_file(file)
+    return _network(timm, module, name, recipe, origin)
+
+
+def is_timm(module: nn.Module) -> bool:
+    """Whether a module is one of timm's models, which say how their weights were trained."""
+    library = type(module).__module__.partition(".")[0]
+    return library == "timm" and hasattr(module, "reset_classifier")
+
+
+def build_timm_object(module: nn.Module) -> Network:
+    """Make a backbone of one of timm's models as it is by name, without its head.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model, which is changed.
+
+    Returns
+    -------
+    network : Network
+        With the preprocessing of the model's own `pretrained_cfg`.
+    """
+    timm = _timm()
+    recipe = _recipe(timm.data.resolve_model_data_config(module))
+    # The recipe is of the published weights: the model may be built for another size or for gray.
+    size = fixed_size(module)
+    if size is not None and size != recipe.crop:
+        recipe = recipe.with_image_size(size)
+    recipe = recipe.with_channels(input_channels(module))
+    config = _config(module)
+    name = str(config.get("architecture") or type(module).__name__.lower())
+    if config.get("tag"):
+        name = f"{name}.{config['tag']}"
+    _remove_head(module)
+    origin = {"source": "timm", "class": type(module).__qualname__}
+    return _network(timm, module, TIMM_PREFIX + name, recipe, origin)
+
+
+def _network(
+    timm: ModuleType, module: nn.Module, name: str, recipe: Preprocess, origin: dict[str, str]
+) -> Network:
     stages, blocks = (_groups(timm, freeze(module), coarse=coarse) for coarse in (True, False))
     return Network(
         name=name,
@@ -198,7 +240,7 @@ def _no_download(timm: ModuleType, bare: str, error: Exception) -> str:
 
 def _config(module: nn.Module) -> dict[str, Any]:
     config: Any = module.pretrained_cfg
-    return dict(config)
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
 
 
 def _remove_head(module: nn.Module) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Backbones from torchvision's classification models."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -8,17 +9,23 @@ from urllib.error import URLError
 import torch
 import torchvision
 from torch import nn
-from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
+from torchvision.models import (
+    VisionTransformer,
+    WeightsEnum,
+    get_model,
+    get_model_weights,
+    list_models,
+)
 
 from .._messages import cause
 from .._preprocess import Interpolation, Preprocess
 from ..exceptions import WeightsError
 from ._granularity import groupings, unknown_name
 from ._network import Network, freeze
-from ._weights import exists, load_state, read_state_dict, sha256_of_file
+from ._weights import StateDict, exists, load_state, read_state_dict, sha256_of_file
 
 # Containers that only hold the chain together: their children are the stages.
-_OPENED = (
+OPENED = (
     "features",
     "encoder",
     "encoder.layers",
@@ -27,6 +34,8 @@ _OPENED = (
     "layers",
     "classifier",
 )
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_OLD_MLP = re.compile(r"\.mlp\.linear_([12])\.")
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
@@ -68,29 +77,47 @@ def build_torchvision(name: str, weights: str | None) -> Network:
     origin = {"source": "torchvision", "name": name, "weights": str(weights)}
     known = entry
     if file is not None:
-        state = read_state_dict(file)
+        state = modern_keys(read_state_dict(file))
         origin["sha256"] = sha256_of_file(file)
         known = _published(enum, origin["sha256"])
     recipe_entry = known if known is not None else enum.DEFAULT
     module = get_model(name, weights=None, **_constructor_arguments(name, recipe_entry))
     head = head_path(module)
     if entry is not None:
-        load_state(module, _download(name, entry), source=str(entry), optional=_AUXILIARY)
+        state = modern_keys(_download(name, entry))
+        load_state(module, state, source=str(entry), optional=_AUXILIARY)
         origin["weights"] = entry.name
     elif file is not None:
         load_state(module, state, source=str(file), ignored=(f"{head}.",), optional=_AUXILIARY)
     remove_head(module, head)
-    stages, blocks = groupings(freeze(module), _OPENED)
+    stages, blocks = groupings(freeze(module), OPENED)
     return Network(
         name=name,
         module=module,
-        preprocess=_recipe(recipe_entry),
+        preprocess=recipe_of(recipe_entry),
         stages=stages,
         blocks=blocks,
         origin=origin,
         channels_last=name.startswith("swin"),
-        prefix_tokens=1 if name.startswith("vit") else 0,
+        prefix_tokens=own_prefix_tokens(module),
     )
+
+
+def own_prefix_tokens(module: nn.Module) -> int:
+    """Count the tokens before the patches."""
+    return 1 if isinstance(module, VisionTransformer) else 0
+
+
+def modern_keys(state: StateDict) -> dict[str, torch.Tensor]:
+    """Rename what published files of DenseNets and vision transformers call by older names.
+
+    torchvision does so when it loads them.
+    """
+    renamed = {}
+    for key, value in state.items():
+        name = _OLD_DENSE_LAYER.sub(r"\1\2", key)
+        renamed[_OLD_MLP.sub(lambda m: f".mlp.{3 * int(m[1]) - 3}.", name)] = value
+    return renamed
 
 
 def head_path(module: nn.Module) -> str:
@@ -143,7 +170,8 @@ def _constructor_arguments(name: str, entry: WeightsEnum) -> dict[str, Any]:
     return {}
 
 
-def _recipe(entry: WeightsEnum) -> Preprocess:
+def recipe_of(entry: WeightsEnum) -> Preprocess:
+    """Return the preprocessing that published weights were evaluated with."""
     preset = entry.transforms()
     interpolation: Interpolation = preset.interpolation.value
     return Preprocess(

@@ -1,6 +1,7 @@
 """Weights: from a file or a state dict into a network, nothing executed, all accounted for."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -96,7 +97,9 @@ def load_state(
             f"unexpected: {_some(unexpected)}; of another shape: {_some(misfits)}. Check backbone."
         )
     own = module.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    fitting = OrderedDict((k, v) for k, v in state.items() if k in own and v.shape == own[k].shape)
+    # The versions of its modules, without which some refuse to load.
+    fitting._metadata = own._metadata  # type: ignore[attr-defined]
     module.load_state_dict(fitting, strict=False)
 
 

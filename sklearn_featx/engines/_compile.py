@@ -35,7 +35,8 @@ class _Compiled(nn.Module):
         # Runs in place of the compiled network once compiling has failed.
         self._uncompiled: nn.Module | None = None
         self._lock = ForkSafeLock()
-        self._known: set[tuple[int, ...]] = set()
+        # Types and shapes of batches.
+        self._known: set[tuple[torch.dtype, torch.Size]] = set()
         self._n_rows = 0
 
     def forward(self, batch: torch.Tensor) -> Any:
@@ -53,13 +54,14 @@ class _Compiled(nn.Module):
         return [result[:n_rows] for result in results]
 
     def _results(self, batch: torch.Tensor) -> Any:
-        if tuple(batch.shape) in self._known:
+        kind = (batch.dtype, batch.shape)
+        if kind in self._known:
             return self._run(batch)
         # One worker compiles, the others wait for it.
         with self._lock:
-            if self._uncompiled is None and tuple(batch.shape) not in self._known:
+            if self._uncompiled is None and kind not in self._known:
                 self._compile(batch)
-                self._known.add(tuple(batch.shape))
+                self._known.add(kind)
         return (self._uncompiled or self._run)(batch)
 
     def _compile(self, batch: torch.Tensor) -> None:

@@ -68,8 +68,8 @@ class OpenVinoEngine:
         self._lock = ForkSafeLock()
         # Rows that can run at the same time.
         self._n_streams = 1
-        # By the shape of a row, which is part of a compiled network.
-        self._compiled: dict[tuple[int, ...], _Compiled] = {}
+        # By type and shape of a row, which are part of a compiled network.
+        self._compiled: dict[tuple[str, tuple[int, ...]], _Compiled] = {}
 
     def batch_size(self, row_shape: Sequence[int] | None = None) -> int:  # noqa: ARG002
         """Rows that one worker gets at once."""
@@ -111,10 +111,10 @@ class OpenVinoEngine:
     def _compiled_for(self, batch: AnyArray) -> "_Compiled":
         # One worker compiles, the others wait for it.
         with self._lock:
-            shape = batch.shape[1:]
-            if shape not in self._compiled:
-                self._compiled[shape] = self._compile(torch.from_numpy(batch[:1]))
-            return self._compiled[shape]
+            key = (batch.dtype.str, batch.shape[1:])
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(torch.from_numpy(batch[:1]))
+            return self._compiled[key]
 
     def _compile(self, example: torch.Tensor) -> "_Compiled":
         try:

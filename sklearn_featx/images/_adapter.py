@@ -20,6 +20,7 @@ from ._dataset import DatasetItems, dataset_paths
 from ._foreign import is_base64_image
 from ._items import as_item, as_item_or_unreadable
 from ._layout import ImageShape, check_image_shape
+from ._range_use import RangeUse
 from ._recognise import (
     is_array_like,
     is_dataset,
@@ -59,8 +60,9 @@ def as_image_collection(
         ambiguous layout of others. (1, -1): each row of a 2-D array is d plain numbers, not
         pixels. (C, -1): each row is a signal of C channels, X of shape (n, C, L) or (n, C * L).
     value_range : (float, float), default=None
-        Values of black and white in arrays. None: 0 to 1 for floats and booleans, 0 to 65535 for
-        uint16, 0 to 255 for all other integers. Files and PIL images carry their own.
+        Values of black and white, of arrays, files and PIL images alike. None: what the file
+        declares; else 0 to 1 for floats and booleans, 0 to 65535 for 16-bit integers without a
+        sign, 0 to 255 for all others.
     on_error : {"raise", "nan"}, default="raise"
         Whether the first entry of a list that is no image is an error at once, or when it is read.
 
@@ -232,9 +234,9 @@ def _from_list(
         return array_to_collection(_stacked(entries), image_shape, value_range)
     _refuse_frames_of_one_object(entries)
     make = as_item if on_error == "raise" else as_item_or_unreadable
-    return ItemList(
-        [make(entry, row, image_shape, value_range) for row, entry in enumerate(entries)]
-    )
+    use = RangeUse()
+    items = [make(e, row, image_shape, value_range, use.note) for row, e in enumerate(entries)]
+    return ItemList(items, use)
 
 
 def _refuse_frames_of_one_object(entries: list[Any]) -> None:

@@ -1,8 +1,8 @@
-"""Appearance: a loaded Pillow image of any mode becomes grey or RGB of 8 bits, as a person sees it.
+"""Appearance: a loaded Pillow image of any mode becomes gray or RGB levels, as a person sees it.
 
-1. Grey of more than 8 bits is scaled to 8 (see `_grey_levels`).
+1. Numbers of more than 8 bits, or of a range that the user gave, become levels (see `_scaling`).
 2. Transparency, wherever it is stated, is composited over white.
-3. Other colour spaces become RGB; grey stays one channel.
+3. Other color spaces become RGB; gray stays one channel.
 4. The picture is turned upright as its EXIF orientation says.
 """
 
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .._typing import AnyArray, Pixels
+from .._typing import AnyArray, Levels, Pixels
 from ..exceptions import ImageError
+from ._declared import declared_range
 from ._geometry import as_picture, as_pixels
-from ._scaling import over_white
+from ._scaling import Note, ValueRange, effective_range, over_white, to_shown
 
 _EXIF_ORIENTATION = 0x0112
-_TIFF_BITS_PER_SAMPLE = 258
-_GREY_MODES = ("1", "L", "LA", "La")
+_GRAY_MODES = ("1", "L", "LA", "La")
 
 # EXIF 2.32, tag 274: what turns the stored picture upright.
 _UPRIGHT = {
@@ -32,19 +32,56 @@ _UPRIGHT = {
 }
 
 
-def as_seen(image: Image.Image) -> Image.Image:
-    """Return a loaded picture as a person sees it, of mode L or RGB; it may be the picture itself.
+def is_plain(image: Image.Image, value_range: ValueRange | None = None) -> bool:
+    """Whether a picture is of 8 bits whose black and white are 0 and 255."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return False
+    return value_range in (None, (0.0, 255.0)) or image.mode == "1"
 
-    `ImageError` if the values are not finite, or LAB is to be converted without ImageCms.
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """Return a loaded plain picture as a person sees it, of mode L or RGB; it may be itself.
+
+    `ImageError` if LAB is to be converted without ImageCms.
     """
     turn = _UPRIGHT.get(_orientation(image))
     picture = _opaque(image)
     return picture if turn is None else picture.transpose(turn)
 
 
-def picture_to_pixels(image: Image.Image) -> Pixels:
-    """Return what `as_seen` does as pixels (H, W, C): C is 1 for grey images and 3 for RGB."""
-    return as_pixels(as_seen(image))
+def picture_to_levels(
+    image: Image.Image, value_range: ValueRange | None = None, note: Note | None = None
+) -> Levels:
+    """Return a loaded picture as levels (H, W, C): C is 1 for gray images and 3 for RGB.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The picture.
+    value_range : (float, float), default=None
+        Values of black and white; None: as its type and its file declare.
+    note : callable, default=None
+        Is given the values and their range where that is the declared one.
+    """
+    if is_plain(image, value_range):
+        return as_pixels(as_seen(image))
+    if image.mode.startswith("I") or image.mode == "F":
+        levels = _deep_gray(image, value_range, note)
+    else:
+        numbers = _numbers(image)
+        levels = to_shown(numbers, effective_range(numbers.dtype, value_range))
+    return np.ascontiguousarray(_turned(levels, _orientation(image)))
+
+
+def refuse_reduced(image: Image.Image, value_range: ValueRange | None) -> None:
+    """Refuse a range for numbers that Pillow gives up; `image` is opened, and not yet loaded."""
+    stored = str(getattr(image, "tile", ""))
+    if value_range is None or image.mode.startswith("I") or ";16" not in stored:
+        return
+    raise ImageError(
+        f"value_range={value_range}: of the 16 bits per channel of this file Pillow reads 8 (mode "
+        f"{image.mode}). Read it with another library, and pass arrays."
+    )
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -58,20 +95,18 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return as_picture(_deep_grey(image))
     # By mode, by one transparent colour, or by a palette with alpha.
     if image.has_transparency_data:
         return as_picture(_over_white(image))
     if image.mode in ("L", "RGB"):
         return image
-    if image.mode in _GREY_MODES:
+    if image.mode in _GRAY_MODES:
         return image.convert("L")
     return _lab_to_rgb(image) if image.mode == "LAB" else image.convert("RGB")
 
 
-def _over_white(image: Image.Image) -> Pixels:
-    mode = "LA" if image.mode in _GREY_MODES else "RGBA"
+def _over_white(image: Image.Image) -> Levels:
+    mode = "LA" if image.mode in _GRAY_MODES else "RGBA"
     pixels: Pixels = np.asarray(image.convert(mode))
     return over_white(pixels[:, :, :-1], pixels[:, :, -1:])
 
@@ -90,9 +125,10 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _deep_grey(image: Image.Image) -> Pixels:
+def _deep_gray(image: Image.Image, value_range: ValueRange | None, note: Note | None) -> Levels:
     values = np.asarray(image)
-    levels = _grey_levels(image, values)[:, :, np.newaxis]
+    limits = declared_range(image) if value_range is None else value_range
+    levels = to_shown(values[:, :, np.newaxis], limits, note if value_range is None else None)
     hidden = image.info.get("transparency")
     if not isinstance(hidden, int):
         return levels
@@ -100,56 +136,19 @@ def _deep_grey(image: Image.Image) -> Pixels:
     return over_white(levels, alpha[:, :, np.newaxis])
 
 
-def _grey_levels(image: Image.Image, values: AnyArray) -> Pixels:
-    """Scale grey values of more than 8 bits to 0..255, rounded to nearest."""
-    if not np.isfinite(values).all():
-        raise ImageError("the picture contains NaN or infinity.")
-    low, high = _black_and_white(image, values)
-    # One level alone, neither black nor white: shown as black.
-    span = high - low if high > low else np.inf
-    if values.dtype.itemsize == 2 and values.size > 2**16:
-        # More pixels than values of 16 bits: each value is scaled once.
-        return _levels(np.arange(int(values.max()) + 1), low, span)[values]
-    return _levels(values, low, span)
+def _numbers(image: Image.Image) -> AnyArray:
+    """Return a picture of 8 bits as numbers (H, W, C), with its alpha channel where it has one."""
+    if image.has_transparency_data:
+        return np.asarray(image.convert("LA" if image.mode in _GRAY_MODES else "RGBA"))
+    return as_pixels(_opaque(image))
 
 
-def _levels(values: AnyArray, low: float, span: float) -> Pixels:
-    levels: Pixels = np.rint((values.astype(np.float64) - low) * 255 / span).astype(np.uint8)
+def _turned(levels: Levels, orientation: Any) -> Levels:
+    """Turn levels upright, as `_UPRIGHT` does a picture."""
+    if orientation in (5, 6, 7, 8):
+        levels = levels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        levels = levels[::-1]
+    if orientation in (2, 3, 6, 7):
+        levels = levels[:, ::-1]
     return levels
-
-
-def _black_and_white(image: Image.Image, values: AnyArray) -> tuple[float, float]:
-    """Decide which values are shown as black and as white.
-
-    ==========================================  ==================================
-    picture                                     black, white
-    ==========================================  ==================================
-    16-bit grey, TIFF of 9 to 15 bits           0, the largest value of its bits
-    16-bit grey, TIFF with no value over 4095   0, 4095: 12 bits in a 16-bit file
-    16-bit grey otherwise; int from PNG, PPM    0, 65535
-    int within 0..255                           0, 255
-    int within 0..65535                         0, 65535
-    float within 0..1                           0, 1
-    any other int or float                      smallest value, largest value
-    ==========================================  ==================================
-    """
-    smallest, largest = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16"):
-        return 0.0, _sixteen_bit_white(image, largest)
-    if image.mode == "F":
-        return (0.0, 1.0) if smallest >= 0 and largest <= 1 else (smallest, largest)
-    if smallest < 0 or largest > 65535:
-        return smallest, largest
-    # Pillow reads 16-bit PNG (before 10.3) and PPM files as 32-bit integers on a 16-bit scale.
-    from_file = image.format in ("PNG", "PPM")
-    return 0.0, 255.0 if largest <= 255 and not from_file else 65535.0
-
-
-def _sixteen_bit_white(image: Image.Image, largest: float) -> float:
-    if image.format != "TIFF":
-        return 65535.0
-    tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
-    if 8 < bits < 16:
-        return float(2**bits - 1)
-    return 4095.0 if largest <= 4095 else 65535.0

@@ -11,7 +11,8 @@ import numpy as np
 from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
 from ._collection import ImageCollection, PixelArray, ValueArray
-from ._layout import ImageShape, choose_layout
+from ._layout import ImageShape, Layout, choose_layout
+from ._range_use import RangeUse
 from ._scaling import ValueRange, check_rows, chunks, effective_range
 
 
@@ -103,8 +104,17 @@ def _pixels(
         layout = choose_layout(X.shape[1:], image_shape)
     except ImageError as error:
         raise InputError(f"X of shape {X.shape}: {error.reason}") from error
-    check_rows(X, limits)
-    return PixelArray(X, layout, limits, n_features)
+    check_rows(_colors(X, layout), limits)
+    use = RangeUse() if value_range is None else None
+    return PixelArray(X, layout, limits, n_features, use)
+
+
+def _colors(X: AnyArray, layout: Layout) -> AnyArray:
+    """View images without their alpha channel, unless that is of floats and has their range."""
+    axis = {"HW": None, "HWC": 3, "CHW": 1}[layout]
+    if axis is None or X.shape[axis] != 4 or X.dtype.kind == "f":
+        return X
+    return X[..., :3] if axis == 3 else X[:, :3]
 
 
 def _rows_to_images(X: AnyArray, image_shape: ImageShape | None) -> AnyArray:

@@ -15,18 +15,19 @@ import numpy.typing as npt
 
 from .._digest import digest, digest_array
 from .._preprocess import Preprocess
-from .._typing import AnyArray, Pixels
+from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
 from ._geometry import resize_and_crop
 from ._items import (
     FileItem,
     Item,
     UnreadableItem,
-    array_to_pixels,
+    array_to_levels,
     digest_pixels,
     load_resized,
 )
 from ._layout import Layout
+from ._range_use import RangeUse
 from ._scaling import ValueRange
 
 Rows: TypeAlias = Sequence[int] | slice | npt.NDArray[Any]
@@ -38,11 +39,13 @@ class ImageCollection(ABC):
     Attributes
     ----------
     kind : {"pixels", "values"}
-        Whether `load` returns uint8 pixels or float32 numbers.
+        Whether `load` returns levels from 0 (black) to 255 (white), or plain numbers.
     n_features : int or None
         Number of columns when X was a 2-D numeric table.
     item_shape : tuple of int or None
         Shape of every item when kind is "values"; None for pixels.
+    range_use : RangeUse or None
+        What `load` has seen of ranges that the user did not give.
 
     Examples
     --------
@@ -58,6 +61,7 @@ class ImageCollection(ABC):
     kind: Literal["pixels", "values"] = "pixels"
     n_features: int | None = None
     item_shape: tuple[int, ...] | None = None
+    range_use: RangeUse | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -73,9 +77,9 @@ class ImageCollection(ABC):
 
         Returns
         -------
-        image : ndarray of shape (H, W, C), dtype uint8
-            C is 1 for grey and 3 for RGB. For values: float32 of `item_shape`. It may share
-            memory with X and is not to be written to.
+        image : ndarray of shape (H, W, C), dtype uint8 or float32
+            C is 1 for gray and 3 for RGB. Levels are float32 where they are not whole numbers. For
+            values: float32 of `item_shape`. It may share memory with X and is not to be written to.
 
         Raises
         ------
@@ -83,7 +87,7 @@ class ImageCollection(ABC):
             If the image cannot be read. It carries `row`, which is `i`, and `path`.
         """
 
-    def load_resized(self, i: int, preprocess: Preprocess) -> Pixels:
+    def load_resized(self, i: int, preprocess: Preprocess) -> Levels:
         """Read one image, resize and crop it.
 
         Parameters
@@ -95,7 +99,7 @@ class ImageCollection(ABC):
 
         Returns
         -------
-        image : ndarray of shape (h, w, preprocess.channels), dtype uint8
+        image : ndarray of shape (h, w, preprocess.channels), dtype uint8 or float32
             That of `resize_and_crop` on that of `load`.
 
         Raises
@@ -236,6 +240,8 @@ class PixelArray(_ArrayCollection):
         Values of black and white.
     n_features : int, default=None
         Number of columns when X was a 2-D table.
+    use : RangeUse, default=None
+        Notes the values where `value_range` follows from their type.
     """
 
     def __init__(
@@ -244,13 +250,16 @@ class PixelArray(_ArrayCollection):
         layout: Layout,
         value_range: ValueRange,
         n_features: int | None = None,
+        use: RangeUse | None = None,
     ) -> None:
         super().__init__(array, n_features)
+        self.range_use = use
         self._layout = layout
         self._value_range = value_range
 
-    def load(self, i: int) -> Pixels:
-        return array_to_pixels(self._item(i), self._layout, self._value_range)
+    def load(self, i: int) -> Levels:
+        note = None if self.range_use is None else self.range_use.note
+        return array_to_levels(self._item(i), self._layout, self._value_range, note)
 
     def digest(self, i: int) -> str:
         return digest_pixels(self._item(i), self._layout, self._value_range)
@@ -287,19 +296,22 @@ class ItemList(ImageCollection):
     ----------
     items : list of Item
         One per image.
+    use : RangeUse, default=None
+        What the items tell of their values.
     """
 
-    def __init__(self, items: list[Item]) -> None:
+    def __init__(self, items: list[Item], use: RangeUse | None = None) -> None:
         self._items = items
+        self.range_use = use
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def load(self, i: int) -> Pixels:
+    def load(self, i: int) -> Levels:
         with errors_at(i):
             return self._items[i].load()
 
-    def load_resized(self, i: int, preprocess: Preprocess) -> Pixels:
+    def load_resized(self, i: int, preprocess: Preprocess) -> Levels:
         with errors_at(i):
             return load_resized(self._items[i], preprocess)
 
@@ -323,7 +335,8 @@ class ItemList(ImageCollection):
         return self._items[i].path
 
     def take(self, rows: Rows) -> "ItemList":
-        return ItemList([self._items[i] for i in np.arange(len(self))[as_index(rows)]])
+        chosen = np.arange(len(self))[as_index(rows)]
+        return ItemList([self._items[i] for i in chosen], self.range_use)
 
 
 @contextmanager

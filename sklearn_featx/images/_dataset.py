@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from .._forks import ForkSafeLock
 from .._messages import cause
-from .._typing import Pixels
+from .._typing import Levels
 from ..exceptions import ImageError
 from ._collection import ImageCollection, Rows, as_index, errors_at
 from ._items import Item, as_item
 from ._layout import ImageShape
+from ._range_use import RangeUse
 from ._scaling import ValueRange
 
 
@@ -63,7 +64,9 @@ class DatasetItems(ImageCollection):
     rows : ndarray of int
         Positions in the dataset.
     image_shape, value_range : tuple or None
-        As the user gave them, for items that are arrays.
+        As the user gave them.
+    use : RangeUse, default=None
+        That of the images that these were taken from.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class DatasetItems(ImageCollection):
         rows: npt.NDArray[np.intp],
         image_shape: ImageShape | None,
         value_range: ValueRange | None,
+        use: RangeUse | None = None,
     ) -> None:
+        self.range_use: RangeUse = RangeUse() if use is None else use
         self._dataset = dataset
         self._rows = rows
         self._image_shape = image_shape
@@ -83,7 +88,7 @@ class DatasetItems(ImageCollection):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def load(self, i: int) -> Pixels:
+    def load(self, i: int) -> Levels:
         with errors_at(i):
             item = self._item(i)
             self._refuse_change(i, item)
@@ -95,7 +100,9 @@ class DatasetItems(ImageCollection):
 
     def take(self, rows: Rows) -> "DatasetItems":
         chosen = self._rows[as_index(rows)]
-        return DatasetItems(self._dataset, chosen, self._image_shape, self._value_range)
+        return DatasetItems(
+            self._dataset, chosen, self._image_shape, self._value_range, self.range_use
+        )
 
     def _refuse_change(self, i: int, item: Item) -> None:
         if i in self._seen and item.digest() != self._seen[i]:
@@ -107,7 +114,7 @@ class DatasetItems(ImageCollection):
     def _item(self, i: int) -> Item:
         with self._lock:
             entry = self._fetch(int(self._rows[i]))
-        return as_item(entry, None, self._image_shape, self._value_range)
+        return as_item(entry, None, self._image_shape, self._value_range, self.range_use.note)
 
     def _fetch(self, row: int) -> Any:
         try:

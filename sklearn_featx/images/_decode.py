@@ -8,6 +8,7 @@ Files are read whole and closed before decoding begins, so no descriptor outlive
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
@@ -19,19 +20,20 @@ from .._digest import digest
 from .._forks import ForkSafeLock
 from .._messages import cause, short
 from .._preprocess import Preprocess
-from .._typing import Pixels
+from .._typing import Levels
 from ..exceptions import ImageError
-from ._appearance import as_seen, picture_to_pixels
+from ._appearance import as_seen, is_plain, picture_to_levels, refuse_reduced
 from ._foreign import content_hint
-from ._geometry import FAST_GAP, resize_picture, resized_size
+from ._geometry import FAST_GAP, resize_and_crop, resize_picture, resized_size
 from ._pillow import decoder_versions, register_plugins
+from ._scaling import Note, ValueRange
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
-_Finish: TypeAlias = Callable[[Image.Image], Pixels]
+_Finish: TypeAlias = Callable[[Image.Image], Levels]
 
 # Part of every row's key: raise it when decoding or scaling changes, so that no old row is taken
 # for new.
-_READING_VERSION = 3
+_READING_VERSION = 4
 
 # Offset in a PNG file of the bit depth: signature, length and name of IHDR, width, height.
 _PNG_BITS_AT = 24
@@ -42,13 +44,17 @@ _QUIET = ForkSafeLock()
 _LOADING = ForkSafeLock()
 
 
-def decode(source: Source) -> Pixels:
-    """Decode an image file, given by path or content, as a person sees it: uint8 (H, W, 1 or 3).
+def decode(
+    source: Source, value_range: ValueRange | None = None, note: Note | None = None
+) -> Levels:
+    """Decode an image file, given by path or content, as a person sees it.
 
     The orientation of EXIF is applied, transparency is composited over white, every color space
-    becomes RGB, more than 8 bits are scaled to 8, and of an animation the first frame is taken.
+    becomes RGB, and of an animation the first frame is taken. The result has shape (H, W, 1 or 3)
+    and levels from 0 to 255: uint8, or float32 where more than 8 bits do not fit into that.
+    `value_range` and `note` are those of `picture_to_levels`.
     `ImageError`, with the path, if the file cannot be read, is damaged or truncated, is no image,
-    or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
+    has values out of range, or more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
 
     Examples
     --------
@@ -60,20 +66,31 @@ def decode(source: Source) -> Pixels:
     >>> decode(file.getvalue())[0, :, 0]
     array([255, 255, 255, 255], dtype=uint8)
     """
-    return _decode_source(source, picture_to_pixels)
+
+    def finish(picture: Image.Image) -> Levels:
+        return picture_to_levels(picture, value_range, note)
+
+    return _decode_source(source, finish, value_range)
 
 
-def decode_resized(source: Source, preprocess: Preprocess) -> Pixels:
+def decode_resized(
+    source: Source,
+    preprocess: Preprocess,
+    value_range: ValueRange | None = None,
+    note: Note | None = None,
+) -> Levels:
     """Decode an image, resize and crop it: `resize_and_crop` of what `decode` returns.
 
     With ``preprocess.fast``, a JPEG file is decoded at a half, a quarter or an eighth of its size
     where that is enough.
     """
 
-    def finish(picture: Image.Image) -> Pixels:
-        return resize_picture(as_seen(picture), preprocess)
+    def finish(picture: Image.Image) -> Levels:
+        if is_plain(picture, value_range):
+            return resize_picture(as_seen(picture), preprocess)
+        return resize_and_crop(picture_to_levels(picture, value_range, note), preprocess)
 
-    return _decode_source(source, finish, preprocess if preprocess.fast else None)
+    return _decode_source(source, finish, value_range, preprocess if preprocess.fast else None)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -95,48 +112,51 @@ def digest_reading() -> str:
     return digest(_READING_VERSION, ImageFile.LOAD_TRUNCATED_IMAGES, *decoder_versions())
 
 
-def pixels_of_picture(image: Image.Image) -> Pixels:
-    """Turn a picture that the user opened or made into pixels, as `decode` does for a file."""
+def levels_of_picture(
+    image: Image.Image, value_range: ValueRange | None = None, note: Note | None = None
+) -> Levels:
+    """Turn a picture that the user opened or made into levels, as `decode` does for a file."""
     path = getattr(image, "filename", None) or None
     try:
         _refuse_bomb(image)
         with _LOADING:
+            refuse_reduced(image, value_range)
             image.load()
-        return picture_to_pixels(image)
+        return picture_to_levels(image, value_range, note)
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(_reason(error), path=path) from error
 
 
-def _decode_source(source: Source, finish: _Finish, smaller: Preprocess | None = None) -> Pixels:
-    if isinstance(source, bytes):
-        return _decode_bytes(source, None, finish, smaller)
-    return _decode_bytes(read_file(source), os.fspath(source), finish, smaller)
-
-
-def _decode_bytes(
-    data: bytes, path: str | None, finish: _Finish, smaller: Preprocess | None
-) -> Pixels:
+def _decode_source(
+    source: Source,
+    finish: _Finish,
+    value_range: ValueRange | None,
+    smaller: Preprocess | None = None,
+) -> Levels:
+    data, path = (source, None) if isinstance(source, bytes) else (read_file(source), source)
+    opened = partial(_open, data, finish, value_range, smaller)
+    name = None if path is None else os.fspath(path)
     if not data:
-        raise ImageError("the file is empty (0 bytes).", path=path)
+        raise ImageError("the file is empty (0 bytes).", path=name)
     try:
-        return _open_quietly(data, finish, smaller)
+        return _quietly(opened)
     except ImageError as error:
-        raise ImageError(error.reason, path=path) from error
+        raise ImageError(error.reason, path=name) from error
     except Exception as error:
         # Not a list of types: plugins raise whatever their parsing of foreign bytes meets.
-        raise ImageError(_reason(error, data), path=path) from error
+        raise ImageError(_reason(error, data), path=name) from error
 
 
-def _open_quietly(data: bytes, finish: _Finish, smaller: Preprocess | None) -> Pixels:
+def _quietly(opened: Callable[[], Levels]) -> Levels:
     """Decode; where a filter turns warnings into errors, decode again without them.
 
     Pillow warns about damage that it can read past, such as corrupt EXIF. Whether an image can be
     read must not depend on the filters of `warnings`.
     """
     try:
-        return _open(data, finish, smaller)
+        return opened()
     except Image.DecompressionBombWarning:
         raise
     except Warning:
@@ -144,12 +164,15 @@ def _open_quietly(data: bytes, finish: _Finish, smaller: Preprocess | None) -> P
         # here, where decoding has failed without it.
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _open(data, finish, smaller)
+            return opened()
 
 
-def _open(data: bytes, finish: _Finish, smaller: Preprocess | None) -> Pixels:
+def _open(
+    data: bytes, finish: _Finish, value_range: ValueRange | None, smaller: Preprocess | None
+) -> Levels:
     with _identified(data) as image:
         _refuse_bomb(image)
+        refuse_reduced(image, value_range)
         if smaller is not None:
             _decode_smaller(image, smaller)
         image.load()

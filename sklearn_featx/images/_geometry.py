@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from .._preprocess import Preprocess
-from .._typing import Pixels
+from .._typing import AnyArray, Levels
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -26,8 +26,8 @@ FAST_GAP = 2.0
 _MAX_RESIZED_PIXELS = 2**25
 
 
-def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
-    """Bring pixels (H, W, 1 or 3) to the size and channels that a backbone was trained on.
+def resize_and_crop(pixels: Levels, preprocess: Preprocess) -> Levels:
+    """Bring levels (H, W, 1 or 3) to the size and channels that a backbone was trained on.
 
     1. RGB becomes gray where one channel is wanted.
     2. The shorter side is resized to ``preprocess.resize``, the longer to
@@ -38,7 +38,8 @@ def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
 
     The result is that of ``torchvision.transforms.v2`` and of torchvision's classification presets
     on a PIL image, bit for bit. (Where the resized picture would have more than 2**25 pixels, the
-    crop is resized alone, and levels may differ by 1.) With ``preprocess.fast``, images of twice
+    crop is resized alone, and levels may differ by 1.) Levels in float32 go the same way without
+    being rounded. With ``preprocess.fast``, images of twice
     that size or more differ by a few levels.
 
     Examples
@@ -53,10 +54,19 @@ def resize_and_crop(pixels: Pixels, preprocess: Preprocess) -> Pixels:
     size = (pixels.shape[0], pixels.shape[1])
     if resized_size(*size, preprocess.resize) == size and pixels.shape[2] <= preprocess.channels:
         return _with_channels(_crop(pixels, preprocess.crop), preprocess.channels)
-    return resize_picture(as_picture(pixels), preprocess)
+    if pixels.dtype == np.uint8:
+        return resize_picture(as_picture(pixels), preprocess)
+    if pixels.shape[2] > preprocess.channels:
+        # Pillow's weights of mode L (ITU-R 601-2).
+        pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    planes = [as_picture(pixels[:, :, i : i + 1]) for i in range(pixels.shape[2])]
+    resized = np.concatenate([_resize(plane, preprocess) for plane in planes], axis=2)
+    # Some filters overshoot; pixels of 8 bits end at black and white.
+    cropped = _crop(resized.clip(0, 255), preprocess.crop)
+    return _with_channels(cropped, preprocess.channels)
 
 
-def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Pixels:
+def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Levels:
     """Do what `resize_and_crop` does, from a Pillow image of mode L or RGB."""
     if picture.mode == "RGB" and preprocess.channels == 1:
         picture = picture.convert("L")
@@ -64,20 +74,20 @@ def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Pixels:
     return _with_channels(pixels, preprocess.channels)
 
 
-def _with_channels(pixels: Pixels, channels: int) -> Pixels:
+def _with_channels(pixels: Levels, channels: int) -> Levels:
     if pixels.shape[2] == 1 and channels == 3:
         return np.repeat(pixels, 3, axis=2)
     return np.ascontiguousarray(pixels)
 
 
-def as_picture(pixels: Pixels) -> Image.Image:
-    """Return pixels (H, W, 1 or 3) as a Pillow image of mode L or RGB."""
+def as_picture(pixels: AnyArray) -> Image.Image:
+    """Return uint8 (H, W, 1 or 3) as a Pillow image of mode L or RGB, float32 (H, W, 1) as F."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
-def as_pixels(picture: Image.Image) -> Pixels:
-    """Return a Pillow image of mode L or RGB as pixels (H, W, 1 or 3)."""
-    pixels: Pixels = np.asarray(picture)
+def as_pixels(picture: Image.Image) -> Levels:
+    """Return a Pillow image of mode L, F or RGB as levels (H, W, 1 or 3)."""
+    pixels: Levels = np.asarray(picture)
     return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
 
@@ -92,7 +102,7 @@ def resized_size(height: int, width: int, resize: int | tuple[int, int] | None) 
     return (resize, longer) if height <= width else (longer, resize)
 
 
-def _resize(picture: Image.Image, preprocess: Preprocess) -> Pixels:
+def _resize(picture: Image.Image, preprocess: Preprocess) -> Levels:
     """Resize; where the result would be huge, the part of it that the crop keeps."""
     old = (picture.height, picture.width)
     new = resized_size(*old, preprocess.resize)
@@ -122,7 +132,7 @@ def _span(size: int, wanted: int) -> tuple[int, int]:
     return (0, size) if wanted >= size else (round((size - wanted) / 2.0), wanted)
 
 
-def _crop(pixels: Pixels, crop: tuple[int, int] | None) -> Pixels:
+def _crop(pixels: Levels, crop: tuple[int, int] | None) -> Levels:
     if crop is None:
         return pixels
     missing = [max(0, wanted - size) for wanted, size in zip(crop, pixels.shape[:2], strict=True)]

@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,14 +12,14 @@ from PIL import Image
 from .._digest import digest, digest_array
 from .._messages import cause, shown
 from .._preprocess import Preprocess
-from .._typing import AnyArray, Pixels
+from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
-from ._decode import decode, decode_resized, digest_file, pixels_of_picture, read_file
+from ._decode import decode, decode_resized, digest_file, levels_of_picture, read_file
 from ._foreign import base64_hint, is_base64_image
 from ._geometry import resize_and_crop
 from ._layout import ImageShape, Layout, as_channels_last, choose_layout
 from ._recognise import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
-from ._scaling import ValueRange, check_values, effective_range, over_white, to_levels
+from ._scaling import Note, ValueRange, effective_range, to_shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -31,11 +31,11 @@ class Item(Protocol):
     def path(self) -> str | None:
         """The file that is read for it; None where it lies in memory."""
 
-    def load(self) -> Pixels:
-        """Return its pixels, uint8 (H, W, C)."""
+    def load(self) -> Levels:
+        """Return its levels (H, W, C)."""
 
     def digest(self) -> str:
-        """Digest of its content."""
+        """Digest of its content and of the range in which that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,12 @@ class FileItem:
     """A file, read anew each time."""
 
     path: str
+    value_range: ValueRange | None = None
+    note: Note | None = field(default=None, compare=False, repr=False)
 
-    def load(self) -> Pixels:
+    def load(self) -> Levels:
         """Decode the file."""
-        return decode(self.path)
+        return decode(self.path, self.value_range, self.note)
 
     def content(self) -> str:
         """Digest of the file's bytes: all that a memo of files may keep."""
@@ -54,7 +56,7 @@ class FileItem:
 
     def digest_of(self, content: str) -> str:
         """Digest of the image whose file has this content, without reading it."""
-        return content
+        return digest_ranged(content, self.value_range)
 
     def digest(self) -> str:
         """Digest of the image."""
@@ -66,15 +68,17 @@ class BytesItem:
     """The content of an image file."""
 
     data: bytes
+    value_range: ValueRange | None = None
+    note: Note | None = field(default=None, compare=False, repr=False)
     path: None = None
 
-    def load(self) -> Pixels:
+    def load(self) -> Levels:
         """Decode the bytes."""
-        return decode(self.data)
+        return decode(self.data, self.value_range, self.note)
 
     def digest(self) -> str:
-        """Digest of the bytes, that of a file with this content."""
-        return digest_file(self.data)
+        """Digest of the bytes and of the range, that of a file with this content."""
+        return digest_ranged(digest_file(self.data), self.value_range)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +90,16 @@ class PictureItem:
     """
 
     image: Image.Image
+    value_range: ValueRange | None = None
+    note: Note | None = field(default=None, compare=False, repr=False)
     path: None = None
 
-    def load(self) -> Pixels:
+    def load(self) -> Levels:
         """Return what a person sees."""
-        return pixels_of_picture(self.image)
+        return levels_of_picture(self.image, self.value_range, self.note)
 
     def digest(self) -> str:
-        """Digest of the pixels seen: mode, palette, transparency and orientation are in them."""
+        """Digest of the levels seen: mode, palette, transparency, range, turns are in them."""
         return digest_pixels(self.load(), "HWC", (0.0, 255.0))
 
 
@@ -104,12 +110,12 @@ class ArrayItem:
     array: AnyArray
     layout: Layout
     value_range: ValueRange
+    note: Note | None = field(default=None, compare=False, repr=False)
     path: None = None
 
-    def load(self) -> Pixels:
+    def load(self) -> Levels:
         """Check and scale the values."""
-        check_values(self.array, self.value_range)
-        return array_to_pixels(self.array, self.layout, self.value_range)
+        return array_to_levels(self.array, self.layout, self.value_range, self.note)
 
     def digest(self) -> str:
         """Digest of the values, their shape, dtype and range."""
@@ -123,7 +129,7 @@ class UnreadableItem:
     reason: str
     path: str | None
 
-    def load(self) -> Pixels:
+    def load(self) -> Levels:
         """Say what is wrong."""
         raise ImageError(self.reason, path=self.path)
 
@@ -140,25 +146,29 @@ class UnreadableItem:
         return self.content()
 
 
-def load_resized(item: Item, preprocess: Preprocess) -> Pixels:
+def load_resized(item: Item, preprocess: Preprocess) -> Levels:
     """Load an item, resize and crop it; files without the step over their pixels."""
     if isinstance(item, FileItem | BytesItem):
         source = item.path if isinstance(item, FileItem) else item.data
-        return decode_resized(source, preprocess)
+        return decode_resized(source, preprocess, item.value_range, item.note)
     return resize_and_crop(item.load(), preprocess)
 
 
-def array_to_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> Pixels:
-    """Return an item as uint8 (H, W, C); four channels are RGBA, composited over white."""
-    levels = to_levels(as_channels_last(item, layout), value_range)
-    if levels.shape[2] == 4:
-        levels = over_white(levels[:, :, :3], levels[:, :, 3:])
-    return np.ascontiguousarray(levels)
+def array_to_levels(
+    item: AnyArray, layout: Layout, value_range: ValueRange, note: Note | None = None
+) -> Levels:
+    """Return an item as levels (H, W, C); four channels are RGBA, composited over white."""
+    return to_shown(as_channels_last(item, layout), value_range, note)
+
+
+def digest_ranged(content: str, value_range: ValueRange | None) -> str:
+    """Digest of a file that is read in a range of the user's."""
+    return content if value_range is None else digest("ranged", content, *value_range)
 
 
 def digest_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> str:
     """Digest of an item's values, shape, dtype and range, whatever the order of its axes."""
-    return digest("pixels", digest_array(as_channels_last(item, layout)), *value_range)
+    return digest("pixels-2", digest_array(as_channels_last(item, layout)), *value_range)
 
 
 def as_item(
@@ -166,19 +176,21 @@ def as_item(
     row: int | None,
     image_shape: ImageShape | None = None,
     value_range: ValueRange | None = None,
+    note: Note | None = None,
 ) -> Item:
     """Recognize an entry of a list: a path, bytes, a Pillow image, an array, tensor, nested list.
 
+    `note` is given the values and their range where the user gave none.
     `ImageError`, with the row, if the entry is missing, is no image, or is a path without a file.
     """
     if isinstance(entry, str | os.PathLike):
-        return FileItem(_existing_file(entry, row))
+        return FileItem(_existing_file(entry, row), value_range, note)
     if isinstance(entry, bytes | bytearray | memoryview):
-        return BytesItem(bytes(entry))
+        return BytesItem(bytes(entry), value_range, note)
     if isinstance(entry, Image.Image):
-        return PictureItem(entry)
+        return PictureItem(entry, value_range, note)
     try:
-        return _array_item(_entry_to_array(entry), image_shape, value_range)
+        return _array_item(_entry_to_array(entry), image_shape, value_range, note)
     except ImageError as error:
         raise ImageError(error.reason, row=row) from error.__cause__
 
@@ -188,10 +200,11 @@ def as_item_or_unreadable(
     row: int | None,
     image_shape: ImageShape | None = None,
     value_range: ValueRange | None = None,
+    note: Note | None = None,
 ) -> Item:
     """Recognize one entry of a list; what is wrong with it is said when it is read."""
     try:
-        return as_item(entry, row, image_shape, value_range)
+        return as_item(entry, row, image_shape, value_range, note)
     except ImageError as error:
         return UnreadableItem(error.reason, error.path)
 
@@ -225,14 +238,18 @@ def _why_no_array(entry: list[Any] | tuple[Any, ...]) -> str:
 
 
 def _array_item(
-    array: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
+    array: AnyArray,
+    image_shape: ImageShape | None,
+    value_range: ValueRange | None,
+    note: Note | None,
 ) -> ArrayItem:
     limits = effective_range(array.dtype, value_range)
     if array.ndim == 1 and image_shape is not None:
         if array.size != np.prod(image_shape):
             raise ImageError(f"{array.size} values do not fill image_shape={image_shape}.")
         array = array.reshape(image_shape)
-    return ArrayItem(array, choose_layout(array.shape, image_shape), limits)
+    layout = choose_layout(array.shape, image_shape)
+    return ArrayItem(array, layout, limits, None if value_range is not None else note)
 
 
 def _existing_file(entry: str | os.PathLike[Any], row: int | None) -> str:

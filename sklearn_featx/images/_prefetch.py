@@ -19,10 +19,11 @@ from .._messages import cause
 from .._preprocess import Preprocess
 from .._typing import AnyArray, OnError
 from ..exceptions import ImageError
-from ._appearance import picture_to_pixels
+from ._appearance import picture_to_levels
 from ._collection import ImageCollection
 from ._geometry import as_picture, resize_and_crop
 from ._recognise import is_array_like, is_tensor, tensor_to_array
+from ._scaling import to_pixels
 
 Prepare: TypeAlias = Callable[[AnyArray], AnyArray]
 _Outcome: TypeAlias = AnyArray | ImageError
@@ -59,24 +60,25 @@ class _Geometry:
 
 
 def prepare_geometry(preprocess: Preprocess) -> Prepare:
-    """Return the function that resizes and crops uint8 pixels (H, W, C) by a recipe."""
+    """Return the function that resizes and crops levels (H, W, C) by a recipe."""
     return _Geometry(preprocess)
 
 
 def prepare_callable(function: Callable[[Any], Any]) -> Prepare:
     """Return the function that prepares images by a callable of the user's.
 
-    It gets a PIL image of mode RGB or L (for rows of plain numbers: a float32 array) and returns
-    an array, a tensor or a PIL image: uint8 stays, other numbers become float32. What it raises
-    becomes an `ImageError`.
+    It gets a PIL image of mode RGB or L, of 8 bits (for rows of plain numbers: a float32 array),
+    and returns an array, a tensor or a PIL image: uint8 stays, other numbers become float32. What
+    it raises becomes an `ImageError`.
     """
     return partial(_call, function=function)
 
 
 def _call(item: AnyArray, function: Callable[[Any], Any]) -> AnyArray:
-    is_image = item.dtype == np.uint8 and item.ndim == 3
+    # Plain numbers have one axis or two.
+    is_image = item.ndim == 3
     try:
-        returned = function(as_picture(item) if is_image else item)
+        returned = function(as_picture(to_pixels(item)) if is_image else item)
     except Exception as error:
         raise ImageError(f"preprocessing raised {cause(error)}") from error
     return _as_prepared(returned)
@@ -84,7 +86,7 @@ def _call(item: AnyArray, function: Callable[[Any], Any]) -> AnyArray:
 
 def _as_prepared(returned: Any) -> AnyArray:
     if isinstance(returned, Image.Image):
-        return picture_to_pixels(returned)
+        return to_pixels(picture_to_levels(returned))
     if is_tensor(returned):
         returned = tensor_to_array(returned)
     if is_array_like(returned):

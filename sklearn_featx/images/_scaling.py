@@ -1,7 +1,8 @@
-"""Scaling: numbers of any dtype and range become uint8 levels.
+"""Scaling: numbers of any dtype and range become levels from 0 (black) to 255 (white).
 
-The range that maps linearly to 0..255, rounded to nearest, is `value_range` if the user gave one
-and otherwise follows from the dtype, never from the data (one row must not depend on another):
+The range that maps linearly to 0..255 is `value_range` if the user gave one, else what the file
+declares (see `_declared`), else that of the dtype. It never follows from the values: one row must
+not depend on another, nor a picture on its brightest pixel.
 
 ============  ==========
 dtype         range
@@ -13,22 +14,30 @@ other int     0..255
 float         0..1
 ============  ==========
 
+Levels are uint8 where all of an image are whole numbers, as those of every image of 8 bits are,
+in whichever type it comes. Others stay float32: 65,536 grays are not rounded to 256.
 Values outside the range, NaN and infinity are refused.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .._messages import shown
-from .._typing import AnyArray, Pixels
+from .._typing import AnyArray, Levels, Pixels
 from ..exceptions import ImageError, InputError
 
 ValueRange: TypeAlias = tuple[float, float]
+# What keeps a record of values and of the range that they were read in.
+Note: TypeAlias = Callable[[AnyArray, ValueRange], None]
 
 # Rows are checked in chunks of this many bytes: few calls, and memory stays flat.
 _CHUNK_BYTES = 16 * 2**20
+# Levels this close to whole numbers are of 8 bits: k / 255 in float32, times 255, is k +- 3e-5,
+# and in float16 k +- 64 * eps.
+_WHOLE, _WHOLE_EPS = 1e-3, 64
 
 
 def check_value_range(value_range: Any) -> ValueRange | None:
@@ -54,9 +63,17 @@ def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> Val
         raise ImageError(f"Complex data not supported: dtype {dtype}.")
     if dtype.kind not in "buif":
         raise ImageError(f"an array of dtype {dtype} does not hold pixels: expected numbers.")
+    if dtype.kind == "b":
+        # False is black and True is white, whatever the range of the numbers beside them.
+        return 0.0, 1.0
     if value_range is not None:
+        if dtype == np.uint8 and value_range[1] > 4 * 255:
+            raise ImageError(
+                f"value_range={value_range} goes beyond the 8 bits of this image, which would be "
+                "nearly black. Give images of 8 bits their own call, or bring all to one scale."
+            )
         return value_range
-    if dtype.kind in "bf":
+    if dtype.kind == "f":
         return 0.0, 1.0
     # In either order of bytes: big-endian types are not equal to `np.uint16`.
     return (0.0, 65535.0) if dtype.newbyteorder("=") == np.uint16 else (0.0, 255.0)
@@ -64,7 +81,7 @@ def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> Val
 
 def check_values(values: AnyArray, value_range: ValueRange) -> None:
     """Refuse an item with values that are not finite or not in range, by an `ImageError`."""
-    if not _in_range(values, value_range):
+    if not _always_in_range(values.dtype, value_range) and not _in_range(values, value_range):
         raise ImageError(_why_refused(values, value_range))
 
 
@@ -117,27 +134,61 @@ def _hint(smallest: float, largest: float) -> str:
     return ""
 
 
-def to_levels(values: AnyArray, value_range: ValueRange) -> Pixels:
-    """Map `value_range` linearly to 0..255, rounded to nearest; values must be in range."""
+def alpha_range(dtype: np.dtype[Any], value_range: ValueRange) -> ValueRange:
+    """Return the range of an alpha channel: its integer type's, or that of the floats beside it."""
+    return value_range if dtype.kind == "f" else effective_range(dtype, None)
+
+
+def to_shown(values: AnyArray, limits: ValueRange, note: Note | None = None) -> Levels:
+    """Return numbers (H, W, C) as levels (H, W, 1 or 3): checked, scaled, alpha over white.
+
+    `note` is given the values of the colors and their range.
+    """
+    if values.shape[2] in (2, 4):
+        values, alpha = values[:, :, :-1], values[:, :, -1:]
+        opacity_limits = alpha_range(alpha.dtype, limits)
+        check_values(alpha, opacity_limits)
+        return over_white(to_shown(values, limits, note), to_levels(alpha, opacity_limits))
+    check_values(values, limits)
+    if note is not None:
+        note(values, limits)
+    return np.ascontiguousarray(to_levels(values, limits))
+
+
+def to_levels(values: AnyArray, value_range: ValueRange) -> Levels:
+    """Map `value_range` linearly to 0..255; values must be in range."""
     low, high = value_range
     if values.dtype == np.uint8 and value_range == (0.0, 255.0):
         return values
     # float32 holds 8 and 16 bits exactly; wider integers are computed in float64.
     wide = np.result_type(values.dtype, np.float32)
-    levels: Pixels = np.rint((values.astype(wide) - low) * 255 / (high - low)).astype(np.uint8)
-    return levels
+    levels = (values.astype(wide) - low) * 255 / (high - low)
+    whole = np.rint(levels)
+    eps = np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0
+    if np.abs(levels - whole).max() <= max(_WHOLE, _WHOLE_EPS * float(eps)):
+        return whole.astype(np.uint8)
+    return levels.astype(np.float32, copy=False)
 
 
-def over_white(colour: Pixels, alpha: Pixels) -> Pixels:
-    """Composite over white: ``(c * a + 255 * (255 - a)) / 255``, rounded to nearest.
+def to_pixels(levels: Levels) -> Pixels:
+    """Round levels to 8 bits."""
+    return levels if levels.dtype == np.uint8 else np.rint(levels).astype(np.uint8)
 
-    `colour` of shape (H, W, C) is not multiplied by `alpha` of shape (H, W, 1).
+
+def over_white(color: Levels, alpha: Levels) -> Levels:
+    """Composite over white: ``(c * a + 255 * (255 - a)) / 255``; 8 bits are rounded to nearest.
+
+    `color` of shape (H, W, C) is not multiplied by `alpha` of shape (H, W, 1).
     """
+    if color.dtype != np.uint8 or alpha.dtype != np.uint8:
+        opacity = alpha.astype(np.float32) / np.float32(255)
+        mixed: Levels = color * opacity + 255 * (1 - opacity)
+        return mixed
     # At most 255 * 255 + 127, which uint16 holds.
     opacity = alpha[:, :, 0].astype(np.uint16)
     white = 255 * (255 - opacity) + 127
-    opaque = np.empty(colour.shape, np.uint8)
+    opaque = np.empty(color.shape, np.uint8)
     # A channel at a time: loops over three are too short for vector instructions.
-    for channel in range(colour.shape[2]):
-        opaque[:, :, channel] = (colour[:, :, channel] * opacity + white) // 255
+    for channel in range(color.shape[2]):
+        opaque[:, :, channel] = (color[:, :, channel] * opacity + white) // 255
     return opaque

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from .._digest import combine, digest
-from .._typing import Pixels
+from .._typing import Levels
 from ..exceptions import InputError
 from ._collection import ImageCollection, Rows, as_index, errors_at
 
@@ -23,8 +23,8 @@ class Variation(Protocol):
     def digest(self) -> str | None:
         """Digest of what it does; None where that is not known."""
 
-    def __call__(self, pixels: Pixels, seed: int) -> Pixels:
-        """Return one view, uint8 (H, W, C) like the image; a function of the two arguments."""
+    def __call__(self, pixels: Levels, seed: int) -> Levels:
+        """Return one view, levels (H, W, C) like the image; a function of the two arguments."""
 
 
 class Views(ImageCollection):
@@ -85,11 +85,11 @@ class Views(ImageCollection):
     def __len__(self) -> int:
         return len(self._items)
 
-    def load(self, i: int) -> Pixels:
+    def load(self, i: int) -> Levels:
         position, view = self._items[i].tolist()
         with errors_at(i):
-            pixels = self._images.load(position)
-        return self._variation(pixels, self._seed_of(position, view))
+            levels = self._images.load(position)
+        return self._variation(levels, self._seed_of(position, view))
 
     def digest(self, i: int) -> str:
         position, view = self._items[i].tolist()

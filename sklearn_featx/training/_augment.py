@@ -18,7 +18,7 @@ from torchvision.transforms import functional as classic
 from .._digest import digest, digest_array
 from .._messages import cause, shown
 from .._new_tensors import plain_new_tensors
-from .._typing import Pixels
+from .._typing import Levels
 from ._random import seeded
 
 AugmentSpec: TypeAlias = Literal["light", "strong"] | Callable[[Any], Any]
@@ -36,6 +36,8 @@ class Augment:
     ----------
     transform : callable
         From an image, uint8 (C, H, W), to one of the same type and any size.
+    exact : bool, default=False
+        Whether it also takes float32, for images of more than 8 bits; else these are rounded.
 
     Attributes
     ----------
@@ -43,27 +45,32 @@ class Augment:
         Digest of what it does; None where that cannot be known.
     """
 
-    def __init__(self, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, transform: Callable[[Any], Any], *, exact: bool = False) -> None:
         self._transform = transform
+        self._exact = exact
         described = _describe(transform)
         versions = (torch.__version__, torchvision.__version__)
-        self.digest = None if described is None else digest("augment-1", *versions, described)
+        self.digest = (
+            None if described is None else digest("augment-2", *versions, exact, described)
+        )
 
     @plain_new_tensors()
-    def __call__(self, pixels: Pixels, seed: int) -> Pixels:
+    def __call__(self, pixels: Levels, seed: int) -> Levels:
         """Return one view.
 
         Parameters
         ----------
-        pixels : ndarray of shape (H, W, C), dtype uint8
-            The image.
+        pixels : ndarray of shape (H, W, C), dtype uint8 or float32
+            The image, from 0 to 255.
         seed : int
             Seed of the view.
         """
+        if not self._exact and pixels.dtype != np.uint8:
+            pixels = np.rint(pixels).astype(np.uint8)
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         with seeded(seed), torch.no_grad():
             view = self._called(image)
-        return _to_pixels(view)
+        return _to_pixels(view, pixels.dtype)
 
     def _called(self, image: torch.Tensor) -> Any:
         try:
@@ -95,7 +102,7 @@ def make_augment(augment: AugmentSpec) -> Augment:
     from torchvision.transforms import v2
 
     if augment == "light":
-        return Augment(v2.Compose([_Crop(_LIGHT_AREA), v2.RandomHorizontalFlip()]))
+        return Augment(v2.Compose([_Crop(_LIGHT_AREA), v2.RandomHorizontalFlip()]), exact=True)
     if augment == "strong":
         steps = [_Crop(_STRONG_AREA), v2.RandomHorizontalFlip(), v2.TrivialAugmentWide()]
         return Augment(v2.Compose(steps))
@@ -116,12 +123,12 @@ class _Crop(nn.Module):
         return cropped
 
 
-def _to_pixels(view: Any) -> Pixels:
+def _to_pixels(view: Any, dtype: np.dtype[Any]) -> Levels:
     # A transform may hand out a Pillow image, too.
     array = view.numpy() if isinstance(view, torch.Tensor) else np.asarray(view)
     if isinstance(view, torch.Tensor) and array.ndim == 3:
         array = array.transpose(1, 2, 0)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size:
+    if array.dtype != dtype or array.ndim not in (2, 3) or not array.size:
         raise ValueError(
             "augment must return an image of type uint8, from 0 to 255, like the one it gets; got "
             f"{array.dtype} of shape {array.shape}. Leave conversion to float, normalisation and "

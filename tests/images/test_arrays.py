@@ -50,8 +50,8 @@ def test_value_range_of_digits():
     images = as_image_collection(
         np.array([[0.0, 4.0], [8.0, 16.0]]), image_shape=(1, 2), value_range=(0, 16)
     )
-    assert images.load(0).ravel().tolist() == [0, 64]
-    assert images.load(1).ravel().tolist() == [128, 255]
+    assert images.load(0).ravel().tolist() == [0, 63.75]
+    assert images.load(1).ravel().tolist() == [127.5, 255]
 
 
 def test_image_shape_decides_an_ambiguous_layout():

@@ -45,7 +45,7 @@ def test_booleans_are_black_and_white():
 
 def test_uint8_with_a_range_of_its_own():
     values = np.array([0, 8, 16], np.uint8)
-    np.testing.assert_array_equal(to_levels(values, (0.0, 16.0)), [0, 128, 255])
+    np.testing.assert_array_equal(to_levels(values, (0.0, 16.0)), [0, 127.5, 255])
     with pytest.raises(ImageError, match="from 0 to 16"):
         check_values(values, (0.0, 15.0))
 

@@ -1,0 +1,64 @@
+"""Image size of vision transformers: positions learned at one size, interpolated for another."""
+
+import copy
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from torchvision.models import VisionTransformer
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from .._messages import cause
+from ..exceptions import BackboneError
+from ._network import Network, freeze
+
+
+def fixed_size(module: nn.Module) -> tuple[int, int] | None:
+    """Return the size of images that a network was built for and that can be changed; else None."""
+    if isinstance(module, VisionTransformer):
+        return module.image_size, module.image_size
+    if not hasattr(module, "set_input_size"):
+        return None
+    embed: Any = getattr(module, "patch_embed", None)
+    size = getattr(embed, "img_size", None)
+    return None if size is None else (int(size[0]), int(size[1]))
+
+
+def for_image_size(network: Network, size: tuple[int, int]) -> Network:
+    """Return a network for images of another (height, width); the same one where it takes any.
+
+    Raises
+    ------
+    BackboneError
+        If its positions cannot be interpolated for that size.
+    """
+    built_for = fixed_size(network.module)
+    if built_for in (None, size):
+        return network
+    assert built_for is not None
+    try:
+        return replace(network, module=freeze(_resized(network.module, size)))
+    except Exception as error:
+        # timm's models and torchvision's refuse sizes by assertions and errors of their own.
+        raise BackboneError(
+            f"image_size={size}: backbone {network.name!r} takes {built_for[0]} x {built_for[1]} "
+            f"pixels, and its positions cannot be interpolated ({cause(error)}). Pass a multiple "
+            "of its patches, or None."
+        ) from error
+
+
+def _resized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
+    own = copy.deepcopy(module)
+    if isinstance(own, VisionTransformer):
+        if size[0] != size[1] or size[0] % own.patch_size:
+            raise ValueError(f"squares of {own.patch_size} pixels times a whole number")
+        state = OrderedDict(own.state_dict())
+        name = "encoder.pos_embedding"
+        new = interpolate_embeddings(size[0], own.patch_size, state)[name]
+        own.encoder.pos_embedding = nn.Parameter(new)
+        own.image_size, own.seq_length = size[0], new.shape[1]
+    else:
+        resize: Any = own.set_input_size
+        resize(img_size=size)
+    return own

@@ -1,0 +1,147 @@
+"""Own networks that are torchvision's classification models: cut as they are by name.
+
+An object does not say which weights it holds. They are recognized if their published file lies in
+torch's folder of downloads, where torchvision has put it; else the normalization is ImageNet's,
+which all of torchvision's classification weights were trained with, and a warning says so.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import WeightsEnum, get_model_builder, get_model_weights, list_models
+
+from .._preprocess import Preprocess
+from ..exceptions import BackboneWarning, WeightsError
+from ._granularity import groupings, input_channels
+from ._image_size import fixed_size
+from ._network import Network, freeze
+from ._torchvision import OPENED, modern_keys, own_prefix_tokens, recipe_of
+from ._weights import read_state_dict
+
+# Where each class keeps its head. Removed is what stands there, whatever a user has put there.
+_HEADS = {
+    "AlexNet": "classifier.6", "ConvNeXt": "classifier.2", "DenseNet": "classifier",
+    "EfficientNet": "classifier.1", "GoogLeNet": "fc", "Inception3": "fc",
+    "MNASNet": "classifier.1", "MaxVit": "classifier.5", "MobileNetV2": "classifier.1",
+    "MobileNetV3": "classifier.3",
+    "RegNet": "fc", "ResNet": "fc", "ShuffleNetV2": "fc", "SqueezeNet": "classifier.1",
+    "SwinTransformer": "head", "VGG": "classifier.6", "VisionTransformer": "heads.head",
+}  # fmt: skip
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
+_IMAGENET = Preprocess(
+    resize=256, crop=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+
+
+def is_torchvision(module: nn.Module) -> bool:
+    """Whether a module is one of torchvision's classification models, and not a subclass of one."""
+    kind = type(module)
+    return kind.__name__ in _HEADS and any(
+        kind.__module__ == get_model_builder(name).__module__ for name in _names(module)
+    )
+
+
+def build_torchvision_object(module: nn.Module) -> Network:
+    """Make a backbone of one of torchvision's classification models.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model, which is changed: its head and its auxiliary heads are removed.
+
+    Returns
+    -------
+    network : Network
+        As by name: its preprocessing, where the weights are recognized, and its stages.
+    """
+    freeze(module)
+    _remove_auxiliary(module)
+    remove_at(module, _HEADS[type(module).__name__])
+    name, entry = _recognized(module)
+    if entry is None:
+        _warn_of_normalization(module)
+    stages, blocks = groupings(module, OPENED)
+    return Network(
+        name=name or type(module).__name__.lower(),
+        module=module,
+        preprocess=_preprocess(module, entry),
+        stages=stages,
+        blocks=blocks,
+        origin={"source": "torchvision", "class": type(module).__qualname__},
+        channels_last=type(module).__name__ == "SwinTransformer",
+        prefix_tokens=own_prefix_tokens(module),
+    )
+
+
+def _preprocess(module: nn.Module, entry: WeightsEnum | None) -> Preprocess:
+    recipe = _IMAGENET if entry is None else recipe_of(entry)
+    size = fixed_size(module)
+    if size is not None and size != recipe.crop:
+        recipe = recipe.with_image_size(size)
+    return recipe.with_channels(input_channels(module))
+
+
+def remove_at(module: nn.Module, path: str) -> None:
+    """Put an identity at a path, or at the part of it that exists, if no identity is there."""
+    parent, _, name = path.rpartition(".")
+    holder = module.get_submodule(parent)
+    if isinstance(holder, nn.Identity):
+        return
+    if not hasattr(holder, name):
+        # The user has put one layer where the containers of the head were.
+        remove_at(module, parent)
+    elif not isinstance(getattr(holder, name), nn.Identity):
+        setattr(holder, name, nn.Identity())
+
+
+def _remove_auxiliary(module: nn.Module) -> None:
+    if hasattr(module, "aux_logits"):
+        for name in (*_AUXILIARY, "aux_logits"):
+            if hasattr(module, name):
+                setattr(module, name, False if name == "aux_logits" else None)
+
+
+def _names(module: nn.Module) -> list[str]:
+    """Names of the models that the file of a module's class defines."""
+    names = list_models(module=torchvision.models)
+    return [n for n in names if get_model_builder(n).__module__ == type(module).__module__]
+
+
+def _recognized(module: nn.Module) -> tuple[str | None, WeightsEnum | None]:
+    """Find the name and the weights of a model without its head among the downloaded files."""
+    own = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    for name, entry, path in _downloaded(module):
+        try:
+            state = modern_keys(read_state_dict(path))
+        except WeightsError:
+            continue
+        if all(k in state and torch.equal(v.cpu(), state[k]) for k, v in own.items()):
+            return name, entry
+    return None, None
+
+
+def _downloaded(module: nn.Module) -> Iterator[tuple[str, WeightsEnum, Path]]:
+    """Yield the published files of a module's class that torch has downloaded."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    for name in _names(module):
+        for entry in get_model_weights(name):
+            path = folder / os.path.basename(entry.url)  # noqa: PTH119 # a URL
+            if path.is_file():
+                yield name, entry, path
+
+
+def _warn_of_normalization(module: nn.Module) -> None:
+    mean, std = _IMAGENET.mean, _IMAGENET.std
+    warnings.warn(
+        f"backbone: the weights of this {type(module).__name__} are no file that torchvision has "
+        f"published and downloaded here. Images are normalized as ImageNet's (mean={mean}, "
+        f"std={std}). If its training did otherwise, pass preprocessing=function, from a PIL image "
+        "to a tensor.",
+        BackboneWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,66 @@
+"""Declared ranges: what a picture's type and file say about the values of black and white.
+
+==========================================  ======================================
+picture                                     black, white
+==========================================  ======================================
+TIFF with SMinSampleValue, SMaxSampleValue  these; a minimum that is missing is 0
+TIFF with MinSampleValue, MaxSampleValue    likewise
+OME-TIFF with SignificantBits               0, the largest value of these bits
+16-bit gray, TIFF of 9 to 15 bits           0, the largest value of its bits
+16-bit gray otherwise                       0, 65535
+32-bit integers from a PNG or PPM           0, 65535: Pillow has brought them there
+other integers                              0, 255
+float                                       0, 1
+==========================================  ======================================
+
+The sBIT chunk of a PNG names the bits of the source; the values in the file are on the full scale
+(PNG specification, 11.3.2.7). A copy in memory does not carry what its file declared.
+"""
+
+import re
+from typing import Any
+
+from PIL import Image
+
+from ._scaling import ValueRange
+
+_BITS_PER_SAMPLE = 258
+_DESCRIPTION = 270
+# The sample format's own tags are of the values' type; the older ones of 16 bits.
+_MIN_AND_MAX = ((340, 341), (280, 281))
+_OME_BITS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*\bSignificantBits=\"(\d+)\"")
+
+
+def declared_range(image: Image.Image) -> ValueRange:
+    """Return the values of black and white of a gray picture of more than 8 bits."""
+    tags: Any = getattr(image, "tag_v2", None) if image.format in ("TIFF", "MPO") else None
+    declared = None if tags is None else _of_tiff(tags)
+    if declared is not None:
+        return declared
+    if image.mode == "F":
+        return 0.0, 1.0
+    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
+        return 0.0, 65535.0
+    return 0.0, 255.0
+
+
+def _of_tiff(tags: Any) -> ValueRange | None:
+    for low_tag, high_tag in _MIN_AND_MAX:
+        low, high = _number(tags.get(low_tag, 0)), _number(tags.get(high_tag))
+        if low is not None and high is not None and low < high:
+            return low, high
+    bits = _number(tags.get(_BITS_PER_SAMPLE)) or 16
+    found = _OME_BITS.search(str(tags.get(_DESCRIPTION, "")))
+    significant = int(found[1]) if found else bits
+    if 8 < significant < 16 and bits <= 16:
+        return 0.0, float(2**significant - 1)
+    return None
+
+
+def _number(value: Any) -> float | None:
+    """Return a tag's value for the first sample; None for what is no number."""
+    first = value[0] if isinstance(value, tuple) and value else value
+    try:
+        return float(first)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
