@@ -81,7 +81,8 @@ class PretrainedFeatureExtractor(
         For rows that are flattened images: (height, width) or (height, width, channels). For rows
         of plain numbers, which are no pixels: ``(1, -1)``, or ``(channels, -1)`` for signals.
     value_range : (float, float), default=None
-        Values of black and white. None: the range of an integer type, 0 to 1 for floats.
+        Values of black and white, in arrays, files and pictures. None: as the file declares, else
+        the range of an integer type, 0 to 1 for floats.
     batch_size : int, default=None
         Images in one pass. None: chosen for the device. When memory runs out, batches are halved.
     device : str, default="auto"

@@ -129,7 +129,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         For rows that are flattened images, ``(height, width[, channels])``; ``(1, -1)`` for plain
         numbers.
     value_range : (float, float), default=None
-        Values of black and white; None: from the type.
+        Values of black and white, in arrays, files and pictures; None: from the file or type.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
@@ -606,7 +606,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     image_shape : tuple of int, default=None
         For rows that are flattened images, or ``(1, -1)`` for plain numbers.
     value_range : (float, float), default=None
-        Values of black and white; None: from the type.
+        Values of black and white, in arrays, files and pictures; None: from the file or type.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
