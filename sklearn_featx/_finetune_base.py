@@ -521,9 +521,13 @@ class FineTuneEstimator(
         """Return a net that nobody predicts with, where the last training has ended."""
         plan.check_backbone(self.backbone_digest_)
         net = take_training(self, plan, self.trained_state_)
+        fresh = self._make_net(plan, state=self.trained_state_)
         if net is None:
-            net = self._make_net(plan, state=self.trained_state_).initialize()
+            net = fresh.initialize()
             net.restore_history(self.history_)
+        else:
+            net.callbacks = fresh.callbacks
+            net.initialize_callbacks()
         return net
 
     def _outputs(self, X: Any) -> tuple[FloatArray, list[Failure]]:

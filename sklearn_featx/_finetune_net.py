@@ -200,6 +200,8 @@ def keep_training(
 ) -> None:
     """Keep a net, with its optimizer, for the next `partial_fit`."""
     net.module = partial(plan.make, state=state)
+    # A user's callback may know the estimator; the next call has the callbacks again.
+    net.callbacks, net.callbacks_ = [], []
     answer_in_children()
     _predicting.drop(estimator)
     _training.keep(estimator, _Kept(plan, state, net))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import Callback, LRScheduler
 
 from sklearn_featx import (
     FineTuneClassifier,
@@ -111,6 +111,23 @@ def test_an_own_scheduler_keeps_no_optimizer(small_net, data, born):
     model = fine_tuner(FineTuneClassifier, small_net, callbacks=[scheduler]).fit(*data)
     assert alive(born, torch.optim.Optimizer) == []
     assert model.callbacks[0] is scheduler
+
+
+class KnowsItsOwner(Callback):
+    """A callback of a user's that holds the estimator."""
+
+    owner = None
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_nothing_is_left_where_a_callback_knows_the_estimator(method, small_net, data, born):
+    model = fine_tuner(FineTuneRegressor, small_net, callbacks=[KnowsItsOwner()])
+    model.callbacks[0].owner = model
+    for _ in range(2):
+        getattr(model, method)(*data)
+        model.predict(data[0])
+    del model
+    assert alive(born) == []
 
 
 def test_nothing_is_left_of_a_search(small_net, data, born):
