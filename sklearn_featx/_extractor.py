@@ -2,14 +2,15 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import normalize as scale_to_unit_norm
+from sklearn.utils.validation import check_is_fitted
 
 from ._activations import activations
 from ._compute import Settings
@@ -29,12 +30,16 @@ from ._sklearn_compat import (
 )
 from ._typing import AnyArray, FloatArray, OnError, Pooling, Weights
 from ._worker_settings import SentWithSettings
-from .backbones import get_backbone, warn_of_classifier
+from .backbones import Backbone, get_backbone, warn_of_classifier
 from .engines import EngineName, Precision, resolve_device, resolve_precision
 from .exceptions import ImageError, UnknownLayerError
 from .images import ImageCollection
 from .store import FeatureStore
 
+_NO_SCALE = (
+    "normalize='layer' scales columns by what 'fit' has seen, and this %(name)s is not fitted: "
+    "call 'fit' on the training images first."
+)
 # What happens to images that cannot be read.
 _CONSEQUENCE = "their rows are NaN, which an imputer after the extractor replaces."
 
@@ -48,7 +53,8 @@ class PretrainedFeatureExtractor(
     weights were trained with; the activations before the classification head, or of any layer, are
     its features. A row depends on its image alone, not on the rows beside it.
 
-    The transformer is stateless: `transform` works without `fit`, which checks parameters and X.
+    The transformer is stateless: `transform` works without `fit`, which checks parameters and X;
+    but ``normalize="layer"`` learns the scale of each column in `fit`.
 
     Parameters
     ----------
@@ -64,11 +70,12 @@ class PretrainedFeatureExtractor(
     layer : str or list of str, default=None
         None: what goes into the classification head. Else the name of a stage (see
         `backbone_stages`), of a module or of an operation inside the network, or several, whose
-        features are concatenated in this order.
-    pooling : {"avg", "max", "avgmax", "gem", "cls", "flatten"} or None, default="avg"
+        features are concatenated in this order. ``"all"``: every stage [1]_.
+    pooling : {"avg", "max", "avgmax", "gem", "cls", "flatten"}, list or None, default="avg"
         How a feature map or token grid becomes a vector: the mean, the maximum or the mean of both
-        over positions; their generalised mean with power 3 [1]_; the class token; all values; or
-        not at all (the result then has more than two axes). Vectors stay as they are.
+        over positions; their generalized mean with power 3 [2]_; the class token; all values; or
+        not at all (the result then has more than two axes). Several stand side by side. Vectors
+        stay as they are.
     preprocessing : "fast", callable or None, default=None
         None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
         from large JPEG files several times as fast: they are decoded at a fraction of their size,
@@ -110,8 +117,10 @@ class PretrainedFeatureExtractor(
     on_error : {"raise", "nan"}, default="raise"
         What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
         and file. ``"nan"``: its row is NaN, and one `ImageWarning` at the end names all of them.
-    normalize : bool, default=False
-        Scale each row to unit Euclidean norm.
+    normalize : bool or "layer", default=False
+        True: scale each row to unit Euclidean norm. ``"layer"``: center each column, divide it by
+        its standard deviation over the images of `fit`, and scale each layer to the same total
+        variance, so that a penalty after it treats layers alike.
     verbose : int, default=0
         1 shows a progress bar with images per second.
 
@@ -121,6 +130,9 @@ class PretrainedFeatureExtractor(
         Shape of one row of each layer; the layers side by side are the columns.
     n_features_out_ : int
         Number of columns that `transform` returns.
+    mean_, scale_ : ndarray of shape (n_features_out_,)
+        What is subtracted from each column and what it is divided by; only with
+        ``normalize="layer"``.
     failures_ : list of Failure
         Row, path and reason of each image that the last call of `transform` could not read, a table
         for ``DataFrame(failures_)``; only with ``on_error="nan"``.
@@ -136,7 +148,9 @@ class PretrainedFeatureExtractor(
 
     References
     ----------
-    .. [1] F. Radenović, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human
+    .. [1] U. Evci, V. Dumoulin, H. Larochelle, M. C. Mozer, "Head2Toe: Utilizing intermediate
+       representations for better transfer learning", ICML 2022.
+    .. [2] F. Radenović, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human
        annotation", IEEE TPAMI 41(7), 2019.
 
     Examples
@@ -153,7 +167,7 @@ class PretrainedFeatureExtractor(
         "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
         "weights": [str, os.PathLike, None],
         "layer": [str, list, tuple, None],
-        "pooling": [StrOptions({"avg", "max", "avgmax", "gem", "cls", "flatten"}), None],
+        "pooling": [StrOptions(set(get_args(Pooling))), list, tuple, None],
         "preprocessing": [StrOptions({"fast"}), callable, None],
         "image_size": [Interval(Integral, 1, None, closed="left"), list, tuple, None],
         "image_shape": [list, tuple, None],
@@ -166,7 +180,7 @@ class PretrainedFeatureExtractor(
         "n_jobs": [Integral, None],
         "cache": [str, os.PathLike, FeatureStore, None],
         "on_error": [StrOptions({"raise", "nan"})],
-        "normalize": ["boolean"],
+        "normalize": ["boolean", StrOptions({"layer"})],
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
     }
 
@@ -176,7 +190,7 @@ class PretrainedFeatureExtractor(
         *,
         weights: Weights = "DEFAULT",
         layer: str | list[str] | None = None,
-        pooling: Pooling | None = "avg",
+        pooling: Pooling | Sequence[Pooling] | None = "avg",
         preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
         image_shape: tuple[int, ...] | None = None,
@@ -189,7 +203,7 @@ class PretrainedFeatureExtractor(
         n_jobs: int | None = None,
         cache: Cache = "session",
         on_error: OnError = "raise",
-        normalize: bool = False,
+        normalize: bool | Literal["layer"] = False,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -245,6 +259,8 @@ class PretrainedFeatureExtractor(
         self.n_features_out_ = sum(math.prod(shape) for shape in shapes)
         if self.on_error == "nan":
             self.failures_: list[Failure] = []
+        if self.normalize == "layer":
+            self._learn_scale(images, recipe)
         return self
 
     def transform(self, X: Any) -> FloatArray:
@@ -267,6 +283,8 @@ class PretrainedFeatureExtractor(
             If X or one of its images cannot be read; with ``on_error="nan"``, if X cannot.
         """
         self._validate_params()
+        if self.normalize == "layer":
+            check_is_fitted(self, "scale_", msg=_NO_SCALE)
         features, failures = self._features(self._images(X, reset=False))
         warn_of(failures, len(features), _CONSEQUENCE)
         return features
@@ -309,7 +327,8 @@ class PretrainedFeatureExtractor(
         Returns
         -------
         names : ndarray of shape (n_features_out_,), object
-            ``efficientnet_lite0_0000`` and so on.
+            ``efficientnet_lite0_0000`` and so on; ``efficientnet_lite0_blocks.4_avg_012`` where
+            layers are named.
 
         Raises
         ------
@@ -326,7 +345,7 @@ class PretrainedFeatureExtractor(
             )
         prefixes = [recipe.backbone.name]
         if self.layer is not None:
-            prefixes = [f"{recipe.backbone.name}_{layer}" for layer, _ in recipe.taps]
+            prefixes = [_prefix(recipe.backbone, tap) for tap in recipe.taps]
         names = [
             f"{prefix}_{i:0{len(str(shape[0] - 1))}d}"
             for prefix, shape in zip(prefixes, shapes, strict=True)
@@ -342,7 +361,7 @@ class PretrainedFeatureExtractor(
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.requires_fit = False
+        tags.requires_fit = self.normalize == "layer"
         tags.input_tags.two_d_array = self.image_shape is not None
         tags.input_tags.three_d_array = True
         tags.input_tags.string = self.image_shape is None
@@ -358,12 +377,32 @@ class PretrainedFeatureExtractor(
         self._check_shapes([layer.shape[1:] for layer in layers])
         features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
         if self.normalize and len(features):
-            features = _unit_norm(features)
+            features = self._normalized(features)
         failures = as_table(errors)
         if self.on_error == "nan":
             # Assigned whole: with several threads, it is the table of one of their calls.
             self.failures_ = failures
         return (spread(features, len(images), errors) if errors else features), failures
+
+    def _normalized(self, features: FloatArray) -> FloatArray:
+        if self.normalize != "layer":
+            return _unit_norm(features)
+        scaled: FloatArray = ((features - self.mean_) / self.scale_).astype(features.dtype)
+        return scaled
+
+    def _learn_scale(self, images: ImageCollection, recipe: Recipe) -> None:
+        """Measure the columns, of all images that can be read."""
+        # Here, since skorch takes a while to import.
+        from .training import Scaling
+
+        layers, errors = self._rows(images, recipe)
+        refuse_none_readable(len(images), errors)
+        self._check_shapes([layer.shape[1:] for layer in layers])
+        widths = [math.prod(layer.shape[1:]) for layer in layers]
+        flat = [layer.reshape(len(layer), -1) for layer in layers]
+        scaling = Scaling.of(np.concatenate(flat, axis=1), None, widths)
+        shape = layers[0].shape[1:] if len(layers) == 1 else (-1,)
+        self.mean_, self.scale_ = scaling.mean.reshape(shape), scaling.spread.reshape(shape)
 
     def _shapes_of_none(self, recipe: Recipe, errors: list[ImageError]) -> list[tuple[int, ...]]:
         """Shape of a row of each layer where no image can be read."""
@@ -406,12 +445,31 @@ class PretrainedFeatureExtractor(
         if self.layer is None:
             warn_of_classifier(backbone)
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
-        layers = len(backbone.stages) if self.layer is None else self.layer
-        named = (layers,) if isinstance(layers, str | int) else tuple(layers)
-        if not isinstance(self.layer, str | None):
-            _check_layers(named)
-        taps = tuple(Tap(layer, self.pooling) for layer in named)
+        taps = tuple(
+            Tap(layer, pooling) for layer in self._layers(backbone) for pooling in self._poolings()
+        )
         return Recipe(backbone, taps, preprocess, self.device, self.precision, self._engine_name())
+
+    def _layers(self, backbone: Backbone) -> Sequence[str | int]:
+        if self.layer is None:
+            return [len(backbone.stages)]
+        if self.layer == "all":
+            # By number: a stage ends after the activation that follows the module it is named by.
+            return range(1, len(backbone.stages) + 1)
+        if isinstance(self.layer, str):
+            return [self.layer]
+        _check_layers(self.layer)
+        return list(self.layer)
+
+    def _poolings(self) -> Sequence[Pooling | None]:
+        if self.pooling is None or isinstance(self.pooling, str):
+            return [self.pooling]
+        known = get_args(Pooling)
+        if not self.pooling or any(name not in known for name in self.pooling):
+            raise ValueError(
+                f"pooling={self.pooling!r} must be one of {known}, a list of some of them, or None."
+            )
+        return list(self.pooling)
 
     def _engine_name(self) -> EngineName:
         if not self.compile:
@@ -441,6 +499,11 @@ class PretrainedFeatureExtractor(
                 f"shapes {shown(shapes)}, which cannot be concatenated. Choose another pooling, or "
                 "one layer."
             )
+
+
+def _prefix(backbone: Backbone, tap: Tap) -> str:
+    layer = tap.layer if isinstance(tap.layer, str) else backbone.stages[tap.layer - 1].name
+    return f"{backbone.name}_{layer}_{tap.pooling}"
 
 
 def _unit_norm(features: FloatArray) -> FloatArray:

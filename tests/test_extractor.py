@@ -221,9 +221,9 @@ class TestParameters:
             two.get_feature_names_out()
         frame = two.set_output(transform="pandas").fit_transform(digits[0][:3])
         assert list(frame.columns[[0, 7, 8]]) == [
-            "smallnet_stem_0",
-            "smallnet_stem_7",
-            "smallnet_body_00",
+            "smallnet_stem_avg_0",
+            "smallnet_stem_avg_7",
+            "smallnet_body_avg_00",
         ]
 
     def test_progress_bar_counts_images(self, small_net, digits, capsys):

@@ -262,10 +262,18 @@ class Backbone:
         stages = [stage.text for stage in self._stage_digests]
         if isinstance(layer, str) and self._chains is None:
             layer = self._stage_index(layer) + 1
+        if isinstance(layer, str):
+            # A layer that is where a stage ends has the rows of that stage.
+            layer = self._stage_ends.get(self._position(layer), layer)
         if isinstance(layer, int):
             return combine([digest("chain-2"), *stages[:layer]])
         # Not its name: another network may have the same operations under other names.
         return combine([digest("layer-2", self._position(layer)), *stages])
+
+    @functools.cached_property
+    def _stage_ends(self) -> dict[int, int]:
+        """Number of the stage that ends at a position of the trace."""
+        return {self._position(k): k for k in range(1, len(self.stages) + 1)}
 
     @property
     def unnamed(self) -> tuple[str, ...]:

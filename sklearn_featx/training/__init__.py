@@ -23,6 +23,7 @@ from ._probe import (
     fit_linear_probe_regressor,
 )
 from ._random import seeded
+from ._scaling import Scaling
 from ._standardise import LinearModel, start_head
 from ._state import load_trained_state, plain_history, predict_rows, trained_state
 
@@ -31,6 +32,7 @@ __all__ = [
     "FineTuneNet",
     "LinearModel",
     "RowsDataset",
+    "Scaling",
     "TailAndHead",
     "choose_C",
     "choose_alpha",

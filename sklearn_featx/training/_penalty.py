@@ -1,6 +1,7 @@
 """How strong the linear probe's penalty should be, by cross-validation."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +10,16 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
 from .._typing import AnyArray
-from ._probe import MAX_ITERATIONS, SOLVER, row_space, weighted_rows
-from ._standardise import Scaling
+from ._probe import MAX_ITERATIONS, row_space, weighted_rows
+from ._scaling import Scaling
 
 CANDIDATES = np.logspace(-4, 4, 9)
 DEFAULT_C = 1.0
 N_FOLDS = 5
-# While candidates are compared, probabilities that differ by less than 0.001 are alike.
-TOLERANCE = 1e-4
+# Candidates are compared in float32, and by solutions that are nearly there: the loss of a fold
+# changes by less than from one candidate to the next.
+SOLVER = "lbfgs"
+TOLERANCE = 1e-3
 # Rises of the loss, one after the other, that end the search.
 PATIENCE = 2
 
@@ -25,6 +28,7 @@ def choose_C(  # noqa: N802 (scikit-learn's name of the parameter)
     features: npt.ArrayLike,
     codes: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
+    widths: Sequence[int] | None = None,
 ) -> float:
     """Choose C among ``np.logspace(-4, 4, 9)`` by the log loss of a stratified cross-validation.
 
@@ -40,6 +44,8 @@ def choose_C(  # noqa: N802 (scikit-learn's name of the parameter)
         Class codes.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row, in the fits and in the loss.
+    widths : sequence of int, default=None
+        Numbers of columns of the layers that stand side by side; None: all are of one layer.
 
     Returns
     -------
@@ -51,8 +57,11 @@ def choose_C(  # noqa: N802 (scikit-learn's name of the parameter)
     n_folds = min(N_FOLDS, int(np.bincount(codes).min()))
     if n_folds < 2 or len(classes) < 2:
         return DEFAULT_C
+    # One scale and one basis for all folds: they know rows that are set aside, but no label.
+    scaled = Scaling.of(features, sample_weight, widths).apply(features)
+    reduced = row_space(scaled)[0].astype(np.float32)
     splits = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(features, codes)
-    folds = [_Fold(features, codes, sample_weight, train, test) for train, test in splits]
+    folds = [_Fold(reduced, codes, sample_weight, train, test) for train, test in splits]
     return _valley(CANDIDATES, folds)
 
 
@@ -60,6 +69,7 @@ def choose_alpha(
     features: npt.ArrayLike,
     targets: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
+    widths: Sequence[int] | None = None,
 ) -> float:
     """Choose the ridge penalty by leave-one-out cross-validation, in closed form.
 
@@ -73,6 +83,8 @@ def choose_alpha(
         Regression targets.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row.
+    widths : sequence of int, default=None
+        Numbers of columns of the layers that stand side by side; None: all are of one layer.
 
     Returns
     -------
@@ -83,7 +95,7 @@ def choose_alpha(
     from sklearn.linear_model import RidgeCV
 
     features, targets, sample_weight = weighted_rows(features, targets, sample_weight)
-    scaled = Scaling.of(features, sample_weight).apply(features)
+    scaled = Scaling.of(features, sample_weight, widths).apply(features)
     search = RidgeCV(alphas=CANDIDATES)
     search.fit(scaled, targets, sample_weight=sample_weight)
     return float(search.alpha_)
@@ -102,9 +114,7 @@ class _Fold:
     ) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        scaling = Scaling.of(features[train], sample_weight[train])
-        self._scaled, basis = row_space(scaling.apply(features[train]))
-        self._held_out = scaling.apply(features[test]) @ basis.T
+        self._rows, self._held_out = features[train], features[test]
         self._train = codes[train], sample_weight[train]
         self._test = codes[test], sample_weight[test]
         self._model = LogisticRegression(
@@ -117,7 +127,7 @@ class _Fold:
         with warnings.catch_warnings():
             # A solution that is not quite there is good enough to compare candidates.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._model.set_params(C=C).fit(self._scaled, codes, sample_weight=sample_weight)
+            self._model.set_params(C=C).fit(self._rows, codes, sample_weight=sample_weight)
         probabilities = self._model.predict_proba(self._held_out)
         codes, sample_weight = self._test
         labels = self._model.classes_

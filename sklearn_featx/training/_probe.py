@@ -2,7 +2,7 @@
 
 A head that starts there does not wreck pretrained features in its first steps (LP-FT: Kumar et al.
 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution"). Features
-are centred and divided by one number for the fit, so that a penalty means the same for every
+are centered and scaled for the fit (`Scaling`), so that a penalty means the same for every
 backbone, and both are then folded into weight and bias: the head takes the features as they are.
 
 A row of weight 0 counts as absent, a row of weight 2 as two rows. All in float64.
@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._typing import AnyArray
 from ..exceptions import FeatxWarning
-from ._standardise import Scaling
+from ._scaling import Scaling
 
 # On 1,000 to 2,000 rows of correlated features newton-cg took a third of the time of lbfgs, at a
 # tolerance on the gradient with which probabilities agree to 1e-6.
@@ -35,6 +35,7 @@ def fit_linear_probe_classifier(
     *,
     C: float,
     sample_weight: npt.ArrayLike | None = None,
+    widths: Sequence[int] | None = None,
 ) -> tuple[AnyArray, AnyArray]:
     """Fit an L2-regularised multinomial logistic regression on features of mean variance 1.
 
@@ -50,6 +51,8 @@ def fit_linear_probe_classifier(
         Inverse of the penalty, as in `sklearn.linear_model.LogisticRegression`.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row, class weights included.
+    widths : sequence of int, default=None
+        Numbers of columns of the layers that stand side by side; None: all are of one layer.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def fit_linear_probe_classifier(
     present = np.unique(codes)
     weight, bias = np.zeros((n_classes, features.shape[1])), np.zeros(n_classes)
     if len(present) > 1:
-        scaling = Scaling.of(features, sample_weight)
+        scaling = Scaling.of(features, sample_weight, widths)
         coef, intercept = _logistic(scaling.apply(features), codes, sample_weight, C)
         weight[present], bias[present] = _fold(scaling, *_softmax_rows(coef, intercept))
     absent = np.setdiff1d(np.arange(n_classes), present)
@@ -76,6 +79,7 @@ def fit_linear_probe_multilabel(
     *,
     C: float | Sequence[float],
     sample_weight: npt.ArrayLike | None = None,
+    widths: Sequence[int] | None = None,
 ) -> tuple[AnyArray, AnyArray]:
     """Fit a logistic regression for each label.
 
@@ -89,6 +93,8 @@ def fit_linear_probe_multilabel(
         Inverse of the penalty.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row.
+    widths : sequence of int, default=None
+        Numbers of columns of the layers that stand side by side; None: all are of one layer.
 
     Returns
     -------
@@ -100,7 +106,9 @@ def fit_linear_probe_multilabel(
     # A sigmoid of the difference is the softmax over two classes.
     columns = np.asarray(labels).astype(int).T
     pairs = [
-        fit_linear_probe_classifier(features, column, 2, C=c, sample_weight=sample_weight)
+        fit_linear_probe_classifier(
+            features, column, 2, C=c, sample_weight=sample_weight, widths=widths
+        )
         for column, c in zip(columns, np.broadcast_to(C, len(columns)).tolist(), strict=True)
     ]
     return (
@@ -115,6 +123,7 @@ def fit_linear_probe_regressor(
     *,
     alpha: float,
     sample_weight: npt.ArrayLike | None = None,
+    widths: Sequence[int] | None = None,
 ) -> tuple[AnyArray, AnyArray]:
     """Fit a ridge regression on features of mean variance 1.
 
@@ -128,6 +137,8 @@ def fit_linear_probe_regressor(
         Penalty, as in `sklearn.linear_model.Ridge`.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row.
+    widths : sequence of int, default=None
+        Numbers of columns of the layers that stand side by side; None: all are of one layer.
 
     Returns
     -------
@@ -140,7 +151,7 @@ def fit_linear_probe_regressor(
     from sklearn.linear_model import Ridge
 
     features, targets, sample_weight = weighted_rows(features, targets, sample_weight)
-    scaling = Scaling.of(features, sample_weight)
+    scaling = Scaling.of(features, sample_weight, widths)
     ridge = Ridge(alpha=alpha, solver="cholesky")
     ridge.fit(scaling.apply(features), _columns(targets), sample_weight=sample_weight)
     coef = np.reshape(ridge.coef_, (-1, features.shape[1]))

@@ -1,12 +1,13 @@
 """Where a head starts: the scale of its inputs, and the function of a linear probe."""
 
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from .._typing import AnyArray
+from ._scaling import Scaling
 
 
 class LinearModel(NamedTuple):
@@ -22,47 +23,6 @@ class LinearModel(NamedTuple):
 
     weight: AnyArray
     bias: AnyArray
-
-
-class Scaling(NamedTuple):
-    """Mean and spread of embeddings; the spread is one number for all features.
-
-    So a feature that hardly varies in the training rows is not blown up: on 50 to 2,000 images of
-    Fashion-MNIST and MNIST, a logistic regression gained up to 13 points on one with a spread for
-    each feature.
-
-    Parameters
-    ----------
-    mean : ndarray of shape (n_features,)
-        Mean of each feature.
-    spread : float
-        Root of the mean variance; 1 where nothing varies.
-    """
-
-    mean: AnyArray
-    spread: float
-
-    @classmethod
-    def of(cls, embeddings: AnyArray, weights: AnyArray | None) -> Self:
-        """Measure training embeddings.
-
-        Parameters
-        ----------
-        embeddings : ndarray of shape (n_rows, n_features)
-            The training rows.
-        weights : ndarray of shape (n_rows,) or None
-            Their weights.
-        """
-        rows = embeddings.astype(np.float64)
-        mean = np.average(rows, axis=0, weights=weights)
-        variances = np.average((rows - mean) ** 2, axis=0, weights=weights)
-        spread = float(np.sqrt(variances.mean()))
-        return cls(mean, spread if spread > 0 else 1.0)
-
-    def apply(self, embeddings: AnyArray) -> AnyArray:
-        """Centre and scale embeddings."""
-        scaled: AnyArray = (embeddings - self.mean) / self.spread
-        return scaled
 
 
 class Standardise(nn.Module):
@@ -84,13 +44,15 @@ class Standardise(nn.Module):
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(n_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Standardise embeddings, (n, n_features)."""
         return (x - self.mean) / self.scale
 
-    def measure(self, embeddings: AnyArray, weights: AnyArray | None) -> None:
+    def measure(
+        self, embeddings: AnyArray, weights: AnyArray | None, widths: Sequence[int] | None = None
+    ) -> None:
         """Set mean and spread to those of training embeddings.
 
         Parameters
@@ -99,10 +61,12 @@ class Standardise(nn.Module):
             The training rows.
         weights : ndarray of shape (n_rows,) or None
             Their weights.
+        widths : sequence of int, default=None
+            As in `Scaling.of`.
         """
-        scaling = Scaling.of(embeddings, weights)
+        scaling = Scaling.of(embeddings, weights, widths)
         self.mean.copy_(torch.as_tensor(scaling.mean))
-        self.scale.fill_(scaling.spread)
+        self.scale.copy_(torch.as_tensor(scaling.spread))
 
 
 def start_head(
@@ -110,6 +74,7 @@ def start_head(
     embeddings: AnyArray,
     weights: AnyArray | None,
     model: LinearModel | None = None,
+    widths: Sequence[int] | None = None,
 ) -> None:
     """Set the scale of a named head, and let a linear one start at a linear model.
 
@@ -123,12 +88,14 @@ def start_head(
         Weights of the rows.
     model : LinearModel, default=None
         The function that a linear head is to compute; None leaves the layers as they are.
+    widths : sequence of int, default=None
+        Numbers of columns of the layers that the head reads, as in `Scaling.of`.
     """
     assert isinstance(head, nn.Sequential)
     standardise, layer = head[0], head[1]
     assert isinstance(standardise, Standardise)
     assert isinstance(layer, nn.Linear)
-    standardise.measure(embeddings, weights)
+    standardise.measure(embeddings, weights, widths)
     if model is None:
         return
     mean, scale = (b.double().cpu().numpy() for b in (standardise.mean, standardise.scale))

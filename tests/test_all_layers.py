@@ -1,0 +1,117 @@
+"""Features of all layers side by side: columns, names, scales, and shared rows."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import RidgeClassifier
+from sklearn.utils import get_tags
+
+from sklearn_featx import FeatureStore, PretrainedFeatureExtractor, backbone_stages, layer_sweep
+from sklearn_featx.training import Scaling
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+
+def make(**parameters):
+    return PretrainedFeatureExtractor(image_size=32, **parameters)
+
+
+def test_all_is_every_stage(images):
+    names = [stage.name for stage in backbone_stages("efficientnet_lite0")]
+    everything = make(layer="all").fit_transform(images)
+    assert everything.shape == (6, 2096)
+    # The stem and the last convolution are followed by an activation, which is in their stages.
+    named = make(layer=names[1:-1]).fit_transform(images)
+    assert np.array_equal(everything[:, 32:-1280], named)
+    assert np.array_equal(everything[:, -1280:], make().fit_transform(images))
+
+
+def test_poolings_stand_side_by_side(images):
+    both = make(layer=["blocks.1", "blocks.4"], pooling=["avg", "max"]).fit_transform(images)
+    parts = [
+        make(layer=layer, pooling=pooling).fit_transform(images)
+        for layer in ("blocks.1", "blocks.4")
+        for pooling in ("avg", "max")
+    ]
+    assert np.array_equal(both, np.concatenate(parts, axis=1))
+
+
+def test_names_say_layer_and_pooling():
+    names = make(layer="all", pooling=["avg", "max"]).get_feature_names_out()
+    assert len(names) == len(set(names)) == 2 * 2096
+    assert names[0] == "efficientnet_lite0_conv_stem_avg_00"
+    assert "efficientnet_lite0_blocks.4_max_012" in names
+    assert names[-1] == "efficientnet_lite0_conv_head_max_1279"
+    assert make().get_feature_names_out()[12] == "efficientnet_lite0_0012"
+
+
+@pytest.mark.parametrize("pooling", [[], ["avg", "mean"], [None]])
+def test_unknown_poolings_are_refused(images, pooling):
+    with pytest.raises(ValueError, match=r"pooling=.* must be one of"):
+        make(pooling=pooling).fit(images)
+
+
+def test_rows_are_shared_with_other_layers_and_with_the_sweep(images, trunk_rows, tmp_path):
+    store = FeatureStore(tmp_path)
+    make(layer="all", pooling=["avg", "max"], cache=store).fit_transform(images)
+    assert sum(trunk_rows) == len(images)
+    make(layer="blocks.4", cache=store).fit_transform(images)
+    make(pooling="max", cache=store).fit_transform(images)
+    layer_sweep(make(cache=store), RidgeClassifier(), images, [0, 1] * 3, cv=2)
+    assert sum(trunk_rows) == len(images)
+
+
+# --- normalize="layer" ---------------------------------------------------------------------------
+
+
+def test_layers_have_the_same_total_variance(images):
+    extractor = make(layer="all", normalize="layer")
+    features = extractor.fit_transform(images).astype(np.float64)
+    assert np.allclose(features.mean(axis=0), 0, atol=1e-5)
+    widths = [shape[0] for shape in extractor.output_shapes_]
+    totals = [part.var(axis=0).sum() for part in np.split(features, np.cumsum(widths)[:-1], axis=1)]
+    # Columns that are all zero have no variance to give: the stem has four.
+    dead = [(part.var(axis=0) == 0).sum() for part in np.split(features, np.cumsum(widths)[:-1], 1)]
+    shares = [(width - n) / width for width, n in zip(widths, dead, strict=True)]
+    assert np.allclose(totals, 2096 / 9 * np.array(shares), rtol=1e-3)
+
+
+def test_the_scale_is_that_of_fit(images):
+    extractor = make(layer="all", normalize="layer").fit(images)
+    row = extractor.transform(images[:1])
+    assert np.array_equal(row, extractor.transform(images)[:1])
+    plain = make(layer="all").transform(images[:1])
+    assert np.allclose(row, (plain - extractor.mean_) / extractor.scale_, atol=1e-5)
+
+
+def test_unfitted_use_says_what_is_missing(images):
+    with pytest.raises(NotFittedError, match=r"normalize='layer'.*call 'fit'"):
+        make(normalize="layer").transform(images)
+    assert get_tags(make(normalize="layer")).requires_fit
+    assert not get_tags(make()).requires_fit
+    assert not get_tags(make(normalize=True)).requires_fit
+    fitted = make(normalize="layer").fit(images)
+    assert not hasattr(clone(fitted), "scale_")
+
+
+def test_fit_transform_computes_each_image_once(images, trunk_rows):
+    make(layer="all", normalize="layer").fit_transform(images + 1)
+    assert sum(trunk_rows) == len(images)
+
+
+def test_constant_columns_are_not_blown_up():
+    rows = np.random.default_rng(0).normal(size=(50, 5))
+    rows[:, 1] = 1 + 1e-9 * rows[:, 1]
+    scaling = Scaling.of(rows, None, [2, 3])
+    assert np.abs(scaling.apply(rows)[:, 1]).max() < 1e-4
+
+
+def test_one_layer_has_one_spread():
+    rows = np.random.default_rng(0).normal(size=(50, 5)) * [1, 2, 3, 4, 5]
+    assert len(set(Scaling.of(rows, None).spread)) == 1
+    assert np.array_equal(Scaling.of(rows, None).spread, Scaling.of(rows, None, [5]).spread)
+    assert np.array_equal(Scaling.of(np.ones((3, 2)), None, [1, 1]).spread, [1, 1])
