@@ -512,7 +512,7 @@ def _unit_norm(features: FloatArray) -> FloatArray:
     return unit
 
 
-def _check_layers(layers: tuple[Any, ...]) -> None:
+def _check_layers(layers: Sequence[Any]) -> None:
     if not layers or not all(isinstance(layer, str) for layer in layers):
         raise UnknownLayerError(
             f"layer={shown(list(layers))}: expected the name of a layer, or several in a list. "
