@@ -227,7 +227,7 @@ def test_each_network_has_weights_of_its_own(name, network):
 
 
 def test_unknown_name():
-    with pytest.raises(UnknownBackboneError, match=r"'efficientnet_lite9'.*'efficientnet_lite0'"):
+    with pytest.raises(UnknownBackboneError, match=r"'efficientnet_lite9'.*efficientnet_lite0"):
         build_packaged("efficientnet_lite9", "DEFAULT")
 
 
