@@ -15,7 +15,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from sklearn_featx.backbones import _torchvision, backbone_names, get_backbone
 from sklearn_featx.backbones._backbone import Backbone
 from sklearn_featx.backbones._normalise import Normalise
-from sklearn_featx.backbones._torchvision import _recipe, build_torchvision, torchvision_names
+from sklearn_featx.backbones._torchvision import build_torchvision, recipe_of, torchvision_names
 from sklearn_featx.exceptions import BackboneError, UnknownBackboneError, WeightsError
 from sklearn_featx.images._geometry import resize_and_crop
 
@@ -140,7 +140,7 @@ def test_every_recipe_is_the_preset_of_its_weights():
     n_recipes = 0
     for name in torchvision_names():
         for entry in torchvision.models.get_model_weights(name):
-            recipe = _recipe(entry)
+            recipe = recipe_of(entry)
             expected = entry.transforms()(Image.fromarray(photo))
             pixels = torch.from_numpy(resize_and_crop(photo, recipe).copy())
             found = Normalise(recipe.mean, recipe.std)(pixels[None])[0]
