@@ -48,7 +48,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sklearn_featx.backbones._backbone import Backbone
 from sklearn_featx.backbones._network import Network
-from sklearn_featx.backbones._torchvision import build_torchvision, torchvision_names
+from sklearn_featx.backbones.sources._torchvision import build_torchvision, torchvision_names
 from sklearn_featx.exceptions import CutWarning
 
 SMALL = 3e7  # parameters up to which two rows are sent through; above, one
@@ -172,7 +172,7 @@ def sizes(module: nn.Module, own: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def sweep_timm(name: str) -> dict[str, Any]:
-    from sklearn_featx.backbones._timm import build_timm
+    from sklearn_featx.backbones.sources._timm import build_timm
 
     with CheapRandom():
         network = build_timm(f"timm/{name}", None)
@@ -195,7 +195,7 @@ def takes(network: Network, size: tuple[int, int]) -> bool:
 
 def sweep_shapes(name: str) -> dict[str, Any]:
     """Cut a network that is too large for memory: without values, the shapes are compared."""
-    from sklearn_featx.backbones._timm import build_timm
+    from sklearn_featx.backbones.sources._timm import build_timm
 
     with torch.device("meta"), torch.inference_mode():
         network = build_timm(f"timm/{name}", None)

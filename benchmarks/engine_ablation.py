@@ -23,12 +23,12 @@ import torchvision
 from summary import RESULTS, spread, write_summary
 
 from sklearn_featx.backbones import get_backbone
-from sklearn_featx.engines._onednn import fuse_layers
+from sklearn_featx.engines._fused_layers import fuse_layers
 from sklearn_featx.engines._openvino import OpenVinoEngine
 from sklearn_featx.engines._rewrite import rewrite_for_inference
 from sklearn_featx.engines._sections import Sectioned
 from sklearn_featx.engines._threads import limit_this_thread
-from sklearn_featx.engines._whole import Whole
+from sklearn_featx.engines._trunk import Whole
 
 # Images per round, so that each way takes about a second.
 BACKBONES = {"mobilenet_v2": 128, "efficientnet_lite0": 128, "resnet50": 64, "vit_b_16": 32}

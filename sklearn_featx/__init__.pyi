@@ -1,12 +1,12 @@
 # The public names and their homes: `__init__` reads them here.
-from ._extractor import PretrainedFeatureExtractor
-from ._finetune import FineTuneClassifier, FineTuneRegressor
-from ._plan import Plan, plan
-from ._precompute import precompute
-from ._stages import StageInfo, backbone_stages, unfreeze_depths
-from ._sweep import LayerScore, layer_sweep
-from .backbones import backbone_names
+from .backbones import StageInfo, backbone_names, backbone_stages, unfreeze_depths
+from .estimators._extractor import PretrainedFeatureExtractor
+from .estimators._finetune_classifier import FineTuneClassifier
+from .estimators._finetune_regressor import FineTuneRegressor
 from .inspection import TrainingHistoryDisplay, UnfreezeDepthDisplay
+from .model_selection._layer_sweep import LayerScore, layer_sweep
+from .model_selection._plan_search import Plan, plan
+from .model_selection._precompute import precompute
 from .store import FeatureStore
 
 __version__: str

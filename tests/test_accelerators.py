@@ -12,11 +12,11 @@ from torch import nn
 
 import sklearn_featx
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
-from sklearn_featx._recipe import Recipe, Tap
 from sklearn_featx.backbones import get_backbone
-from sklearn_featx.backbones._custom import build_custom
+from sklearn_featx.backbones.sources._custom import build_custom
 from sklearn_featx.engines import _precision
 from sklearn_featx.exceptions import ImageError
+from sklearn_featx.flow._recipe import Recipe, Tap
 
 HOME = "engines/_device.py"
 
@@ -38,7 +38,7 @@ def test_names_of_one_device_share_engines_and_passes(small_net):
         for device in ("cpu", "cpu:0")
     ]
     assert recipes[0].arithmetic == recipes[1].arithmetic
-    from sklearn_featx._compute import engine_for
+    from sklearn_featx.flow._compute import engine_for
 
     assert engine_for(recipes[0]) is engine_for(recipes[1])
     assert recipes[0].digest(recipes[0].taps[0]) == recipes[1].digest(recipes[1].taps[0])
@@ -106,7 +106,7 @@ def test_a_linear_probe_needs_no_float64_on_the_device(small_net, digits, monkey
     clf.fit(X, y)
     expected = clf.predict_proba(X)
     monkeypatch.setattr(
-        "sklearn_featx._finetune_base.resolve_device", lambda d: torch.device("mps")
+        "sklearn_featx.estimators._finetune_base.resolve_device", lambda d: torch.device("mps")
     )
     fitted = FineTuneClassifier(
         small_net, unfreeze_depth=0, image_size=16, device="cpu", cache=None

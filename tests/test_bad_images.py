@@ -329,10 +329,10 @@ class TestFineTuners:
         assert (error.value.row, error.value.path) == (0, paths[0])
 
     def test_predictions_in_slices_name_the_rows_of_the_whole(self, fitted, mixed, monkeypatch):
-        from sklearn_featx import _activations
+        from sklearn_featx.flow import _activations
 
         monkeypatch.setattr(_activations, "_SLICE_BYTES", 1)
-        monkeypatch.setattr("sklearn_featx._finetune_base._ROWS_PER_PREDICTION", 2)
+        monkeypatch.setattr("sklearn_featx.estimators._finetune_base._ROWS_PER_PREDICTION", 2)
         with pytest.warns(ImageWarning) as caught:
             probabilities = fitted.predict_proba(mixed[0])
         np.testing.assert_allclose(probabilities[mixed[1]], np.tile(fitted.class_prior_, (5, 1)))
@@ -379,7 +379,7 @@ class TestFineTuners:
             assert [failure.row for failure in clf.failures_] == rows
 
     def test_large_rows_in_the_store(self, small_net, mixed, labels, store, monkeypatch):
-        from sklearn_featx import _activations
+        from sklearn_featx.flow import _activations
 
         monkeypatch.setattr(_activations, "_HELD_BYTES", 1)
         clf = FineTuneClassifier(

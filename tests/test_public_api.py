@@ -77,7 +77,8 @@ def test_who_extracts_does_not_import_what_trains():
         "import sys, sklearn_featx\n"
         "before = {n for n in sys.modules if n.startswith('sklearn_featx.')}\n"
         "sklearn_featx.PretrainedFeatureExtractor\n"
-        "print(before, 'skorch' in sys.modules, 'sklearn_featx._finetune' in sys.modules)\n"
+        "print(before, 'skorch' in sys.modules, "
+        "'sklearn_featx.estimators._finetune_classifier' in sys.modules)\n"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout == "set() False False\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sklearn_featx import _cli
+from sklearn_featx.cli import _main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -66,7 +66,7 @@ def test_commands_are_those_of_the_parser(page):
         for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["sklearn-featx"]:
-                _cli._parser().parse_args(words[1:])
+                _main._parser().parse_args(words[1:])
 
 
 def test_commands_name_groups_and_extras_that_exist():

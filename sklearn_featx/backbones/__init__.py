@@ -5,6 +5,15 @@ Imports torch and torchvision; knows nothing of images, stores or training.
 
 from ._backbone import Backbone
 from ._classifier import warn_of_classifier
+from ._listing import StageInfo, backbone_stages, unfreeze_depths
 from ._registry import backbone_names, get_backbone
 
-__all__ = ["Backbone", "backbone_names", "get_backbone", "warn_of_classifier"]
+__all__ = [
+    "Backbone",
+    "StageInfo",
+    "backbone_names",
+    "backbone_stages",
+    "get_backbone",
+    "unfreeze_depths",
+    "warn_of_classifier",
+]

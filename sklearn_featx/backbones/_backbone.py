@@ -14,16 +14,16 @@ from .._digest import combine, digest
 from .._messages import cause, short, shown
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsError
-from ._chain import Chain, adopt_unused, cut
 from ._digests import Digest, digest_stage
-from ._granularity import by_first_use, named_ends, stage_ends, unknown_name
 from ._libraries import versions
 from ._network import Grouping, Network
-from ._normalise import Normalise
+from ._normalize import Normalise
 from ._pooling import Pool
-from ._sequence import stages_by_order
 from ._stage import Cost, LayerError, Stage, StageTaps, dry_run
-from ._tracing import Trace, UntraceableError, trace
+from .cutting._chain import Chain, adopt_unused, cut
+from .cutting._granularity import by_first_use, named_ends, stage_ends, unknown_name
+from .cutting._sequence import stages_by_order
+from .cutting._tracing import Trace, UntraceableError, trace
 
 # Two rows: with one, some networks drop the batch axis, and BatchNorm in training mode refuses.
 _DRY_ROWS = 2

@@ -5,10 +5,10 @@ import weakref
 
 from torch import nn
 
-from .._forks import ForkSafeLock
+from .._parallel import ForkSafeLock
 from ..exceptions import BackboneWarning
 from ._backbone import Backbone
-from ._huggingface import LastHiddenState
+from .sources._huggingface import LastHiddenState
 
 _HEADS = ("head", "heads", "fc", "classifier", "logits")
 _WRAPPERS = ("module", "model", "net", "network", "backbone")

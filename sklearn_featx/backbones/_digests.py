@@ -1,9 +1,4 @@
-"""Digests of networks: of what runs, where it was traced, and of all code, where it was not.
-
-Two networks with one digest compute the same, in every process. A stage that was traced is named by
-its operations, their constants and the layers that they call. Other modules are named by their
-tensors, settings, hooks and parts, and by all code that their classes can reach.
-"""
+"""Digests of modules and stages: code, settings and tensors."""
 
 import io
 import re
@@ -16,7 +11,7 @@ from torch import fx, nn
 
 from .._digest import digest, digest_array
 from ._naming import Namer
-from ._segment import Segment
+from .cutting._segment import Segment
 
 # What every module has beside its settings: tensors, parts, hooks, its mode.
 # `torch.compile` leaves a mark.
@@ -234,3 +229,7 @@ Namer.register(nn.Module, _module)
 Namer.register(torch.Tensor, _tensor)
 Namer.register(type(torch.ops.aten.relu), _operator)
 Namer.register(type(torch.ops.aten.relu.default), _operator)
+
+
+def qualified(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from .._digest import stat_signature
-from .._forks import ForkSafeLock, generator_lock
+from .._graphs import plain_new_tensors
 from .._messages import cause, shown
-from .._new_tensors import plain_new_tensors
+from .._parallel import ForkSafeLock, generator_lock
 from .._preprocess import checked_size
 from .._typing import Granularity, Weights
 from ..exceptions import (
@@ -29,21 +29,21 @@ from ..exceptions import (
     WeightsError,
 )
 from ._backbone import Backbone
-from ._custom import build_custom
 from ._digests import digest_factory, digest_module
-from ._granularity import groupings, unknown_name
 from ._image_size import fixed_size, for_image_size
 from ._network import Network, freeze
-from ._packaged import PACKAGED, SamePad2d, build_packaged
-from ._timm import TIMM_PREFIX, build_timm, timm_entrypoint
-from ._torchvision import (
+from .cutting._granularity import groupings, unknown_name
+from .sources._custom import build_custom
+from .sources._packaged import PACKAGED, SamePad2d, build_packaged
+from .sources._timm import TIMM_PREFIX, build_timm, timm_entrypoint
+from .sources._torchvision import (
     build_torchvision,
     head_path,
     quantised_names,
     remove_head,
     torchvision_names,
 )
-from ._weights import sha256_of_file
+from .sources._weights import sha256_of_file
 
 Value = TypeVar("Value")
 

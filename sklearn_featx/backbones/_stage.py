@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from .._new_tensors import plain_new_tensors
+from .._graphs import plain_new_tensors
 
 _log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from torchvision.models import WeightsEnum, get_model_builder, get_model_weights
 
 from .._preprocess import Preprocess
 from ..exceptions import BackboneWarning, WeightsError
-from ._granularity import groupings, input_channels
 from ._image_size import fixed_size
 from ._network import Network, freeze
-from ._torchvision import OPENED, modern_keys, own_prefix_tokens, recipe_of
-from ._weights import read_state_dict
+from .cutting._granularity import groupings, input_channels
+from .sources._torchvision import OPENED, modern_keys, own_prefix_tokens, recipe_of
+from .sources._weights import read_state_dict
 
 # Where each class keeps its head. Removed is what stands there, whatever a user has put there.
 _HEADS = {

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._forks import ForkSafeLock
+from .._parallel import ForkSafeLock
 from ..exceptions import FeatxWarning
 from ._device import is_out_of_memory
-from ._whole import Whole, optimize
+from ._trunk import Whole, optimize
 
 
 def compile_for(whole: Whole, device: torch.device) -> nn.Module:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from .._forks import ForkSafeLock
 from .._messages import said, shown
+from .._parallel import ForkSafeLock
 from .._typing import AnyArray
 
 # Words for memory that ran out, of the device, of one of its libraries or of the computer; most

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .._forks import ForkSafeLock
+from .._parallel import ForkSafeLock
 from ._device import float32_switches
 
 _FULL = ("ieee", "none")

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._forks import ForkSafeLock
 from .._optional import import_optional
+from .._parallel import ForkSafeLock
 from .._typing import AnyArray, FloatArray
 from ..exceptions import BackboneError
 from ._rewrite import rewrite_for_inference
 from ._rounding import round_convolutions
 from ._threads import Workers, count_threads, share_threads
-from ._whole import Whole
+from ._trunk import Whole
 
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 # A row runs alone, which is as fast as more: a batch is what one worker gets at once.

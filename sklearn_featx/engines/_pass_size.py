@@ -1,6 +1,6 @@
 """How many rows go through in one pass: fewer where memory ends, more again when it is free."""
 
-from .._forks import ForkSafeLock
+from .._parallel import ForkSafeLock
 
 # Passes that fit before twice as many rows are tried again, and after tries that failed.
 _FIRST_PATIENCE = 16

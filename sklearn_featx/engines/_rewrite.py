@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .._norm_pairs import BATCH_NORMS, is_plain, norm_pairs
+from .._graphs import BATCH_NORMS, is_plain, norm_pairs
 from ._rounding import round_convolutions
 
 # Of torch, torchvision and timm: in inference mode they return what they get.

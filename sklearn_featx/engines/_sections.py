@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from .._crossings import crossings, dependents
-from .._forks import ForkSafeLock
-from ._onednn import layer_of
+from .._graphs import crossings, dependents
+from .._parallel import ForkSafeLock
+from ._fused_layers import layer_of
 
 # Bytes that an operation may read and write, its weights not counted: near the best for a core with
 # a cache of 1 MiB that shares 32 MiB with another.

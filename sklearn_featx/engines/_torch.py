@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from .._forks import ForkSafeLock
-from .._graph_devices import place
-from .._new_tensors import plain_new_tensors
+from .._graphs import place, plain_new_tensors
+from .._parallel import ForkSafeLock
 from .._typing import AnyArray, FloatArray
 from ._compile import compile_for
 from ._device import (
@@ -28,7 +27,7 @@ from ._pass_size import PassSize
 from ._rewrite import is_of_library, rewrite_for_inference
 from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
-from ._whole import Whole, optimize
+from ._trunk import Whole, optimize
 
 # Positions of an image of 224 x 224 pixels, and rows of that size in one pass. A network in
 # sections divides its rows itself. One that runs as a whole on a CPU gets few, so that its maps

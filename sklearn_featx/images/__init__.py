@@ -1,40 +1,33 @@
 """Images: whatever a user holds becomes uint8 arrays.
 
-The way of an image through this sub-package::
+The way of an image through this package::
 
     X ──as_image_collection──▶ ImageCollection ──load(i)──▶ uint8 (H, W, C) ──prepare──▶ item
                                      │                                                    │
                                  digest(i)                              iterate_batches ──▶ Batch
-                                                            read_and_compute ──▶ Batch, results
 
 Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow; tensors and
-dataframes are recognized by what they can do, their packages are never imported.
+dataframes are recognized by their methods, their packages are never imported.
 """
 
 from ._adapter import as_image_collection
 from ._collection import ImageCollection
-from ._computing import compute_batches, read_and_compute
 from ._decode import decode, digest_reading
 from ._layout import check_image_shape
-from ._pillow import (
-    PillowSettings,
-    apply_pillow_settings,
-    image_suffixes,
-    pillow_settings,
-)
-from ._prefetch import Batch, iterate_batches, prepare_callable, prepare_geometry
+from ._pillow import PillowSettings, apply_pillow_settings, image_suffixes, pillow_settings
+from ._prefetch import Batch, Prepare, iterate_batches, prepare_callable, prepare_geometry
 from ._views import Variation, Views
 
 __all__ = [
     "Batch",
     "ImageCollection",
     "PillowSettings",
+    "Prepare",
     "Variation",
     "Views",
     "apply_pillow_settings",
     "as_image_collection",
     "check_image_shape",
-    "compute_batches",
     "decode",
     "digest_reading",
     "image_suffixes",
@@ -42,5 +35,4 @@ __all__ = [
     "pillow_settings",
     "prepare_callable",
     "prepare_geometry",
-    "read_and_compute",
 ]

@@ -21,7 +21,7 @@ from ._foreign import is_base64_image
 from ._items import as_item, as_item_or_unreadable
 from ._layout import ImageShape, check_image_shape
 from ._range_use import RangeUse
-from ._recognise import (
+from ._recognize import (
     is_array_like,
     is_dataset,
     is_frame,

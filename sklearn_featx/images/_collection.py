@@ -18,14 +18,7 @@ from .._preprocess import Preprocess
 from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
 from ._geometry import resize_and_crop
-from ._items import (
-    FileItem,
-    Item,
-    UnreadableItem,
-    array_to_levels,
-    digest_pixels,
-    load_resized,
-)
+from ._items import FileItem, Item, UnreadableItem, array_to_levels, digest_pixels, load_resized
 from ._layout import Layout
 from ._range_use import RangeUse
 from ._scaling import ValueRange

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._forks import ForkSafeLock
 from .._messages import cause
+from .._parallel import ForkSafeLock
 from .._typing import Levels
 from ..exceptions import ImageError
 from ._collection import ImageCollection, Rows, as_index, errors_at

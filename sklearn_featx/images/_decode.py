@@ -17,8 +17,8 @@ import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from .._digest import digest
-from .._forks import ForkSafeLock
 from .._messages import cause, short
+from .._parallel import ForkSafeLock
 from .._preprocess import Preprocess
 from .._typing import Levels
 from ..exceptions import ImageError

@@ -18,7 +18,7 @@ from ._decode import decode, decode_resized, digest_file, levels_of_picture, rea
 from ._foreign import base64_hint, is_base64_image
 from ._geometry import resize_and_crop
 from ._layout import ImageShape, Layout, as_channels_last, choose_layout
-from ._recognise import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
+from ._recognize import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
 from ._scaling import Note, ValueRange, effective_range, to_shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

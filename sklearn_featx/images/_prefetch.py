@@ -4,31 +4,28 @@ Promises: rows come in order; the number of images in flight is bounded, so memo
 with the number of images; when the iteration ends, for whatever reason, its threads have ended.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from .._messages import cause
+from .._parallel import in_threads
 from .._preprocess import Preprocess
 from .._typing import AnyArray, OnError
 from ..exceptions import ImageError
 from ._appearance import picture_to_levels
 from ._collection import ImageCollection
 from ._geometry import as_picture, resize_and_crop
-from ._recognise import is_array_like, is_tensor, tensor_to_array
+from ._recognize import is_array_like, is_tensor, tensor_to_array
 from ._scaling import to_pixels
 
 Prepare: TypeAlias = Callable[[AnyArray], AnyArray]
 _Outcome: TypeAlias = AnyArray | ImageError
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class Batch(NamedTuple):
@@ -174,30 +171,6 @@ def _outcome(collection: ImageCollection, prepare: Prepare, row: int) -> _Outcom
         located = ImageError(error.reason, row=int(row), path=path)
         located.__cause__ = error.__cause__
         return located
-
-
-def in_threads(
-    job: Callable[[_Item], _Result],
-    items: Iterable[_Item],
-    n_threads: int,
-    in_flight: int,
-    start: Callable[[], Any] | None = None,
-) -> Generator[_Result]:
-    """Run `job` on every item and yield the results in order; what `job` raises is raised here.
-
-    At most `in_flight` items are taken whose results are not. Each thread first calls `start`.
-    """
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-images", initializer=start)
-    pending: deque[Future[_Result]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(job, item))
-            if len(pending) >= in_flight:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _batch(

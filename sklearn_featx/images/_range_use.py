@@ -6,7 +6,7 @@ for a camera of 12 bits that writes 16. Nothing is changed by what is seen here:
 
 from typing import Any
 
-from .._forks import ForkSafeLock
+from .._parallel import ForkSafeLock
 from .._typing import AnyArray
 from ._scaling import ValueRange
 

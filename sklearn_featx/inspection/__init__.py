@@ -6,4 +6,7 @@ They need matplotlib, the extra ``plot``; it is imported when a plot is drawn.
 from ._depth import UnfreezeDepthDisplay
 from ._history import TrainingHistoryDisplay
 
-__all__ = ["TrainingHistoryDisplay", "UnfreezeDepthDisplay"]
+__all__ = [
+    "TrainingHistoryDisplay",
+    "UnfreezeDepthDisplay",
+]

@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._stages import StageInfo, backbone_stages
 from .._typing import UnfreezeDepth
+from ..backbones import StageInfo, backbone_stages
 from ._axes import axes_for
 
 _PARAMETER = "unfreeze_depth"

@@ -23,4 +23,9 @@ from ._rows import Rows
 from ._session import session_store
 from ._store import FeatureStore, parse_size
 
-__all__ = ["FeatureStore", "Rows", "parse_size", "session_store"]
+__all__ = [
+    "FeatureStore",
+    "Rows",
+    "parse_size",
+    "session_store",
+]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._messages import shown
-from . import _memo
+from . import _file_digests
 from ._codec import STORAGES, Storage
 from ._database import Database
 from ._eviction import Recency, file_budget, shrink
@@ -157,13 +157,13 @@ class FeatureStore:
         digests : list of str or None
             One for each file; None when it is not known or has changed.
         """
-        states = [_memo.FileState(*file) for file in files]
+        states = [_file_digests.FileState(*file) for file in files]
         database = self._open().database
         unknown: tuple[list[str | None], list[bytes]] = ([None] * len(states), [])
-        digests, damaged = database.attempt(lambda c: _memo.recall(c, states), unknown)
+        digests, damaged = database.attempt(lambda c: _file_digests.recall(c, states), unknown)
         if damaged:
             database.tally.count(repaired=len(damaged))
-            database.attempt(lambda c: _memo.forget(c, damaged), None)
+            database.attempt(lambda c: _file_digests.forget(c, damaged), None)
         return digests
 
     def remember_files(
@@ -178,9 +178,9 @@ class FeatureStore:
         digests : sequence of str
             Digest of each file's content.
         """
-        states = [_memo.FileState(*file) for file in files]
+        states = [_file_digests.FileState(*file) for file in files]
         self._open().database.attempt(
-            lambda c: _memo.remember(c, states, digests), None, writing=True
+            lambda c: _file_digests.remember(c, states, digests), None, writing=True
         )
 
     def info(self) -> StoreInfo:

@@ -4,7 +4,7 @@ import contextlib
 import sqlite3
 from dataclasses import dataclass
 
-from . import _memo
+from . import _file_digests
 from ._codec import decode_row
 from ._database import Database, transaction
 from ._eviction import delete_rows
@@ -48,7 +48,7 @@ def verify(database: Database) -> Verification:
     nothing: tuple[int, list[tuple[bytes, int]]] = (0, [])
     no_files: list[bytes] = []
     n_rows, bad = database.attempt(_check_rows, nothing)
-    files = database.attempt(_memo.damaged_records, no_files)
+    files = database.attempt(_file_digests.damaged_records, no_files)
     n_removed = len(bad) + len(files)
     database.tally.count(repaired=n_removed)
     database.attempt(lambda c: _remove(c, bad, files), None)
@@ -81,7 +81,7 @@ def _check_rows(connection: sqlite3.Connection) -> tuple[int, list[tuple[bytes, 
 def _remove(
     connection: sqlite3.Connection, rows: list[tuple[bytes, int]], files: list[bytes]
 ) -> None:
-    _memo.forget(connection, files)
+    _file_digests.forget(connection, files)
     with transaction(connection):
         delete_rows(connection, rows)
         connection.execute("DELETE FROM payloads WHERE id NOT IN (SELECT payload FROM entries)")

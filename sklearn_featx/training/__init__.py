@@ -11,20 +11,20 @@ torch and skorch stay inside.
 """
 
 from ._augment import AugmentSpec, make_augment
-from ._build import continue_fit, make_net
 from ._dataset import RowsDataset
-from ._head import make_head
+from ._head import make_head, start_head
+from ._make_net import continue_fit, make_net
 from ._module import TailAndHead
 from ._net import FineTuneNet
-from ._penalty import choose_alpha, choose_C
 from ._probe import (
+    LinearModel,
     fit_linear_probe_classifier,
     fit_linear_probe_multilabel,
     fit_linear_probe_regressor,
 )
+from ._probe_penalty import choose_alpha, choose_C
 from ._random import seeded
 from ._scaling import Scaling
-from ._standardise import LinearModel, start_head
 from ._state import load_trained_state, plain_history, predict_rows, trained_state
 
 __all__ = [

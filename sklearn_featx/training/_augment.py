@@ -16,8 +16,8 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as classic
 
 from .._digest import digest, digest_array
+from .._graphs import plain_new_tensors
 from .._messages import cause, shown
-from .._new_tensors import plain_new_tensors
 from .._typing import Levels
 from ._random import seeded
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import nn
 
-from ._fast_convolutions import fold_norms, keep_strided_groups_in_float32
+from ._frozen_norms import fold_norms, keep_strided_groups_in_float32
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Instance normalization may keep running statistics too.

@@ -20,7 +20,7 @@ from skorch.utils import to_device, to_tensor
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from .._new_tensors import plain_new_tensors
+from .._graphs import plain_new_tensors
 from .._progress import Progress
 from .._typing import AnyArray
 from ..exceptions import DivergenceError

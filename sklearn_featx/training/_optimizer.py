@@ -10,7 +10,6 @@ import re
 from typing import Any, Literal, TypeAlias
 
 import torch
-from skorch.callbacks import Callback
 from torch import nn
 
 from .._messages import shown
@@ -159,60 +158,3 @@ def schedule_factor(
     if name == "constant" or step >= n_steps:
         return 1.0 if name == "constant" else 0.0
     return (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup))) / 2
-
-
-class StepSchedule(Callback):
-    """Sets every group's learning rate before each step of a fit.
-
-    It applies to `net.fit`, whose length is known. Training that is continued afterwards
-    (`continue_fit`) has no planned end: it runs at the base rates.
-
-    Parameters
-    ----------
-    name : {"cosine", "constant"}
-        What follows the warm-up, see `schedule_factor`.
-    warmup_fraction : float, default=0.1
-        Share of all steps that warm up.
-    """
-
-    def __init__(self, name: ScheduleName, warmup_fraction: float = 0.1) -> None:
-        self.name = name
-        self.warmup_fraction = warmup_fraction
-
-    def on_train_begin(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002 (skorch's interface)
-        """Start from the base rates, those that the optimizer was made with.
-
-        Parameters
-        ----------
-        net : FineTuneNet
-            The net.
-        **kwargs : dict
-            Not used.
-        """
-        self.step_ = 0
-        self._set_rates(net, 1.0)
-
-    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:  # noqa: ARG002
-        """Set the rates of the step to come.
-
-        Parameters
-        ----------
-        net : FineTuneNet
-            The net; `net.planned_steps_` is 0 when the end of the training is open.
-        training : bool, default=False
-            Whether the batch is one of training.
-        **kwargs : dict
-            Not used.
-        """
-        if not training or not net.planned_steps_:
-            return
-        factor = schedule_factor(
-            self.step_, net.planned_steps_, warmup_fraction=self.warmup_fraction, name=self.name
-        )
-        self._set_rates(net, factor)
-        self.step_ += 1
-
-    def _set_rates(self, net: Any, factor: float) -> None:
-        for group in net.optimizer_.param_groups:
-            # torch's own schedulers keep the base rate under this key, too.
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

@@ -10,6 +10,7 @@ A row of weight 0 counts as absent, a row of weight 2 as two rows. All in float6
 
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -245,3 +246,18 @@ def _fold(scaling: Scaling, coef: AnyArray, intercept: AnyArray) -> tuple[AnyArr
 
 def _columns(targets: AnyArray) -> AnyArray:
     return targets.astype(np.float64).reshape(len(targets), -1)
+
+
+class LinearModel(NamedTuple):
+    """A linear function of embeddings as they are.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (n_outputs, n_features)
+        Coefficients.
+    bias : ndarray of shape (n_outputs,)
+        Intercepts.
+    """
+
+    weight: AnyArray
+    bias: AnyArray

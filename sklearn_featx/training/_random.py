@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from .._forks import generator_lock
+from .._parallel import generator_lock
 
 
 def derive_seed(random_state: int, stream: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._new_tensors import plain_new_tensors
+from .._graphs import plain_new_tensors
 from .._typing import AnyArray
 from ..exceptions import WeightsError
 from ._dataset import Rows, read_rows

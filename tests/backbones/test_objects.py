@@ -10,8 +10,8 @@ from torch import nn
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
 from sklearn_featx.backbones import get_backbone
-from sklearn_featx.backbones._torchvision import modern_keys
 from sklearn_featx.backbones._torchvision_objects import _HEADS
+from sklearn_featx.backbones.sources._torchvision import modern_keys
 from sklearn_featx.exceptions import BackboneError, BackboneWarning
 
 timm = pytest.importorskip("timm")

@@ -12,7 +12,7 @@ from torch import nn
 
 from sklearn_featx import PretrainedFeatureExtractor
 from sklearn_featx.engines._compile import compile_for
-from sklearn_featx.engines._whole import Whole
+from sklearn_featx.engines._trunk import Whole
 from sklearn_featx.exceptions import FeatxWarning
 
 CPU = torch.device("cpu")

@@ -188,7 +188,8 @@ class TestCuda:
         np.testing.assert_array_equal(self.engine(Hungry()).run(rows)[0], rows * 2)
 
     def test_workers_on_streams_of_their_own_do_not_mix_batches(self, small_net):
-        from sklearn_featx.images import as_image_collection, compute_batches, iterate_batches
+        from sklearn_featx.flow._workers import compute_batches
+        from sklearn_featx.images import as_image_collection, iterate_batches
 
         pixels = np.random.default_rng(0).integers(0, 255, (256, 16, 16, 1), dtype=np.uint8)
 

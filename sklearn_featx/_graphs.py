@@ -1,0 +1,172 @@
+"""Graphs of torch.fx and new tensors: cuts, convolutions with their norms, devices."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+
+def dependents(graph: fx.Graph, source: fx.Node) -> list[fx.Node]:
+    """Find the operations that depend on a value, in order of execution.
+
+    Parameters
+    ----------
+    graph : fx.Graph
+        The operations.
+    source : fx.Node
+        The value.
+
+    Returns
+    -------
+    nodes : list of fx.Node
+        Without the source, and without the graph's output.
+    """
+    found = {source}
+    nodes = []
+    for node in graph.nodes:
+        if node.op != "output" and not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+            nodes.append(node)
+    return nodes
+
+
+def crossings(
+    nodes: list[fx.Node], source: fx.Node, kept: Collection[fx.Node] = ()
+) -> dict[int, fx.Node]:
+    """Find the places that exactly one value crosses.
+
+    Parameters
+    ----------
+    nodes : list of fx.Node
+        What depends on the source. Other values do not count: they can be computed anywhere.
+    source : fx.Node
+        What comes in.
+    kept : collection of fx.Node, default=()
+        Values that are needed after the last operation, and cross every place from where they are
+        made.
+
+    Returns
+    -------
+    crossing : dict of int to fx.Node
+        Position ``i``, after ``nodes[i]``, to the value that alone crosses there.
+    """
+    last_use = dict.fromkeys(kept, len(nodes))
+    for i, node in enumerate(nodes):
+        for used in node.all_input_nodes:
+            last_use[used] = max(i, last_use.get(used, 0))
+    crossing: dict[int, fx.Node] = {}
+    alive = {source}
+    for i, node in enumerate(nodes):
+        alive.add(node)
+        alive = {value for value in alive if last_use.get(value, -1) > i}
+        if len(alive) == 1:
+            (crossing[i],) = alive
+    return crossing
+
+
+def place(graph: fx.Graph, device: torch.device) -> bool:
+    """Replace the devices in a graph, in place; return whether there are any."""
+    return _replace(_with_devices(graph), device)
+
+
+def follow_input(graph: fx.Graph) -> bool:
+    """Let the operations of a graph, in place, use the device of its input; see `place`."""
+    nodes = _with_devices(graph)
+    if not nodes:
+        return False
+    (x, *_) = graph.find_nodes(op="placeholder")
+    with graph.inserting_after(x):
+        return _replace(nodes, graph.call_function(getattr, (x, "device")))
+
+
+def _with_devices(graph: fx.Graph) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    for node in graph.nodes:
+        inside: list[Any] = []
+        fx.node.map_aggregate((node.args, node.kwargs), inside.append)
+        if "device" in node.kwargs or any(isinstance(value, torch.device) for value in inside):
+            found.append(node)
+    return found
+
+
+def _replace(nodes: list[fx.Node], device: Any) -> bool:
+    for node in nodes:
+        args, kwargs = fx.node.map_aggregate(
+            (node.args, node.kwargs), lambda v: device if isinstance(v, torch.device) else v
+        )
+        # Names of devices are text like any other, but for this argument.
+        if isinstance(kwargs.get("device"), str):
+            kwargs = {**kwargs, "device": device}
+        node.args, node.kwargs = args, kwargs
+    return bool(nodes)
+
+
+@contextmanager
+def plain_new_tensors() -> Iterator[None]:
+    """Open a block, or decorate a function, in which new tensors are plain ones on the CPU.
+
+    A script may have set a GPU as the default device, or call within `torch.inference_mode`.
+    Networks are built, traced and tried on the CPU, and go to their own device afterwards; they are
+    kept for the process, and one that was made in inference mode could never be trained.
+    """
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        yield
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer computes what its class says: no hooks, no methods of its own."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return not hooked and not any(map(callable, vars(layer).values()))
+
+
+def norm_pairs(graph: fx.Graph, module: nn.Module) -> list[tuple[fx.Node, fx.Node]]:
+    """Find each batch normalisation that can be one with the convolution before it.
+
+    Parameters
+    ----------
+    graph : fx.Graph
+        What a traced network does.
+    module : nn.Module
+        The network, which holds the modules that the graph calls.
+
+    Returns
+    -------
+    pairs : list of (fx.Node, fx.Node)
+        A convolution and the normalisation, with running statistics, that alone reads its result;
+        each is called once in the network.
+    """
+    parts = dict(module.named_modules(remove_duplicate=False))
+    calls = graph.find_nodes(op="call_module")
+    # By identity: one module may have several names.
+    uses = Counter(id(parts[str(node.target)]) for node in calls)
+    return [
+        (node.args[0], node)
+        for node in calls
+        if isinstance(parts[str(node.target)], BATCH_NORMS)
+        and isinstance(node.args[0], fx.Node)
+        and _is_pair(node.args[0], node, parts, uses)
+    ]
+
+
+def _is_pair(
+    before: fx.Node, node: fx.Node, parts: dict[str, nn.Module], uses: Counter[int]
+) -> bool:
+    if before.op != "call_module" or len(before.users) != 1:
+        return False
+    convolution, norm = parts[str(before.target)], parts[str(node.target)]
+    once = uses[id(convolution)] == uses[id(norm)] == 1
+    tracked = getattr(norm, "running_var", None) is not None
+    # Classes derived from these may compute something else, as may parametrized layers.
+    kinds = type(convolution) in _CONVOLUTIONS and type(norm) in BATCH_NORMS
+    return once and tracked and kinds and is_plain(convolution) and is_plain(norm)

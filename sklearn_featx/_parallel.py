@@ -1,0 +1,107 @@
+"""Threads and forks: jobs in threads, results in order; locks that a forked child finds open.
+
+A fork copies the thread that calls it and no other. A lock that another thread holds stays locked
+in the child, and the threads of OpenMP are gone while it waits for them: plain PyTorch hangs there.
+"""
+
+import os
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar
+
+
+class ForkSafeLock:
+    """A reentrant lock that is open in a forked child.
+
+    It guards memos that are filled by one assignment: what a fork interrupts is made again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Open the lock, unless the thread that is left holds it."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
+
+
+_locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
+
+# Held by whoever lets PyTorch's global generators draw from a seed: all threads share them.
+generator_lock = ForkSafeLock()
+
+
+class _Forks:
+    """What is done in the children of this process."""
+
+    def __init__(self) -> None:
+        self.computed = False
+
+    def in_child(self) -> None:
+        for lock in list(_locks):
+            lock.renew()
+        if self.computed:
+            # With one thread OpenMP waits for no other. PyTorch's own worker processes do the same.
+            sys.modules["torch"].set_num_threads(1)
+
+
+_forks = _Forks()
+
+
+def answer_in_children() -> None:
+    """Let processes that are forked from now on compute in one thread.
+
+    Called where PyTorch computes: a process that only imports this package changes nothing.
+    """
+    _forks.computed = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forks.in_child)
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def in_threads(
+    job: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    n_threads: int,
+    in_flight: int,
+    start: Callable[[], Any] | None = None,
+) -> Generator[_Result]:
+    """Run `job` on every item and yield the results in order; what `job` raises is raised here.
+
+    At most `in_flight` items are taken whose results are not. Each thread first calls `start`.
+    """
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-images", initializer=start)
+    pending: deque[Future[_Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(job, item))
+            if len(pending) >= in_flight:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,224 @@
+"""Which modules are stages, and where in the chain each stage ends.
+
+A stage is a set of parameters, named by the module that holds them. It owns at least one weight:
+modules that hold only normalisation parameters, operations without parameters, and single tensors
+such as a class token join the stage that is running when they are used.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+
+from torch import nn
+
+from ..._messages import shown
+from ...exceptions import UnknownLayerError
+from .._network import Grouping
+from ._chain import Chain
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def groupings(network: nn.Module, opened: Collection[str] = ()) -> tuple[Grouping, Grouping]:
+    """Return stages and blocks of a network, read off its module tree.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A network without head.
+    opened : collection of str, default=()
+        Paths of containers whose children are the stages.
+
+    Returns
+    -------
+    stages, blocks : dict of str to tuple of str
+        Module paths, and the names of the parameters under each.
+    """
+    paths = top_level(network, opened)
+    return by_path(network, paths), by_path(network, blocks(network, paths))
+
+
+def by_path(network: nn.Module, paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Names of the parameters under each module path."""
+    names = [name for name, _ in network.named_parameters()]
+    return {path: tuple(name for name in names if name.startswith(f"{path}.")) for path in paths}
+
+
+def has_weights(network: nn.Module, names: Iterable[str]) -> bool:
+    """Whether parameters of these names are more than those of normalisation layers."""
+    holders = {name.rpartition(".")[0] for name in names}
+    return any(not _normalises(network.get_submodule(path)) for path in holders)
+
+
+def top_level(network: nn.Module, opened: Collection[str] = ()) -> list[str]:
+    """Return the paths of the top-level modules with weights, those in `opened` opened.
+
+    A network whose weights all sit in one child is opened there, whatever its name.
+    """
+    paths = _children(network, "")
+    while any(path in opened for path in paths) or len(paths) == 1:
+        unfolded = [
+            child
+            for path in paths
+            for child in (_children(network, path) if path in opened or len(paths) == 1 else [path])
+        ]
+        if not unfolded or unfolded == paths:
+            break
+        paths = unfolded
+    return paths
+
+
+def blocks(network: nn.Module, stages: Sequence[str]) -> list[str]:
+    """Paths of the blocks: what the containers among the stages hold, down to the first module."""
+    found: list[str] = []
+    for path in stages:
+        inner = _container_inside(network, path)
+        found.extend([path] if inner is None else blocks(network, _children(network, inner)))
+    return found
+
+
+def stage_ends(chain: Chain, stages: Grouping) -> dict[str, int]:
+    """Where each stage ends, as far as the chain can be cut there.
+
+    Parameters
+    ----------
+    chain : Chain
+        A traced network.
+    stages : dict of str to tuple of str
+        Names of the stages, and of the parameters that make each.
+
+    Returns
+    -------
+    ends : dict of str to int
+        The first stage *after* the cut, and the position of the cut: the last split point before
+        that stage's first operation.
+    """
+    spans = _spans(chain, stages)
+    ends: dict[str, int] = {}
+    running_last = -1
+    for path, following in pairwise(spans):
+        running_last = max(running_last, spans[path][1])
+        between = range(spans[following][0] - 1, running_last - 1, -1)
+        position = next((i for i in between if i in chain.crossing), None)
+        if position is not None:
+            ends[following] = position
+    return _without_shared(chain, ends)
+
+
+def by_first_use(chain: Chain, stages: Grouping) -> list[str]:
+    """Return the stages that the chain uses, in order of their first operation."""
+    return list(_spans(chain, stages))
+
+
+def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
+    """Positions of the named ends of stages.
+
+    Raises
+    ------
+    UnknownLayerError
+        If a name is unknown, more than one value crosses there, or a parameter is read before
+        it and after it.
+    """
+    positions, spans = chain.named_positions(), _shared_spans(chain)
+    ends = {}
+    for name in names:
+        if name not in positions:
+            raise UnknownLayerError(unknown_name("granularity", name, positions))
+        if positions[name] not in chain.crossing:
+            raise UnknownLayerError(
+                f"granularity: the network cannot be cut after {shown(name)}, because a shortcut "
+                f"passes it by. It can be cut after {_cuttable_near(chain, positions[name])}."
+            )
+        shared = _divided(spans, positions[name])
+        if shared is not None:
+            raise UnknownLayerError(
+                f"granularity: the network cannot be cut after {shown(name)}, because the "
+                f"parameter {shared!r} is used on both sides, and a stage holds its parameters "
+                "alone."
+            )
+        ends[name] = positions[name]
+    return ends
+
+
+def input_channels(module: nn.Module) -> int:
+    """Return 1 for a network whose first convolution takes gray images, else 3."""
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    return 1 if first is not None and first.in_channels == 1 else 3
+
+
+def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
+    """Message for an unknown name: the nearest known ones."""
+    names = list(known)
+    near = get_close_matches(str(name), names, n=3, cutoff=0.5) or names[:8]
+    return f"{parameter}: there is no {shown(name)}. Did you mean one of {shown(near)}?"
+
+
+def _children(network: nn.Module, path: str) -> list[str]:
+    module = network.get_submodule(path)
+    prefix = f"{path}." if path else ""
+    return [f"{prefix}{name}" for name, child in module.named_children() if _has_weights(child)]
+
+
+def _has_weights(module: nn.Module) -> bool:
+    """Whether a module holds more than normalisation parameters."""
+    return any(
+        next(part.parameters(recurse=False), None) is not None
+        for part in module.modules()
+        if not _normalises(part)
+    )
+
+
+def _normalises(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
+
+
+def _container_inside(network: nn.Module, path: str) -> str | None:
+    """Path of the container that a module is, or of the one container of blocks in it."""
+    module = network.get_submodule(path)
+    if isinstance(module, _CONTAINERS):
+        return path
+    children = _children(network, path)
+    if len(children) != 1 or next(module.parameters(recurse=False), None) is not None:
+        return None
+    inner = [network.get_submodule(child) for child in _children(network, children[0])]
+    # A block often keeps its layers in a container, too: `conv` of an inverted residual.
+    holds_blocks = all(not isinstance(part, _CONTAINERS) and _children(part, "") for part in inner)
+    return children[0] if inner and holds_blocks else None
+
+
+def _spans(chain: Chain, stages: Grouping) -> dict[str, tuple[int, int]]:
+    """First and last position at which each stage's parameters are read, in order of the first."""
+    owners = {name: stage for stage, names in stages.items() for name in names}
+    spans: dict[str, tuple[int, int]] = {}
+    for i in range(len(chain.nodes)):
+        # Sorted: the order of a set of strings differs between processes.
+        for name in sorted(chain.parameters_at(i) & owners.keys()):
+            stage = owners[name]
+            spans[stage] = (spans.get(stage, (i, i))[0], i)
+    return spans
+
+
+def _without_shared(chain: Chain, ends: Mapping[str, int]) -> dict[str, int]:
+    """Leave out the cuts that would put one parameter into two segments."""
+    spans = _shared_spans(chain)
+    return {name: end for name, end in ends.items() if _divided(spans, end) is None}
+
+
+def _shared_spans(chain: Chain) -> dict[str, tuple[int, int]]:
+    """First and last position at which each parameter is read that is read more than once."""
+    spans: dict[str, tuple[int, int]] = {}
+    for i in range(len(chain.nodes)):
+        for name in chain.parameters_at(i):
+            spans[name] = (spans.get(name, (i, i))[0], i)
+    return {name: (first, last) for name, (first, last) in spans.items() if first < last}
+
+
+def _divided(spans: Mapping[str, tuple[int, int]], position: int) -> str | None:
+    """Return a parameter that is read on both sides of a cut."""
+    both = (name for name, (first, last) in spans.items() if first <= position < last)
+    return next(both, None)
+
+
+def _cuttable_near(chain: Chain, position: int) -> list[str]:
+    nearest = sorted(chain.crossing, key=lambda i: abs(i - position))[:4]
+    return [chain.trace.names[chain.crossing[i]] for i in sorted(nearest)]

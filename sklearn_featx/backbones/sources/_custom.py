@@ -1,0 +1,89 @@
+"""Backbones from a user's own module, which is copied and never changed."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..._messages import cause
+from ..._preprocess import Preprocess
+from ...exceptions import BackboneError
+from .._digests import qualified
+from .._network import Network, freeze
+from .._torchvision_objects import build_torchvision_object, is_torchvision
+from ..cutting._granularity import groupings, input_channels
+from ._huggingface import build_huggingface, is_huggingface
+from ._timm import build_timm_object, is_timm
+
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
+
+# Models of libraries whose heads and preprocessing are known.
+_KNOWN: tuple[tuple[Callable[[nn.Module], bool], Callable[[nn.Module], Network]], ...] = (
+    (is_huggingface, build_huggingface),
+    (is_timm, build_timm_object),
+    (is_torchvision, build_torchvision_object),
+)
+
+
+def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
+    """Make a backbone of a copy of a user's module.
+
+    Nothing of it is removed, unless it is a model of timm or torchvision: that is cut as by name.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any network that takes one tensor and returns one tensor.
+    borrowed : bool, default=True
+        Whether it is the user's, so that it must be copied; a new one is copied if it can be.
+
+    Returns
+    -------
+    network : Network
+        Its stages are the module's top-level children. Pixels reach it on the scale 0 to 1; it
+        sees greyscale images when its first convolution has one input channel. A model of Hugging
+        Face's transformers is a backbone up to its last hidden state.
+
+    Raises
+    ------
+    BackboneError
+        If the module cannot be copied.
+    """
+    module = _unwrapped(module)
+    own = _copied(module, borrowed=borrowed)
+    for is_known, build in _KNOWN:
+        if is_known(own):
+            return build(own)
+    freeze(own)
+    stages, blocks = groupings(own)
+    return Network(
+        name=type(module).__name__.lower(),
+        module=own,
+        preprocess=Preprocess(channels=input_channels(own)),
+        stages=stages,
+        blocks=blocks,
+        origin={"source": "module", "class": qualified(type(module))},
+    )
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Return the network inside the wrappers of `torch.compile` and of data-parallel training."""
+    while type(module).__name__ in _WRAPPERS and type(module).__module__.startswith("torch."):
+        inner: Any = module._modules.get("_orig_mod") or module._modules.get("module")
+        module = inner
+    return module
+
+
+def _copied(module: nn.Module, *, borrowed: bool) -> nn.Module:
+    try:
+        # Shapes are tried on the CPU; each engine and each tail goes to its device itself.
+        return copy.deepcopy(module).cpu()
+    except Exception as error:
+        if not borrowed:
+            return module
+        # Whatever a module holds (locks, generators, tensors of a graph) may refuse to be copied.
+        raise BackboneError(
+            f"backbone: the {type(module).__name__} cannot be copied ({cause(error)}), and it "
+            "is not used itself, so that it stays as it is. Pass a function that builds it instead."
+        ) from error

@@ -1,0 +1,202 @@
+"""Backbones from torchvision's classification models."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import (
+    VisionTransformer,
+    WeightsEnum,
+    get_model,
+    get_model_weights,
+    list_models,
+)
+
+from ..._messages import cause
+from ..._preprocess import Interpolation, Preprocess
+from ...exceptions import WeightsError
+from .._network import Network, freeze
+from ..cutting._granularity import groupings, unknown_name
+from ._weights import StateDict, exists, load_state, read_state_dict, sha256_of_file
+
+# Containers that only hold the chain together: their children are the stages.
+OPENED = (
+    "features",
+    "encoder",
+    "encoder.layers",
+    "blocks",
+    "trunk_output",
+    "layers",
+    "classifier",
+)
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_OLD_MLP = re.compile(r"\.mlp\.linear_([12])\.")
+_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def torchvision_names() -> list[str]:
+    """Names of torchvision's classification models, sorted."""
+    return sorted(list_models(module=torchvision.models))
+
+
+def quantised_names() -> list[str]:
+    """Names of torchvision's quantised models, which cannot be backbones."""
+    return sorted(list_models(module=torchvision.models.quantization))
+
+
+def build_torchvision(name: str, weights: str | None) -> Network:
+    """Build one of torchvision's classification models without its head.
+
+    Parameters
+    ----------
+    name : str
+        One of `torchvision_names()`.
+    weights : str or None
+        ``"DEFAULT"``, a name in the model's weights enum, the path of a ``.pth`` or
+        ``.safetensors`` file, or None for random weights. A file that torchvision publishes is
+        recognised by its hash and gets its own preprocessing; others get that of ``"DEFAULT"``.
+
+    Returns
+    -------
+    network : Network
+        The network, its preprocessing and its stages.
+
+    Raises
+    ------
+    WeightsError
+        If the weights do not exist, do not fit, or cannot be downloaded.
+    """
+    enum = get_model_weights(name)
+    entry, file = _resolve(name, enum, weights)
+    origin = {"source": "torchvision", "name": name, "weights": str(weights)}
+    known = entry
+    if file is not None:
+        state = modern_keys(read_state_dict(file))
+        origin["sha256"] = sha256_of_file(file)
+        known = _published(enum, origin["sha256"])
+    recipe_entry = known if known is not None else enum.DEFAULT
+    module = get_model(name, weights=None, **_constructor_arguments(name, recipe_entry))
+    head = head_path(module)
+    if entry is not None:
+        state = modern_keys(_download(name, entry))
+        load_state(module, state, source=str(entry), optional=_AUXILIARY)
+        origin["weights"] = entry.name
+    elif file is not None:
+        load_state(module, state, source=str(file), ignored=(f"{head}.",), optional=_AUXILIARY)
+    remove_head(module, head)
+    stages, blocks = groupings(freeze(module), OPENED)
+    return Network(
+        name=name,
+        module=module,
+        preprocess=recipe_of(recipe_entry),
+        stages=stages,
+        blocks=blocks,
+        origin=origin,
+        channels_last=name.startswith("swin"),
+        prefix_tokens=own_prefix_tokens(module),
+    )
+
+
+def own_prefix_tokens(module: nn.Module) -> int:
+    """Count the tokens before the patches."""
+    return 1 if isinstance(module, VisionTransformer) else 0
+
+
+def modern_keys(state: StateDict) -> dict[str, torch.Tensor]:
+    """Rename what published files of DenseNets and vision transformers call by older names.
+
+    torchvision does so when it loads them.
+    """
+    renamed = {}
+    for key, value in state.items():
+        name = _OLD_DENSE_LAYER.sub(r"\1\2", key)
+        renamed[_OLD_MLP.sub(lambda m: f".mlp.{3 * int(m[1]) - 3}.", name)] = value
+    return renamed
+
+
+def head_path(module: nn.Module) -> str:
+    """Path of the last weight layer: the classification head."""
+    layers: list[str] = [
+        n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)
+    ]
+    return layers[-1]
+
+
+def remove_head(module: nn.Module, path: str) -> None:
+    """Put an identity in the head's place, so that what went into it comes out."""
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, nn.Identity())
+
+
+def _resolve(
+    name: str, enum: type[WeightsEnum], weights: str | None
+) -> tuple[WeightsEnum | None, Path | None]:
+    if weights is None:
+        return None, None
+    if weights == "DEFAULT":
+        return enum.DEFAULT, None
+    if weights in enum.__members__:
+        return enum[weights], None
+    path = Path(weights).expanduser()
+    if path.suffix or exists(path):
+        return None, path
+    raise WeightsError(
+        unknown_name("weights", weights, ["DEFAULT", *enum.__members__])
+        + f" Those are the weights of {name!r}; a file ends in .pth or .safetensors."
+    )
+
+
+def _published(enum: type[WeightsEnum], sha256: str) -> WeightsEnum | None:
+    """Find the weights that a file holds: the names of published files end in their hash."""
+    for entry in enum:
+        if sha256.startswith(Path(entry.url).stem.rpartition("-")[2]):
+            return entry
+    return None
+
+
+def _constructor_arguments(name: str, entry: WeightsEnum) -> dict[str, Any]:
+    if name in _WITH_AUXILIARY_HEADS:
+        # Both were trained on inputs scaled otherwise than torchvision's preset; the networks undo
+        # it themselves when this is set.
+        return {"transform_input": True, "aux_logits": False, "init_weights": False}
+    if name.startswith("vit"):
+        return {"image_size": entry.meta["min_size"][0]}
+    return {}
+
+
+def recipe_of(entry: WeightsEnum) -> Preprocess:
+    """Return the preprocessing that published weights were evaluated with."""
+    preset = entry.transforms()
+    interpolation: Interpolation = preset.interpolation.value
+    return Preprocess(
+        resize=preset.resize_size[0],
+        crop=(preset.crop_size[0], preset.crop_size[0]),
+        interpolation=interpolation,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def _download(name: str, entry: WeightsEnum) -> dict[str, torch.Tensor]:
+    target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(entry.url)  # noqa: PTH119 # a URL
+    try:
+        state: dict[str, torch.Tensor] = entry.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    except (URLError, OSError) as error:
+        raise WeightsError(
+            f"weights: {entry} of backbone {name!r} could not be downloaded ({cause(error)}). "
+            f"Without a network: fetch {entry.url} elsewhere and put it at {str(target)!r}. "
+            "'efficientnet_lite0' needs no download."
+        ) from error
+    except RuntimeError as error:
+        raise WeightsError(
+            f"weights: {str(target)!r} is damaged ({cause(error)}). Delete it and try again."
+        ) from error
+    return state

@@ -1,0 +1,30 @@
+"""The command ``sklearn-featx backbones``: names of backbones."""
+
+import argparse
+import fnmatch
+from typing import Any
+
+from .._messages import shown
+from ..backbones import backbone_names
+from ..exceptions import InputError
+
+
+def _backbones(arguments: argparse.Namespace) -> None:
+    pattern = arguments.pattern.lower()
+    if not set("*?[") & set(pattern):
+        pattern = f"*{pattern}*"
+    names = [name for name in backbone_names() if fnmatch.fnmatchcase(name, pattern)]
+    if not names:
+        raise InputError(
+            f"PATTERN: no backbone matches {shown(arguments.pattern)}. "
+            "Without a pattern, `sklearn-featx backbones` lists all."
+        )
+    print("\n".join(names))
+
+
+def add_backbones(commands: Any) -> None:
+    backbones = commands.add_parser("backbones", help="list the names of backbones")
+    backbones.add_argument(
+        "pattern", nargs="?", default="", metavar="PATTERN", help="part of a name, or a glob"
+    )
+    backbones.set_defaults(run=_backbones)

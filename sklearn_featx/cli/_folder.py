@@ -1,0 +1,130 @@
+"""Image files below a folder, found by their suffix, and a count of everything else there.
+
+Nothing is left out without a word: each file below the folder is either found or counted.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from .._messages import short, shown
+from ..exceptions import InputError
+from ..images import image_suffixes
+
+_MOST_SUFFIXES = 5
+
+
+class FoundImages(NamedTuple):
+    """Image files below a folder.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Relative to the folder, sorted.
+    left_out : str
+        What else is there, by kind, in words; empty if nothing is.
+    """
+
+    paths: list[Path]
+    left_out: str
+
+
+def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
+    """Find the image files below a folder: those with a suffix that Pillow reads.
+
+    Hidden files and folders are left out.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look.
+    follow_links : bool, default=False
+        Whether links to files and folders count; they may lead anywhere.
+
+    Returns
+    -------
+    found : FoundImages
+        The files, and what was left out.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or there is no image below it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"FOLDER: there is no folder {shown(str(folder))}.")
+    suffixes = image_suffixes()
+    found: list[Path] = []
+    others = _Others()
+    walk = os.walk(folder, followlinks=follow_links, onerror=others.note_unreadable)
+    for root, folders, names in walk:
+        here = Path(root)
+        folders[:] = [name for name in folders if others.enters(here, name, follow_links)]
+        for name in names:
+            if others.takes(here / name, suffixes, follow_links):
+                found.append((here / name).relative_to(folder))  # noqa: PERF401 (it has a name)
+    if not found:
+        there = f"Left out: {others.in_words()}." if others.in_words() else "It is empty."
+        raise InputError(
+            f"FOLDER: no image file below {shown(str(folder))}, by the suffixes that Pillow reads "
+            f"(.jpg, .png, ...). {there}"
+        )
+    return FoundImages(sorted(found), others.in_words())
+
+
+class _Others:
+    """A count, by kind, of what is no image file."""
+
+    def __init__(self) -> None:
+        self._kinds: Counter[str] = Counter()
+        self._suffixes: Counter[str] = Counter()
+
+    def takes(self, path: Path, suffixes: frozenset[str], follow_links: bool) -> bool:
+        """Whether a file is an image by its suffix; others are counted."""
+        suffix = path.suffix.lower()
+        if path.name.startswith("."):
+            return self._note("hidden")
+        if path.is_symlink() and not follow_links:
+            return self._note("links")
+        if not suffix:
+            return self._note("no suffix")
+        if suffix not in suffixes:
+            self._suffixes[suffix] += 1
+            return False
+        return True
+
+    def enters(self, here: Path, name: str, follow_links: bool) -> bool:
+        """Whether a folder is looked through; others are counted."""
+        folder = here / name
+        if name.startswith("."):
+            return self._note("hidden")
+        if not folder.is_symlink():
+            return True
+        if not follow_links:
+            return self._note("links")
+        return not _is_loop(folder) or self._note("links in a circle")
+
+    def note_unreadable(self, error: OSError) -> None:
+        """Count a folder that cannot be listed."""
+        self._note(f"unreadable folders ({short(str(error.strerror))})")
+
+    def in_words(self) -> str:
+        """Say how many of each kind there are."""
+        notes = {"links": " (--follow-links takes them)"}
+        kinds = [f"{kind} {count}{notes.get(kind, '')}" for kind, count in self._kinds.items()]
+        if self._suffixes:
+            most = self._suffixes.most_common(_MOST_SUFFIXES)
+            names = ", ".join(f"{short(suffix)} {count}" for suffix, count in most)
+            more = ", ..." if len(self._suffixes) > len(most) else ""
+            kinds.append(f"other suffixes {self._suffixes.total()} ({names}{more})")
+        return ", ".join(kinds)
+
+    def _note(self, kind: str) -> bool:
+        self._kinds[kind] += 1
+        return False
+
+
+def _is_loop(folder: Path) -> bool:
+    """Whether a link leads to a folder that was gone through to reach it."""
+    return folder.resolve() in {parent.resolve() for parent in folder.parents}

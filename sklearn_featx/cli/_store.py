@@ -1,0 +1,113 @@
+"""The command ``sklearn-featx store PATH info | verify | prune | clear``.
+
+It promises to make no store where there is none, and that a store that cannot be used is an error
+and not a table of zeros. Thin: what it can do, `FeatureStore` does.
+"""
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..exceptions import StoreError, StoreWarning
+from ..store import FeatureStore
+
+# More than any disk: only the space of rows that are gone already is given back.
+_NO_LIMIT = "1000TB"
+
+
+def add_store(commands: Any) -> None:
+    """Add the command to a parser.
+
+    Parameters
+    ----------
+    commands : argparse subparsers action
+        Where it is added.
+    """
+    store = commands.add_parser(
+        "store",
+        help="look into a folder of remembered features, check, shrink or empty it",
+        description="Look after the features that are remembered in a folder, by this host.",
+    )
+    store.add_argument("path", type=Path, metavar="PATH", help="what was given as --cache")
+    actions = store.add_subparsers(required=True, metavar="ACTION")
+    for name, action, text in (
+        ("info", _info, "what is in it"),
+        ("verify", _verify, "check every row, remove those that are damaged"),
+        ("prune", _prune, "give free space back to the disk"),
+        ("clear", _clear, "delete all rows; nothing else in the folder"),
+    ):
+        added = actions.add_parser(name, help=text, description=text)
+        added.set_defaults(run=_run, action=action)
+        if name == "prune":
+            added.add_argument(
+                "--max-size",
+                metavar="SIZE",
+                default=_NO_LIMIT,
+                help="delete least recently used rows until it takes no more, such as 500MB; "
+                "without it, no row is deleted",
+            )
+
+
+def size_in_words(n_bytes: int) -> str:
+    """Say a number of bytes in the largest unit that leaves a number of at least 1.
+
+    Parameters
+    ----------
+    n_bytes : int
+        The size.
+
+    Returns
+    -------
+    text : str
+        In powers of 1000, as `FeatureStore` takes it.
+    """
+    size, units = float(n_bytes), ["B", "KB", "MB", "GB", "TB"]
+    while size >= 999.95 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+Action = Callable[[FeatureStore, argparse.Namespace], str]
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    path, action = arguments.path, arguments.action
+    with warnings.catch_warnings(record=True) as caught, FeatureStore(path) as store:
+        warnings.simplefilter("always", StoreWarning)
+        found = store.info().n_bytes > 0
+        text = action(store, arguments) if found else ""
+    failures = [str(w.message) for w in caught if issubclass(w.category, StoreWarning)]
+    if failures:
+        raise StoreError(f"PATH: {failures[0]}")
+    if not found:
+        raise StoreError(f"PATH: this host has no store in {str(path)!r}.")
+    print(text)
+
+
+def _info(store: FeatureStore, _: argparse.Namespace) -> str:
+    info = store.info()
+    lines = [
+        f"{info.n_rows:,} rows, {size_in_words(info.n_bytes)}",
+        f"{info.n_files:,} files known by path, size and modification time",
+    ]
+    recipes = sorted(info.recipes.items(), key=lambda recipe: -recipe[1])
+    return "\n".join([*lines, *(f"{n_rows:>10,}  {recipe}" for recipe, n_rows in recipes)])
+
+
+def _verify(store: FeatureStore, _: argparse.Namespace) -> str:
+    checked = store.verify()
+    text = f"{checked.n_rows:,} rows checked, {checked.n_removed:,} damaged records removed"
+    return f"{text}; the file was damaged and is rebuilt" if checked.rebuilt else text
+
+
+def _prune(store: FeatureStore, arguments: argparse.Namespace) -> str:
+    n_deleted = store.prune(arguments.max_size)
+    return f"{n_deleted:,} rows deleted, {size_in_words(store.info().n_bytes)} left"
+
+
+def _clear(store: FeatureStore, _: argparse.Namespace) -> str:
+    n_rows = store.info().n_rows
+    store.clear()
+    return f"{n_rows:,} rows deleted"

@@ -1,0 +1,410 @@
+"""Layers of oneDNN in a traced network: paddings, activations and sums become part of a layer.
+
+PyTorch calls oneDNN for its own layers too, but brings the weights into oneDNN's order in every
+pass, and runs an activation or a sum as another pass over memory. The operators used here are those
+that PyTorch's compiler emits. They are not public: a self-test compares them with the plain layers
+once in a process, and where it fails every network stays as it is.
+"""
+
+import functools
+import logging
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from .._graphs import is_plain
+from .._parallel import ForkSafeLock
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+class Activation(NamedTuple):
+    """An activation in oneDNN's words.
+
+    Parameters
+    ----------
+    name : str
+        ``"none"``, ``"relu"``...
+    scalars : tuple of float
+        Its limits.
+    algorithm : str
+        Which form of it.
+    """
+
+    name: str = "none"
+    scalars: tuple[float, ...] = ()
+    algorithm: str = ""
+
+
+# Zeros above and below a map, and to its left and right.
+_Margins = tuple[tuple[int, int], tuple[int, int]]
+_NO_MARGINS: _Margins = ((0, 0), (0, 0))
+
+
+@runtime_checkable
+class ZeroPadding(Protocol):
+    """A module that does nothing but to pad maps with zeros, and says where with how many."""
+
+    def zero_margins(self, x: torch.Tensor) -> _Margins:
+        """How many zeros go above and below a map, and to its left and right."""
+
+
+_log = logging.getLogger(__name__)
+
+_OPERATORS = (
+    "_convolution_pointwise",
+    "_convolution_pointwise_",
+    "_linear_pointwise",
+    "_reorder_convolution_weight",
+    "_reorder_linear_weight",
+)
+
+# Workers that run the same network have their first batches at the same time.
+_ordering = ForkSafeLock()
+
+_NONE = Activation()
+_RELU = Activation("relu")
+_RELU6 = Activation("hardtanh", (0.0, 6.0))
+_SILU = Activation("swish")
+_HARDSWISH = Activation("hardswish")
+_ACTIVATIONS: dict[Any, Activation] = {
+    nn.ReLU: _RELU,
+    nn.ReLU6: _RELU6,
+    nn.SiLU: _SILU,
+    nn.Hardswish: _HARDSWISH,
+    functional.relu: _RELU,
+    torch.relu: _RELU,
+    "relu": _RELU,
+    "relu_": _RELU,
+}
+_PLAIN_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    _NONE: torch.clone,
+    _RELU: torch.relu,
+    _RELU6: functional.relu6,
+    _SILU: functional.silu,
+    _HARDSWISH: functional.hardswish,
+}
+
+
+class _Ordered(NamedTuple):
+    """A convolution with its weights in oneDNN's order, as its operators take it."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    padding: list[int]
+    stride: list[int]
+    dilation: list[int]
+    groups: int
+
+
+class FusedConvolution:
+    """Optional padding, a convolution, an optional sum with another map, then an activation.
+
+    Not a module: what `nn.Module` does for each call takes some percent of a small network's time.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d
+        The convolution; its padding is given in numbers.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self._out_channels = layer.out_channels
+        self._padding = [int(n) for n in layer.padding]
+        self._stride, self._dilation = list(layer.stride), list(layer.dilation)
+        self._groups = layer.groups
+        self.weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
+        # By the number of threads, which decides on the order as well, and what was padded.
+        self._ordered: dict[tuple[int, _Margins], _Ordered] = {}
+        self._bias = None if layer.bias is None else layer.bias.detach()
+        self._convolve = _ops()._convolution_pointwise.default
+        self._convolve_onto = _ops()._convolution_pointwise_.binary
+        self.pad: ZeroPadding | None = None
+        self.activation = _NONE
+
+    @property
+    def may_be_padded(self) -> bool:
+        """Whether `pad` may be set, and is a gain.
+
+        An operator pads both ends alike; where one has more zeros, the kernel grows at the other
+        by weights of zero. If each channel is filtered alone, that takes less time than to write
+        the map once more.
+        """
+        return self.weight.shape[1] == 1 and self._padding == [0, 0] and self._dilation == [1, 1]
+
+    def run(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute ``activation(convolution(x) + other)``; `other` may be overwritten with it."""
+        ordered = self._ordered_for(x)
+        result: torch.Tensor
+        if other is None:
+            result = self._convolve(x, *ordered, *self.activation)
+        elif other.shape == self._output_shape(x):
+            unary = None if self.activation is _NONE else self.activation.name
+            result = self._convolve_onto(other, x, *ordered, "add", 1.0, unary, (), None)
+        else:
+            # One of the two maps is broadcast.
+            result = self._convolve(x, *ordered, *_NONE).add(other)
+            result = result if self.activation is _NONE else result.relu_()
+        return result
+
+    def _output_shape(self, x: torch.Tensor) -> tuple[int, ...]:
+        margins = self._margins(x)
+        lengths = [self._output_length(axis, x.shape[2 + axis], margins[axis]) for axis in (0, 1)]
+        return (x.shape[0], self._out_channels, *lengths)
+
+    def _margins(self, x: torch.Tensor) -> _Margins:
+        return _NO_MARGINS if self.pad is None else self.pad.zero_margins(x)
+
+    def _ordered_for(self, x: torch.Tensor) -> _Ordered:
+        key = (torch.get_num_threads(), self._margins(x))
+        return self._ordered.get(key) or self._order(x, key)
+
+    def _order(self, x: torch.Tensor, key: tuple[int, _Margins]) -> _Ordered:
+        """Bring the weights into the order that oneDNN prefers for maps of this size.
+
+        Without the size it guesses, and where it guesses wrong every pass pays: in 16-bit types
+        more than for the convolution itself. The number of rows makes no difference.
+        """
+        with _ordering:
+            if key not in self._ordered:
+                (top, bottom), (left, right) = key[1]
+                weight = functional.pad(self.weight, (right - left, 0, bottom - top, 0))
+                weight = weight.contiguous(memory_format=torch.channels_last)
+                padding = [self._padding[0] + bottom, self._padding[1] + right]
+                rest = (padding, self._stride, self._dilation, self._groups)
+                weight = _ops()._reorder_convolution_weight(weight, *rest, [1, *x.shape[1:]])
+                self._ordered[key] = _Ordered(weight, self._bias, *rest)
+        return self._ordered[key]
+
+    def _output_length(self, axis: int, length: int, margins: tuple[int, int]) -> int:
+        reach = self._dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
+        padded = length + sum(margins) + 2 * self._padding[axis]
+        return (padded - reach) // self._stride[axis] + 1
+
+
+class FusedLinear:
+    """A linear layer with its weights in oneDNN's order.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (n_outputs, n_inputs)
+        The layer's weight.
+    bias : Tensor of shape (n_outputs,) or None
+        Its bias.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.weight = _ops()._reorder_linear_weight(weight.detach())
+        self._bias = None if bias is None else bias.detach()
+        self._multiply = _ops()._linear_pointwise.default
+
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the layer."""
+        result: torch.Tensor = self._multiply(x, self.weight, self._bias, *_NONE)
+        return result
+
+
+FusedLayer = FusedConvolution | FusedLinear
+
+
+def layer_of(node: fx.Node) -> FusedLayer | None:
+    """Return the layer of oneDNN that a node runs, or None if it runs something else."""
+    layer = getattr(node.target, "__self__", None)
+    return layer if isinstance(layer, FusedLayer) else None
+
+
+def fuse_layers(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Replace the layers of every traced part of a module, in place, if the self-test passes."""
+    if passes_self_test(dtype):
+        for part in list(module.modules()):
+            if isinstance(part, fx.GraphModule):
+                _fuse(part)
+
+
+@functools.cache
+def _ops() -> Any:
+    """Return the namespace with the operators; AttributeError where there is none."""
+    for name in ("mkldnn", "onednn"):
+        namespace = getattr(torch.ops, name)
+        if all(hasattr(namespace, operator_name) for operator_name in _OPERATORS):
+            return namespace
+    raise AttributeError(f"PyTorch {torch.__version__} has no {', '.join(_OPERATORS)}")
+
+
+@functools.cache
+def passes_self_test(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's operators compute in a type what the plain layers compute.
+
+    If an operator is missing, raises or differs, a line in the debug log says which.
+    """
+    try:
+        with torch.inference_mode():
+            reason = next(_differences(dtype), None)
+    except Exception as error:
+        # Operators that are not public may change in any way.
+        reason = f"{type(error).__name__}: {error}"
+    if reason is not None:
+        _log.debug("Layers are not fused in %s: %s", dtype, reason)
+    return reason is None
+
+
+def _differences(dtype: torch.dtype) -> Iterator[str]:
+    """Yield what oneDNN computes differently from the plain layers, on tiny ones of each kind."""
+    random = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=random, device="cpu").sub(0.5).to(dtype)
+
+    x = drawn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    for groups in (1, 8):
+        # On the meta device, since initialization would draw from PyTorch's global generator.
+        layer = nn.Conv2d(8, 8, 3, padding=1, groups=groups, device="meta")
+        layer.weight = nn.Parameter(drawn(8, 8 // groups, 3, 3))
+        layer.bias = nn.Parameter(drawn(8))
+        for activation, plain in _PLAIN_ACTIVATIONS.items():
+            convolution = FusedConvolution(layer)
+            convolution.activation = activation
+            if not _is_near(convolution.run(x), plain(layer(x))):
+                yield f"convolution in {groups} groups, activation {activation.name}"
+            if activation in (_NONE, _RELU):
+                other = torch.ones_like(x)
+                if not _is_near(convolution.run(x, other), plain(layer(x) + 1)):
+                    yield f"sum after a convolution, activation {activation.name}"
+    weight, bias = drawn(5, 6), drawn(5)
+    if not _is_near(FusedLinear(weight, bias).run(x), functional.linear(x, weight, bias)):
+        yield "linear layer"
+
+
+def _is_near(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    same_kind = found.dtype is expected.dtype and found.shape == expected.shape
+    tolerance = 1e-5 if expected.dtype is torch.float32 else 2e-2
+    return same_kind and torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def _fuse(module: fx.GraphModule) -> None:
+    fused = _replace_layers(module)
+    for node in fused:
+        _fuse_pad(module, node, fused[node])
+    order = {node: i for i, node in enumerate(module.graph.nodes)}
+    # In order of execution: what a sum overwrites may be the fused sum of the block before.
+    for node in list(order):
+        if node in fused:
+            _fuse_activation(module, node, fused[node])
+        elif node.op == "call_function" and node.target in _ADDITIONS and not node.kwargs:
+            convolution = _fuse_sum(node, fused, order)
+            if convolution is not None:
+                _fuse_activation(module, convolution, fused[convolution])
+    module.delete_all_unused_submodules()
+    module.graph.lint()
+    module.recompile()
+
+
+def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
+    """Replace layers that are called once; return the convolutions by the node that calls them."""
+    calls: dict[int, list[fx.Node]] = {}
+    for node in module.graph.find_nodes(op="call_module"):
+        calls.setdefault(id(module.get_submodule(str(node.target))), []).append(node)
+    fused = {}
+    for nodes in calls.values():
+        layer = module.get_submodule(str(nodes[0].target))
+        if len(nodes) > 1 or nodes[0].kwargs or not is_plain(layer):
+            continue
+        # Classes derived from these may compute something else.
+        if type(layer) is nn.Linear:
+            _replace(module, nodes[0], FusedLinear(layer.weight, layer.bias))
+        elif type(layer) is nn.Conv2d and _is_usual(layer):
+            convolution = FusedConvolution(layer)
+            fused[_replace(module, nodes[0], convolution)] = convolution
+    return fused
+
+
+def _replace(module: fx.GraphModule, node: fx.Node, layer: FusedLayer) -> fx.Node:
+    """Have another layer run where a module is called; return the node that runs it."""
+    with module.graph.inserting_before(node):
+        run = module.graph.call_function(layer.run, node.args)
+    node.replace_all_uses_with(run)
+    module.graph.erase_node(node)
+    return run
+
+
+def _is_usual(layer: nn.Conv2d) -> bool:
+    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def _fuse_pad(module: fx.GraphModule, node: fx.Node, convolution: FusedConvolution) -> None:
+    """Let a convolution pad what it reads, where the padded map has no other reader."""
+    (before,) = node.all_input_nodes
+    if before.op == "call_module" and len(before.users) == 1 and convolution.may_be_padded:
+        pad = module.get_submodule(str(before.target))
+        if isinstance(pad, ZeroPadding) and is_plain(pad):
+            convolution.pad = pad
+            before.replace_all_uses_with(before.all_input_nodes[0])
+            module.graph.erase_node(before)
+
+
+def _fuse_sum(
+    addition: fx.Node, fused: dict[fx.Node, FusedConvolution], order: dict[fx.Node, int]
+) -> fx.Node | None:
+    """Let a convolution add its result to the map that it would be added to."""
+    operands: list[Any] = list(addition.args)
+    for convolution, other in (operands, operands[::-1]):
+        if (
+            convolution in fused
+            and len(convolution.users) == len(convolution.args) == 1
+            and fused[convolution].activation is _NONE
+            and _may_overwrite(other, convolution, fused, order)
+        ):
+            convolution.args = (*convolution.args, other)
+            addition.replace_all_uses_with(convolution)
+            addition.graph.erase_node(addition)
+            return cast("fx.Node", convolution)
+    return None
+
+
+def _may_overwrite(
+    value: Any, at: fx.Node, fused: dict[fx.Node, FusedConvolution], order: dict[fx.Node, int]
+) -> bool:
+    """Whether nobody but the sum after `at` needs a value's memory any more when `at` runs."""
+    if not _has_memory_of_its_own(value, fused) or order[value] >= order[at]:
+        return False
+    earlier = [user for user in value.users if user not in at.users]
+    return len(earlier) == len(value.users) - 1 and all(
+        order[user] < order[at] and (user in fused or user.target == "clone") for user in earlier
+    )
+
+
+def _has_memory_of_its_own(value: Any, fused: dict[fx.Node, FusedConvolution]) -> bool:
+    if value in fused:
+        return True
+    is_call = isinstance(value, fx.Node) and value.op == "call_module"
+    root = value.graph.owning_module if is_call else None
+    if root is None:
+        return False
+    pool = root.get_submodule(str(value.target))
+    return type(pool) in _POOLS and is_plain(pool)
+
+
+def _fuse_activation(module: fx.GraphModule, node: fx.Node, convolution: FusedConvolution) -> None:
+    if len(node.users) != 1:
+        return
+    (user,) = node.users
+    found = _activation(module, user)
+    # After a sum, those with limits are not available.
+    if found is None or (len(node.args) > 1 and found is not _RELU):
+        return
+    convolution.activation = found
+    user.replace_all_uses_with(node)
+    module.graph.erase_node(user)
+
+
+def _activation(module: fx.GraphModule, node: fx.Node) -> Activation | None:
+    key: Any = node.target
+    if node.op == "call_module":
+        layer = module.get_submodule(str(node.target))
+        key = type(layer) if is_plain(layer) else None
+    return _ACTIVATIONS.get(key)

@@ -1,0 +1,500 @@
+"""PretrainedFeatureExtractor: parameters, fit, transform, names, tags. The work is elsewhere."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from sklearn.base import TransformerMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import normalize as scale_to_unit_norm
+from sklearn.utils.validation import check_is_fitted
+
+from .._messages import shown
+from .._sklearn_compat import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _check_feature_names_in,
+    _fit_context,
+)
+from .._typing import AnyArray, FloatArray, OnError, Pooling, Weights
+from ..backbones import Backbone, get_backbone, warn_of_classifier
+from ..engines import EngineName, Precision, resolve_device, resolve_precision
+from ..exceptions import ImageError, UnknownLayerError
+from ..flow import (
+    Cache,
+    Failure,
+    Recipe,
+    Settings,
+    Tap,
+    activations,
+    as_table,
+    choose_preprocess,
+    refuse_none_readable,
+    spread,
+    warn_of,
+)
+from ..images import ImageCollection
+from ..store import FeatureStore
+from ._image_estimator import ImageEstimator
+
+_NO_SCALE = (
+    "normalize='layer' scales columns by what 'fit' has seen, and this %(name)s is not fitted: "
+    "call 'fit' on the training images first."
+)
+# What happens to images that cannot be read.
+_CONSEQUENCE = "their rows are NaN, which an imputer after the extractor replaces."
+
+
+class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
+    """Turn images into columns with a frozen pretrained network.
+
+    Each image goes once through the network in inference mode, after the preprocessing that the
+    weights were trained with; the activations before the classification head, or of any layer, are
+    its features. A row depends on its image alone, not on the rows beside it.
+
+    The transformer is stateless: `transform` works without `fit`, which checks parameters and X;
+    but ``normalize="layer"`` learns the scale of each column in `fit`.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or callable, default="efficientnet_lite0"
+        A name of `backbone_names`; ``"efficientnet_lite0"`` comes with its ImageNet weights and
+        needs no download. Or any network that takes one tensor and returns one; or a function
+        without arguments that builds one. It is called again when its code or what that reads has
+        changed, and each time if it may read files; PyTorch's random numbers start from 0 in it.
+    weights : str, path or None, default="DEFAULT"
+        ``"DEFAULT"``: the best weights that the backbone's library offers; the name of other
+        weights; a ``.pth`` or ``.safetensors`` file; None for random weights, with a warning.
+        Not used for an own network.
+    layer : str or list of str, default=None
+        None: what goes into the classification head. Else the name of a stage (see
+        `backbone_stages`), of a module or of an operation inside the network, or several, whose
+        features are concatenated in this order. ``"all"``: every stage [1]_.
+    pooling : {"avg", "max", "avgmax", "gem", "cls", "flatten"}, list or None, default="avg"
+        How a feature map or token grid becomes a vector: the mean, the maximum or the mean of both
+        over positions; their generalized mean with power 3 [2]_; the class token; all values; or
+        not at all (the result then has more than two axes). Several stand side by side. Vectors
+        stay as they are.
+    preprocessing : "fast", callable or None, default=None
+        None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
+        from large JPEG files several times as fast: they are decoded at a fraction of their size,
+        and features turn by a cosine of 0.999 or more. Else a function from a PIL image to a tensor
+        or array, used as it is.
+    image_size : int or (int, int), default=None
+        Side, or (height, width), in pixels, of what the network sees. None: as in its training;
+        for an own network: as the images are, which must then have one size.
+    image_shape : tuple of int, default=None
+        For rows that are flattened images: (height, width) or (height, width, channels). For rows
+        of plain numbers, which are no pixels: ``(1, -1)``, or ``(channels, -1)`` for signals.
+    value_range : (float, float), default=None
+        Values of black and white, in arrays, files and pictures. None: as the file declares, else
+        the range of an integer type, 0 to 1 for floats.
+    batch_size : int, default=None
+        Images in one pass. None: chosen for the device. When memory runs out, batches are halved.
+    device : str, default="auto"
+        ``"auto"``: a GPU if there is one. Any other name is never changed silently.
+    precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+        Type of weights and activations; features are float32. ``"auto"``: the fastest that the
+        device has, on a CPU by measurement. Of 16-bit types, features turn by a cosine of 0.999 or
+        more.
+    compile : bool, default=False
+        Compile the network, which takes seconds to minutes, once in each process. A warning says
+        so where it cannot be compiled.
+    engine : {"torch", "openvino"}, default="torch"
+        What computes. ``"openvino"`` converts the network, which takes seconds in each process, and
+        runs it on a CPU, often faster than PyTorch; needs the extra ``openvino``.
+    n_jobs : int, default=None
+        Number of threads; each reads images and computes their features. None: as many as PyTorch
+        would use (one a core, fewer in workers of joblib and under `threadpoolctl`). A function as
+        `preprocessing` is then called by one thread, in the order of the images. On a GPU, the
+        number of threads that read.
+    cache : "session", path, FeatureStore or None, default="session"
+        Where features are remembered, by the content of the image and of all that is done to it:
+        ``"session"``, a bounded temporary store of this process and its joblib workers, gone at
+        exit; a folder or `FeatureStore`, which last; None, nowhere. A search over what comes after
+        the extractor then computes each image once.
+    on_error : {"raise", "nan"}, default="raise"
+        What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
+        and file. ``"nan"``: its row is NaN, and one `ImageWarning` at the end names all of them.
+    normalize : bool or "layer", default=False
+        True: scale each row to unit Euclidean norm. ``"layer"``: center each column, divide it by
+        its standard deviation over the images of `fit`, and scale each layer to the same total
+        variance, so that a penalty after it treats layers alike.
+    verbose : int, default=0
+        1 shows a progress bar with images per second.
+
+    Attributes
+    ----------
+    output_shapes_ : list of tuple of int
+        Shape of one row of each layer; the layers side by side are the columns.
+    n_features_out_ : int
+        Number of columns that `transform` returns.
+    mean_, scale_ : ndarray of shape (n_features_out_,)
+        What is subtracted from each column and what it is divided by; only with
+        ``normalize="layer"``.
+    failures_ : list of Failure
+        Row, path and reason of each image that the last call of `transform` could not read, a table
+        for ``DataFrame(failures_)``; only with ``on_error="nan"``.
+    n_features_in_ : int
+        Number of columns of X; only when X has columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X; only when X has columns that are all named by strings.
+
+    See Also
+    --------
+    FineTuneClassifier : Train the last stages of the network as well.
+    backbone_stages : The stages of a backbone.
+
+    References
+    ----------
+    .. [1] U. Evci, V. Dumoulin, H. Larochelle, M. C. Mozer, "Head2Toe: Utilizing intermediate
+       representations for better transfer learning", ICML 2022.
+    .. [2] F. Radenović, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human
+       annotation", IEEE TPAMI 41(7), 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn_featx import PretrainedFeatureExtractor
+    >>> photographs = load_sample_images().images
+    >>> features = PretrainedFeatureExtractor().fit_transform(photographs)
+    >>> features.shape
+    (2, 1280)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
+        "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
+        "weights": [str, os.PathLike, None],
+        "layer": [str, list, tuple, None],
+        "pooling": [StrOptions(set(get_args(Pooling))), list, tuple, None],
+        "preprocessing": [StrOptions({"fast"}), callable, None],
+        "image_size": [Interval(Integral, 1, None, closed="left"), list, tuple, None],
+        "image_shape": [list, tuple, None],
+        "value_range": [list, tuple, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "device": [str],
+        "precision": [StrOptions({"float32", "bfloat16", "float16", "auto"})],
+        "compile": ["boolean"],
+        "engine": [StrOptions({"torch", "openvino"})],
+        "n_jobs": [Integral, None],
+        "cache": [str, os.PathLike, FeatureStore, None],
+        "on_error": [StrOptions({"raise", "nan"})],
+        "normalize": ["boolean", StrOptions({"layer"})],
+        "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        weights: Weights = "DEFAULT",
+        layer: str | list[str] | None = None,
+        pooling: Pooling | Sequence[Pooling] | None = "avg",
+        preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        batch_size: int | None = None,
+        device: str = "auto",
+        precision: Precision = "float32",
+        compile: bool = False,  # noqa: A002 # skorch's and PyTorch's word
+        engine: Literal["torch", "openvino"] = "torch",
+        n_jobs: int | None = None,
+        cache: Cache = "session",
+        on_error: OnError = "raise",
+        normalize: bool | Literal["layer"] = False,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.layer = layer
+        self.pooling = pooling
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.engine = engine
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.on_error = on_error
+        self.normalize = normalize
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 # scikit-learn's interface
+        """Check the parameters and X, and load the network.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            Arrays (n, height, width[, channels]) or (n, channels, height, width), rows of pixels
+            or numbers with `image_shape`, tensors; or sequences of paths, encoded bytes, PIL
+            images, arrays; or a dataset with ``samples`` such as torchvision's ``ImageFolder``.
+        y : ignored
+            For scikit-learn's conventions.
+
+        Returns
+        -------
+        self : PretrainedFeatureExtractor
+            The transformer.
+
+        Raises
+        ------
+        InputError, ImageError
+            If X cannot be read as images, or a file does not exist.
+        BackboneError
+            If the backbone, its weights or a layer does not exist, or does not take such images.
+        """
+        images = self._images(X, reset=True)
+        resolve_precision(self.precision, resolve_device(self.device))
+        recipe = self._recipe()
+        shapes = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
+        self._check_shapes(shapes)
+        self.output_shapes_ = shapes
+        self.n_features_out_ = sum(math.prod(shape) for shape in shapes)
+        if self.on_error == "nan":
+            self.failures_: list[Failure] = []
+        if self.normalize == "layer":
+            self._learn_scale(images, recipe)
+        return self
+
+    def transform(self, X: Any) -> FloatArray:
+        """Compute the features of images.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        features : ndarray of shape (n_images, n_features_out_), float32
+            One row per image, in the order of X. With ``pooling=None``, arrays of the shape that
+            the layer has. With ``on_error="nan"``, NaN for images that cannot be read.
+
+        Raises
+        ------
+        InputError, ImageError
+            If X or one of its images cannot be read; with ``on_error="nan"``, if X cannot.
+        """
+        self._validate_params()
+        if self.normalize == "layer":
+            check_is_fitted(self, "scale_", msg=_NO_SCALE)
+        features, failures = self._features(self._images(X, reset=False))
+        warn_of(failures, len(features), _CONSEQUENCE)
+        return features
+
+    def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
+        """Fit, then compute the features of the same images.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+        y : ignored
+            For scikit-learn's conventions.
+
+        Returns
+        -------
+        features : ndarray of shape (n_images, n_features_out_), float32
+            As of `transform`.
+
+        Raises
+        ------
+        InputError, ImageError
+            If X or one of its images cannot be read; with ``on_error="nan"``, if none can: what
+            comes after the extractor would be trained on nothing.
+        """
+        self.fit(X, y)
+        features, failures = self._features(self._images(X, reset=False))
+        refuse_none_readable(len(features), failures)
+        warn_of(failures, len(features), _CONSEQUENCE)
+        return features
+
+    def get_feature_names_out(self, input_features: Any = None) -> AnyArray:
+        """Return the names of the columns: backbone, layer (where one is named) and number.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Checked against the names seen in `fit`; not used.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features_out_,), object
+            ``efficientnet_lite0_0000`` and so on; ``efficientnet_lite0_blocks.4_avg_012`` where
+            layers are named.
+
+        Raises
+        ------
+        NotFittedError
+            If the number of features depends on X and `fit` has not seen it.
+        """
+        _check_feature_names_in(self, input_features, generate_names=False)
+        recipe = self._recipe()
+        shapes = self._known_shapes(recipe)
+        if any(len(shape) != 1 for shape in shapes):
+            raise ValueError(
+                "pooling=None returns arrays with more than two axes, whose values have no names. "
+                "Use another pooling, such as 'flatten'."
+            )
+        prefixes = [recipe.backbone.name]
+        if self.layer is not None:
+            prefixes = [_prefix(recipe.backbone, tap) for tap in recipe.taps]
+        names = [
+            f"{prefix}_{i:0{len(str(shape[0] - 1))}d}"
+            for prefix, shape in zip(prefixes, shapes, strict=True)
+            for i in range(shape[0])
+        ]
+        return np.asarray(names, dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = self.normalize == "layer"
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def _features(self, images: ImageCollection) -> tuple[FloatArray, list[Failure]]:
+        """Features of images, NaN for those that cannot be read, which come second."""
+        recipe = self._recipe()
+        layers, errors = self._rows(images, recipe)
+        if not layers:
+            layers = [np.empty((0, *s), np.float32) for s in self._shapes_of_none(recipe, errors)]
+        self._check_shapes([layer.shape[1:] for layer in layers])
+        features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
+        if self.normalize and len(features):
+            features = self._normalized(features)
+        failures = as_table(errors)
+        if self.on_error == "nan":
+            # Assigned whole: with several threads, it is the table of one of their calls.
+            self.failures_ = failures
+        return (spread(features, len(images), errors) if errors else features), failures
+
+    def _normalized(self, features: FloatArray) -> FloatArray:
+        if self.normalize != "layer":
+            return _unit_norm(features)
+        scaled: FloatArray = ((features - self.mean_) / self.scale_).astype(features.dtype)
+        return scaled
+
+    def _learn_scale(self, images: ImageCollection, recipe: Recipe) -> None:
+        """Measure the columns, of all images that can be read."""
+        # Here, since skorch takes a while to import.
+        from ..training import Scaling
+
+        layers, errors = self._rows(images, recipe)
+        refuse_none_readable(len(images), errors)
+        self._check_shapes([layer.shape[1:] for layer in layers])
+        widths = [math.prod(layer.shape[1:]) for layer in layers]
+        flat = [layer.reshape(len(layer), -1) for layer in layers]
+        scaling = Scaling.of(np.concatenate(flat, axis=1), None, widths)
+        shape = layers[0].shape[1:] if len(layers) == 1 else (-1,)
+        self.mean_, self.scale_ = scaling.mean.reshape(shape), scaling.spread.reshape(shape)
+
+    def _shapes_of_none(self, recipe: Recipe, errors: list[ImageError]) -> list[tuple[int, ...]]:
+        """Shape of a row of each layer where no image can be read."""
+        try:
+            return self._known_shapes(recipe)
+        except NotFittedError:
+            # The images would decide, and there is none.
+            refuse_none_readable(len(errors), errors)
+            raise
+
+    def _rows(
+        self, images: ImageCollection, recipe: Recipe
+    ) -> tuple[list[AnyArray], list[ImageError]]:
+        """Rows of each tap of a recipe for the images that can be read, and the others' errors."""
+        errors: list[ImageError] = []
+        settings = Settings(
+            self.batch_size,
+            self.n_jobs,
+            self.cache,
+            int(self.verbose),
+            errors if self.on_error == "nan" else None,
+        )
+        return activations(images, recipe, settings), errors
+
+    def _recipe(self) -> Recipe:
+        backbone = get_backbone(self.backbone, self.weights, image_size=self.image_size)
+        if self.layer is None:
+            warn_of_classifier(backbone)
+        preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
+        taps = tuple(
+            Tap(layer, pooling) for layer in self._layers(backbone) for pooling in self._poolings()
+        )
+        return Recipe(backbone, taps, preprocess, self.device, self.precision, self._engine_name())
+
+    def _layers(self, backbone: Backbone) -> Sequence[str | int]:
+        n_stages = len(backbone.stages)
+        if self.layer is None or self.layer == "all":
+            # By number: a stage ends after the activation that follows the module it is named by.
+            return [n_stages] if self.layer is None else range(1, n_stages + 1)
+        if isinstance(self.layer, str):
+            return [self.layer]
+        _check_layers(self.layer)
+        return list(self.layer)
+
+    def _poolings(self) -> Sequence[Pooling | None]:
+        if self.pooling is None or isinstance(self.pooling, str):
+            return [self.pooling]
+        known = get_args(Pooling)
+        if not self.pooling or any(name not in known for name in self.pooling):
+            raise ValueError(
+                f"pooling={self.pooling!r} must be one of {known}, a list of some of them, or None."
+            )
+        return list(self.pooling)
+
+    def _engine_name(self) -> EngineName:
+        if not self.compile:
+            return self.engine
+        if self.engine != "torch":
+            raise ValueError(
+                f"compile=True is for engine='torch', and engine={self.engine!r}. Leave one out."
+            )
+        return "compiled"
+
+    def _known_shapes(self, recipe: Recipe) -> list[tuple[int, ...]]:
+        size = getattr(recipe.preprocess, "output_size", None)
+        plain_numbers = self.image_shape is not None and self.image_shape[-1] == -1
+        if size is not None and not plain_numbers:
+            return recipe.output_shapes((recipe.backbone.preprocess.channels, *size))
+        if hasattr(self, "output_shapes_"):
+            shapes: list[tuple[int, ...]] = self.output_shapes_
+            return shapes
+        raise NotFittedError(
+            "The number of features of this backbone depends on the images; call 'fit' first."
+        )
+
+    def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:
+        if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
+            raise ValueError(
+                f"pooling={self.pooling!r}: layer={shown(self.layer)} gives activations of the "
+                f"shapes {shown(shapes)}, which cannot be concatenated. Choose another pooling, or "
+                "one layer."
+            )
+
+
+def _prefix(backbone: Backbone, tap: Tap) -> str:
+    layer = tap.layer if isinstance(tap.layer, str) else backbone.stages[tap.layer - 1].name
+    return f"{backbone.name}_{layer}_{tap.pooling}"
+
+
+def _unit_norm(features: FloatArray) -> FloatArray:
+    flat = features.reshape(len(features), -1)
+    unit: FloatArray = scale_to_unit_norm(flat).reshape(features.shape)
+    return unit
+
+
+def _check_layers(layers: Sequence[Any]) -> None:
+    if not layers or not all(isinstance(layer, str) for layer in layers):
+        raise UnknownLayerError(
+            f"layer={shown(list(layers))}: expected the name of a layer, or several in a list. "
+            "See backbone_stages."
+        )

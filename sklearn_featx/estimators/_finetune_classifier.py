@@ -1,0 +1,479 @@
+"""FineTuneClassifier: labels in, labels and probabilities out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any, Literal, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+
+from .._sklearn_compat import Interval, StrOptions, _fit_context
+from .._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
+from ..engines import Precision
+from ..flow import Cache
+from ..training import AugmentSpec, LinearModel
+from ._finetune_base import FineTuneEstimator
+from ._finetune_probe import classifier_probe
+from ._prior import ClassShares, ReadableScore, warn_of_prior
+from ._targets import (
+    check_classes,
+    check_labels,
+    check_two_classes,
+    codes_and_weights,
+    is_indicator,
+    row_weights,
+)
+
+
+class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
+    """Classify images with a pretrained network whose last stages are trained.
+
+    `unfreeze_depth` says how many of the backbone's stages, counted from the output, are trained
+    with a new head. The stages before them, the trunk, are frozen: each image goes through them
+    once, and training runs on what came out.
+
+    1. Images are preprocessed as the weights require and go through the trunk, in inference mode.
+    2. The head starts at the L2-regularised logistic regression on the frozen embeddings (LP-FT
+       [1]_). At ``unfreeze_depth=0`` that is the model.
+    3. Tail and head are trained together, deeper stages with smaller learning rates.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or callable, default="efficientnet_lite0"
+        A name of `backbone_names`; any network from one tensor to one tensor, which is copied,
+        never changed; or a function without arguments that builds one.
+    weights : str, path or None, default="DEFAULT"
+        Name of weights, a ``.pth`` or ``.safetensors`` file, or None for random weights.
+    unfreeze_depth : int, "all" or (int, int), default=1
+        Number of stages, counted from the output, that are trained with the head: 0 is a linear
+        probe, ``"all"`` full fine-tuning. A pair trains the block of stages ``[start, stop)``,
+        counted from the input; those after it stay frozen (surgical fine-tuning [2]_).
+    granularity : {"stage", "block"} or list of str, default="stage"
+        What a stage is: the architecture's own, each residual or transformer block, or the parts
+        between the named modules.
+    head : {"linear", "mlp"}, nn.Module or callable, default="linear"
+        The head: linear; one hidden layer; a module, which is copied; or a function
+        ``(n_inputs, n_outputs) -> nn.Module``.
+    head_init : {"probe", "random"}, default="probe"
+        Where a linear head starts. Other heads start at random, and so does `partial_fit`.
+    C : float or "auto", default="auto"
+        Inverse of the penalty of the probe, as in `LogisticRegression`, on embeddings scaled to a
+        mean variance of 1. ``"auto"``: chosen by cross-validation.
+    lr : float, default=1e-3
+        Learning rate of the head.
+    backbone_lr : float, default=0.1
+        Learning rate of the last stage, as a multiple of `lr`.
+    layer_decay : float, default=1.0
+        Factor on the learning rate for each stage further from the output.
+    weight_decay : float, default=0.01
+        Weight decay of weights; norms and biases have none.
+    max_epochs : int, default=10
+        Passes over the rows.
+    batch_size : int, default=32
+        Rows in one step of the optimizer.
+    optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
+        The optimizer.
+    schedule : {"cosine", "constant"}, default="cosine"
+        Learning rates rise over the first tenth of the steps; then they fall along a cosine [3]_,
+        or stay.
+    grad_clip : float, default=None
+        Largest norm of the gradient of a step; None: not clipped.
+    gradual_unfreezing : bool, default=False
+        Train the head alone in the first epoch, and one more stage in each epoch after it [4]_.
+    label_smoothing : float, default=0.0
+        Share of each label that is spread over all classes [5]_.
+    early_stopping : bool, default=False
+        Set a part of the rows aside, stop when their loss no longer falls, and restore the best
+        weights.
+    validation_fraction : float, default=0.1
+        The part that is set aside.
+    n_iter_no_change : int, default=5
+        Epochs without improvement before stopping early.
+    batch_norm : {"frozen", "train"}, default="frozen"
+        Whether running statistics of batch normalisation in trained stages stay as pretrained.
+    augment : {"light", "strong"}, callable or None, default=None
+        Train on views of the images, made by random variation. ``"light"``: a crop of 70 to 100 %
+        of the area, mirrored half of the time; ``"strong"``: a crop of 25 to 100 %, mirrored, and
+        one operation of TrivialAugmentWide [6]_. Or a transform of torchvision's v2, or any
+        function from a uint8 tensor (channels, height, width) to one.
+    n_views : int or None, default=4
+        Number of views of each image: epoch e sees view e modulo `n_views`. They go through the
+        trunk once and are remembered. None: a fresh view in each epoch, never remembered.
+    warm_start : bool, default=False
+        Let `fit` go on from the weights of the call before, in place of the pretrained ones.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in scikit-learn.
+    random_state : int, RandomState or None, default=None
+        Seed of everything random. Torch's global generator is left as it was.
+    callbacks : list, default=None
+        Callbacks of skorch, or (name, callback) pairs.
+    net_params : dict, default=None
+        Further arguments of `skorch.NeuralNet`; they have the last word.
+    preprocessing : "fast", callable or None, default=None
+        None: the preprocessing of the weights. ``"fast"``: nearly the same, faster for large JPEG
+        files. Else a function from a PIL image to a tensor.
+    image_size : int or (int, int), default=None
+        Side, or (height, width), in pixels, of what the network sees.
+    image_shape : tuple of int, default=None
+        For rows that are flattened images, ``(height, width[, channels])``; ``(1, -1)`` for plain
+        numbers.
+    value_range : (float, float), default=None
+        Values of black and white, in arrays, files and pictures; None: from the file or type.
+    device : str, default="auto"
+        ``"auto"``: a GPU if there is one.
+    precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+        Type in which the frozen stages compute. What is trained is float32; with ``"bfloat16"``,
+        or ``"auto"`` where that is the fastest, its products are computed in bfloat16 (mixed
+        precision).
+    n_jobs : int, default=None
+        Number of threads that read images and run them through the frozen stages. None: as many as
+        PyTorch would use.
+    cache : "session", path, FeatureStore or None, default="session"
+        Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
+        search over depths, learning rates, heads and folds runs the trunk once per image.
+    on_error : {"raise", "nan"}, default="raise"
+        What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
+        and file. ``"nan"``: `fit` and `score` leave them out, with their weights; their predictions
+        are those without evidence: `class_prior_` in `predict_proba` and the most frequent class in
+        `predict`, so that every scorer works. One `ImageWarning` names all of them.
+    verbose : int, default=0
+        1 shows progress bars, 2 skorch's table of epochs.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted; the numbers of the columns where y was a matrix of labels.
+    class_prior_ : ndarray of shape (n_classes,)
+        Share of each class in the training data, weighted as in training; with `partial_fit`, in
+        all of its calls.
+    weight_sum_ : float
+        Summed weight of the images that `class_prior_` was taken of.
+    multilabel_ : bool
+        Whether y was a matrix of labels.
+    net_ : skorch.NeuralNet
+        The net that was trained.
+    history_ : list of dict
+        One record for each epoch; empty where no epoch was needed.
+    trained_state_ : dict of str to ndarray
+        What training changed, by name.
+    backbone_digest_ : str
+        Digest of the backbone; compared when a saved estimator is used again.
+    n_embedding_, n_outputs_ : int
+        Numbers of inputs and outputs of the head.
+    seed_ : int
+        The seed that was drawn from `random_state`.
+    failures_ : list of Failure
+        Row, path and reason of each image that the last call (of `fit`, `predict`, `predict_proba`
+        or `score`) could not read, a table for ``DataFrame(failures_)``.
+    n_features_in_ : int
+        Number of columns of X; only when X has columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X; only when X has named columns.
+
+    See Also
+    --------
+    FineTuneRegressor : The same for numbers.
+    unfreeze_depths : The depths of a backbone, for a parameter grid.
+
+    References
+    ----------
+    .. [1] A. Kumar et al., "Fine-tuning can distort pretrained features and underperform
+       out-of-distribution", ICLR 2022.
+    .. [2] Y. Lee et al., "Surgical fine-tuning improves adaptation to distribution shifts",
+       ICLR 2023.
+    .. [3] I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent with warm restarts",
+       ICLR 2017.
+    .. [4] J. Howard, S. Ruder, "Universal language model fine-tuning for text classification",
+       ACL 2018.
+    .. [5] C. Szegedy et al., "Rethinking the Inception architecture for computer vision",
+       CVPR 2016.
+    .. [6] S. Müller, F. Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data
+       augmentation", ICCV 2021.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_featx import FineTuneClassifier
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> clf = FineTuneClassifier(
+    ...     image_shape=(8, 8), value_range=(0, 16), image_size=32, unfreeze_depth=0
+    ... )
+    >>> clf.fit(X[:40], y[:40]).predict(X[40:44]).shape
+    (4,)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
+        **FineTuneEstimator._parameter_constraints,
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        weights: Weights = "DEFAULT",
+        unfreeze_depth: UnfreezeDepth = 1,
+        granularity: Granularity = "stage",
+        head: Any = "linear",
+        head_init: Literal["probe", "random"] = "probe",
+        C: float | Literal["auto"] = "auto",
+        lr: float = 1e-3,
+        backbone_lr: float = 0.1,
+        layer_decay: float = 1.0,
+        weight_decay: float = 0.01,
+        max_epochs: int = 10,
+        batch_size: int = 32,
+        optimizer: Any = "adamw",
+        schedule: Literal["cosine", "constant"] = "cosine",
+        grad_clip: float | None = None,
+        gradual_unfreezing: bool = False,
+        label_smoothing: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        batch_norm: Literal["frozen", "train"] = "frozen",
+        augment: AugmentSpec | None = None,
+        n_views: int | None = 4,
+        warm_start: bool = False,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        callbacks: Sequence[Any] | None = None,
+        net_params: Mapping[str, Any] | None = None,
+        preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        device: str = "auto",
+        precision: Precision = "float32",
+        n_jobs: int | None = None,
+        cache: Cache = "session",
+        on_error: OnError = "raise",
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            backbone,
+            weights=weights,
+            unfreeze_depth=unfreeze_depth,
+            granularity=granularity,
+            head=head,
+            head_init=head_init,
+            C=C,
+            lr=lr,
+            backbone_lr=backbone_lr,
+            layer_decay=layer_decay,
+            weight_decay=weight_decay,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            schedule=schedule,
+            grad_clip=grad_clip,
+            gradual_unfreezing=gradual_unfreezing,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            batch_norm=batch_norm,
+            augment=augment,
+            n_views=n_views,
+            warm_start=warm_start,
+            random_state=random_state,
+            callbacks=callbacks,
+            net_params=net_params,
+            preprocessing=preprocessing,
+            image_size=image_size,
+            image_shape=image_shape,
+            value_range=value_range,
+            device=device,
+            precision=precision,
+            n_jobs=n_jobs,
+            cache=cache,
+            on_error=on_error,
+            verbose=verbose,
+        )
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+
+    class_prior_: FloatArray
+    weight_sum_: float
+    _metric = staticmethod(accuracy_score)
+
+    @property
+    def _task(self) -> Literal["classification", "multilabel"]:  # type: ignore[override]
+        return "multilabel" if self.multilabel_ else "classification"
+
+    @property
+    def _label_smoothing(self) -> float:
+        return float(self.label_smoothing)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the tail and the head.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `PretrainedFeatureExtractor.fit`.
+        y : array-like of shape (n_images,) or (n_images, n_classes)
+            Labels of any type; or a matrix of 0 and 1, where an image may have several labels or
+            none.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        self : FineTuneClassifier
+            The fitted classifier.
+
+        Raises
+        ------
+        InputError, ImageError
+            If X or one of its images cannot be read.
+        BackboneError
+            If the backbone, its weights or the depth does not exist.
+        DivergenceError
+            If the loss is no longer finite.
+        KeyboardInterrupt
+            If Ctrl-C ends the training. The estimator keeps what was learned until then, with early
+            stopping the best weights, and can be used.
+        """
+        images = self._images(X, reset=not self._continues())
+        labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
+        if self._continues():
+            self._check_same_classes(labels)
+        self._set_classes(labels)
+        codes, weights = codes_and_weights(self, labels, sample_weight)
+        if not self.multilabel_:
+            check_two_classes(codes, self._weighed(codes, weights), self.classes_)
+        return self._fit_rows(images, codes, weights)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one epoch on some images, on from where the net is.
+
+        The first call starts at a random head, since it may not see every class.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+        y : array-like of shape (n_images,) or (n_images, n_classes)
+            Labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed at the first call, but for a matrix of labels.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        self : FineTuneClassifier
+            The classifier.
+        """
+        first = not hasattr(self, "trained_state_")
+        images = self._images(X, reset=first)
+        labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
+        if first:
+            if classes is None and not is_indicator(labels):
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            self._set_classes(labels if is_indicator(labels) else check_classes(classes))
+        return self._continue_fit(images, *codes_and_weights(self, labels, sample_weight))
+
+    def predict_proba(self, X: Any) -> FloatArray:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_images, n_classes), float64
+            In the order of `classes_`. Of a matrix of labels: of each label by itself. With
+            ``on_error="nan"``, `class_prior_` for images that cannot be read.
+        """
+        logits, failures = self._outputs(X)
+        warn_of_prior(failures, len(logits))
+        if self.multilabel_:
+            # The logistic function, in a form that no logit overflows.
+            each: FloatArray = (1 + np.tanh(logits / 2)) / 2
+            return each
+        likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: FloatArray = likelihood / likelihood.sum(axis=1, keepdims=True)
+        return probabilities
+
+    def predict(self, X: Any) -> AnyArray:
+        """Most probable label.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_images,) or (n_images, n_classes)
+            Of the type of `classes_`; or 1 for each label that is more probable than not. With
+            ``on_error="nan"``, the most frequent class for images that cannot be read.
+        """
+        outputs, failures = self._outputs(X)
+        warn_of_prior(failures, len(outputs))
+        return self._decided(outputs)
+
+    def _decided(self, outputs: FloatArray) -> AnyArray:
+        if self.multilabel_:
+            return (outputs > 0).astype(np.int64)
+        labels: AnyArray = self.classes_[outputs.argmax(axis=1)]
+        return labels
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _targets_left(
+        self, targets: AnyArray, weights: AnyArray | None, *, partial: bool = False
+    ) -> AnyArray:
+        if not (self.multilabel_ or partial):
+            check_two_classes(targets, weights, self.classes_)
+        return targets
+
+    def _learn_prior(
+        self, targets: AnyArray, weights: AnyArray | None, *, more: bool = False
+    ) -> None:
+        shares = ClassShares.of(targets, weights, self.n_outputs_)
+        if more:
+            shares = ClassShares(self.class_prior_, self.weight_sum_).joined(shares)
+        self.class_prior_, self.weight_sum_ = shares
+
+    def _prior(self) -> FloatArray:
+        return ClassShares(self.class_prior_, self.weight_sum_).logits(multilabel=self.multilabel_)
+
+    def _set_classes(self, labels: AnyArray) -> None:
+        self.multilabel_ = is_indicator(labels)
+        self.classes_ = np.arange(labels.shape[1]) if self.multilabel_ else np.unique(labels)
+        self.n_outputs_ = len(self.classes_)
+
+    def _check_same_classes(self, labels: AnyArray) -> None:
+        classes = np.arange(labels.shape[1]) if is_indicator(labels) else np.unique(labels)
+        if is_indicator(labels) != self.multilabel_ or not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                "warm_start=True goes on only with the classes of the call to fit before, "
+                f"{self.classes_.tolist()}; y has {classes.tolist()}. Set warm_start=False."
+            )
+
+    def _weighed(self, targets: AnyArray, sample_weight: AnyArray | None) -> AnyArray | None:
+        if self.multilabel_:
+            return sample_weight
+        return row_weights(
+            sample_weight,
+            len(targets),
+            codes=targets,
+            classes=self.classes_,
+            class_weight=self.class_weight,
+        )
+
+    def _probe(
+        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+    ) -> LinearModel:
+        return classifier_probe(self, features, targets, weights)

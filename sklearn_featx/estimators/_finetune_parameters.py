@@ -1,0 +1,148 @@
+"""Parameters of the fine-tuners: defaults, and the values that are allowed."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import numpy as np
+
+from .._sklearn_compat import HasMethods, Interval, StrOptions
+from .._typing import Granularity, OnError, UnfreezeDepth, Weights
+from ..engines import Precision
+from ..flow import Cache
+from ..store import FeatureStore
+from ..training import AugmentSpec
+from ._image_estimator import ImageEstimator
+
+_AT_LEAST_ZERO = Interval(Real, 0, None, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_COUNT = Interval(Integral, 1, None, closed="left")
+
+
+class FineTuneParameters(ImageEstimator):
+    """Parameters that classifier and regressor share; these document them."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
+        "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
+        "weights": [str, os.PathLike, None],
+        "unfreeze_depth": [
+            Interval(Integral, 0, None, closed="left"),
+            StrOptions({"all"}),
+            tuple,
+            list,
+        ],
+        "granularity": [StrOptions({"stage", "block"}), list],
+        "head": [StrOptions({"linear", "mlp"}), HasMethods(["forward"]), callable],
+        "head_init": [StrOptions({"probe", "random"})],
+        "C": [_POSITIVE, StrOptions({"auto"})],
+        "lr": [_POSITIVE],
+        "backbone_lr": [_AT_LEAST_ZERO],
+        "layer_decay": [_POSITIVE],
+        "weight_decay": [_AT_LEAST_ZERO],
+        "max_epochs": [_COUNT],
+        "batch_size": [_COUNT],
+        "optimizer": [StrOptions({"adamw", "adam", "sgd"}), type],
+        "schedule": [StrOptions({"cosine", "constant"})],
+        "grad_clip": [_POSITIVE, None],
+        "gradual_unfreezing": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [_COUNT],
+        "batch_norm": [StrOptions({"frozen", "train"})],
+        "augment": [StrOptions({"light", "strong"}), callable, None],
+        "n_views": [_COUNT, None],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "callbacks": [list, tuple, None],
+        "net_params": [dict, None],
+        "preprocessing": [StrOptions({"fast"}), callable, None],
+        "image_size": [_COUNT, list, tuple, None],
+        "image_shape": [list, tuple, None],
+        "value_range": [list, tuple, None],
+        "device": [str],
+        "precision": [StrOptions({"float32", "bfloat16", "float16", "auto"})],
+        "n_jobs": [Integral, None],
+        "cache": [str, os.PathLike, FeatureStore, None],
+        "on_error": [StrOptions({"raise", "nan"})],
+        "verbose": ["verbose", _AT_LEAST_ZERO],
+    }
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        weights: Weights = "DEFAULT",
+        unfreeze_depth: UnfreezeDepth = 1,
+        granularity: Granularity = "stage",
+        head: Any = "linear",
+        head_init: Literal["probe", "random"] = "probe",
+        C: float | Literal["auto"] = "auto",
+        lr: float = 1e-3,
+        backbone_lr: float = 0.1,
+        layer_decay: float = 1.0,
+        weight_decay: float = 0.01,
+        max_epochs: int = 10,
+        batch_size: int = 32,
+        optimizer: Any = "adamw",
+        schedule: Literal["cosine", "constant"] = "cosine",
+        grad_clip: float | None = None,
+        gradual_unfreezing: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        batch_norm: Literal["frozen", "train"] = "frozen",
+        augment: AugmentSpec | None = None,
+        n_views: int | None = 4,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        callbacks: Sequence[Any] | None = None,
+        net_params: Mapping[str, Any] | None = None,
+        preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        device: str = "auto",
+        precision: Precision = "float32",
+        n_jobs: int | None = None,
+        cache: Cache = "session",
+        on_error: OnError = "raise",
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.unfreeze_depth = unfreeze_depth
+        self.granularity = granularity
+        self.head = head
+        self.head_init = head_init
+        self.C = C
+        self.lr = lr
+        self.backbone_lr = backbone_lr
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.grad_clip = grad_clip
+        self.gradual_unfreezing = gradual_unfreezing
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.batch_norm = batch_norm
+        self.augment = augment
+        self.n_views = n_views
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.callbacks = callbacks
+        self.net_params = net_params
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.device = device
+        self.precision = precision
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.on_error = on_error
+        self.verbose = verbose

@@ -1,0 +1,107 @@
+"""Base of the estimators: the images of X, and what scikit-learn needs to know about X."""
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from .._sklearn_compat import CheckedParameters, _check_feature_names, _check_n_features
+from .._typing import OnError
+from ..flow import announce
+from ..images import ImageCollection, as_image_collection, check_image_shape
+from ._saved_state import CheckedState
+from ._worker_settings import SentWithSettings
+
+
+class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEstimator):
+    """Base of the extractor and the fine-tuners: reads X by the parameters that they share.
+
+    Subclasses have the parameters `image_shape`, `value_range`, `on_error` and `cache`.
+    """
+
+    def _images(self, X: Any, *, reset: bool) -> ImageCollection:
+        shape = None if self.image_shape is None else tuple(self.image_shape)
+        return read_images(
+            self,
+            X,
+            image_shape=shape,
+            value_range=self.value_range,
+            reset=reset,
+            on_error=self.on_error,
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = self.image_shape is not None
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = self.image_shape is None
+        return tags
+
+    def __sklearn_clone__(self) -> Self:
+        # A search clones before it starts its workers.
+        announce(self.cache)
+        copy: Self = super().__sklearn_clone__()
+        return copy
+
+
+def read_images(
+    estimator: Any,
+    X: Any,
+    *,
+    image_shape: tuple[int, ...] | None,
+    value_range: tuple[float, float] | None,
+    reset: bool,
+    on_error: OnError = "raise",
+) -> ImageCollection:
+    """Take X as images, and check or record its columns on the estimator.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Gets `n_features_in_` and `feature_names_in_` where X has columns.
+    X : array-like, list, Series, DataFrame or Dataset
+        The images.
+    image_shape, value_range : tuple or None
+        As in the estimators.
+    reset : bool
+        True in `fit`: record the columns; False: compare with what was recorded.
+    on_error : {"raise", "nan"}, default="raise"
+        As in the estimators.
+
+    Returns
+    -------
+    images : ImageCollection
+        Nothing is read from files yet.
+
+    Raises
+    ------
+    InputError, ImageError, ValueError
+        If X cannot be read as images.
+    """
+    image_shape = check_image_shape(image_shape)
+    if image_shape is not None and _is_table(X, plain_numbers=image_shape[-1] == -1):
+        dtype = np.float32 if image_shape[-1] == -1 else "numeric"
+        X = validate_data(estimator, X, reset=reset, dtype=dtype)
+    elif hasattr(X, "columns") and (reset or hasattr(estimator, "feature_names_in_")):
+        # Without names from `fit` there is nothing to compare: `transform` works unfitted.
+        _check_feature_names(estimator, X, reset=reset)
+        _check_n_features(estimator, X, reset=reset)
+    return as_image_collection(
+        X, image_shape=image_shape, value_range=value_range, on_error=on_error
+    )
+
+
+def _is_table(X: Any, *, plain_numbers: bool) -> bool:
+    """Whether X is meant as a table of numbers, one row per image."""
+    shape = getattr(X, "shape", None)
+    if plain_numbers:
+        # Everything but (n, channels, length), so that a wrong X meets scikit-learn's own checks.
+        return shape is None or len(shape) != 3
+    if shape is not None:
+        return len(shape) == 2 and not (shape[1] == 1 and np.asarray(X).dtype.kind not in "biufc")
+    return isinstance(X, list | tuple) and bool(X) and _is_row_of_numbers(X[0])
+
+
+def _is_row_of_numbers(row: Any) -> bool:
+    return isinstance(row, list | tuple) and bool(row) and np.isscalar(row[0])

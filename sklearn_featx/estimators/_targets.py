@@ -1,0 +1,213 @@
+"""y of an estimator: labels to codes, weights, standardised targets. Arrays in, arrays out."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import check_consistent_length, column_or_1d, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+from .._messages import said, shown
+from .._sklearn_compat import _check_sample_weight, _check_y
+from .._typing import AnyArray
+
+
+class Standardisation(NamedTuple):
+    """Mean and scale of regression targets.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of shape (n_outputs,)
+        Of the training targets; a constant target has scale 1.
+    """
+
+    mean: AnyArray
+    scale: AnyArray
+
+
+def check_labels(y: Any, *, name: str, n_rows: int) -> AnyArray:
+    """Check class labels, one for each row, no missing ones, discrete; or a matrix of labels.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_rows,), array-like or sparse matrix of shape (n_rows, n_labels)
+        Labels of any type; or 0 and 1 in at least two columns.
+    name : str
+        The estimator's name, for messages.
+    n_rows : int
+        Number of images.
+    """
+    _check_given(y, name)
+    with _in_one_line("y"):
+        return _checked_labels(y, n_rows)
+
+
+def _checked_labels(y: Any, n_rows: int) -> AnyArray:
+    if _is_matrix(y) and type_of_target(y, input_name="y") == "multilabel-indicator":
+        # Only sparse matrices have the method.
+        indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+        _check_length(indicator, n_rows)
+        return indicator.astype(np.int64)
+    labels = column_or_1d(y, warn=True)
+    _check_y(labels)
+    check_classification_targets(labels)
+    _check_length(labels, n_rows)
+    return np.asarray(labels)
+
+
+def is_indicator(labels: AnyArray) -> bool:
+    """Whether checked labels are a matrix: several, or none, for each row."""
+    return labels.ndim == 2
+
+
+def check_targets(y: Any, *, name: str, n_rows: int) -> AnyArray:
+    """Check regression targets: finite numbers, one row of them for each image."""
+    _check_given(y, name)
+    with _in_one_line("y"):
+        targets = _check_y(y, multi_output=True, y_numeric=True)
+        if targets.ndim == 2 and targets.shape[1] == 1:
+            targets = column_or_1d(targets, warn=True)
+        _check_length(targets, n_rows)
+        return np.asarray(targets, dtype=np.float64)
+
+
+def encode(labels: AnyArray, classes: AnyArray) -> AnyArray:
+    """Position of each label in the sorted classes.
+
+    Raises
+    ------
+    ValueError
+        If there is a label that is none of the classes.
+    """
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(
+            f"y contains labels that are not among the classes: {shown(unknown.tolist())}. "
+            f"The classes are {shown(classes.tolist())}."
+        )
+    return np.searchsorted(classes, labels)
+
+
+def row_weights(
+    sample_weight: Any,
+    n_rows: int,
+    *,
+    codes: AnyArray | None = None,
+    classes: AnyArray | None = None,
+    class_weight: Mapping[Any, float] | str | None = None,
+) -> AnyArray | None:
+    """Product of sample and class weights, None when both are absent.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_rows,) or None
+        Weights of the rows, at least 0.
+    n_rows : int
+        Number of images.
+    codes, classes : ndarray, default=None
+        Codes of the labels and the classes; for classifiers.
+    class_weight : mapping, "balanced" or None, default=None
+        Weight of each label; "balanced": inverse to the summed weight of its rows.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_rows,) or None
+        Non-negative, not all zero.
+    """
+    if sample_weight is None and class_weight is None:
+        return None
+    rows = np.empty((n_rows, 1))
+    with _in_one_line("sample_weight"):
+        weights: AnyArray = _check_sample_weight(
+            sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+        )
+    if not np.any(weights):
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    if class_weight is None or codes is None or classes is None:
+        return weights
+    if class_weight == "balanced":
+        totals = np.bincount(codes, weights, minlength=len(classes))
+        # A class without weight has no rows that count, whatever its factor.
+        factors = totals.sum() / (len(classes) * np.where(totals > 0, totals, 1))
+    else:
+        with _in_one_line("class_weight"):
+            factors = compute_class_weight(class_weight, classes=classes, y=classes[codes])
+    weighted: AnyArray = weights * factors[codes]
+    return weighted
+
+
+def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArray) -> None:
+    """Refuse targets in which a single class counts, in scikit-learn's words."""
+    present = np.unique(codes if weights is None else codes[weights > 0])
+    if len(present) < 2:
+        raise ValueError(
+            "This classifier needs samples of at least 2 classes in the data, but the data "
+            f"contains only one class: {shown(classes[present[0]])}"
+        )
+
+
+def standardisation(targets: AnyArray, weights: AnyArray | None) -> Standardisation:
+    """Weighted mean and standard deviation of each column."""
+    columns = targets.reshape(len(targets), -1)
+    mean = np.average(columns, axis=0, weights=weights)
+    scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weights))
+    return Standardisation(mean, np.where(scale > 0, scale, 1.0))
+
+
+def check_classes(classes: Any) -> AnyArray:
+    """Return the classes of a first call to `partial_fit` as an array."""
+    with _in_one_line("classes"):
+        given = column_or_1d(classes)
+        np.unique(given)
+        return np.asarray(given)
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """Let errors of numpy and scikit-learn name the argument, in one line."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {said(error)}") from error
+
+
+def _is_matrix(y: Any) -> bool:
+    """Whether y has several columns: a single one counts as a vector."""
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    return len(shape) == 2 and shape[1] > 1
+
+
+def _check_given(y: Any, name: str) -> None:
+    if y is None:
+        raise ValueError(
+            f"This {name} estimator requires y to be passed, but the target y is None."
+        )
+
+
+def _check_length(y: AnyArray, n_rows: int) -> None:
+    check_consistent_length(np.empty((n_rows, 1)), y)
+
+
+def codes_and_weights(
+    estimator: Any, labels: AnyArray, sample_weight: Any
+) -> tuple[AnyArray, AnyArray | None]:
+    if estimator.multilabel_:
+        return _indicator_and_weights(estimator, labels, sample_weight)
+    return encode(labels, estimator.classes_), row_weights(sample_weight, len(labels))
+
+
+def _indicator_and_weights(
+    estimator: Any, labels: AnyArray, sample_weight: Any
+) -> tuple[AnyArray, AnyArray | None]:
+    if labels.ndim != 2 or labels.shape[1] != estimator.n_outputs_:
+        raise ValueError(
+            f"y must be a matrix of {estimator.n_outputs_} labels, as before; its shape is "
+            f"{labels.shape}."
+        )
+    if estimator.class_weight is not None:
+        raise ValueError(
+            "class_weight is for one label a row: an image with several labels has no class "
+            "of its own. Weigh the images with sample_weight, or leave class_weight=None."
+        )
+    return labels.astype(np.float32), row_weights(sample_weight, len(labels))

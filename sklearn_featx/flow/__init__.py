@@ -1,0 +1,49 @@
+"""The flow: from images to rows, through the cache and a frozen network.
+
+The way of an image through this package::
+
+    images ──activations──▶ cached_rows ──▶ row in the store?  yes: read
+                            keys, claims                        no: compute ──▶ workers ──▶ engine
+    recipe: what is done to an image (every part of it is in the key of a row)
+    settings: how it is computed (none of it changes a row)
+    failures: records of unreadable images, which keep the other rows aligned
+
+Imports the parts (images, backbones, engines, store) and numpy.
+"""
+
+from ._activations import StoredRows, activations, held_or_stored, renumbered, slices, stream
+from ._cache import Cache, Decision, announce, decide, open_store
+from ._failures import Failure, as_table, readable, refuse_none_readable, renumber, spread, warn_of
+from ._keys import row_keys
+from ._recipe import Recipe, Tap, choose_preprocess
+from ._settings import Settings
+from ._view_rows import FixedViews, FreshViews, rows_of_views
+
+__all__ = [
+    "Cache",
+    "Decision",
+    "Failure",
+    "FixedViews",
+    "FreshViews",
+    "Recipe",
+    "Settings",
+    "StoredRows",
+    "Tap",
+    "activations",
+    "announce",
+    "as_table",
+    "choose_preprocess",
+    "decide",
+    "held_or_stored",
+    "open_store",
+    "readable",
+    "refuse_none_readable",
+    "renumber",
+    "renumbered",
+    "row_keys",
+    "rows_of_views",
+    "slices",
+    "spread",
+    "stream",
+    "warn_of",
+]

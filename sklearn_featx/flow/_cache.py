@@ -1,0 +1,116 @@
+"""The cache: which store a user named, and whether rows go into it."""
+
+import contextlib
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from .._messages import cause, shown
+from ..exceptions import StoreWarning
+from ..store import FeatureStore, parse_size, session_store
+from ._recipe import Recipe
+
+Cache: TypeAlias = Literal["session"] | str | os.PathLike[str] | FeatureStore | None
+
+# Handles that keep their connections open between calls.
+_kept: dict[str, FeatureStore] = {}
+
+# Of the store's size, so that one data set does not push out all others; of the free disk space.
+_LARGEST_SHARE = 0.5
+
+
+class Decision(NamedTuple):
+    """Whether rows are remembered, and why.
+
+    Parameters
+    ----------
+    remember : bool
+        The decision.
+    reason : str
+        In words, for people.
+    """
+
+    remember: bool
+    reason: str
+
+
+def open_store(cache: Cache) -> FeatureStore | None:
+    """Return the store that a user named.
+
+    Parameters
+    ----------
+    cache : "session", path, FeatureStore or None
+        As in the estimators.
+    """
+    if cache is None or isinstance(cache, FeatureStore):
+        return cache
+    try:
+        store = session_store() if cache == "session" else FeatureStore(cache)
+        # A path that the system refuses, too long or with a null byte, is found out here.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.stat(store.path)  # noqa: PTH116 (pathlib hides what is wrong)
+    except (OSError, ValueError) as error:
+        warnings.warn(
+            f"cache={shown(cache)}: no store can be made ({cause(error)}). Rows are computed, "
+            "not remembered.",
+            StoreWarning,
+            stacklevel=2,
+        )
+        return None
+    return _kept.setdefault(store.path, store)
+
+
+def announce(cache: Cache) -> None:
+    """Make the session's store, so that worker processes that start from now on find it."""
+    if isinstance(cache, str) and cache == "session":
+        open_store(cache)
+
+
+def decide(
+    recipe: Recipe,
+    row_shapes: Sequence[Sequence[int]] | None,
+    n_rows: int,
+    store: FeatureStore | None,
+) -> Decision:
+    """Decide whether the rows of a recipe are remembered.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What a row is.
+    row_shapes : sequence of tuple of int or None
+        Shape of one row of each tap; None where it is not known yet.
+    n_rows : int
+        How many rows there are.
+    store : FeatureStore or None
+        Where they would be kept.
+    """
+    if store is None:
+        return Decision(False, "cache=None")
+    if not recipe.deterministic:
+        return Decision(False, "preprocessing is a function, which may be random")
+    if recipe.network_taps and (unnamed := recipe.backbone.unnamed):
+        return Decision(False, f"what the network computes cannot be named: {unnamed[0]:.100}")
+    if row_shapes is None:
+        return Decision(True, f"{n_rows} rows in {store.path}")
+    per_row = sum(
+        math.prod(shape) * (1 if tap.layer == 0 else 4)
+        for tap, shape in zip(recipe.taps, row_shapes, strict=True)
+    )
+    needed = per_row * n_rows
+    size = f"{n_rows} rows of {per_row / 1024:.1f} KiB"
+    if needed > _LARGEST_SHARE * parse_size(store.max_size):
+        return Decision(False, f"{size} would take more than half of max_size={store.max_size}")
+    if needed > _LARGEST_SHARE * _free_bytes(Path(store.path)):
+        return Decision(False, f"{size} would take more than half of the free disk space")
+    return Decision(True, f"{size} in {store.path}")
+
+
+def _free_bytes(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free

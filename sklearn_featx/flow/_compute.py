@@ -1,0 +1,235 @@
+"""Rows computed: images are read, run through the frozen network, and given some at a time.
+
+What was computed before an error or an interrupt is given before it goes on. A network has one
+engine in a process, whoever asks for it.
+"""
+
+import itertools
+import math
+import operator
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._messages import cause, short, shown
+from .._parallel import ForkSafeLock, answer_in_children
+from .._typing import AnyArray, OnError
+from ..backbones import Backbone
+from ..engines import Engine, count_threads, make_engine, type_name
+from ..exceptions import BackboneError, FeatxError, ImageError
+from ..images import Batch, ImageCollection, iterate_batches
+from ._recipe import Recipe
+from ._settings import Settings
+from ._workers import compute_batches, read_and_compute
+
+# Preprocessed images are only collected, not computed with: the number matters little.
+_ROWS_PER_COPY = 32
+# Rows that are given together: a pass is of few, and to write them costs a transaction each time.
+_ROWS_PER_RESULT = 32
+# Engines that are kept, each with the weights of its trunk; an accelerator's memory is for batches.
+_MOST_ENGINES, _MOST_ON_ACCELERATOR = 8, 2
+
+Result = tuple[list[int], list[AnyArray]]
+Run = Callable[[AnyArray], list[AnyArray]]
+
+
+def computed(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Generator[Result]:
+    """Compute rows, some at a time.
+
+    Parameters
+    ----------
+    images : ImageCollection
+        The images.
+    positions : sequence of int
+        Which of them, in which order.
+    recipe : Recipe
+        What is done to each.
+    settings : Settings
+        How; `settings.failures` gets the images that cannot be read.
+
+    Yields
+    ------
+    rows : list of int
+        Positions of images that can be read.
+    taps : list of ndarray of shape (len(rows), ...)
+        Rows of each tap.
+    """
+    # An interrupt in here has a traceback that holds what is not closed, and its threads with it.
+    with closing(_passes(images, positions, recipe, settings)) as passes:
+        yield from _gathered(passes)
+
+
+def _gathered(passes: Iterator[Result]) -> Iterator[Result]:
+    """Join passes until they have some rows; they come out in order, and none is lost."""
+    gathered: list[Result] = []
+    while True:
+        try:
+            result = next(passes, None)
+        except BaseException:
+            # What was computed before an error, or an interrupt, is kept.
+            if gathered:
+                yield _joined(gathered)
+            raise
+        if result is None:
+            break
+        if gathered and _shapes(gathered[-1]) != _shapes(result):
+            yield _joined(gathered)
+            gathered = []
+        gathered.append(result)
+        if sum(len(rows) for rows, _ in gathered) >= _ROWS_PER_RESULT:
+            yield _joined(gathered)
+            gathered = []
+    if gathered:
+        yield _joined(gathered)
+
+
+def _shapes(result: Result) -> list[tuple[int, ...]]:
+    return [tap.shape[1:] for tap in result[1]]
+
+
+def _joined(results: Sequence[Result]) -> Result:
+    taps = zip(*(taps for _, taps in results), strict=True)
+    return [row for rows, _ in results for row in rows], [np.concatenate(parts) for parts in taps]
+
+
+def _passes(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Generator[Result]:
+    """Compute rows, one pass through the network at a time."""
+    checked = recipe.network_taps and type_name(recipe.arithmetic.dtype) == "float16"
+    for batch, results in _batches(images, positions, recipe, settings):
+        if settings.failures is not None:
+            settings.failures.extend(batch.failures)
+        if not batch.rows:
+            continue
+        if checked:
+            _check_finite(batch.rows, results, images)
+        of_network = iter(results)
+        yield (
+            batch.rows,
+            [batch.data if tap.layer == 0 else next(of_network) for tap in recipe.taps],
+        )
+
+
+def _check_finite(
+    rows: Sequence[int], results: Sequence[AnyArray], images: ImageCollection
+) -> None:
+    """Refuse features that have left the range of float16; float32 and bfloat16 reach 1e38."""
+    for result in results:
+        finite = np.isfinite(result.reshape(len(rows), -1)).all(axis=1)
+        if not finite.all():
+            row = rows[int(np.argmin(finite))]
+            raise ImageError(
+                "its features are NaN or infinite in precision='float16', which ends at 65504. Use "
+                "precision='bfloat16' or 'float32'.",
+                row,
+                images.path(row),
+            )
+
+
+def _batches(
+    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+) -> Iterator[tuple[Batch, list[AnyArray]]]:
+    """Read images and run them through the network, in threads that share the processor."""
+    prepare = recipe.prepare(images)
+    on_error: OnError = "nan" if settings.skip_unreadable else "raise"
+    # A user's function may be random, or keep notes: called in order, unless threads are asked for.
+    ordered = settings.n_jobs is None and not recipe.deterministic
+    n_readers = 1 if ordered else count_threads(settings.n_jobs)
+    engine = engine_for(recipe) if recipe.network_taps else None
+    batch_size = settings.batch_size or _default_batch_size(engine, images, recipe)
+    read = partial(
+        iterate_batches, images, positions, prepare, batch_size=batch_size, on_error=on_error
+    )
+    if engine is None:
+        return ((batch, []) for batch in read(n_threads=n_readers))
+    run = _naming_errors(engine.run, recipe)
+    workers = engine.workers(math.ceil(len(positions) / batch_size), settings.n_jobs)
+    if ordered or not engine.computes_where_it_reads:
+        return compute_batches(
+            read(n_threads=n_readers), run, n_workers=workers.n_workers, start=workers.start
+        )
+    return read_and_compute(
+        images,
+        positions,
+        prepare,
+        run,
+        batch_size=batch_size,
+        n_workers=workers.n_workers,
+        n_threads=workers.n_threads,
+        start=workers.start,
+        on_error=on_error,
+    )
+
+
+def _naming_errors(run: Run, recipe: Recipe) -> Run:
+    """Let errors of the network name the backbone and what it was given."""
+
+    def named(batch: AnyArray) -> list[AnyArray]:
+        try:
+            return run(batch)
+        except (FeatxError, MemoryError):
+            raise
+        except Exception as error:
+            raise BackboneError(
+                f"backbone {shown(recipe.backbone.name)} failed on rows of shape "
+                f"{short(str(batch.shape[1:]))}: {cause(error)}. Check image_size, "
+                "device and precision."
+            ) from error
+
+    return named
+
+
+def _default_batch_size(engine: Engine | None, images: ImageCollection, recipe: Recipe) -> int:
+    return engine.batch_size(recipe.stated_input_shape(images)) if engine else _ROWS_PER_COPY
+
+
+class _Kept(NamedTuple):
+    """An engine and the number of its last use."""
+
+    engine: Engine
+    use: int
+
+
+_engines: weakref.WeakKeyDictionary[Backbone, dict[Any, _Kept]] = weakref.WeakKeyDictionary()
+_engines_lock = ForkSafeLock()
+_uses = itertools.count()
+
+
+def engine_for(recipe: Recipe) -> Engine:
+    """Return the engine that runs a recipe; the most recently used ones are kept."""
+    key = (recipe.arithmetic, recipe.network_taps, recipe.takes_levels)
+    answer_in_children()
+    with _engines_lock:
+        kept = _engines.get(recipe.backbone, {}).get(key)
+        if kept is None:
+            _make_room(recipe.arithmetic.device)
+        engine = _make(recipe) if kept is None else kept.engine
+        _engines.setdefault(recipe.backbone, {})[key] = _Kept(engine, next(_uses))
+        return engine
+
+
+def _make(recipe: Recipe) -> Engine:
+    device, dtype, name = recipe.arithmetic
+    normalise, network = recipe.trunk
+    return make_engine(name, network, recipe.pools, normalise=normalise, device=device, dtype=dtype)
+
+
+def _make_room(device: Any) -> None:
+    """Let the least recently used engines of a device go, so that one more has a place."""
+    kept = [
+        (engine.use, backbone, key)
+        for backbone, engines in _engines.items()
+        for key, engine in engines.items()
+        if key[0].device == device
+    ]
+    kept.sort(key=operator.itemgetter(0))
+    n_places = _MOST_ENGINES if device.type == "cpu" else _MOST_ON_ACCELERATOR
+    for _, backbone, key in kept[: max(0, len(kept) + 1 - n_places)]:
+        del _engines[backbone][key]

@@ -1,0 +1,104 @@
+"""Workers: batches computed in threads, in order, a bounded number at once.
+
+A worker reads and computes whole batches (fastest on a CPU, with one worker for each core), or
+computes batches that other threads have read.
+"""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, TypeAlias
+
+from .._parallel import in_threads
+from .._typing import AnyArray, OnError
+from ..images import Batch, ImageCollection, Prepare, iterate_batches
+
+Compute: TypeAlias = Callable[[AnyArray], list[AnyArray]]
+Computed: TypeAlias = tuple[Batch, list[AnyArray]]
+
+
+def read_and_compute(
+    collection: ImageCollection,
+    rows: Sequence[int],
+    prepare: Prepare,
+    compute: Compute,
+    *,
+    batch_size: int,
+    n_workers: int,
+    n_threads: int,
+    start: Callable[[], Any] | None = None,
+    on_error: OnError = "raise",
+) -> Generator[Computed]:
+    """Read and compute batches, each as a whole in one of several threads.
+
+    Parameters
+    ----------
+    collection : ImageCollection
+        The images.
+    rows : sequence of int
+        Which of them, in which order.
+    prepare : callable
+        Applied to what `collection.load` returns.
+    compute : callable
+        From the data of a batch to a list of arrays.
+    batch_size : int
+        Number of rows per batch; the last may be smaller.
+    n_workers : int
+        Number of batches that are computed at the same time.
+    n_threads : int
+        Number of threads that may read images, in all. A worker that has more than one, since there
+        are few workers or few batches left, reads the images of its batch in them.
+    start : callable, default=None
+        What each worker calls first, in its own thread.
+    on_error : {"raise", "nan"}, default="raise"
+        As in `iterate_batches`.
+
+    Yields
+    ------
+    batch : Batch
+        As of `iterate_batches`.
+    results : list of ndarray
+        What `compute` returned; empty where no image of the batch could be read.
+
+    Raises
+    ------
+    ImageError
+        As in `iterate_batches`.
+    """
+    n_batches = math.ceil(len(rows) / batch_size)
+    n_in_last_round = n_batches % n_workers
+
+    def work(i: int) -> Computed:
+        chunk = rows[i * batch_size : (i + 1) * batch_size]
+        n_at_once = n_workers if i < n_batches - n_in_last_round else n_in_last_round
+        n_readers = min(n_threads // n_at_once, len(chunk))
+        batches = iterate_batches(
+            collection,
+            chunk,
+            prepare,
+            batch_size=len(chunk),
+            n_threads=n_readers if n_readers > 1 else 0,
+            on_error=on_error,
+        )
+        with closing(batches):
+            return _computed(compute, next(batches))
+
+    yield from in_threads(work, range(n_batches), n_workers, in_flight=2 * n_workers, start=start)
+
+
+def compute_batches(
+    batches: Generator[Batch],
+    compute: Compute,
+    *,
+    n_workers: int,
+    start: Callable[[], Any] | None = None,
+) -> Generator[Computed]:
+    """Compute batches that are read elsewhere; close them at the end. See `read_and_compute`."""
+    work = partial(_computed, compute)
+    with closing(batches):
+        yield from in_threads(work, batches, n_workers, in_flight=n_workers + 1, start=start)
+
+
+def _computed(compute: Compute, batch: Batch) -> Computed:
+    return batch, compute(batch.data) if batch.rows else []

@@ -1,0 +1,284 @@
+"""The command extract, on real files: what it finds, what it writes, and how it fails."""
+
+import csv
+import os
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import sklearn_featx
+from sklearn_featx import PretrainedFeatureExtractor
+from sklearn_featx.cli._extract import choose_writer, write_whole
+from sklearn_featx.cli._folder import find_images
+from sklearn_featx.cli._main import main
+from sklearn_featx.exceptions import ImageWarning, InputError
+
+SMALL = ["--image-size", "64"]
+NAMES = [
+    "Äpfel rot/Boskoop 1.jpg",
+    "Äpfel rot/deep/er/Gala.JPEG",
+    "梨/二.png",
+    "at the top.jpg",
+]
+
+
+def one_line(capsys):
+    """The one line on standard error; nothing may be on standard output."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("sklearn-featx: error: ")
+    return err
+
+
+def test_npz_holds_features_paths_classes_and_names(pictures, expected, tmp_path, capsys):
+    output = tmp_path / "features.npz"
+    assert main(["extract", str(pictures), "-o", str(output), *SMALL]) == 0
+    with np.load(output, allow_pickle=False) as arrays:
+        assert sorted(arrays) == ["classes", "feature_names", "features", "paths"]
+        np.testing.assert_array_equal(arrays["features"], expected)
+        assert arrays["features"].dtype == np.float32
+        assert arrays["paths"].tolist() == sorted(NAMES, key=lambda name: name.split("/"))
+        assert dict(zip(arrays["paths"], arrays["classes"], strict=True)) == {
+            "Äpfel rot/Boskoop 1.jpg": "Äpfel rot",
+            "Äpfel rot/deep/er/Gala.JPEG": "Äpfel rot",
+            "梨/二.png": "梨",
+            "at the top.jpg": "",
+        }
+        assert arrays["feature_names"][0] == "efficientnet_lite0_0000"
+    out, err = capsys.readouterr()
+    assert "4 images in 2 classes, 1280 features each" in out
+    assert "images/s" in err
+
+
+def test_csv_gives_the_same_numbers_back(pictures, expected, tmp_path):
+    output = tmp_path / "features.csv"
+    assert main(["extract", str(pictures), "-o", str(output), "--quiet", *SMALL]) == 0
+    with output.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[:3] == ["path", "class", "efficientnet_lite0_0000"]
+    assert [row[0] for row in rows] == [path.as_posix() for path in find_images(pictures).paths]
+    np.testing.assert_array_equal(np.array([row[2:] for row in rows], dtype=np.float32), expected)
+
+
+def test_parquet_gives_the_same_numbers_back(pictures, expected, tmp_path):
+    output = tmp_path / "features.parquet"
+    assert main(["extract", str(pictures), "-o", str(output), "--quiet", *SMALL]) == 0
+    frame = pd.read_parquet(output)
+    assert frame.columns[:3].tolist() == ["path", "class", "efficientnet_lite0_0000"]
+    np.testing.assert_array_equal(frame.iloc[:, 2:].to_numpy(), expected)
+
+
+def test_quiet_is_quiet(pictures, tmp_path, capsys):
+    assert main(["extract", str(pictures), "-o", str(tmp_path / "f.npz"), "-q", *SMALL]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_options_reach_the_extractor(pictures, tmp_path):
+    output = tmp_path / "features.npz"
+    options = [
+        "--layer", "blocks.3", "--layer", "blocks.4", "--pooling", "max", "--image-size", "48x64",
+        "--normalize", "--batch-size", "2", "--n-jobs", "2", "--device", "cpu", "--quiet",
+    ]  # fmt: skip
+    assert main(["extract", str(pictures), "-o", str(output), *options]) == 0
+    features = PretrainedFeatureExtractor(
+        layer=["blocks.3", "blocks.4"], pooling="max", image_size=(48, 64), normalize=True
+    ).transform([str(pictures / path) for path in find_images(pictures).paths])
+    with np.load(output, allow_pickle=False) as arrays:
+        np.testing.assert_allclose(arrays["features"], features, atol=1e-6)
+        assert arrays["feature_names"][0] == "efficientnet_lite0_blocks.3_00"
+
+
+def test_random_weights_are_asked_for_by_none(pictures, tmp_path):
+    arguments = ["extract", str(pictures), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]
+    with pytest.warns(sklearn_featx.exceptions.RandomWeightsWarning):
+        assert main([*arguments, "--weights", "none"]) == 0
+
+
+def test_links_are_followed_where_that_is_asked_for_but_not_in_circles(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.jpg").touch()
+    (tmp_path / "images").mkdir()
+    try:
+        (tmp_path / "images" / "link").symlink_to(tmp_path / "real")
+        (tmp_path / "real" / "up").symlink_to(tmp_path / "images")
+        (tmp_path / "images" / "self").symlink_to(tmp_path / "images")
+        (tmp_path / "images" / "b.jpg").symlink_to(tmp_path / "real" / "a.jpg")
+    except OSError:
+        pytest.skip("no links here")
+    found, _ = find_images(tmp_path / "images", follow_links=True)
+    assert [path.as_posix() for path in found] == ["b.jpg", "link/a.jpg"]
+    with pytest.raises(InputError, match="--follow-links"):
+        find_images(tmp_path / "images")
+
+
+class TestWhatIsLeftOut:
+    @pytest.fixture
+    def mixed(self, tmp_path):
+        """A folder of 16 entries, 6 of them files that Pillow reads."""
+        picture = Image.new("RGB", (40, 40), "red")
+        folder = tmp_path / "mixed"
+        folder.mkdir()
+        for name in ("a.tga", "b.PNG", "c.qoi", "d.dib", "e.jpg"):
+            picture.save(folder / name)
+        picture.save(folder / "f.mpo", "JPEG")
+        for name in ("no suffix", "README", "a.dcm", "b.dcm", "notes.txt", "film.mpg", "x.eps"):
+            (folder / name).write_bytes(b"no image")
+        (folder / ".DS_Store").touch()
+        (folder / ".cache").mkdir()
+        (folder / "link.png").symlink_to(folder / "b.PNG")
+        return folder
+
+    def test_every_suffix_that_pillow_reads_is_taken(self, mixed):
+        names = [path.name for path in find_images(mixed).paths]
+        assert names == ["a.tga", "b.PNG", "c.qoi", "d.dib", "e.jpg", "f.mpo"]
+
+    def test_the_others_are_named_by_kind_in_one_line(self, mixed, tmp_path, capsys):
+        arguments = ["extract", str(mixed), "-o", str(tmp_path / "f.npz"), *SMALL]
+        assert main(arguments) == 0
+        out, err = capsys.readouterr()
+        assert "6 images" in out
+        (line,) = [line for line in err.splitlines() if "left out" in line]
+        for kind in ("hidden 2", "links 1 (--follow-links", "no suffix 2"):
+            assert kind in line
+        assert "other suffixes 5 (.dcm 2, ." in line
+        assert all(suffix in line for suffix in (".txt", ".mpg", ".eps"))
+
+    def test_where_nothing_is_left_out_there_is_no_word(self, tmp_path, capsys):
+        Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+        output = tmp_path / "out" / "f.npz"
+        output.parent.mkdir()
+        assert main(["extract", str(tmp_path), "-o", str(output), *SMALL]) == 0
+        assert "left out" not in capsys.readouterr().err
+
+    def test_a_folder_without_images_says_what_is_there(self, tmp_path):
+        with pytest.raises(InputError, match="It is empty"):
+            find_images(tmp_path)
+        for i in range(9):
+            (tmp_path / f"{i}.{i}{'x' * 200}").touch()
+        with pytest.raises(InputError, match=r"Left out: other suffixes 9 .*\.\.\.") as error:
+            find_images(tmp_path)
+        assert "\n" not in str(error.value)
+
+    def test_a_folder_that_cannot_be_listed_is_counted(self, mixed, monkeypatch):
+        listed = os.scandir
+
+        def refuse(path):
+            if os.fspath(path).endswith("locked"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return listed(path)
+
+        (mixed / "locked").mkdir()
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert "unreadable folders (Permission denied) 1" in find_images(mixed).left_out
+
+
+def test_a_bad_file_is_a_row_of_nan_where_that_is_asked_for(pictures, expected, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    (folder / "a bad one.jpg").write_bytes(b"no image")
+    arguments = ["extract", str(folder), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]
+    assert main(arguments) == 2
+    with pytest.warns(ImageWarning, match="a bad one"):
+        assert main([*arguments, "--on-error", "nan"]) == 0
+    with np.load(tmp_path / "f.npz") as file:
+        bad = file["paths"] == "a bad one.jpg"
+        assert np.isnan(file["features"][bad]).all()
+        np.testing.assert_allclose(file["features"][~bad], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ways_to_be_faster(pictures, expected, tmp_path):
+    arguments = ["extract", str(pictures), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]
+    assert main([*arguments, "--fast", "--engine", "torch", "--precision", "bfloat16"]) == 0
+    with np.load(tmp_path / "f.npz") as file:
+        given = file["features"]
+    cosines = (given * expected).sum(1) / np.linalg.norm(given, axis=1)
+    assert (cosines / np.linalg.norm(expected, axis=1) > 0.98).all()
+    assert not np.array_equal(given, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "nowhere", "-o", "f.npz"], "FOLDER: there is no folder 'nowhere'"),
+        (["extract", ".", "-o", "f.npz"], "FOLDER: no image file below"),
+        (["extract", ".", "-o", "f.xlsx"], "must end in one of .csv, .npz, .parquet"),
+        (["extract", ".", "-o", "nowhere/f.npz"], "--output: there is no folder 'nowhere'"),
+        (["stages", "efficientnet_lite"], "Did you mean one of ['efficientnet_lite0'"),
+        (["backbones", "no such"], "no backbone matches 'no such'"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backbone", "resnet"], "there is no 'resnet'"),
+        (["--layer", "blocks.99"], "blocks.99"),
+        (["--device", "gpu"], "device='gpu' cannot be used"),
+        (["--batch-size", "0"], "'batch_size'"),
+    ],
+)
+def test_wrong_options_are_one_line(options, message, pictures, tmp_path, capsys):
+    output = tmp_path / "features.npz"
+    assert main(["extract", str(pictures), "-o", str(output), "--quiet", *options]) == 2
+    assert message in one_line(capsys)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_image_that_cannot_be_read_leaves_no_output(tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"no jpeg")
+    assert main(["extract", str(tmp_path), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]) == 2
+    assert "broken.jpg" in one_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.jpg"]
+
+
+@pytest.mark.parametrize("size", ["big", "1x2x3", ""])
+def test_wrong_image_size_is_a_usage_error(size, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["extract", ".", "-o", "f.npz", "--image-size", size])
+    assert end.value.code == 2
+    assert "HEIGHTxWIDTH" in capsys.readouterr().err
+
+
+def test_missing_packages_are_named_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(sklearn_featx.exceptions.MissingDependencyError, match=r"\[parquet\]"):
+        choose_writer(tmp_path / "f.parquet")
+
+
+def test_output_is_whole_or_as_it_was(tmp_path):
+    output = tmp_path / "f.npz"
+    output.write_bytes(b"before")
+
+    def write(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(output, write)
+    assert output.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_output_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "other").touch()
+    write_whole(tmp_path / "f.npz", lambda file: file.write(b"all"))
+    assert (tmp_path / "f.npz").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes only there")
+def test_csv_keeps_file_names_that_are_no_unicode(tmp_path):
+    name = b"caf\xe9.png"
+    Image.new("RGB", (40, 40)).save(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    output = tmp_path / "f.csv"
+    assert main(["extract", str(tmp_path), "-o", str(output), "--quiet", *SMALL]) == 0
+    assert output.read_bytes().splitlines()[1].startswith(name + b",,")

@@ -1,0 +1,65 @@
+"""The program: exit codes, interrupts, versions, real processes."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import sklearn_featx
+from sklearn_featx.cli._main import main
+
+SMALL = ["--image-size", "64"]
+
+
+def test_an_interrupt_ends_without_traceback(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sklearn_featx.cli._backbones.backbone_names", interrupt)
+    assert main(["backbones"]) == 130
+    assert capsys.readouterr().err == "sklearn-featx: interrupted\n"
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"sklearn-featx {sklearn_featx.__version__}\n"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "sklearn_featx", "backbones"],
+            check=False,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_real_process(pictures, tmp_path):
+    output = tmp_path / "my features.npz"
+    done = subprocess.run(
+        [sys.executable, "-m", "sklearn_featx", "extract", pictures, "-o", output, *SMALL],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        check=True,
+    )
+    assert "4 images" in done.stdout
+    assert "images/s" in done.stderr
+    with np.load(output, allow_pickle=False) as arrays:
+        assert arrays["features"].shape == (4, 1280)
+
+    failed = subprocess.run(
+        [sys.executable, "-m", "sklearn_featx", "stages", "nothing"], capture_output=True, text=True
+    )
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,61 @@
+"""Gradual unfreezing: which stages are trained in which epoch."""
+
+import numpy as np
+import pytest
+from skorch.callbacks import Callback
+
+from sklearn_featx import FineTuneClassifier
+from sklearn_featx.training._callbacks import first_epoch
+
+
+@pytest.mark.parametrize(
+    ("n_stages", "n_epochs", "expected"),
+    [(3, 10, [1, 2, 3]), (3, 4, [1, 2, 3]), (3, 2, [0, 1, 1]), (3, 1, [0, 0, 0]), (0, 5, [])],
+)
+def test_a_stage_joins_in_the_epoch_of_its_rank_or_sooner(n_stages, n_epochs, expected):
+    ranks = range(1, n_stages + 1)
+    assert [first_epoch(rank, n_stages, n_epochs) for rank in ranks] == expected
+
+
+class Trained(Callback):
+    """Notes after each epoch which parts changed in it."""
+
+    def __init__(self):
+        self.changed = []
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.before = {n: p.detach().clone() for n, p in net.module_.named_parameters()}
+
+    def on_epoch_end(self, net, **kwargs):
+        self.changed.append(
+            {
+                ".".join(name.split(".")[:2]) if name.startswith("stages") else "head"
+                for name, parameter in net.module_.named_parameters()
+                if not (parameter == self.before[name]).all()
+            }
+        )
+
+
+def test_one_more_stage_is_trained_in_each_epoch(small_net, digits):
+    notes = Trained()
+    clf = FineTuneClassifier(
+        small_net, unfreeze_depth=2, gradual_unfreezing=True, max_epochs=4, C=1.0, lr=1e-2,
+        random_state=0, image_size=16, callbacks=[notes],
+    ).fit(*digits)  # fmt: skip
+    assert clf.net_.module_.trained == (True, True)
+    changed = notes.changed
+    assert changed[0] == {"head"}
+    assert changed[1] == {"head", "stages.1"}
+    assert changed[2] == changed[3] == {"head", "stages.0", "stages.1"}
+
+
+def test_what_joined_late_is_kept(small_net, digits):
+    settings = {"unfreeze_depth": 2, "max_epochs": 3, "C": 1.0, "random_state": 0, "image_size": 16}
+    at_once = FineTuneClassifier(small_net, **settings).fit(*digits)
+    gradual = FineTuneClassifier(small_net, gradual_unfreezing=True, **settings).fit(*digits)
+    assert gradual.trained_state_.keys() == at_once.trained_state_.keys()
+    # A stage that was held back at first differs in the end from one that never was.
+    deepest = [name for name in at_once.trained_state_ if name.startswith("stages.0")]
+    assert deepest
+    for name in deepest:
+        assert not np.array_equal(gradual.trained_state_[name], at_once.trained_state_[name])
