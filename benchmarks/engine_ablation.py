@@ -50,9 +50,9 @@ def load(name, checkpoints):
 
 def folded(backbone, dtype):
     """Return normalization, folded network and pooling."""
-    normalise, network = backbone.tapped((len(backbone.stages),))
+    normalize, network = backbone.tapped((len(backbone.stages),))
     rewritten = rewrite_for_inference(network, dtype)
-    return Whole(normalise, rewritten, [backbone.pool("avg")], dtype)
+    return Whole(normalize, rewritten, [backbone.pool("avg")], dtype)
 
 
 def fused(backbone, dtype):
@@ -68,8 +68,8 @@ def in_sections(make, backbone, dtype):
 
 
 def openvino(backbone, dtype):
-    normalise, network = backbone.tapped((len(backbone.stages),))
-    engine = OpenVinoEngine(network, [backbone.pool("avg")], normalise=normalise, dtype=dtype)
+    normalize, network = backbone.tapped((len(backbone.stages),))
+    engine = OpenVinoEngine(network, [backbone.pool("avg")], normalize=normalize, dtype=dtype)
     engine.workers(os.cpu_count(), os.cpu_count())
     return engine.run
 

@@ -131,7 +131,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def norm_pairs(graph: fx.Graph, module: nn.Module) -> list[tuple[fx.Node, fx.Node]]:
-    """Find each batch normalisation that can be one with the convolution before it.
+    """Find each batch normalization that can be one with the convolution before it.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def norm_pairs(graph: fx.Graph, module: nn.Module) -> list[tuple[fx.Node, fx.Nod
     Returns
     -------
     pairs : list of (fx.Node, fx.Node)
-        A convolution and the normalisation, with running statistics, that alone reads its result;
+        A convolution and the normalization, with running statistics, that alone reads its result;
         each is called once in the network.
     """
     parts = dict(module.named_modules(remove_duplicate=False))

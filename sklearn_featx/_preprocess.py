@@ -26,11 +26,11 @@ class Preprocess:
     resize : int or (int, int), default=None
         Length of the shorter side in pixels, or (height, width). None: no resizing.
     crop : (int, int), default=None
-        (height, width) of the centre crop in pixels. None: no cropping.
+        (height, width) of the center crop in pixels. None: no cropping.
     interpolation : str, default="bilinear"
         Resampling filter of the resize, with antialiasing.
     channels : {1, 3}, default=3
-        1 for a greyscale backbone, 3 for RGB.
+        1 for a grayscale backbone, 3 for RGB.
     mean, std : tuple of float, default=None
         Per channel, on the scale where pixels run from 0 to 1. None: not applied.
     fast : bool, default=False

@@ -48,7 +48,7 @@ def digit_files(digits, tmp_path_factory):
 
 
 class SmallNet(nn.Module):
-    """Three convolutional stages with BatchNorm and dropout; takes grey images of any size."""
+    """Three convolutional stages with BatchNorm and dropout; takes gray images of any size."""
 
     def __init__(self, seed=0):
         super().__init__()

@@ -185,7 +185,7 @@ class TestExtractor:
         with pytest.raises(ImageError, match="None of the 2"):
             layer_sweep(images, RidgeClassifier(), [b"a", b"b"], [0, 1], layers=["top"], cv=2)
 
-    def test_normalised_concatenated_named_and_as_a_frame(self, small_net, mixed):
+    def test_normalized_concatenated_named_and_as_a_frame(self, small_net, mixed):
         paths, rows, _ = mixed
         images = extractor(small_net, normalize=True, layer=["stem", "top"])
         images.set_output(transform="pandas")
@@ -410,7 +410,7 @@ class TestFineTuners:
 
 
 class FirstPixel(nn.Module):
-    """Gives the mean of a grey image, so that a row tells which picture it was."""
+    """Gives the mean of a gray image, so that a row tells which picture it was."""
 
     def __init__(self):
         super().__init__()
@@ -420,7 +420,7 @@ class FirstPixel(nn.Module):
         return (x * self.scale).mean((2, 3))
 
 
-def grey(path, level):
+def gray(path, level):
     Image.new("L", (8, 8), level).save(path)
     return str(path)
 
@@ -445,7 +445,7 @@ class TestDuringTheRun:
         return actions
 
     def test_a_file_that_vanishes(self, tmp_path, store, on_digest):
-        paths = [grey(tmp_path / f"{i}.png", 50 * i) for i in range(4)]
+        paths = [gray(tmp_path / f"{i}.png", 50 * i) for i in range(4)]
         on_digest[paths[2]] = Path(paths[2]).unlink
         images = extractor(FirstPixel(), cache=store)
         with pytest.warns(ImageWarning, match=r"row 2 .*FileNotFoundError"):
@@ -456,13 +456,13 @@ class TestDuringTheRun:
     def test_a_file_that_changes_is_never_remembered_as_what_it_was(
         self, tmp_path, store, on_digest
     ):
-        paths = [grey(tmp_path / f"{i}.png", 50 * i) for i in range(4)]
+        paths = [gray(tmp_path / f"{i}.png", 50 * i) for i in range(4)]
         old = Path(paths[1]).read_bytes()
         images = extractor(FirstPixel(), cache=store)
-        level = images.transform([grey(tmp_path / "other.png", 200)])[0, 0]
+        level = images.transform([gray(tmp_path / "other.png", 200)])[0, 0]
 
         def change():
-            grey(paths[1], 200)
+            gray(paths[1], 200)
             os.utime(paths[1], (1e9, 1e9))
 
         on_digest[paths[1]] = change
@@ -479,7 +479,7 @@ class TestDuringTheRun:
 
     @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
     def test_a_file_without_permission(self, tmp_path):
-        paths = [grey(tmp_path / f"{i}.png", 50) for i in range(2)]
+        paths = [gray(tmp_path / f"{i}.png", 50) for i in range(2)]
         Path(paths[1]).chmod(0)
         with pytest.warns(ImageWarning, match=r"row 1 .*PermissionError"):
             extractor(FirstPixel()).transform(paths)
@@ -490,7 +490,7 @@ class TestOddButGood:
         frames = [Image.new("L", (8, 8), level) for level in (40, 200, 250)]
         for name in ("a.gif", "a.webp", "a.png", "a.tif"):
             frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
-        still = grey(tmp_path / "still.png", 40)
+        still = gray(tmp_path / "still.png", 40)
         features = extractor(FirstPixel(), on_error="raise").transform(
             [still, *(tmp_path / name for name in ("a.gif", "a.webp", "a.png", "a.tif"))]
         )
@@ -509,7 +509,7 @@ class TestOddButGood:
         kind = {"jpeg.png": "JPEG", "noextension": "BMP", "png.jpg": "PNG", "gif.txt": "GIF"}[name]
         Image.new("L", (8, 8), 77).save(tmp_path / name, format=kind)
         given = extractor(FirstPixel(), on_error="raise").transform([tmp_path / name])
-        plain = extractor(FirstPixel()).transform([grey(tmp_path / "plain.png", 77)])
+        plain = extractor(FirstPixel()).transform([gray(tmp_path / "plain.png", 77)])
         np.testing.assert_allclose(given, plain, atol=0.01)
 
 

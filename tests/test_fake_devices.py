@@ -91,8 +91,8 @@ def test_engines(mode, request, network, dtype):
     last = len(backbone.stages)
     taps = tuple(Tap(k, pooling) for pooling in POOLINGS for k in (1, last))
     recipe = Recipe(backbone, taps, backbone.preprocess)
-    normalise, trunk = recipe.trunk
-    engine = TorchEngine(trunk, recipe.pools, normalise=normalise, device=GPU, dtype=dtype)
+    normalize, trunk = recipe.trunk
+    engine = TorchEngine(trunk, recipe.pools, normalize=normalize, device=GPU, dtype=dtype)
     pixels = rows_on_gpu(mode, 2, 16, 16, 1, dtype=torch.uint8)
     with mode, torch.inference_mode():
         results = engine._whole(pixels)

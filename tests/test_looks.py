@@ -1,4 +1,4 @@
-"""Files of every depth, orientation, transparency and colour space look as a person sees them.
+"""Files of every depth, orientation, transparency and color space look as a person sees them.
 
 Features of such a file and of the same picture in plain 8-bit RGB: cosine at least 0.99.
 """
@@ -66,7 +66,7 @@ def packed_twelve_bits(photo, path):
 
 
 def save(name, pixels):
-    """Return a function that saves an array made of a photograph's grey levels."""
+    """Return a function that saves an array made of a photograph's gray levels."""
 
     def write(photo, path):
         Image.fromarray(pixels(levels(photo))).save(path.with_suffix(name))
@@ -76,10 +76,10 @@ def save(name, pixels):
 
 
 DEEP = {
-    "I;16 PNG": save(".png", lambda grey: (grey * 257).astype(np.uint16)),
-    "I;16 TIFF": save(".tif", lambda grey: (grey * 257).astype(np.uint16)),
-    "I;16B TIFF": save(".tif", lambda grey: (grey * 257).astype(">u2")),
-    "float TIFF": save(".tif", lambda grey: (grey / 255).astype(np.float32)),
+    "I;16 PNG": save(".png", lambda gray: (gray * 257).astype(np.uint16)),
+    "I;16 TIFF": save(".tif", lambda gray: (gray * 257).astype(np.uint16)),
+    "I;16B TIFF": save(".tif", lambda gray: (gray * 257).astype(">u2")),
+    "float TIFF": save(".tif", lambda gray: (gray / 255).astype(np.float32)),
     "packed 12-bit TIFF": packed_twelve_bits,
 }
 
@@ -134,7 +134,7 @@ def over_white(picture):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
 def test_transparency(mode, photo, cosine, tmp_path):
-    # Pictures with a palette are compared with their own 256 colours.
+    # Pictures with a palette are compared with their own 256 colors.
     picture = photo.convert({"LA": "LA", "PA": "P"}.get(mode, "RGBA"))
     picture = picture.convert("PA") if mode == "PA" else picture
     picture.putalpha(left_half(photo))
@@ -147,14 +147,14 @@ def test_transparency(mode, photo, cosine, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "LAB", pytest.param("YCbCr", marks=READS_YCBCR)])
-def test_colour_spaces(mode, photo, cosine, tmp_path):
+def test_color_spaces(mode, photo, cosine, tmp_path):
     if mode == "LAB":
         profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         picture = ImageCms.profileToProfile(photo, *profiles, outputMode="LAB")
     else:
         picture = photo.convert(mode)
-    picture.save(tmp_path / "colour.tif")
-    assert cosine(tmp_path / "colour.tif", photo) >= 0.99
+    picture.save(tmp_path / "color.tif")
+    assert cosine(tmp_path / "color.tif", photo) >= 0.99
     if mode == "CMYK":
-        picture.save(tmp_path / "colour.jpg", quality=98)
-        assert cosine(tmp_path / "colour.jpg", photo) >= 0.99
+        picture.save(tmp_path / "color.jpg", quality=98)
+        assert cosine(tmp_path / "color.jpg", photo) >= 0.99

@@ -85,7 +85,7 @@ CONTAINERS = {
 
 @st.composite
 def pictures(draw, most=4):
-    """Grey or RGB pictures of one size, from noise to one level."""
+    """Gray or RGB pictures of one size, from noise to one level."""
     count, height, width = (
         draw(st.integers(1, most)),
         draw(st.integers(5, 24)),

@@ -17,7 +17,7 @@ from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsEr
 from ._digests import Digest, digest_stage
 from ._libraries import versions
 from ._network import Grouping, Network
-from ._normalize import Normalise
+from ._normalize import Normalize
 from ._pooling import Pool
 from ._stage import Cost, LayerError, Stage, StageTaps, dry_run
 from .cutting._chain import Chain, adopt_unused, cut
@@ -100,15 +100,15 @@ class Backbone:
             )
         return n_stages - depth
 
-    def normalise(self, *, float_levels: bool = False) -> Normalise:
+    def normalize(self, *, float_levels: bool = False) -> Normalize:
         """Return the module that turns preprocessed pixels into what the first stage takes.
 
         Parameters
         ----------
         float_levels : bool, default=False
-            As in `Normalise`.
+            As in `Normalize`.
         """
-        return Normalise(self.preprocess.mean, self.preprocess.std, float_levels=float_levels)
+        return Normalize(self.preprocess.mean, self.preprocess.std, float_levels=float_levels)
 
     def tail(self, split: int) -> list[nn.Module]:
         """Return private copies of the stages from `split` on, traced for training as well.
@@ -125,14 +125,14 @@ class Backbone:
         return [copy.deepcopy(stage.module) for stage in self.stages[split:]]
 
     def tapped(self, layers: Sequence[str | int], *, float_levels: bool = False) -> nn.Module:
-        """Return normalisation and the part of the network that computes the given layers.
+        """Return normalization and the part of the network that computes the given layers.
 
         Parameters
         ----------
         layers : sequence of str or int
             Names of modules, operations or stages; or numbers of stages from the input.
         float_levels : bool, default=False
-            As in `Normalise`.
+            As in `Normalize`.
 
         Returns
         -------
@@ -153,7 +153,7 @@ class Backbone:
             graph = self._chains[0].tapped([self._position(layer) for layer in layers])
             part = torch.fx.GraphModule(self.network.module, graph)
         self._check_gaps(part)
-        return nn.Sequential(self.normalise(float_levels=float_levels), part)
+        return nn.Sequential(self.normalize(float_levels=float_levels), part)
 
     def pool(self, pooling: Pooling | None) -> Pool:
         """Pooling that fits this network's layout of activations."""

@@ -8,8 +8,8 @@ from torch import nn
 from .._graphs import plain_new_tensors
 
 
-class Normalise(nn.Module):
-    """Levels (n, height, width, channels) to float32 (n, channels, height, width), normalised.
+class Normalize(nn.Module):
+    """Levels (n, height, width, channels) to float32 (n, channels, height, width), normalized.
 
     Levels run from 0 to 255: uint8, or float32 where images have more than 8 bits. Any other tensor
     passes as it is: it was prepared by the user.
@@ -35,14 +35,14 @@ class Normalise(nn.Module):
     ) -> None:
         super().__init__()
         self.float_levels = float_levels
-        centre = torch.tensor([0.0] if mean is None else list(mean), dtype=torch.float64)
+        center = torch.tensor([0.0] if mean is None else list(mean), dtype=torch.float64)
         spread = torch.tensor([1.0] if std is None else list(std), dtype=torch.float64)
         # (x / 255 - mean) / std as one multiplication and one addition.
-        for name, value in (("scale", 1 / (255 * spread)), ("shift", -centre / spread)):
+        for name, value in (("scale", 1 / (255 * spread)), ("shift", -center / spread)):
             self.register_buffer(name, value.float(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise a batch of pixels."""
+        """Normalize a batch of pixels."""
         if x.dtype is not torch.uint8 and not (self.float_levels and x.ndim == 4):
             return x
         n_channels, width = x.shape[3], x.shape[2]

@@ -4,7 +4,7 @@
 avg       mean over positions; over the patch tokens where there are class tokens
 max       maximum over the same positions
 avgmax    mean of the two above
-gem       generalised mean, ``mean(max(x, 1e-6) ** 3) ** (1/3)`` (Radenović et al. 2019)
+gem       generalized mean, ``mean(max(x, 1e-6) ** 3) ** (1/3)`` (Radenović et al. 2019)
 cls       the first token
 flatten   every value, in order (channels, height, width)
 ========  =======================================================================================

@@ -39,7 +39,7 @@ from .sources._timm import TIMM_PREFIX, build_timm, timm_entrypoint
 from .sources._torchvision import (
     build_torchvision,
     head_path,
-    quantised_names,
+    quantized_names,
     remove_head,
     torchvision_names,
 )
@@ -273,9 +273,9 @@ def _is_file(path: Path) -> bool:
 
 
 def _check_name(name: str) -> None:
-    if name in quantised_names() and name not in torchvision_names():
+    if name in quantized_names() and name not in torchvision_names():
         raise BackboneError(
-            f"backbone={name!r} is a quantised network: it has no floating-point weights to train "
+            f"backbone={name!r} is a quantized network: it has no floating-point weights to train "
             f"or to fold. Use {name.removeprefix('quantized_')!r} instead."
         )
     if name not in backbone_names():

@@ -36,7 +36,7 @@ def make_engine(
     network: nn.Module,
     pools: Sequence[nn.Module],
     *,
-    normalise: nn.Module | None,
+    normalize: nn.Module | None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Engine:
@@ -47,11 +47,11 @@ def make_engine(
     if name != "openvino":
         compiled = name == "compiled"
         return TorchEngine(
-            network, pools, normalise=normalise, device=device, dtype=dtype, compiled=compiled
+            network, pools, normalize=normalize, device=device, dtype=dtype, compiled=compiled
         )
     if device.type != "cpu":
         raise ValueError(
             f"engine='openvino' runs on CPUs, and the device is {device}. "
             "Use device='cpu', or engine='torch'."
         )
-    return OpenVinoEngine(network, pools, normalise=normalise, dtype=dtype)
+    return OpenVinoEngine(network, pools, normalize=normalize, dtype=dtype)

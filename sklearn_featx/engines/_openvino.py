@@ -35,7 +35,7 @@ class OpenVinoEngine:
         Returns one tensor or a tuple of tensors; it is left as it is.
     pools : sequence of nn.Module
         What is done to each of its results, in float32.
-    normalise : nn.Module, default=None
+    normalize : nn.Module, default=None
         What is done to a batch before the network, in float32.
     dtype : torch.dtype, default=torch.float32
         Type of weights and activations.
@@ -53,7 +53,7 @@ class OpenVinoEngine:
         network: nn.Module,
         pools: Sequence[nn.Module],
         *,
-        normalise: nn.Module | None = None,
+        normalize: nn.Module | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         with _starting:
@@ -64,7 +64,7 @@ class OpenVinoEngine:
         # OpenVINO rounds weights to nearest; those that have the type's values already it keeps.
         if dtype is not torch.float32:
             round_convolutions(rewritten, dtype)
-        self._whole = Whole(normalise, rewritten, pools, torch.float32).eval()
+        self._whole = Whole(normalize, rewritten, pools, torch.float32).eval()
         self._lock = ForkSafeLock()
         # Rows that can run at the same time.
         self._n_streams = 1

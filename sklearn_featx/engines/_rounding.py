@@ -17,7 +17,7 @@ def round_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
 def round_weights(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Round weights; each weight of a small filter takes over what those before it left.
 
-    What enters a convolution is mostly of one sign and alike at neighbouring places, so a layer's
+    What enters a convolution is mostly of one sign and alike at neighboring places, so a layer's
     output moves by the error of a filter's sum, in the same direction for every image: rounding to
     nearest biases the features [1]_. Depthwise filters have 9 or 25 weights; passing the error on
     to the next smaller weight (as error diffusion does between pixels [2]_) leaves the sum wrong by

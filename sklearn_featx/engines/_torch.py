@@ -51,7 +51,7 @@ class TorchEngine:
         Returns one tensor or a tuple of tensors; it is copied, and the copy is rewritten.
     pools : sequence of nn.Module
         What is done to each of its results before they leave the device, in float32.
-    normalise : nn.Module, default=None
+    normalize : nn.Module, default=None
         What is done to a batch before the network, in float32.
     device : torch.device
         Where to compute.
@@ -67,7 +67,7 @@ class TorchEngine:
         network: nn.Module,
         pools: Sequence[nn.Module],
         *,
-        normalise: nn.Module | None = None,
+        normalize: nn.Module | None = None,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         compiled: bool = False,
@@ -79,7 +79,7 @@ class TorchEngine:
             _place_graphs(rewritten, device)
         # Modules of others may keep notes on themselves, which two threads would mix up.
         self._reentrant = all(is_of_library(part) for part in rewritten.modules())
-        whole = Whole(normalise, rewritten, pools, dtype).to(device)
+        whole = Whole(normalize, rewritten, pools, dtype).to(device)
         self._whole: nn.Module = compile_for(whole, device) if compiled else optimize(whole, device)
         in_sections = isinstance(rewritten, fx.GraphModule) and not compiled
         self._usual_rows = _usual_rows(device, dtype, in_sections=in_sections)

@@ -1,4 +1,4 @@
-"""Normalisation, network and pooling as one module: what an engine runs."""
+"""Normalization, network and pooling as one module: what an engine runs."""
 
 import copy
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Whole(nn.Module):
 
     Parameters
     ----------
-    normalise : nn.Module or None
+    normalize : nn.Module or None
         What is done to a batch before the network, in float32.
     network : nn.Module
         Returns one tensor or a tuple of tensors.
@@ -27,19 +27,19 @@ class Whole(nn.Module):
 
     def __init__(
         self,
-        normalise: nn.Module | None,
+        normalize: nn.Module | None,
         network: nn.Module,
         pools: Sequence[nn.Module],
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.normalise = nn.Identity() if normalise is None else copy.deepcopy(normalise)
+        self.normalize = nn.Identity() if normalize is None else copy.deepcopy(normalize)
         self.network = network
         self.pools = nn.ModuleList(pools)
         self.dtype = dtype
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        x = self.normalise(batch)
+        x = self.normalize(batch)
         if x.is_floating_point():
             x = x.to(self.dtype)
         outputs = self.network(x)

@@ -392,7 +392,7 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         return net
 
     def _outputs(self, X: Any) -> tuple[FloatArray, list[Failure]]:
-        """Logits or standardised values of images, the prior's for those that cannot be read."""
+        """Logits or standardized values of images, the prior's for those that cannot be read."""
         check_is_fitted(self, "trained_state_")
         images = self._images(X, reset=False)
         backbone = self._backbone()

@@ -34,7 +34,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     once, and training runs on what came out.
 
     1. Images are preprocessed as the weights require and go through the trunk, in inference mode.
-    2. The head starts at the L2-regularised logistic regression on the frozen embeddings (LP-FT
+    2. The head starts at the L2-regularized logistic regression on the frozen embeddings (LP-FT
        [1]_). At ``unfreeze_depth=0`` that is the model.
     3. Tail and head are trained together, deeper stages with smaller learning rates.
 
@@ -91,7 +91,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
-        Whether running statistics of batch normalisation in trained stages stay as pretrained.
+        Whether running statistics of batch normalization in trained stages stay as pretrained.
     augment : {"light", "strong"}, callable or None, default=None
         Train on views of the images, made by random variation. ``"light"``: a crop of 70 to 100 %
         of the area, mirrored half of the time; ``"strong"``: a crop of 25 to 100 %, mirrored, and

@@ -71,8 +71,8 @@ class ModulePlan:
         """Return a new module that starts as its head does, or where an earlier one ended."""
         stages, trained = self.backbone.tail(self.split), list(self.trained)
         if self.split == 0:
-            normalise = self.backbone.normalise(float_levels=self.float_levels)
-            stages, trained = [normalise, *stages], [False, *trained]
+            normalize = self.backbone.normalize(float_levels=self.float_levels)
+            stages, trained = [normalize, *stages], [False, *trained]
         head = make_head(self.head, self.n_inputs, self.n_outputs, seed=self.seed)
         if self.is_probe:
             head.double()

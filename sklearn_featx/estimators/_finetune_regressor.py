@@ -13,13 +13,13 @@ from ..training import LinearModel
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import regressor_probe
 from ._prior import ReadableScore, warn_of_prior
-from ._targets import check_targets, row_weights, standardisation
+from ._targets import check_targets, row_weights, standardization
 
 
 class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     """Predict numbers from images with a pretrained network whose last stages are trained.
 
-    As `FineTuneClassifier`, with the mean squared error on standardised targets; the head starts
+    As `FineTuneClassifier`, with the mean squared error on standardized targets; the head starts
     at the ridge regression on the frozen embeddings.
 
     Parameters
@@ -178,7 +178,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         # What was learned is about targets on the scale of the first call.
         if not self._continues():
             self._set_targets(targets, weights)
-        return self._fit_rows(images, self._standardised(targets), weights)
+        return self._fit_rows(images, self._standardized(targets), weights)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -205,7 +205,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         targets, weights = self._checked(images, y, sample_weight)
         if first:
             self._set_targets(targets, weights)
-        return self._continue_fit(images, self._standardised(targets), weights)
+        return self._continue_fit(images, self._standardized(targets), weights)
 
     def predict(self, X: Any) -> FloatArray:
         """Predict the targets.
@@ -241,7 +241,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         return targets, row_weights(sample_weight, len(targets))
 
     def _set_targets(self, targets: AnyArray, weights: AnyArray | None) -> None:
-        self.target_mean_, self.target_scale_ = standardisation(targets, weights)
+        self.target_mean_, self.target_scale_ = standardization(targets, weights)
         self.target_ndim_ = targets.ndim
         self.n_outputs_ = len(self.target_mean_)
 
@@ -256,18 +256,18 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
             return targets
         # Mean and scale are those of what is trained on.
         columns = targets * self.target_scale_ + self.target_mean_
-        self.target_mean_, self.target_scale_ = standardisation(columns, weights)
-        return self._standardised(columns)
+        self.target_mean_, self.target_scale_ = standardization(columns, weights)
+        return self._standardized(columns)
 
     def _learn_prior(
         self, targets: AnyArray, weights: AnyArray | None, *, more: bool = False
     ) -> None:
-        """Nothing to learn: the prior is `target_mean_`, which the targets were standardised by."""
+        """Nothing to learn: the prior is `target_mean_`, which the targets were standardized by."""
 
     def _prior(self) -> FloatArray:
         return np.zeros(self.n_outputs_)
 
-    def _standardised(self, targets: AnyArray) -> AnyArray:
+    def _standardized(self, targets: AnyArray) -> AnyArray:
         columns = targets.reshape(len(targets), -1)
         if columns.shape[1] != self.n_outputs_:
             raise ValueError(

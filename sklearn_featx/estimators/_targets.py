@@ -1,4 +1,4 @@
-"""y of an estimator: labels to codes, weights, standardised targets. Arrays in, arrays out."""
+"""y of an estimator: labels to codes, weights, standardized targets. Arrays in, arrays out."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from .._sklearn_compat import _check_sample_weight, _check_y
 from .._typing import AnyArray
 
 
-class Standardisation(NamedTuple):
+class Standardization(NamedTuple):
     """Mean and scale of regression targets.
 
     Parameters
@@ -147,12 +147,12 @@ def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArr
         )
 
 
-def standardisation(targets: AnyArray, weights: AnyArray | None) -> Standardisation:
+def standardization(targets: AnyArray, weights: AnyArray | None) -> Standardization:
     """Weighted mean and standard deviation of each column."""
     columns = targets.reshape(len(targets), -1)
     mean = np.average(columns, axis=0, weights=weights)
     scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weights))
-    return Standardisation(mean, np.where(scale > 0, scale, 1.0))
+    return Standardization(mean, np.where(scale > 0, scale, 1.0))
 
 
 def check_classes(classes: Any) -> AnyArray:

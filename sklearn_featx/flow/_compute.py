@@ -217,8 +217,8 @@ def engine_for(recipe: Recipe) -> Engine:
 
 def _make(recipe: Recipe) -> Engine:
     device, dtype, name = recipe.arithmetic
-    normalise, network = recipe.trunk
-    return make_engine(name, network, recipe.pools, normalise=normalise, device=device, dtype=dtype)
+    normalize, network = recipe.trunk
+    return make_engine(name, network, recipe.pools, normalize=normalize, device=device, dtype=dtype)
 
 
 def _make_room(device: Any) -> None:

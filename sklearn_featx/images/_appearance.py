@@ -95,7 +95,7 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    # By mode, by one transparent colour, or by a palette with alpha.
+    # By mode, by one transparent color, or by a palette with alpha.
     if image.has_transparency_data:
         return as_picture(_over_white(image))
     if image.mode in ("L", "RGB"):

@@ -128,9 +128,9 @@ def _rows_to_images(X: AnyArray, image_shape: ImageShape | None) -> AnyArray:
         )
     if X.ndim == 3 and image_shape is None and X.shape[2] in (1, 3, 4):
         raise InputError(
-            f"X of shape {X.shape} is ambiguous: one image with channels, or {len(X)} grey images "
+            f"X of shape {X.shape} is ambiguous: one image with channels, or {len(X)} gray images "
             f"of {X.shape[1]} x {X.shape[2]} pixels. Pass X[None] for one image, or "
-            f"image_shape={X.shape[1:]} for grey images."
+            f"image_shape={X.shape[1:]} for gray images."
         )
     return X
 

@@ -202,9 +202,9 @@ def _decode_smaller(image: Image.Image, preprocess: Preprocess) -> None:
 
 
 def _scale_png_key(image: Image.Image, data: bytes) -> None:
-    """Bring the transparent colour of a PNG to the 8 bits of the pixels that Pillow returns.
+    """Bring the transparent color of a PNG to the 8 bits of the pixels that Pillow returns.
 
-    Pillow scales pixels of 1, 2, 4 and (RGB) 16 bits per channel, but not the colour in tRNS.
+    Pillow scales pixels of 1, 2, 4 and (RGB) 16 bits per channel, but not the color in tRNS.
     """
     key = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("1", "L", "RGB") or isinstance(key, bytes):

@@ -1,4 +1,4 @@
-"""Geometry: resize and centre crop on uint8 pixels, with torchvision's result to the last bit.
+"""Geometry: resize and center crop on uint8 pixels, with torchvision's result to the last bit.
 
 Arithmetic on values (scale, mean, std) is not done here: it is the engine's, on whole batches.
 """
@@ -128,7 +128,7 @@ def _resize_crop(
 
 
 def _span(size: int, wanted: int) -> tuple[int, int]:
-    """Return (first, length) of the part of an axis that a centre crop keeps."""
+    """Return (first, length) of the part of an axis that a center crop keeps."""
     return (0, size) if wanted >= size else (round((size - wanted) / 2.0), wanted)
 
 

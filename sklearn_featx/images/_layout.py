@@ -1,6 +1,6 @@
 """Layout: which axis of an array holds rows, columns and channels.
 
-The rule. An axis of length 1, 3 or 4 may hold channels (grey, RGB, RGBA). An item of two axes is
+The rule. An axis of length 1, 3 or 4 may hold channels (gray, RGB, RGBA). An item of two axes is
 HW. An item of three is HWC if the last may hold channels, CHW if the first may; where both may,
 nothing is guessed: `image_shape` decides or an error asks for it. (RGBA with channels first is so
 rare that a first axis of 4 counts only where the last axis cannot hold channels.)
@@ -113,7 +113,7 @@ def _agrees(shape: tuple[int, ...], layout: Layout, image_shape: ImageShape | No
     here = spatial(shape, layout)
     if len(image_shape) == 2:
         return here == image_shape
-    # (H, W, C) and (C, H, W) both say it; a grey item without a channel axis has one channel.
+    # (H, W, C) and (C, H, W) both say it; a gray item without a channel axis has one channel.
     channels = 1 if layout == "HW" else shape[2] if layout == "HWC" else shape[0]
     return image_shape in ((*here, channels), (channels, *here))
 

@@ -131,7 +131,7 @@ def _to_pixels(view: Any, dtype: np.dtype[Any]) -> Levels:
     if array.dtype != dtype or array.ndim not in (2, 3) or not array.size:
         raise ValueError(
             "augment must return an image of type uint8, from 0 to 255, like the one it gets; got "
-            f"{array.dtype} of shape {array.shape}. Leave conversion to float, normalisation and "
+            f"{array.dtype} of shape {array.shape}. Leave conversion to float, normalization and "
             "resizing to the preprocessing"
         )
     return np.ascontiguousarray(array if array.ndim == 3 else array[:, :, None])

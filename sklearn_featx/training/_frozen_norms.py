@@ -1,6 +1,6 @@
 """Convolutions of a tail, faster in training: the same steps to float tolerance.
 
-Batch normalisation with frozen statistics is a scale and a shift. Its scale goes into the kernel of
+Batch normalization with frozen statistics is a scale and a shift. Its scale goes into the kernel of
 the convolution before it, its shift into the bias; gradients reach all of them through the product.
 What is saved are two passes over every feature map, forward and backward. Names, parameters and
 buffers stay as they are: only the ``forward`` of the modules is another.
@@ -16,7 +16,7 @@ from .._graphs import norm_pairs
 
 
 def fold_norms(stages: Iterable[nn.Module]) -> None:
-    """Compute batch normalisation in the convolution before it, wherever a stage is traced.
+    """Compute batch normalization in the convolution before it, wherever a stage is traced.
 
     Parameters
     ----------

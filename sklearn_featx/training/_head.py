@@ -30,8 +30,8 @@ def make_head(head: Head, n_inputs: int, n_outputs: int, *, seed: int) -> nn.Mod
     Parameters
     ----------
     head : {"linear", "mlp"}, torch.nn.Module or callable
-        "linear": `Standardise` and one `torch.nn.Linear`, its weight drawn with standard deviation
-        0.01, its bias 0. "mlp": `Standardise`, one hidden layer of `n_inputs` units but at most
+        "linear": `Standardize` and one `torch.nn.Linear`, its weight drawn with standard deviation
+        0.01, its bias 0. "mlp": `Standardize`, one hidden layer of `n_inputs` units but at most
         512, GELU, dropout of 0.1, and a linear layer as above. A module is copied, so the one given
         is never trained. A callable gets `n_inputs` and `n_outputs` and returns a module.
     n_inputs : int
@@ -63,11 +63,11 @@ def make_head(head: Head, n_inputs: int, n_outputs: int, *, seed: int) -> nn.Mod
 
 def _named_head(name: str, n_inputs: int, n_outputs: int) -> nn.Module:
     if name == "linear":
-        return nn.Sequential(Standardise(n_inputs), _linear(n_inputs, n_outputs))
+        return nn.Sequential(Standardize(n_inputs), _linear(n_inputs, n_outputs))
     if name == "mlp":
         hidden = min(n_inputs, MAX_HIDDEN)
         return nn.Sequential(
-            Standardise(n_inputs),
+            Standardize(n_inputs),
             nn.Linear(n_inputs, hidden),
             nn.GELU(),
             nn.Dropout(DROPOUT),
@@ -124,7 +124,7 @@ def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
         )
 
 
-class Standardise(nn.Module):
+class Standardize(nn.Module):
     """Embeddings with a mean of zero and a spread of one over the training rows.
 
     Embeddings of different networks differ in scale by orders of magnitude; behind this module,
@@ -146,7 +146,7 @@ class Standardise(nn.Module):
         self.register_buffer("scale", torch.ones(n_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Standardise embeddings, (n, n_features)."""
+        """Standardize embeddings, (n, n_features)."""
         return (x - self.mean) / self.scale
 
     def measure(
@@ -180,7 +180,7 @@ def start_head(
     Parameters
     ----------
     head : torch.nn.Module
-        `Standardise` and layers, from `make_head`. Changed in place.
+        `Standardize` and layers, from `make_head`. Changed in place.
     embeddings : ndarray of shape (n_rows, n_features)
         Training embeddings.
     weights : ndarray of shape (n_rows,) or None
@@ -191,13 +191,13 @@ def start_head(
         Numbers of columns of the layers that the head reads, as in `Scaling.of`.
     """
     assert isinstance(head, nn.Sequential)
-    standardise, layer = head[0], head[1]
-    assert isinstance(standardise, Standardise)
+    standardize, layer = head[0], head[1]
+    assert isinstance(standardize, Standardize)
     assert isinstance(layer, nn.Linear)
-    standardise.measure(embeddings, weights, widths)
+    standardize.measure(embeddings, weights, widths)
     if model is None:
         return
-    mean, scale = (b.double().cpu().numpy() for b in (standardise.mean, standardise.scale))
+    mean, scale = (b.double().cpu().numpy() for b in (standardize.mean, standardize.scale))
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(model.weight * scale))
         layer.bias.copy_(torch.from_numpy(model.bias + model.weight @ mean))

@@ -119,7 +119,7 @@ def make_net(
     Returns
     -------
     net : FineTuneNet
-        Not yet initialised.
+        Not yet initialized.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def continue_fit(net: FineTuneNet, dataset: RowsDataset, epochs: int) -> FineTun
     Parameters
     ----------
     net : FineTuneNet
-        Initialised here if it is not yet.
+        Initialized here if it is not yet.
     dataset : RowsDataset
         The rows, which may be new ones.
     epochs : int

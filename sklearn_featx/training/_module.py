@@ -33,7 +33,7 @@ class TailAndHead(nn.Module):
         One for each stage; False freezes it: its parameters and buffers stay as they are, the
         gradient flows through it (surgical fine-tuning, Lee et al. 2023).
     batch_norm : {"frozen", "train"}
-        With "frozen", batch normalisation in trained stages keeps its pretrained running
+        With "frozen", batch normalization in trained stages keeps its pretrained running
         statistics (its scale and shift are trained all the same); with "train" they adapt. The
         head's are always trained: nothing in it is pretrained.
     mixed_precision : bool, default=False
@@ -161,7 +161,7 @@ class TailAndHead(nn.Module):
 
 def _require_gradients(parameters: Iterable[nn.Parameter], required: bool) -> None:
     for parameter in parameters:
-        # Integers (quantised weights, tables) have no gradient to require.
+        # Integers (quantized weights, tables) have no gradient to require.
         if parameter.is_floating_point() or parameter.is_complex():
             parameter.requires_grad_(required)
 
@@ -171,7 +171,7 @@ def _keeps_running_statistics(module: nn.Module) -> bool:
 
 
 def freeze_statistics(module: nn.Module) -> None:
-    """Put every normalisation layer with running statistics into eval mode.
+    """Put every normalization layer with running statistics into eval mode.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def needs_batch_statistics(module: nn.Module) -> bool:
     Returns
     -------
     needed : bool
-        True when some batch normalisation reads its statistics off the batch.
+        True when some batch normalization reads its statistics off the batch.
     """
     return any(
         part.training or part.running_mean is None

@@ -71,7 +71,7 @@ class FineTuneNet(NeuralNet):
     micro_batch_size : int, "auto" or None, default="auto"
         Rows that run at a time; their gradients add up to those of the batch. "auto": of feature
         maps and tokens on a CPU 16, or more until they hold 2**18 numbers; whole batches
-        elsewhere. Whole batches, too, when batch normalisation needs the statistics of the batch.
+        elsewhere. Whole batches, too, when batch normalization needs the statistics of the batch.
     random_state : int, default=0
         Seed of first weights, row order and dropout.
     show_progress : bool, default=False
@@ -424,7 +424,7 @@ def plain_module(net: FineTuneNet) -> TailAndHead:
     Parameters
     ----------
     net : FineTuneNet
-        An initialised net.
+        An initialized net.
 
     Returns
     -------

@@ -40,7 +40,7 @@ def is_decayed(record: ParameterRecord) -> bool:
     Returns
     -------
     decayed : bool
-        False for biases, normalisation, every one-dimensional parameter, learned tokens and
+        False for biases, normalization, every one-dimensional parameter, learned tokens and
         position embeddings.
     """
     if record.parameter.ndim <= 1 or isinstance(record.owner, _NORMS):

@@ -38,7 +38,7 @@ def fit_linear_probe_classifier(
     sample_weight: npt.ArrayLike | None = None,
     widths: Sequence[int] | None = None,
 ) -> tuple[AnyArray, AnyArray]:
-    """Fit an L2-regularised multinomial logistic regression on features of mean variance 1.
+    """Fit an L2-regularized multinomial logistic regression on features of mean variance 1.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ class Scaling(NamedTuple):
         return cls(mean, np.where(spread > 0, spread, 1.0))
 
     def apply(self, embeddings: AnyArray) -> AnyArray:
-        """Centre and scale embeddings."""
+        """Center and scale embeddings."""
         scaled: AnyArray = (embeddings - self.mean) / self.spread
         return scaled
 

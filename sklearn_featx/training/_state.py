@@ -25,7 +25,7 @@ def trained_state(net: FineTuneNet) -> dict[str, AnyArray]:
     Parameters
     ----------
     net : FineTuneNet
-        An initialised net.
+        An initialized net.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
     Parameters
     ----------
     net : FineTuneNet
-        An initialised net that is not being trained.
+        An initialized net that is not being trained.
     rows : array-like of shape (n_rows, ...)
         Activations at the split point, as `RowsDataset` takes them.
     batch_size : int

@@ -26,7 +26,7 @@ def cut():
 
     def build(backbone, granularity="stage", weights=None):
         with warnings.catch_warnings():
-            # Old architectures say that their random initialisation will change.
+            # Old architectures say that their random initialization will change.
             warnings.filterwarnings("ignore", category=FutureWarning)
             return get_backbone(backbone, weights, granularity, warn=False)
 

@@ -69,7 +69,7 @@ def test_an_unknown_layer_suggests_the_nearest(cut):
         cut("resnet18").tapped(["layer3.l"])
 
 
-def test_pixels_are_normalised_before_the_first_stage(cut):
+def test_pixels_are_normalized_before_the_first_stage(cut):
     backbone = cut("resnet18")
     pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     (found,) = backbone.tapped(["conv1"])(pixels)

@@ -213,7 +213,7 @@ def test_a_first_pass_runs_alone_on_a_gpu(monkeypatch):
     ],
     ids=str,
 )
-def test_memory_that_runs_out_is_recognised(error):
+def test_memory_that_runs_out_is_recognized(error):
     assert _device.is_out_of_memory(error)
 
 

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def engine(network, n_results=1, name="openvino", dtype=torch.float32):
     pools = [nn.Identity()] * n_results
-    return make_engine(name, network, pools, normalise=None, device=CPU, dtype=dtype)
+    return make_engine(name, network, pools, normalize=None, device=CPU, dtype=dtype)
 
 
 class Untraceable(nn.Module):
@@ -92,7 +92,7 @@ class TestErrors:
     def test_it_runs_on_cpus_alone(self, small_net):
         with pytest.raises(ValueError, match="device='cpu', or engine='torch'"):
             make_engine(
-                "openvino", small_net, [], normalise=None, device=torch.device("meta"),
+                "openvino", small_net, [], normalize=None, device=torch.device("meta"),
                 dtype=torch.float32,
             )  # fmt: skip
 

@@ -153,7 +153,7 @@ class TestPrecision:
                 return x / 3
 
         half = TorchEngine(
-            Mean(), [nn.Identity()], normalise=Third(), device=CPU, dtype=torch.bfloat16
+            Mean(), [nn.Identity()], normalize=Third(), device=CPU, dtype=torch.bfloat16
         )
         mean = half.run(np.ones((1, 1, 2, 2), np.float32))[0].item()
         assert mean == pytest.approx(1 / 3, rel=0.004)
@@ -197,7 +197,7 @@ class TestCuda:
             def forward(self, x):
                 return x.permute(0, 3, 1, 2) / 255
 
-        on_gpu = self.engine(small_net, normalise=Scaled())
+        on_gpu = self.engine(small_net, normalize=Scaled())
         workers = on_gpu.workers(n_batches=64, n_jobs=2)
         batches = iterate_batches(
             as_image_collection(pixels), range(256), lambda x: x, batch_size=4, n_threads=2
@@ -206,5 +206,5 @@ class TestCuda:
             batches, on_gpu.run, n_workers=workers.n_workers, start=workers.start
         )
         found = np.concatenate([result for _, (result,) in results])
-        expected = self.engine(small_net, "cpu", normalise=Scaled()).run(pixels)[0]
+        expected = self.engine(small_net, "cpu", normalize=Scaled()).run(pixels)[0]
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

@@ -18,7 +18,7 @@ from sklearn_featx import (
 
 
 class EvenScaler(TransformerMixin, BaseEstimator):
-    """Centres the columns and divides all of them by one number, their root mean variance."""
+    """Centers the columns and divides all of them by one number, their root mean variance."""
 
     def fit(self, X, y=None):
         self.mean_, self.scale_ = X.mean(axis=0), np.sqrt(X.var(axis=0).mean())

@@ -26,7 +26,7 @@ def encode():
 
 @pytest.fixture
 def files(tmp_path):
-    """Five PNG files of different colours and sizes."""
+    """Five PNG files of different colors and sizes."""
     paths = []
     for i in range(5):
         path = tmp_path / f"{i}.png"

@@ -240,7 +240,7 @@ def test_what_is_refused_is_said_in_full(X, message):
 
 
 class Arrays(torch.utils.data.Dataset):
-    """A dataset of arrays of 4 x 5 grey values."""
+    """A dataset of arrays of 4 x 5 gray values."""
 
     def __len__(self):
         return 2

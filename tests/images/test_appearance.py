@@ -43,7 +43,7 @@ def difference(pixels, wanted):
 
 
 @pytest.fixture
-def grey(photo):
+def gray(photo):
     return np.asarray(photo.convert("L")).astype(int)
 
 
@@ -96,7 +96,7 @@ def test_pictures_in_memory_keep_their_orientation(photo, encode, tmp_path):
         ("RGB", "PPM", 0),
     ],
 )
-def test_colour_files_become_rgb(photo, encode, mode, file_format, tolerance):
+def test_color_files_become_rgb(photo, encode, mode, file_format, tolerance):
     assert difference(decode(encode(photo.convert(mode), file_format)), photo) <= tolerance
 
 
@@ -118,7 +118,7 @@ def test_lab_becomes_rgb(photo, encode, as_file):
 
 
 @pytest.mark.parametrize("mode", ["1", "L"])
-def test_grey_stays_one_channel(photo, encode, mode):
+def test_gray_stays_one_channel(photo, encode, mode):
     picture = photo.convert(mode)
     assert difference(decode(encode(picture, "PNG")), picture.convert("L")) == 0
 
@@ -126,16 +126,16 @@ def test_grey_stays_one_channel(photo, encode, mode):
 @pytest.mark.parametrize(
     "file_format", ["PNG", "TIFF", pytest.param("PPM", marks=WRITES_16_BITS), None]
 )
-def test_sixteen_bits_are_scaled(grey, encode, file_format):
-    picture = Image.fromarray((grey * 257).astype(np.uint16))
-    assert difference(seen(encode(picture, file_format) if file_format else picture), grey) == 0
+def test_sixteen_bits_are_scaled(gray, encode, file_format):
+    picture = Image.fromarray((gray * 257).astype(np.uint16))
+    assert difference(seen(encode(picture, file_format) if file_format else picture), gray) == 0
 
 
 @pytest.mark.parametrize("file_format", ["TIFF", None])
-def test_big_endian_sixteen_bits_are_scaled(grey, encode, file_format):
-    picture = Image.fromarray((grey * 257).astype(">u2"))
+def test_big_endian_sixteen_bits_are_scaled(gray, encode, file_format):
+    picture = Image.fromarray((gray * 257).astype(">u2"))
     assert picture.mode == "I;16B"
-    assert difference(seen(encode(picture, file_format) if file_format else picture), grey) == 0
+    assert difference(seen(encode(picture, file_format) if file_format else picture), gray) == 0
 
 
 def test_sixteen_bits_are_not_rounded_to_eight(encode):
@@ -146,8 +146,8 @@ def test_sixteen_bits_are_not_rounded_to_eight(encode):
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
-def test_one_hot_pixel_does_not_change_the_others(grey, encode, file_format):
-    values = (grey * 4095 // 255).astype(np.uint16)
+def test_one_hot_pixel_does_not_change_the_others(gray, encode, file_format):
+    values = (gray * 4095 // 255).astype(np.uint16)
     before = decode(encode(Image.fromarray(values), file_format))
     values[0, 0] = 60_000
     after = decode(encode(Image.fromarray(values), file_format))
@@ -159,9 +159,9 @@ def test_a_dark_sixteen_bit_png_stays_dark(encode):
     assert (pixels == 10).all()
 
 
-def test_packed_twelve_bit_tiff(grey):
-    height, width = grey.shape
-    values = grey * 4095 // 255
+def test_packed_twelve_bit_tiff(gray):
+    height, width = gray.shape
+    values = gray * 4095 // 255
     values[0, 0] = 0xFFF
     first, second = values.ravel()[::2], values.ravel()[1::2]
     packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
@@ -170,9 +170,9 @@ def test_packed_twelve_bit_tiff(grey):
             (278, height), (279, len(data))]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
-    grey[0, 0] = 255
+    gray[0, 0] = 255
     pixels = decode(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory)
-    assert difference(pixels, grey) < 1
+    assert difference(pixels, gray) < 1
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_half_transparent_is_half_white():
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
-def test_transparent_palette_colours(photo, encode, as_bytes):
+def test_transparent_palette_colors(photo, encode, as_bytes):
     picture = photo.quantize(255)
     indices = np.asarray(picture).astype(np.uint8) + 1
     indices[:, photo.width // 2 :] = 0
@@ -270,7 +270,7 @@ def test_palette_with_alpha(photo, half, encode):
 
 
 @pytest.mark.parametrize(("mode", "key"), [("L", 0), ("RGB", (0, 0, 0)), ("I;16", 0), ("1", 0)])
-def test_transparent_colour_without_alpha(photo, encode, mode, key):
+def test_transparent_color_without_alpha(photo, encode, mode, key):
     opaque = np.maximum(np.asarray(photo.convert("RGB" if mode == "RGB" else "L")), 1)
     opaque = np.full_like(opaque, 255) if mode == "1" else opaque
     stored = opaque.copy()
@@ -283,22 +283,22 @@ def test_transparent_colour_without_alpha(photo, encode, mode, key):
     assert difference(pixels, whitened(opaque)) == 0
 
 
-def png(bits, colour, raw, width, key=b""):
-    """Write a PNG by hand: Pillow writes neither 4-bit grey nor 16-bit RGB with tRNS."""
+def png(bits, color, raw, width, key=b""):
+    """Write a PNG by hand: Pillow writes neither 4-bit gray nor 16-bit RGB with tRNS."""
 
     def chunk(name, data):
         checked = name + data
         return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
 
     rows = b"".join(b"\0" + row.tobytes() for row in raw)
-    header = struct.pack(">IIBBBBB", width, len(raw), bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, len(raw), bits, color, 0, 0, 0)
     chunks = chunk(b"IHDR", header) + (chunk(b"tRNS", key) if key else b"")
     return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("hidden", [0, 1])
-def test_transparent_grey_of_few_bits(bits, hidden):
+def test_transparent_gray_of_few_bits(bits, hidden):
     levels = np.arange(8) % 2**bits
     packed = np.packbits((levels[:, None] >> np.arange(bits)[::-1] & 1).ravel())
     pixels = decode(png(bits, 0, packed[None], 8, struct.pack(">H", hidden)))
@@ -314,7 +314,7 @@ def test_transparent_sixteen_bit_rgb():
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_first_frame_of_many(photo, encode, file_format):
-    others = [Image.new("RGB", photo.size, colour) for colour in ("red", "blue")]
+    others = [Image.new("RGB", photo.size, color) for color in ("red", "blue")]
     options = {"lossless": True} if file_format == "WEBP" else {}
     data = encode(photo, file_format, save_all=True, append_images=others, **options)
     assert difference(decode(data), photo) < 20
@@ -338,7 +338,7 @@ def test_unreadable_exif_is_no_orientation(photo, encode, monkeypatch, error):
     assert difference(decode(encode(photo, "BMP")), photo) == 0
 
 
-def test_lab_without_colour_management(photo, monkeypatch):
+def test_lab_without_color_management(photo, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.ImageCms", None)
     monkeypatch.delattr("PIL.ImageCms", raising=False)
     with pytest.raises(ImageError, match="LittleCMS"):

@@ -107,7 +107,7 @@ def test_values_out_of_range_are_refused_at_once():
         as_image_collection(np.array([[[0, 9]], [[0, 300]]]))
 
 
-def test_an_image_given_with_its_shape_is_a_batch_of_grey():
+def test_an_image_given_with_its_shape_is_a_batch_of_gray():
     assert len(as_image_collection(np.zeros((20, 30, 3)), image_shape=(30, 3))) == 20
 
 

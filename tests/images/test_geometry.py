@@ -47,16 +47,16 @@ def test_equal_on_a_photograph(photo, resize, crop):
         np.testing.assert_array_equal(result, by_torchvision(pixels, preprocess))
 
 
-def test_grey_is_repeated_for_rgb(photo):
+def test_gray_is_repeated_for_rgb(photo):
     preprocess = Preprocess(50, (48, 48))
-    grey = np.asarray(photo.convert("L"))
-    result = resize_and_crop(grey[:, :, None], preprocess)
+    gray = np.asarray(photo.convert("L"))
+    result = resize_and_crop(gray[:, :, None], preprocess)
     wanted = by_torchvision(np.asarray(photo.convert("L").convert("RGB")), preprocess)
     np.testing.assert_array_equal(result, wanted)
     assert result.flags.c_contiguous
 
 
-def test_rgb_becomes_grey_before_the_resize(photo):
+def test_rgb_becomes_gray_before_the_resize(photo):
     result = resize_and_crop(np.asarray(photo), Preprocess(resize=(20, 30), channels=1))
     wanted = np.asarray(photo.convert("L").resize((30, 20), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(result[:, :, 0], wanted)

@@ -90,9 +90,9 @@ def test_no_value_range(value_range):
 
 
 def test_over_white_is_exact():
-    colour, alpha = (axis.astype(np.uint8) for axis in np.meshgrid(LEVELS, LEVELS))
+    color, alpha = (axis.astype(np.uint8) for axis in np.meshgrid(LEVELS, LEVELS))
     share = alpha / 255
-    wanted = np.floor(colour * share + 255 * (1 - share) + 0.5)
-    mixed = over_white(colour[:, :, None], alpha[:, :, None])[:, :, 0]
+    wanted = np.floor(color * share + 255 * (1 - share) + 0.5)
+    mixed = over_white(color[:, :, None], alpha[:, :, None])[:, :, 0]
     assert np.abs(mixed - wanted).max() <= 1
     assert (mixed != wanted).mean() < 0.01

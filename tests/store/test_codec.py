@@ -1,4 +1,4 @@
-"""A row survives its way to disk exactly, or is recognised as damaged."""
+"""A row survives its way to disk exactly, or is recognized as damaged."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def test_a_view_is_a_function_of_image_and_seed(augment, pixels):
     assert all(view.dtype == np.uint8 and view.shape[2] == 3 for view in views)
 
 
-def test_light_keeps_most_of_the_image_and_grey_stays_grey(pixels):
+def test_light_keeps_most_of_the_image_and_gray_stays_gray(pixels):
     light = make_augment("light")
     areas = [np.prod(light(pixels, seed).shape[:2]) for seed in range(20)]
     assert min(areas) >= 0.65 * 60 * 80

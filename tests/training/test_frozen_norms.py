@@ -1,4 +1,4 @@
-"""Folded batch normalisation and exempted convolutions: the same steps, under the same names."""
+"""Folded batch normalization and exempted convolutions: the same steps, under the same names."""
 
 import copy
 

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from sklearn_featx.training import LinearModel, make_head, start_head
-from sklearn_featx.training._head import Standardise
+from sklearn_featx.training._head import Standardize
 
 
 def test_linear_starts_near_zero():
     head = make_head("linear", 20, 3, seed=0)
-    assert isinstance(head[0], Standardise)
+    assert isinstance(head[0], Standardize)
     assert head[1].weight.shape == (3, 20)
     assert 0 < head[1].weight.abs().max() < 0.1
     assert not head[1].bias.any()
@@ -77,7 +77,7 @@ def embeddings():
 
 
 def test_measured_embeddings_have_mean_zero_and_spread_one(embeddings):
-    module = Standardise(4)
+    module = Standardize(4)
     torch.testing.assert_close(module(torch.ones(2, 4)), torch.ones(2, 4))
     module.measure(embeddings, None)
     standard = module(torch.from_numpy(embeddings))
@@ -89,7 +89,7 @@ def test_measured_embeddings_have_mean_zero_and_spread_one(embeddings):
 
 def test_weights_count_as_repetitions(embeddings):
     weights = np.random.default_rng(1).integers(0, 3, 50)
-    weighted, repeated = Standardise(4), Standardise(4)
+    weighted, repeated = Standardize(4), Standardize(4)
     weighted.measure(embeddings, weights)
     repeated.measure(np.repeat(embeddings, weights, axis=0), None)
     torch.testing.assert_close(weighted.mean, repeated.mean)
@@ -97,7 +97,7 @@ def test_weights_count_as_repetitions(embeddings):
 
 
 def test_constant_embeddings_are_not_divided_by_zero():
-    module = Standardise(2)
+    module = Standardize(2)
     module.measure(np.ones((3, 2)), None)
     assert torch.isfinite(module(torch.ones(1, 2))).all()
 

@@ -1,7 +1,7 @@
 """Which modules are stages, and where in the chain each stage ends.
 
 A stage is a set of parameters, named by the module that holds them. It owns at least one weight:
-modules that hold only normalisation parameters, operations without parameters, and single tensors
+modules that hold only normalization parameters, operations without parameters, and single tensors
 such as a class token join the stage that is running when they are used.
 """
 
@@ -45,9 +45,9 @@ def by_path(network: nn.Module, paths: Iterable[str]) -> dict[str, tuple[str, ..
 
 
 def has_weights(network: nn.Module, names: Iterable[str]) -> bool:
-    """Whether parameters of these names are more than those of normalisation layers."""
+    """Whether parameters of these names are more than those of normalization layers."""
     holders = {name.rpartition(".")[0] for name in names}
-    return any(not _normalises(network.get_submodule(path)) for path in holders)
+    return any(not _normalizes(network.get_submodule(path)) for path in holders)
 
 
 def top_level(network: nn.Module, opened: Collection[str] = ()) -> list[str]:
@@ -160,15 +160,15 @@ def _children(network: nn.Module, path: str) -> list[str]:
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether a module holds more than normalisation parameters."""
+    """Whether a module holds more than normalization parameters."""
     return any(
         next(part.parameters(recurse=False), None) is not None
         for part in module.modules()
-        if not _normalises(part)
+        if not _normalizes(part)
     )
 
 
-def _normalises(module: nn.Module) -> bool:
+def _normalizes(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower()
 
 

@@ -233,7 +233,7 @@ class _Tracer(fx.Tracer):
         return proxy
 
 
-# Modules of torchvision.ops with random or compiled behaviour inside; its composite blocks
+# Modules of torchvision.ops with random or compiled behavior inside; its composite blocks
 # (Conv2dNormActivation, MLP) are to be traced through.
 _TORCHVISION_LEAVES = {"StochasticDepth", "DropBlock2d", "DropBlock3d", "FrozenBatchNorm2d"}
 

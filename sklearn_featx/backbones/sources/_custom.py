@@ -42,7 +42,7 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
     -------
     network : Network
         Its stages are the module's top-level children. Pixels reach it on the scale 0 to 1; it
-        sees greyscale images when its first convolution has one input channel. A model of Hugging
+        sees grayscale images when its first convolution has one input channel. A model of Hugging
         Face's transformers is a backbone up to its last hidden state.
 
     Raises

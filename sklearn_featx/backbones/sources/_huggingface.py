@@ -1,4 +1,4 @@
-"""Own networks that are Hugging Face vision models: recognised by shape, not by import.
+"""Own networks that are Hugging Face vision models: recognized by shape, not by import.
 
 Such a model returns a record of several tensors. As a backbone it returns one: the last hidden
 state, tokens (n, tokens, channels) or a map (n, channels, height, width). The model's own pooling

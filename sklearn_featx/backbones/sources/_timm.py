@@ -267,11 +267,11 @@ def _load_file(module: nn.Module, file: Path, head: tuple[str, ...]) -> None:
 
 
 def _recipe(data: Mapping[str, Any]) -> Preprocess:
-    """Geometry as in timm's evaluation: resized to floor(size / crop_pct), the centre cropped."""
+    """Geometry as in timm's evaluation: resized to floor(size / crop_pct), the center cropped."""
     channels, height, width = data["input_size"]
     scaled = tuple(math.floor(side / data["crop_pct"]) for side in (height, width))
     # Only "center" keeps the proportions. "border" would pad; no image library does it in uint8
-    # with timm's colour, so it is squashed, too.
+    # with timm's color, so it is squashed, too.
     proportional = data["crop_mode"] == "center" and height == width
     return Preprocess(
         resize=scaled[0] if proportional else (scaled[0], scaled[1]),

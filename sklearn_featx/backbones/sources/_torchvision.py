@@ -45,8 +45,8 @@ def torchvision_names() -> list[str]:
     return sorted(list_models(module=torchvision.models))
 
 
-def quantised_names() -> list[str]:
-    """Names of torchvision's quantised models, which cannot be backbones."""
+def quantized_names() -> list[str]:
+    """Names of torchvision's quantized models, which cannot be backbones."""
     return sorted(list_models(module=torchvision.models.quantization))
 
 
@@ -60,7 +60,7 @@ def build_torchvision(name: str, weights: str | None) -> Network:
     weights : str or None
         ``"DEFAULT"``, a name in the model's weights enum, the path of a ``.pth`` or
         ``.safetensors`` file, or None for random weights. A file that torchvision publishes is
-        recognised by its hash and gets its own preprocessing; others get that of ``"DEFAULT"``.
+        recognized by its hash and gets its own preprocessing; others get that of ``"DEFAULT"``.
 
     Returns
     -------

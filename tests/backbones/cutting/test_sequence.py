@@ -177,7 +177,7 @@ class Reading(nn.Module):
 
     def forward(self, x):
         if x.abs().max().item() > 1e6:
-            raise ValueError("not normalised")
+            raise ValueError("not normalized")
         kept = x[x.sum((1, 2, 3)) > -1e6]
         return self.head(self.body(kept).mean((2, 3)))
 

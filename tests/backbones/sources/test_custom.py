@@ -46,7 +46,7 @@ def test_the_users_module_stays_as_it_was(cut):
     assert not net._forward_hooks
 
 
-def test_greyscale_networks_see_greyscale_images(cut):
+def test_grayscale_networks_see_grayscale_images(cut):
     assert cut(Small()).preprocess.channels == 1
     assert cut(nn.Conv2d(3, 2, 1)).preprocess.channels == 3
 

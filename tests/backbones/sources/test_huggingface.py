@@ -111,7 +111,7 @@ def test_a_tail_trains(transformers):
     assert all(grad is not None for grad in used)
 
 
-def test_recognised_without_the_package():
+def test_recognized_without_the_package():
     class Model(nn.Module):
         main_input_name = "input_ids"
 

@@ -112,7 +112,7 @@ def test_parts_are_named_and_ordered_as_in_timm(name, network, timm_network):
     assert settings == {(1e-3, 0.1)}
 
 
-def test_photographs_are_recognised(name, network, photograph_batch):
+def test_photographs_are_recognized(name, network, photograph_batch):
     palace, daisy, honeycomb = 698, 985, 599
     # The second shows a dahlia, of which ImageNet has no class.
     flower = daisy if name == LITE0 else honeycomb

@@ -149,7 +149,7 @@ def test_geometry_equals_timms_transform(cut):
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     cropped = resized.crop((left, top, left + width, top + height))
     pixels = torch.frombuffer(bytearray(cropped.tobytes()), dtype=torch.uint8)
-    found = backbone.normalise()(pixels.view(1, height, width, 3))[0]
+    found = backbone.normalize()(pixels.view(1, height, width, 3))[0]
     torch.testing.assert_close(found, transform(image), rtol=1e-5, atol=1e-5)
 
 

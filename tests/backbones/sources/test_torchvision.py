@@ -14,7 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from sklearn_featx.backbones import backbone_names, get_backbone
 from sklearn_featx.backbones._backbone import Backbone
-from sklearn_featx.backbones._normalize import Normalise
+from sklearn_featx.backbones._normalize import Normalize
 from sklearn_featx.backbones.sources import _torchvision
 from sklearn_featx.backbones.sources._torchvision import (
     build_torchvision,
@@ -112,8 +112,8 @@ def test_unknown_names_suggest_the_nearest(cut):
         cut("resnet81")
 
 
-def test_quantised_names_are_refused_with_the_name_to_use(cut):
-    with pytest.raises(BackboneError, match=r"quantised.*'resnet18' instead"):
+def test_quantized_names_are_refused_with_the_name_to_use(cut):
+    with pytest.raises(BackboneError, match=r"quantized.*'resnet18' instead"):
         cut("quantized_resnet18")
 
 
@@ -148,7 +148,7 @@ def test_every_recipe_is_the_preset_of_its_weights():
             recipe = recipe_of(entry)
             expected = entry.transforms()(Image.fromarray(photo))
             pixels = torch.from_numpy(resize_and_crop(photo, recipe).copy())
-            found = Normalise(recipe.mean, recipe.std)(pixels[None])[0]
+            found = Normalize(recipe.mean, recipe.std)(pixels[None])[0]
             tolerance = 1e-6 * max(1.0, float(expected.abs().max()))
             assert (found - expected).abs().max() <= tolerance, entry
             n_recipes += 1
