@@ -412,14 +412,13 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     ) -> tuple[list[AnyArray], list[ImageError]]:
         """Rows of each tap of a recipe for the images that can be read, and the others' errors."""
         errors: list[ImageError] = []
-        settings = Settings(
-            self.batch_size,
-            self.n_jobs,
-            self.cache,
-            int(self.verbose),
-            errors if self.on_error == "nan" else None,
-        )
-        return activations(images, recipe, settings), errors
+        return activations(images, recipe, self._settings(errors)), errors
+
+    def _settings(self, errors: list[ImageError] | None = None) -> Settings:
+        return super()._settings(errors)._replace(batch_size=self.batch_size)
+
+    def _recipes(self, images: ImageCollection) -> tuple[Recipe, Recipe]:  # noqa: ARG002
+        return self._recipe(), self._recipe()
 
     def _recipe(self) -> Recipe:
         backbone = get_backbone(self.backbone, self.weights, image_size=self.image_size)

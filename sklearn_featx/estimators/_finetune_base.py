@@ -25,12 +25,12 @@ from ..flow import (
     FixedViews,
     FreshViews,
     Recipe,
-    Settings,
     StoredRows,
     Tap,
     activations,
     as_table,
     choose_preprocess,
+    decide,
     held_or_stored,
     open_store,
     readable,
@@ -128,17 +128,15 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         refuse_none_readable(len(images), errors)
         return taps[0]
 
-    def _settings(self, errors: list[ImageError] | None = None) -> Settings:
-        failures = errors if self.on_error == "nan" else None
-        return Settings(
-            n_jobs=self.n_jobs, cache=self.cache, verbose=int(self.verbose), failures=failures
-        )
+    def _recipes(self, images: ImageCollection) -> tuple[Recipe, Recipe]:
+        backbone = self._backbone()
+        return self._training_recipe(backbone), self._predicting_recipe(backbone, images)
 
     def _training_rows(
         self, images: ImageCollection, backbone: Backbone, errors: list[ImageError]
     ) -> tuple[AnyArray | StoredRows, AnyArray | None]:
         """Rows at the split point, and the embeddings when the head needs them; in one pass."""
-        recipe = self._recipe(backbone, *self._training_splits(backbone))
+        recipe = self._training_recipe(backbone)
         taps = held_or_stored(images, recipe, self._settings(errors))
         refuse_none_readable(len(images), errors)
         # A named head starts from the embeddings, which come last.
@@ -148,6 +146,25 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         """Numbers of stages after which training needs rows: the split, and the embeddings."""
         split, last = self._split(backbone), len(backbone.stages)
         return [split, last] if isinstance(self.head, str) and split < last else [split]
+
+    def _training_recipe(self, backbone: Backbone) -> Recipe:
+        """Recipe of all rows that training needs, those at the split first."""
+        return self._recipe(backbone, *self._training_splits(backbone))
+
+    def _predicting_recipe(self, backbone: Backbone, images: ImageCollection) -> Recipe:
+        """Recipe whose first tap is the split, which predictions are made from.
+
+        Where rows are cached, a pass for a prediction computes what training needs as well: another
+        fold of a search trains on the same image, which then needs no second pass.
+        """
+        training = self._training_recipe(backbone)
+        split = training.only(training.taps[:1])
+        if not split.network_taps:
+            # No image passes the network, and none shall for rows that are not used.
+            return split
+        store = open_store(self.cache)
+        decision = decide(training, training.row_shapes(images), len(images), store)
+        return training if decision.remember else split
 
     def _head_start(
         self, embeddings: AnyArray | None, targets: AnyArray, weights: AnyArray | None
@@ -397,11 +414,11 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         images = self._images(X, reset=False)
         backbone = self._backbone()
         net = self._predicting_net(backbone)
-        recipe = self._recipe(backbone, self._split(backbone))
+        recipe = self._predicting_recipe(backbone, images)
         errors: list[ImageError] = []
         parts = [
-            predict_rows(net, rows, _ROWS_PER_PREDICTION)
-            for (rows,) in slices(images, recipe, self._settings(errors), _ROWS_PER_PREDICTION)
+            predict_rows(net, taps[0], _ROWS_PER_PREDICTION)
+            for taps in slices(images, recipe, self._settings(errors), _ROWS_PER_PREDICTION)
         ]
         outputs: FloatArray = np.concatenate(parts or [np.empty((0, self.n_outputs_))])
         failures = as_table(errors)

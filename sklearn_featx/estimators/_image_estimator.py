@@ -1,6 +1,7 @@
 """Base of the estimators: the images of X, and what scikit-learn needs to know about X."""
 
-from typing import Any, Self
+from abc import abstractmethod
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -8,17 +9,65 @@ from sklearn.utils.validation import validate_data
 
 from .._sklearn_compat import CheckedParameters, _check_feature_names, _check_n_features
 from .._typing import OnError
-from ..flow import announce
+from ..exceptions import ImageError
+from ..flow import Recipe, Settings, announce
 from ..images import ImageCollection, as_image_collection, check_image_shape
 from ._saved_state import CheckedState
 from ._worker_settings import SentWithSettings
 
 
+class Work(NamedTuple):
+    """What an estimator does to the images of X.
+
+    Parameters
+    ----------
+    images : ImageCollection
+        The images.
+    fitting, predicting : Recipe
+        What `fit` and what `predict` or `transform` do to an image.
+    settings : Settings
+        How.
+    """
+
+    images: ImageCollection
+    fitting: Recipe
+    predicting: Recipe
+    settings: Settings
+
+
 class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEstimator):
     """Base of the extractor and the fine-tuners: reads X by the parameters that they share.
 
-    Subclasses have the parameters `image_shape`, `value_range`, `on_error` and `cache`.
+    Subclasses have the parameters `image_shape`, `value_range`, `on_error`, `n_jobs`, `cache` and
+    `verbose`.
     """
+
+    def work(self, X: Any) -> Work:
+        """Return what `fit` and `predict` would do to images, without doing it.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        work : Work
+            What `plan`, `precompute` and `layer_sweep` ask for; nothing is read from files yet.
+        """
+        self._validate_params()
+        images = self._images(X, reset=False)
+        return Work(images, *self._recipes(images), self._settings([]))
+
+    @abstractmethod
+    def _recipes(self, images: ImageCollection) -> tuple[Recipe, Recipe]:
+        """Recipes of fitting and of predicting."""
+
+    def _settings(self, errors: list[ImageError] | None = None) -> Settings:
+        failures = errors if self.on_error == "nan" else None
+        return Settings(
+            n_jobs=self.n_jobs, cache=self.cache, verbose=int(self.verbose), failures=failures
+        )
 
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:
         shape = None if self.image_shape is None else tuple(self.image_shape)

@@ -111,25 +111,12 @@ def _reader(estimator: Any) -> Any:
 
 
 def _job(estimator: Any, X: Any, known: dict[Any, list[str]]) -> Job:
-    estimator._validate_params()
-    shape = None if estimator.image_shape is None else tuple(estimator.image_shape)
-    images = estimator._images(X, reset=True)
-    skip_unreadable = estimator.on_error == "nan"
-    if isinstance(estimator, PretrainedFeatureExtractor):
-        fitting = predicting = estimator._recipe()
-        settings = Settings(estimator.batch_size, estimator.n_jobs, estimator.cache)
-    else:
-        backbone = estimator._backbone()
-        predicting = estimator._recipe(backbone, estimator._split(backbone))
-        fitting = estimator._recipe(backbone, *estimator._training_splits(backbone))
-        settings = Settings(n_jobs=estimator.n_jobs, cache=estimator.cache)
-    if skip_unreadable:
-        settings = settings._replace(failures=[])
-    store = open_store(estimator.cache)
+    images, fitting, predicting, settings = estimator.work(X)
+    store = open_store(settings.cache)
     decision = decide(fitting, fitting.row_shapes(images), len(images), store)
-    how = (shape, estimator.value_range and tuple(estimator.value_range), skip_unreadable)
+    how = repr((estimator.image_shape, estimator.value_range, estimator.on_error))
     if how not in known:
-        keys = row_keys(images, store, failures=[] if skip_unreadable else None)
+        keys = row_keys(images, store, failures=settings.failures)
         # What cannot be read is no copy of anything.
         known[how] = [key or f"unreadable {i}" for i, key in enumerate(keys)]
     return Job(images, known[how], fitting, predicting, settings, store, decision)

@@ -13,7 +13,7 @@ from .._digest import digest_array
 from .._messages import shown
 from .._typing import Pooling
 from ..estimators._extractor import PretrainedFeatureExtractor
-from ..flow import Tap, as_table, readable, refuse_none_readable, warn_of
+from ..flow import Tap, activations, as_table, readable, refuse_none_readable, warn_of
 
 
 class LayerScore(NamedTuple):
@@ -102,12 +102,12 @@ def layer_sweep(
     ['blocks.1', 'blocks.1', 'blocks.3', 'blocks.3']
     """
     _check(extractor, y, layers, poolings)
-    recipe = extractor._recipe()
+    images, recipe, _, settings = extractor.work(X)
     names = [stage.name for stage in recipe.backbone.stages]
     chosen: list[str | int] = list(range(1, len(names) + 1)) if layers is None else list(layers)
     taps = tuple(Tap(layer, pooling) for layer in chosen for pooling in poolings)
-    images = extractor._images(X, reset=False)
-    rows, errors = extractor._rows(images, replace(recipe, taps=taps))
+    rows = activations(images, replace(recipe, taps=taps), settings)
+    errors = settings.failures or []
     refuse_none_readable(len(images), errors)
     if errors:
         warn_of(as_table(errors), len(images), "they are left out of the scores.")

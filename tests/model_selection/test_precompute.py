@@ -36,6 +36,18 @@ def test_all_depths_take_one_pass_of_the_images(small_net, digits, store, trunk_
     assert trunk_rows == []
 
 
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+@pytest.mark.parametrize("depth", [0, 1, 2, "all"])
+def test_a_search_at_one_depth_takes_one_pass_of_the_images(
+    small_net, digits, store, trunk_rows, depth, n_folds
+):
+    """A held-out image is an image of training in the other folds: one pass serves both."""
+    search = search_over(small_net, store, [depth])
+    search.set_params(cv=n_folds, refit=True)
+    search.fit(digits[0][:30], digits[1][:30])
+    assert sum(trunk_rows) == 30
+
+
 def test_layers_of_an_extractor_take_one_pass(small_net, digits, store, trunk_rows):
     pipeline = Pipeline(
         [
