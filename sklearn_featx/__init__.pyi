@@ -1,4 +1,4 @@
-# The public names and their homes: `__init__` reads them here.
+# The public names and the modules that define them; `__init__` reads this file.
 from .backbones import StageInfo, backbone_names, backbone_stages, unfreeze_depths
 from .estimators._extractor import PretrainedFeatureExtractor
 from .estimators._finetune_classifier import FineTuneClassifier

@@ -1,4 +1,4 @@
-"""``python -m sklearn_featx``: the command line without its installed script."""
+"""The command line as a module: ``python -m sklearn_featx``."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Digests: names derived from content, equal in every process and on every machine.
+"""Digests: names derived from content, the same in every process and on every machine.
 
-A digest names its algorithm and version (``"b2-1:…"``), so that a change of the rule can never be
-mistaken for a change of content. Nothing is hashed through pickle: its bytes depend on the process.
+The prefix of a digest names its algorithm and version (``"b2-1:…"``), so digests of different
+versions never compare equal. Pickled bytes are never hashed, because they depend on the process.
 """
 
 import functools
@@ -25,12 +25,12 @@ _DIGEST_BYTES = 16
 
 
 def digest(*parts: Part) -> str:
-    """Digest of a sequence of parts; the boundaries and types of the parts count.
+    """Digest a sequence of parts, including their boundaries and types.
 
     Parameters
     ----------
     *parts : bytes-like, str, int, float, bool or None
-        What to hash, in order.
+        The parts, in order.
 
     Returns
     -------
@@ -56,30 +56,30 @@ def digest(*parts: Part) -> str:
 
 
 def digest_array(array: AnyArray) -> str:
-    """Digest of an array's dtype, shape and values, whatever its memory layout."""
+    """Digest an array's dtype, shape and values, independent of its memory order."""
     canonical = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     shape = ",".join(map(str, array.shape))
     return digest(canonical.dtype.str, shape, canonical.reshape(-1).view(np.uint8).data)
 
 
 def stat_signature(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
-    """Size, times of modification and of change (ns), and number of a file.
+    """Return a file's size, modification time, change time (both in ns) and inode.
 
-    While all four stay, the content is taken to stay. A copy that keeps size and modification time
-    has another time of change and, unless it was written in place, another number.
+    A file is considered unchanged while all four values are equal. A replacement of the same size
+    and modification time has another change time and, unless written in place, another inode.
 
     Raises
     ------
     OSError
         If the file cannot be reached.
     """
-    # Not pathlib: it would take half of a warm run's time.
+    # pathlib would take half of the time of a run whose rows are all cached.
     status = os.stat(path)  # noqa: PTH116
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def version_of(package: str) -> str:
-    """Return the version of an imported package, as it states it itself; "" if it states none."""
+    """Return the ``__version__`` of an imported package; "" if it has none."""
     return str(getattr(sys.modules.get(package), "__version__", ""))
 
 
@@ -93,7 +93,7 @@ def installed_version(distribution: str) -> str:
 
 
 def combine(digests: Iterable[str]) -> str:
-    """Digest of several digests, in order."""
+    """Digest several digests, in order."""
     return digest(*digests)
 
 

@@ -1,4 +1,4 @@
-"""Graphs of torch.fx and new tensors: cuts, convolutions with their norms, devices."""
+"""Tools for torch.fx graphs: cut points, batch normalizations to fold, devices of new tensors."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -36,22 +36,23 @@ def dependents(graph: fx.Graph, source: fx.Node) -> list[fx.Node]:
 def crossings(
     nodes: list[fx.Node], source: fx.Node, kept: Collection[fx.Node] = ()
 ) -> dict[int, fx.Node]:
-    """Find the places that exactly one value crosses.
+    """Find the positions in a graph that exactly one value crosses.
 
     Parameters
     ----------
     nodes : list of fx.Node
-        What depends on the source. Other values do not count: they can be computed anywhere.
+        The operations that depend on the source. Other values can be computed anywhere and do not
+        count.
     source : fx.Node
-        What comes in.
+        The input value.
     kept : collection of fx.Node, default=()
-        Values that are needed after the last operation, and cross every place from where they are
-        made.
+        Values that are needed after the last operation. Each crosses every position after the
+        operation that computes it.
 
     Returns
     -------
     crossing : dict of int to fx.Node
-        Position ``i``, after ``nodes[i]``, to the value that alone crosses there.
+        Maps position ``i``, after ``nodes[i]``, to the only value that crosses it.
     """
     last_use = dict.fromkeys(kept, len(nodes))
     for i, node in enumerate(nodes):
@@ -68,12 +69,12 @@ def crossings(
 
 
 def place(graph: fx.Graph, device: torch.device) -> bool:
-    """Replace the devices in a graph, in place; return whether there are any."""
+    """Replace the devices in a graph, in place; return whether it has any."""
     return _replace(_with_devices(graph), device)
 
 
 def follow_input(graph: fx.Graph) -> bool:
-    """Let the operations of a graph, in place, use the device of its input; see `place`."""
+    """Replace the devices in a graph, in place, by the device of its input; see `place`."""
     nodes = _with_devices(graph)
     if not nodes:
         return False
@@ -97,7 +98,7 @@ def _replace(nodes: list[fx.Node], device: Any) -> bool:
         args, kwargs = fx.node.map_aggregate(
             (node.args, node.kwargs), lambda v: device if isinstance(v, torch.device) else v
         )
-        # Names of devices are text like any other, but for this argument.
+        # Device names are strings: only those of this argument are certain to name a device.
         if isinstance(kwargs.get("device"), str):
             kwargs = {**kwargs, "device": device}
         node.args, node.kwargs = args, kwargs
@@ -106,11 +107,11 @@ def _replace(nodes: list[fx.Node], device: Any) -> bool:
 
 @contextmanager
 def plain_new_tensors() -> Iterator[None]:
-    """Open a block, or decorate a function, in which new tensors are plain ones on the CPU.
+    """Context manager or decorator: new tensors are ordinary tensors on the CPU.
 
-    A script may have set a GPU as the default device, or call within `torch.inference_mode`.
-    Networks are built, traced and tried on the CPU, and go to their own device afterwards; they are
-    kept for the process, and one that was made in inference mode could never be trained.
+    A script may set a GPU as the default device, or call this package in `torch.inference_mode`.
+    Networks are built and traced on the CPU and then moved to their device. They are kept for the
+    life of the process; parameters created in inference mode could never be trained.
     """
     with ExitStack() as stack:
         if torch.get_default_device().type != "cpu":
@@ -125,30 +126,30 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer computes what its class says: no hooks, no methods of its own."""
+    """Whether a layer computes what its class defines: it has no hooks and no replaced methods."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks
     return not hooked and not any(map(callable, vars(layer).values()))
 
 
 def norm_pairs(graph: fx.Graph, module: nn.Module) -> list[tuple[fx.Node, fx.Node]]:
-    """Find each batch normalization that can be one with the convolution before it.
+    """Find each batch normalization that can be folded into the convolution before it.
 
     Parameters
     ----------
     graph : fx.Graph
-        What a traced network does.
+        The graph of a traced network.
     module : nn.Module
-        The network, which holds the modules that the graph calls.
+        The network, with the modules that the graph calls.
 
     Returns
     -------
     pairs : list of (fx.Node, fx.Node)
-        A convolution and the normalization, with running statistics, that alone reads its result;
-        each is called once in the network.
+        A convolution, and the normalization with running statistics that is the only reader of its
+        result. The network calls each of them once.
     """
     parts = dict(module.named_modules(remove_duplicate=False))
     calls = graph.find_nodes(op="call_module")
-    # By identity: one module may have several names.
+    # Counted by identity, since one module may have several names.
     uses = Counter(id(parts[str(node.target)]) for node in calls)
     return [
         (node.args[0], node)
@@ -167,6 +168,6 @@ def _is_pair(
     convolution, norm = parts[str(before.target)], parts[str(node.target)]
     once = uses[id(convolution)] == uses[id(norm)] == 1
     tracked = getattr(norm, "running_var", None) is not None
-    # Classes derived from these may compute something else, as may parametrized layers.
+    # Subclasses and parametrized layers may compute something else.
     kinds = type(convolution) in _CONVOLUTIONS and type(norm) in BATCH_NORMS
     return once and tracked and kinds and is_plain(convolution) and is_plain(norm)

@@ -1,4 +1,4 @@
-"""Optional packages: imported in one way, missed with one message."""
+"""Import of optional packages, with an error that names the extra to install."""
 
 import importlib
 from types import ModuleType
@@ -14,9 +14,9 @@ def import_optional(name: str, *, extra: str, purpose: str) -> ModuleType:
     name : str
         Module to import.
     extra : str
-        Extra of this package that installs it.
+        The extra of this package that installs it.
     purpose : str
-        What it is needed for, as the subject of a sentence.
+        The purpose of the package, as the subject of a sentence.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Threads and forks: jobs in threads, results in order; locks that a forked child finds open.
+"""Threads and forks: ordered results from threads, and locks that are open in a forked child.
 
-A fork copies the thread that calls it and no other. A lock that another thread holds stays locked
-in the child, and the threads of OpenMP are gone while it waits for them: plain PyTorch hangs there.
+A fork copies only the thread that calls it. A lock that another thread holds stays locked in the
+child, and the threads of OpenMP do not exist there: PyTorch would wait for them forever.
 """
 
 import os
@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 class ForkSafeLock:
     """A reentrant lock that is open in a forked child.
 
-    It guards memos that are filled by one assignment: what a fork interrupts is made again.
+    It guards values that are stored by one assignment: a forked child creates a missing value
+    again.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class ForkSafeLock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Open the lock, unless the thread that is left holds it."""
+        """Open the lock, unless the child's only thread holds it."""
         if self._lock.acquire(blocking=False):
             self._lock.release()
         else:
@@ -46,12 +47,12 @@ class ForkSafeLock:
 
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
 
-# Held by whoever lets PyTorch's global generators draw from a seed: all threads share them.
+# Held while PyTorch's global generators, which all threads share, draw from a seed.
 generator_lock = ForkSafeLock()
 
 
 class _Forks:
-    """What is done in the children of this process."""
+    """The actions in forked children of this process."""
 
     def __init__(self) -> None:
         self.computed = False
@@ -60,7 +61,8 @@ class _Forks:
         for lock in list(_locks):
             lock.renew()
         if self.computed:
-            # With one thread OpenMP waits for no other. PyTorch's own worker processes do the same.
+            # With one thread, OpenMP waits for no other. PyTorch's own worker processes do the
+            # same.
             sys.modules["torch"].set_num_threads(1)
 
 
@@ -68,9 +70,9 @@ _forks = _Forks()
 
 
 def answer_in_children() -> None:
-    """Let processes that are forked from now on compute in one thread.
+    """Make processes that are forked from now on compute in one thread.
 
-    Called where PyTorch computes: a process that only imports this package changes nothing.
+    The engines call this before they compute, so the import of this package changes nothing.
     """
     _forks.computed = True
 
@@ -84,21 +86,21 @@ _Result = TypeVar("_Result")
 
 
 def in_threads(
-    job: Callable[[_Item], _Result],
+    function: Callable[[_Item], _Result],
     items: Iterable[_Item],
     n_threads: int,
     in_flight: int,
     start: Callable[[], Any] | None = None,
 ) -> Generator[_Result]:
-    """Run `job` on every item and yield the results in order; what `job` raises is raised here.
+    """Call `function` on every item in threads; yield the results in order, raise its exceptions.
 
-    At most `in_flight` items are taken whose results are not. Each thread first calls `start`.
+    At most `in_flight` items are taken ahead of the results. Each thread first calls `start`.
     """
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-images", initializer=start)
     pending: deque[Future[_Result]] = deque()
     try:
         for item in items:
-            pending.append(pool.submit(job, item))
+            pending.append(pool.submit(function, item))
             if len(pending) >= in_flight:
                 yield pending.popleft().result()
         while pending:

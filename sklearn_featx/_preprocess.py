@@ -1,7 +1,7 @@
-"""The preprocessing recipe: what weights were trained to see, as plain data.
+"""The preprocessing of a backbone as plain data: geometry, mean and standard deviation.
 
-It is stated once, here, and carried out in two places: the geometry (resize, crop) by `images`
-on decoded pixels, the arithmetic (scale, mean, std) by the engine on whole batches.
+`images` applies the geometry (resize, crop) to decoded pixels; the engine applies the arithmetic
+(scale, mean, std) to whole batches.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "ham
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes the tensor that a backbone was trained on.
+    """The steps from an image to the tensor that a backbone was trained on.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Preprocess:
     mean, std : tuple of float, default=None
         Per channel, on the scale where pixels run from 0 to 1. None: not applied.
     fast : bool, default=False
-        Whether large images may be made smaller on a shorter way, to nearly the same pixels.
+        Whether large images may be reduced by a faster method with nearly the same pixels.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class Preprocess:
 
     @property
     def output_size(self) -> tuple[int, int] | None:
-        """(height, width) of every preprocessed image, None where it varies with the image."""
+        """(height, width) of every preprocessed image; None if it varies with the image."""
         if self.crop is not None:
             return self.crop
         return self.resize if isinstance(self.resize, tuple) else None
@@ -65,13 +65,13 @@ class Preprocess:
         return digest(*(repr(getattr(self, field.name)) for field in fields(self)))
 
     def with_image_size(self, size: int | Sequence[int]) -> Self:
-        """Return the same recipe for another image size.
+        """Return the same preprocessing for another image size.
 
         Parameters
         ----------
         size : int or (int, int)
-            Side, or (height, width), in pixels, of what the backbone sees. The share of the
-            image that the crop keeps stays as it was; a recipe without a crop resizes to `size`.
+            Side, or (height, width), of the backbone's input, in pixels. The crop keeps its share
+            of the image; preprocessing without a crop resizes to `size`.
         """
         height, width = checked_size(size)
         if self.crop is None or not isinstance(self.resize, int):
@@ -82,12 +82,12 @@ class Preprocess:
         return replace(self, resize=shorter, crop=(height, width))
 
     def with_channels(self, channels: int) -> Self:
-        """Return the same recipe for a network of 1 or 3 channels; gray has the colors' mean.
+        """Return the same preprocessing for 1 or 3 channels; gray gets the mean over the colors.
 
         Parameters
         ----------
         channels : {1, 3}
-            What the network takes.
+            Number of channels of the network's input.
         """
         if channels == self.channels or self.mean is None or self.std is None:
             return replace(self, channels=channels)
@@ -96,7 +96,7 @@ class Preprocess:
 
 
 def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """Return (height, width) of `image_size`; `InputError` for others."""
+    """Return (height, width) of `image_size`; raise `InputError` if it is no size."""
     sides = (size, size) if isinstance(size, int | np.integer) else tuple(size)
     if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 1 for s in sides):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The progress bar of long work: shown when `verbose` asks for it, on standard error."""
+"""The progress bar: shown on standard error if `verbose` is positive."""
 
 import sys
 from types import TracebackType
@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 
 class _Bar(tqdm):
-    # Without the thread that tqdm otherwise starts, and leaves, to watch over its bars.
+    # tqdm would otherwise start a monitor thread that never ends.
     monitor_interval = 0
 
 
@@ -18,9 +18,9 @@ class Progress:
     Parameters
     ----------
     total : int
-        Number of images of the whole job.
+        Number of images.
     verbose : int
-        The bar is shown when this is positive.
+        The bar is shown if this is positive.
     description : str
         Label in front of the bar.
     """
@@ -31,16 +31,17 @@ class Progress:
             desc=description,
             unit=" images",
             disable=verbose <= 0,
-            # The rate over the whole run: a prefetched start would mislead a moving average.
+            # Average over the whole run: the first batches are prefetched, which would distort a
+            # moving average.
             smoothing=0.0,
         )
 
     def update(self, n_images: int) -> None:
-        """Count `n_images` more as done."""
+        """Count `n_images` more as finished."""
         self._bar.update(n_images)
 
     def note(self, text: str) -> None:
-        """Say something beside the bar."""
+        """Print a line above the bar."""
         self._bar.write(text, file=sys.stderr)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The private names of scikit-learn that this package uses, all of them, in one place."""
+"""Private names of scikit-learn: the only module that imports them."""
 
 import re
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ _STATE_DICT = " Pass a file of it, or load it into a network and pass that as ba
 
 
 class CheckedParameters:
-    """Mixin of estimators whose parameters, if they are refused, are shown in one short line."""
+    """Mixin that shortens the error message of an invalid parameter to one line."""
 
     def _validate_params(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Names for types that recur in signatures."""
+"""Type aliases that several modules use."""
 
 import os
 from typing import Any, Literal, TypeAlias
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-# 0 is black, 255 is white: uint8 where all levels are whole numbers, float32 otherwise.
+# From 0 (black) to 255 (white): uint8 if all levels are whole numbers, float32 otherwise.
 Levels: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 AnyArray: TypeAlias = npt.NDArray[Any]

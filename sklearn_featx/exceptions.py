@@ -1,29 +1,29 @@
-"""Every error and warning of the package.
+"""Errors and warnings of the package.
 
 ::
 
     FeatxError
     ├── InputError (ValueError)          X as a whole cannot be read as images
-    ├── ImageError (ValueError)          one image cannot be read: carries `row` and `path`
+    ├── ImageError (ValueError)          an image cannot be read: has `row` and `path`
     ├── BackboneError (ValueError)       a backbone cannot be built or cut
-    │   ├── UnknownBackboneError         no backbone of that name
-    │   ├── UnknownLayerError            no stage or node of that name, no such depth
-    │   └── WeightsError                 weights missing, damaged, unreachable or of another network
+    │   ├── UnknownBackboneError         no backbone has this name
+    │   ├── UnknownLayerError            no stage or node has this name, or no such depth
+    │   └── WeightsError                 weights are missing, damaged, unreachable or do not fit
     ├── SavedStateError (ValueError)     a saved estimator is damaged
-    ├── StoreError                       a store cannot be used: users see a StoreWarning
-    ├── DivergenceError (RuntimeError)   training left the finite numbers
+    ├── StoreError                       a store cannot be used (estimators warn instead)
+    ├── DivergenceError (RuntimeError)   training diverged: a loss or parameter is NaN or infinite
     └── MissingDependencyError (ImportError)
 
     FeatxWarning (UserWarning)
-    ├── ImageWarning                     images cannot be read and were left out
-    ├── BackboneWarning                  an own network: what it is taken for, and the way out
-    ├── RangeWarning                     a range from type or file is used to less than a quarter
-    ├── RandomWeightsWarning             a backbone with random weights is used
-    ├── CutWarning                       a network cannot be traced; cut at its top-level parts
-    ├── SavedVersionWarning              a model was saved with other versions: numbers may differ
-    └── StoreWarning                     a store does not work: rows are computed, not remembered
+    ├── ImageWarning                     unreadable images were omitted
+    ├── BackboneWarning                  a user's network may need another preprocessing or head
+    ├── RangeWarning                     the values use less than a quarter of their range
+    ├── RandomWeightsWarning             a backbone has random weights
+    ├── CutWarning                       an untraceable network is cut at its top-level parts
+    ├── SavedVersionWarning              a model was saved with other versions of the libraries
+    └── StoreWarning                     a store does not work: rows are not cached
 
-The errors keep the built-in type that scikit-learn's users expect as a second base.
+The second base of an error is the built-in type that scikit-learn raises in such cases.
 """
 
 from ._messages import shown
@@ -52,24 +52,24 @@ __all__ = [
 
 
 class FeatxError(Exception):
-    """Base of every error that this package raises on its own account."""
+    """Base class of the errors of this package."""
 
 
 class InputError(FeatxError, ValueError):
-    """X as a whole cannot be read as images: its layout, dtype or range."""
+    """X as a whole cannot be read as images, because of its layout, dtype or range."""
 
 
 class ImageError(FeatxError, ValueError):
-    """One image cannot be read, or has no features.
+    """An image cannot be read, or has no features.
 
     Parameters
     ----------
     reason : str
-        What is wrong with the image and what to do about it.
+        The fault of the image, and how to correct it.
     row : int, default=None
         Position of the image in X.
     path : str, default=None
-        The file, when the image came from one.
+        The image's file, if it has one.
     """
 
     def __init__(self, reason: str, row: int | None = None, path: str | None = None) -> None:
@@ -91,11 +91,11 @@ class BackboneError(FeatxError, ValueError):
 
 
 class UnknownBackboneError(BackboneError):
-    """No backbone has that name."""
+    """No backbone has this name."""
 
 
 class UnknownLayerError(BackboneError):
-    """The backbone has no stage or node of that name, or not that many stages."""
+    """The backbone has no stage or node of this name, or fewer stages."""
 
 
 class WeightsError(BackboneError):
@@ -103,48 +103,48 @@ class WeightsError(BackboneError):
 
 
 class SavedStateError(FeatxError, ValueError):
-    """A saved estimator is damaged: what it holds does not match its checksum."""
+    """A saved estimator is damaged: its content does not match its checksum."""
 
 
 class StoreError(FeatxError):
-    """A store cannot be used as it is: no file of its folder can hold its rows."""
+    """A store cannot be used: its folder cannot hold a database."""
 
 
 class DivergenceError(FeatxError, RuntimeError):
-    """Training diverged: the loss or a parameter is no longer a finite number."""
+    """Training diverged: a loss or parameter is NaN or infinite."""
 
 
 class MissingDependencyError(FeatxError, ImportError):
-    """An optional package is needed and is not installed."""
+    """A required optional package is not installed."""
 
 
 class FeatxWarning(UserWarning):
-    """Base of every warning of this package."""
+    """Base class of the warnings of this package."""
 
 
 class ImageWarning(FeatxWarning):
-    """Some images cannot be read: their rows are NaN, left out, or predicted without evidence."""
+    """Images cannot be read: their rows are NaN, omitted, or predicted by the prior."""
 
 
 class RandomWeightsWarning(FeatxWarning):
-    """A backbone with random weights is used: its features mean little."""
+    """A backbone has random weights: its features carry little information."""
 
 
 class BackboneWarning(FeatxWarning):
-    """An own network is used in a way that its author may not mean: normalization, or head."""
+    """A user's network may need another normalization, or still has its classification head."""
 
 
 class RangeWarning(FeatxWarning):
-    """The range that a type or a file declares is used to less than a quarter: another may fit."""
+    """The values use less than a quarter of the range that their type or file declares."""
 
 
 class CutWarning(FeatxWarning):
-    """A network could not be traced and is cut at its top-level parts instead."""
+    """A network cannot be traced and is cut at its top-level parts."""
 
 
 class SavedVersionWarning(FeatxWarning):
-    """A model is loaded with other versions than it was saved with: its numbers may differ."""
+    """A model was saved with other versions of the libraries: its predictions may differ."""
 
 
 class StoreWarning(FeatxWarning):
-    """A store does not work: results are right, but rows are computed instead of remembered."""
+    """A store does not work: results are correct, but rows are not cached."""

@@ -1,4 +1,4 @@
-"""The command line: ``sklearn-featx``, one file a command; `_main` parses and reports errors.
+"""The command line ``sklearn-featx``: one file for each command; `_main` parses and reports errors.
 
-Thin: whatever it does, the public estimators and functions do.
+The commands are thin: the public estimators and functions do the work.
 """

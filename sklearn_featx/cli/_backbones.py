@@ -1,4 +1,4 @@
-"""The command ``sklearn-featx backbones``: names of backbones."""
+"""The command ``sklearn-featx backbones``: the names of backbones."""
 
 import argparse
 import fnmatch

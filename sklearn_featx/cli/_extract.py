@@ -1,4 +1,4 @@
-"""The command ``sklearn-featx extract``: features of the images below a folder, in one file.
+"""The command ``sklearn-featx extract``: write the features of the images in a folder to a file.
 
 The output file is either complete or absent.
 """
@@ -26,7 +26,7 @@ POOLINGS = ("avg", "max", "avgmax", "gem", "cls", "flatten")
 
 
 class Table(NamedTuple):
-    """What `extract` writes: one row per image.
+    """The content of an output file: one row per image.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Table(NamedTuple):
     paths : ndarray of shape (n_images,), str
         Paths below the folder, with forward slashes.
     classes : ndarray of shape (n_images,), str
-        Name of the subfolder of the folder; empty for a file in the folder itself.
+        Name of the top-level subfolder; empty for a file in the folder itself.
     feature_names : ndarray of shape (n_features,), str
         Names of the columns of `features`.
     """
@@ -52,9 +52,9 @@ Writer = Callable[[IO[bytes], Table], None]
 def _extract(arguments: argparse.Namespace) -> None:
     writer = choose_writer(arguments.output)
     folder = arguments.folder
-    paths, left_out = find_images(folder, follow_links=arguments.follow_links)
-    if left_out and not arguments.quiet:
-        print(f"sklearn-featx: left out: {left_out}", file=sys.stderr)
+    paths, skipped = find_images(folder, follow_links=arguments.follow_links)
+    if skipped and not arguments.quiet:
+        print(f"sklearn-featx: skipped: {skipped}", file=sys.stderr)
     layers = arguments.layer
     extractor = PretrainedFeatureExtractor(
         arguments.backbone,
@@ -90,12 +90,12 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 
 def class_of(path: Path) -> str:
-    """Name of the subfolder that a path, relative to the folder, lies in; empty if in none."""
+    """Return the first folder of a relative path; empty for a file without a folder."""
     return path.parts[0] if len(path.parts) > 1 else ""
 
 
 def choose_writer(output: Path) -> Writer:
-    """Return the function that writes the format of a file, by its suffix.
+    """Return the function that writes the file format of a suffix.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def choose_writer(output: Path) -> Writer:
     Raises
     ------
     InputError
-        If there is no such format, or no folder to put the file into.
+        If the format is unknown, or the folder of the file does not exist.
     MissingDependencyError
         If the packages that write parquet are not installed.
     """
@@ -128,37 +128,37 @@ def choose_writer(output: Path) -> Writer:
 
 
 def write_whole(output: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Write a file beside the output, then rename it: the output is whole or as it was.
+    """Write a temporary file and rename it: the output file is either complete or unchanged.
 
     Parameters
     ----------
     output : Path
-        The file to write; replaced if it is there.
+        The file to write; an existing file is replaced.
     write : callable
         Writes the content to a binary file.
     """
-    # Not `tempfile`: its files are readable by their owner alone, whatever the umask.
-    beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    # Files of `tempfile` are readable by their owner alone, whatever the umask.
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             write(file)
-        beside.replace(output)
+        temporary.replace(output)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _write_npz(file: IO[bytes], table: Table) -> None:
-    # Numbers and fixed-width text only: nothing that would need pickle to be read.
+    # Numbers and fixed-width text only, which load without pickle.
     np.savez(file, **table._asdict())
 
 
 def _write_csv(file: IO[bytes], table: Table) -> None:
-    # File names that are no Unicode keep their bytes.
+    # `surrogateescape` keeps the bytes of file names that are not Unicode.
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     writer = csv.writer(text)
     writer.writerow(["path", "class", *table.feature_names.tolist()])
     for path, label, row in zip(table.paths, table.classes, table.features, strict=True):
-        # As text, a float32 has the fewest digits that give it back.
+        # `astype(str)` gives the fewest digits that identify a float32.
         writer.writerow([path, label, *row.astype(str)])
     text.flush()
     text.detach()
@@ -182,16 +182,16 @@ _WRITERS: dict[str, Writer] = {
 def add_extract(commands: Any) -> None:
     extract = commands.add_parser(
         "extract",
-        help="compute the features of the images below a folder",
-        description="Compute the features of the images below a folder, and write them with path "
-        "and class; the class of an image is the name of the subfolder that it lies in.",
+        help="compute the features of the images in a folder",
+        description="Compute the features of all images in a folder and its subfolders, and write "
+        "them with their paths and classes. The class of an image is its top-level subfolder.",
     )
     add = extract.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="looked through with all its subfolders")
+    add("folder", type=Path, metavar="FOLDER", help="folder of images, with subfolders")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help=".npz, .csv or .parquet")
     add("--backbone", default="efficientnet_lite0", help="default: %(default)s")
     add("--weights", default="DEFAULT", help="name, file, or 'none' for random weights")
-    add("--layer", action="append", help="stage or layer; may be given several times")
+    add("--layer", action="append", help="stage or layer; repeatable")
     add("--pooling", choices=POOLINGS, default="avg", help="default: %(default)s")
     add("--image-size", type=_image_size, metavar="PIXELS", help="side, or HEIGHTxWIDTH")
     add("--device", default="auto", help="default: %(default)s")
@@ -202,13 +202,13 @@ def add_extract(commands: Any) -> None:
         "--on-error",
         choices=("raise", "nan"),
         default="raise",
-        help="what an unreadable image does: end the run, or become a row of NaN; "
+        help="effect of an unreadable image: end the run, or give a row of NaN; "
         "default: %(default)s",
     )
-    add("--follow-links", action="store_true", help="read what links lead to")
-    add("--n-jobs", type=int, metavar="N", help="threads that read and compute")
+    add("--follow-links", action="store_true", help="follow symbolic links")
+    add("--n-jobs", type=int, metavar="N", help="number of worker threads")
     add("--batch-size", type=int, metavar="N", help="images in one pass")
-    add("--cache", metavar="PATH", help="folder in which features are remembered")
+    add("--cache", metavar="PATH", help="folder for cached features")
     add("--normalize", action="store_true", help="scale each row to unit length")
     add("-q", "--quiet", action="store_true", help="no progress bar, no summary")
     extract.set_defaults(run=_extract)

@@ -1,6 +1,6 @@
-"""Image files below a folder, found by their suffix, and a count of everything else there.
+"""Image files of a folder and its subfolders, found by suffix, and a count of all other files.
 
-Nothing is left out without a word: each file below the folder is either found or counted.
+No file is skipped silently: each one is either found or counted.
 """
 
 import os
@@ -16,41 +16,41 @@ _MOST_SUFFIXES = 5
 
 
 class FoundImages(NamedTuple):
-    """Image files below a folder.
+    """The image files of a folder and its subfolders.
 
     Parameters
     ----------
     paths : list of Path
         Relative to the folder, sorted.
-    left_out : str
-        What else is there, by kind, in words; empty if nothing is.
+    skipped : str
+        Number of other files of each kind, as text; empty if there are none.
     """
 
     paths: list[Path]
-    left_out: str
+    skipped: str
 
 
 def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
-    """Find the image files below a folder: those with a suffix that Pillow reads.
+    """Find the image files in a folder and its subfolders, by the suffixes that Pillow reads.
 
-    Hidden files and folders are left out.
+    Hidden files and folders are skipped.
 
     Parameters
     ----------
     folder : Path
-        Where to look.
+        The folder.
     follow_links : bool, default=False
-        Whether links to files and folders count; they may lead anywhere.
+        Whether to follow links to files and folders, which may lead out of the folder.
 
     Returns
     -------
     found : FoundImages
-        The files, and what was left out.
+        The files, and a summary of those that were skipped.
 
     Raises
     ------
     InputError
-        If the folder does not exist or there is no image below it.
+        If the folder does not exist or contains no image.
     """
     if not folder.is_dir():
         raise InputError(f"FOLDER: there is no folder {shown(str(folder))}.")
@@ -65,23 +65,23 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
             if others.takes(here / name, suffixes, follow_links):
                 found.append((here / name).relative_to(folder))  # noqa: PERF401 (it has a name)
     if not found:
-        there = f"Left out: {others.in_words()}." if others.in_words() else "It is empty."
+        there = f"Skipped: {others.in_words()}." if others.in_words() else "It is empty."
         raise InputError(
-            f"FOLDER: no image file below {shown(str(folder))}, by the suffixes that Pillow reads "
+            f"FOLDER: no image file in {shown(str(folder))}, by the suffixes that Pillow reads "
             f"(.jpg, .png, ...). {there}"
         )
     return FoundImages(sorted(found), others.in_words())
 
 
 class _Others:
-    """A count, by kind, of what is no image file."""
+    """Counts of the skipped files and folders, by kind."""
 
     def __init__(self) -> None:
         self._kinds: Counter[str] = Counter()
         self._suffixes: Counter[str] = Counter()
 
     def takes(self, path: Path, suffixes: frozenset[str], follow_links: bool) -> bool:
-        """Whether a file is an image by its suffix; others are counted."""
+        """Whether a file has an image's suffix; other files are counted."""
         suffix = path.suffix.lower()
         if path.name.startswith("."):
             return self._note("hidden")
@@ -95,7 +95,7 @@ class _Others:
         return True
 
     def enters(self, here: Path, name: str, follow_links: bool) -> bool:
-        """Whether a folder is looked through; others are counted."""
+        """Whether a folder is searched; other folders are counted."""
         folder = here / name
         if name.startswith("."):
             return self._note("hidden")
@@ -110,8 +110,8 @@ class _Others:
         self._note(f"unreadable folders ({short(str(error.strerror))})")
 
     def in_words(self) -> str:
-        """Say how many of each kind there are."""
-        notes = {"links": " (--follow-links takes them)"}
+        """Return the counts as text."""
+        notes = {"links": " (--follow-links follows them)"}
         kinds = [f"{kind} {count}{notes.get(kind, '')}" for kind, count in self._kinds.items()]
         if self._suffixes:
             most = self._suffixes.most_common(_MOST_SUFFIXES)
@@ -126,5 +126,5 @@ class _Others:
 
 
 def _is_loop(folder: Path) -> bool:
-    """Whether a link leads to a folder that was gone through to reach it."""
+    """Whether a link leads to one of its own parent folders."""
     return folder.resolve() in {parent.resolve() for parent in folder.parents}

@@ -1,8 +1,7 @@
 """The command line: ``sklearn-featx extract | backbones | stages | store``.
 
-It promises that an output file is either whole or not there, that results go to standard output and
-everything else to standard error, and that an error of the package is one line and exit code 2.
-Thin: what it can do, the public estimators and functions do.
+Results go to standard output and everything else to standard error. An error of the package is
+printed in one line and gives exit code 2.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from ._stages import add_stages
 from ._store import add_store
 
 _USAGE_ERROR = 2
-# 128 + SIGINT, what shells expect of a program that was interrupted.
+# 128 + SIGINT, the shell convention for an interrupted program.
 _INTERRUPTED = 130
 # 128 + SIGPIPE.
 _BROKEN_PIPE = 141
@@ -30,19 +29,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, default=None
-        Arguments; None: those of the process.
+        The arguments. None: those of the process.
 
     Returns
     -------
     code : int
-        0, 2 after an error, 130 after an interrupt, 141 if who reads the output has gone.
+        0; 2 after an error, 130 after an interrupt, 141 after a closed output pipe.
     """
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Who reads, `head` for one, has seen enough. Python writes out the rest when it ends.
+        # The reader, `head` for example, closed the pipe. Python flushes the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except (FeatxError, OSError, ValueError) as error:

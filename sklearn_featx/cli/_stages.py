@@ -1,4 +1,4 @@
-"""The command ``sklearn-featx stages``: stages of a backbone and their costs."""
+"""The command ``sklearn-featx stages``: the stages of a backbone and their costs."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ def _stages(arguments: argparse.Namespace) -> None:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Lay out rows of text: the first column to the left, the others to the right."""
+    """Return lines of aligned columns: the first is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *rest in rows:
         cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]

@@ -1,7 +1,7 @@
 """The command ``sklearn-featx store PATH info | verify | prune | clear``.
 
-It promises to make no store where there is none, and that a store that cannot be used is an error
-and not a table of zeros. Thin: what it can do, `FeatureStore` does.
+The command never creates a store, and a store that cannot be used is an error. `FeatureStore` does
+the work.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 from ..exceptions import StoreError, StoreWarning
 from ..store import FeatureStore
 
-# More than any disk: only the space of rows that are gone already is given back.
+# Larger than any disk: `prune` deletes no rows and only frees unused space.
 _NO_LIMIT = "1000TB"
 
 
@@ -23,20 +23,20 @@ def add_store(commands: Any) -> None:
     Parameters
     ----------
     commands : argparse subparsers action
-        Where it is added.
+        The subparsers.
     """
     store = commands.add_parser(
         "store",
-        help="look into a folder of remembered features, check, shrink or empty it",
-        description="Look after the features that are remembered in a folder, by this host.",
+        help="inspect, check, shrink or empty a folder of cached features",
+        description="Manage the cached features of this host in a folder.",
     )
-    store.add_argument("path", type=Path, metavar="PATH", help="what was given as --cache")
+    store.add_argument("path", type=Path, metavar="PATH", help="the folder given as --cache")
     actions = store.add_subparsers(required=True, metavar="ACTION")
     for name, action, text in (
-        ("info", _info, "what is in it"),
-        ("verify", _verify, "check every row, remove those that are damaged"),
-        ("prune", _prune, "give free space back to the disk"),
-        ("clear", _clear, "delete all rows; nothing else in the folder"),
+        ("info", _info, "show its content"),
+        ("verify", _verify, "check every row and remove damaged ones"),
+        ("prune", _prune, "free unused disk space"),
+        ("clear", _clear, "delete all rows; other files in the folder stay"),
     ):
         added = actions.add_parser(name, help=text, description=text)
         added.set_defaults(run=_run, action=action)
@@ -45,13 +45,13 @@ def add_store(commands: Any) -> None:
                 "--max-size",
                 metavar="SIZE",
                 default=_NO_LIMIT,
-                help="delete least recently used rows until it takes no more, such as 500MB; "
-                "without it, no row is deleted",
+                help="delete the least recently used rows until the store has this size, such as "
+                "500MB; by default, no row is deleted",
             )
 
 
 def size_in_words(n_bytes: int) -> str:
-    """Say a number of bytes in the largest unit that leaves a number of at least 1.
+    """Format a number of bytes in the largest unit that gives at least 1.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def size_in_words(n_bytes: int) -> str:
     Returns
     -------
     text : str
-        In powers of 1000, as `FeatureStore` takes it.
+        The size in powers of 1000, a valid `max_size` of `FeatureStore`.
     """
     size, units = float(n_bytes), ["B", "KB", "MB", "GB", "TB"]
     while size >= 999.95 and len(units) > 1:
@@ -90,7 +90,7 @@ def _info(store: FeatureStore, _: argparse.Namespace) -> str:
     info = store.info()
     lines = [
         f"{info.n_rows:,} rows, {size_in_words(info.n_bytes)}",
-        f"{info.n_files:,} files known by path, size and modification time",
+        f"{info.n_files:,} files with known content",
     ]
     recipes = sorted(info.recipes.items(), key=lambda recipe: -recipe[1])
     return "\n".join([*lines, *(f"{n_rows:>10,}  {recipe}" for recipe, n_rows in recipes)])
@@ -104,7 +104,7 @@ def _verify(store: FeatureStore, _: argparse.Namespace) -> str:
 
 def _prune(store: FeatureStore, arguments: argparse.Namespace) -> str:
     n_deleted = store.prune(arguments.max_size)
-    return f"{n_deleted:,} rows deleted, {size_in_words(store.info().n_bytes)} left"
+    return f"{n_deleted:,} rows deleted, {size_in_words(store.info().n_bytes)} remain"
 
 
 def _clear(store: FeatureStore, _: argparse.Namespace) -> str:

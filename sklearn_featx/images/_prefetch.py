@@ -148,12 +148,12 @@ def iterate_batches(
     [2, 3] (2, 16, 16, 3)
     [4] (1, 16, 16, 3)
     """
-    job = partial(_outcome, collection, prepare)
+    outcome = partial(_outcome, collection, prepare)
     if n_threads == 0 or collection.kind == "values":
-        outcomes = (job(row) for row in rows)
+        outcomes = (outcome(row) for row in rows)
     else:
         # One batch for the consumer's next step, and work for every thread while it is collected.
-        outcomes = in_threads(job, rows, n_threads, in_flight=batch_size + 2 * n_threads)
+        outcomes = in_threads(outcome, rows, n_threads, in_flight=batch_size + 2 * n_threads)
     with closing(outcomes):
         for start in range(0, len(rows), batch_size):
             chunk = [int(row) for row in rows[start : start + batch_size]]

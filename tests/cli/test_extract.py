@@ -142,7 +142,7 @@ class TestWhatIsLeftOut:
         assert main(arguments) == 0
         out, err = capsys.readouterr()
         assert "6 images" in out
-        (line,) = [line for line in err.splitlines() if "left out" in line]
+        (line,) = [line for line in err.splitlines() if "skipped" in line]
         for kind in ("hidden 2", "links 1 (--follow-links", "no suffix 2"):
             assert kind in line
         assert "other suffixes 5 (.dcm 2, ." in line
@@ -153,14 +153,14 @@ class TestWhatIsLeftOut:
         output = tmp_path / "out" / "f.npz"
         output.parent.mkdir()
         assert main(["extract", str(tmp_path), "-o", str(output), *SMALL]) == 0
-        assert "left out" not in capsys.readouterr().err
+        assert "skipped" not in capsys.readouterr().err
 
     def test_a_folder_without_images_says_what_is_there(self, tmp_path):
         with pytest.raises(InputError, match="It is empty"):
             find_images(tmp_path)
         for i in range(9):
             (tmp_path / f"{i}.{i}{'x' * 200}").touch()
-        with pytest.raises(InputError, match=r"Left out: other suffixes 9 .*\.\.\.") as error:
+        with pytest.raises(InputError, match=r"Skipped: other suffixes 9 .*\.\.\.") as error:
             find_images(tmp_path)
         assert "\n" not in str(error.value)
 
@@ -174,7 +174,7 @@ class TestWhatIsLeftOut:
 
         (mixed / "locked").mkdir()
         monkeypatch.setattr(os, "scandir", refuse)
-        assert "unreadable folders (Permission denied) 1" in find_images(mixed).left_out
+        assert "unreadable folders (Permission denied) 1" in find_images(mixed).skipped
 
 
 def test_a_bad_file_is_a_row_of_nan_where_that_is_asked_for(pictures, expected, tmp_path):
@@ -205,7 +205,7 @@ def test_ways_to_be_faster(pictures, expected, tmp_path):
     ("arguments", "message"),
     [
         (["extract", "nowhere", "-o", "f.npz"], "FOLDER: there is no folder 'nowhere'"),
-        (["extract", ".", "-o", "f.npz"], "FOLDER: no image file below"),
+        (["extract", ".", "-o", "f.npz"], "FOLDER: no image file in"),
         (["extract", ".", "-o", "f.xlsx"], "must end in one of .csv, .npz, .parquet"),
         (["extract", ".", "-o", "nowhere/f.npz"], "--output: there is no folder 'nowhere'"),
         (["stages", "efficientnet_lite"], "Did you mean one of ['efficientnet_lite0'"),

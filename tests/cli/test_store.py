@@ -46,7 +46,7 @@ class TestStore:
         rows, files, recipe = capsys.readouterr().out.splitlines()
         assert rows.startswith("4 rows, ")
         # Files that were written just now are not known yet.
-        assert files.endswith("files known by path, size and modification time")
+        assert files.endswith("files with known content")
         assert recipe.split()[:2] == ["4", "efficientnet_lite0,"]
 
     def test_verify(self, remembered, capsys):
