@@ -30,6 +30,7 @@ from ..exceptions import (
 )
 from ._backbone import Backbone
 from ._digests import digest_factory, digest_module
+from ._global_hooks import refuse_global_hooks
 from ._image_size import fixed_size, for_image_size
 from ._network import Network, freeze
 from .cutting._granularity import groupings, unknown_name
@@ -133,8 +134,11 @@ def get_backbone(
         If the weights do not exist, do not fit, or cannot be downloaded.
     UnknownLayerError
         If `granularity` names what the network does not have.
+    BackboneError
+        If a hook is registered on all modules of the process.
     """
     _check_types(backbone, weights, granularity)
+    refuse_global_hooks()
     key, build = _source(_uncompiled(backbone), weights)
     if warn and isinstance(backbone, str) and weights is None:
         warnings.warn(
