@@ -202,8 +202,15 @@ class Namer:
         if isinstance(value, PurePath):
             return digest(type(value).__name__, self.name(str(value)))
         if isinstance(value, _CACHED):
-            return digest("lru_cache", self.name(value.__wrapped__))
+            return self._caching_function(value)
         return None
+
+    def _caching_function(self, function: Any) -> str:
+        """Name a function under `functools.lru_cache`, whose results its code may not give now."""
+        wrapped = function.__wrapped__
+        if function.cache_info().currsize and not is_library(str(wrapped.__module__)):
+            return self.give_up(function, f"{wrapped.__qualname__} keeps results of earlier calls")
+        return digest("lru_cache", self.name(wrapped))
 
     # Code
 

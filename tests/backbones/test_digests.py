@@ -193,6 +193,40 @@ def test_edited_code_is_seen(edit, source, cache):
     assert_right(edited, cache)
 
 
+KEEPING = """
+import functools
+from torch import nn
+
+LEVEL = 2.0
+
+@functools.lru_cache
+def level():
+    return LEVEL
+
+class Net(nn.Module):
+    def forward(self, x):
+        x = x.mean((1, 2, 3))[:, None] * level()
+        return x if not {untraced} or x.sum() > -9e9 else -x
+"""
+
+
+@pytest.mark.parametrize("untraced", [False, True])
+def test_results_that_lru_cache_keeps_are_those_that_run(untraced, cache):
+    module = loaded(KEEPING.format(untraced=untraced))
+    net = module.Net()
+    expected = IMAGES.mean((1, 2))[:, None] / 255
+
+    def check(level):
+        np.testing.assert_allclose(truth(net), expected * level, rtol=1e-4)
+        assert_right(net, cache)
+
+    check(2)
+    module.LEVEL = 5.0
+    check(2)
+    module.level.cache_clear()
+    check(5)
+
+
 @pytest.mark.parametrize("edit", NOT_EDITS)
 def test_what_changes_nothing_is_found(edit, source, tmp_path, builds, trunk_rows):
     old, new = NOT_EDITS[edit]

@@ -18,7 +18,7 @@ def name(value):
 
 
 def defined(source, module="__main__"):
-    space = {"__name__": module, "torch": torch, "F": F, "np": np}
+    space = {"__name__": module, "torch": torch, "F": F, "np": np, "functools": functools}
     exec(source, space)
     return space
 
@@ -75,3 +75,26 @@ def test_the_state_behind_a_bound_method_counts():
 
     assert name(Scale(1).call) != name(Scale(2).call)
     assert name(functools.partial(Scale(1).call, 3)) == name(functools.partial(Scale(1).call, 3))
+
+
+def test_a_function_that_keeps_results_is_uncertain_while_it_has_any():
+    space = defined("LEVEL = 2\n@functools.lru_cache\ndef level(): return LEVEL", "users")
+    function = space["level"]
+    before = name(function)
+    function()
+    space["LEVEL"] = 5
+    namer = Namer()
+    namer.name(function)
+    assert namer.unnamed == ["functools._lru_cache_wrapper level keeps results of earlier calls"]
+    function.cache_clear()
+    assert name(function) != before
+
+
+def test_kept_results_of_a_library_are_its_own_affair():
+    @functools.lru_cache
+    def of_torch():
+        return 1
+
+    of_torch()
+    of_torch.__wrapped__.__module__ = "torch.nn"
+    name(of_torch)
