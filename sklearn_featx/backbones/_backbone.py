@@ -186,9 +186,16 @@ class Backbone:
             # Networks fail on wrong sizes in as many ways as there are networks.
             raise BackboneError(
                 f"backbone {shown(self.name)} cannot take {_in_words(input_shape)}: "
-                f"{_cause_and_place(error)}. {self._fitting_size()}"
+                f"{_cause_and_place(error)}. {self._other_type() or self._fitting_size()}"
             ) from error
         return [tuple(output.shape[1:]) for output in outputs]
+
+    def _other_type(self) -> str:
+        """Say how a network whose parameters are all of another type than images is passed."""
+        dtypes = {p.dtype for p in self.network.module.parameters() if p.is_floating_point()}
+        if not dtypes or torch.float32 in dtypes:
+            return ""
+        return f"Its parameters are {next(iter(dtypes))}: pass network.float(), and precision=."
 
     def _fitting_size(self) -> str:
         size = self.preprocess.output_size

@@ -161,3 +161,9 @@ class TestShapesWithoutFakeTensors:
     def test_of_no_use(self, shape, monkeypatch):
         monkeypatch.setattr("torch._subclasses.fake_tensor.FakeTensorMode", contextlib.nullcontext)
         assert shape() == [(2, 4, 7, 7)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_of_another_type_are_refused_with_the_way_out(dtype, cut):
+    with pytest.raises(BackboneError, match=rf"are {dtype}: pass network\.float\(\)"):
+        cut(Chain().to(dtype)).shapes(nn.Sequential(Chain().to(dtype)), (3, 8, 8))
