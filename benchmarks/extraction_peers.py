@@ -264,7 +264,7 @@ def featx(job, **parameters):
 
     weights = "DEFAULT" if job["backbone"] == "efficientnet_lite0" else job["weights"]
     return PretrainedFeatureExtractor(
-        job["backbone"], weights=weights, cache=None, **parameters
+        job["backbone"], weights=weights, cache=False, **parameters
     ).fit_transform
 
 

@@ -114,7 +114,7 @@ def compare_depths(images, labels, settings):
                 continue  # no stage is trained: the same model again
             classifier = FineTuneClassifier(
                 unfreeze_depth=depth,
-                backbone_lr=backbone_lr,
+                backbone_lr_ratio=backbone_lr,
                 image_size=settings.image_size,
                 max_epochs=settings.epochs,
                 random_state=0,

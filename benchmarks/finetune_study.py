@@ -97,7 +97,7 @@ DATA = {"Fashion-MNIST": fashion, "MNIST": mnist, "digits": small_digits}
 
 def rates():
     for backbone_lr, layer_decay in itertools.product((0.1, 0.3, 1.0), (0.75, 1.0)):
-        yield {"backbone_lr": backbone_lr, "layer_decay": layer_decay}
+        yield {"backbone_lr_ratio": backbone_lr, "layer_decay": layer_decay}
 
 
 def starts():
@@ -245,7 +245,7 @@ def resolved(recipe):
     """Write a recipe out, with all that the study varies: defaults may change."""
     if recipe == "plain":
         return "plain"
-    varied = ("backbone_lr", "layer_decay", "head_init", "batch_norm")
+    varied = ("backbone_lr_ratio", "layer_decay", "head_init", "batch_norm")
     parameters = FineTuneClassifier(**recipe).get_params()
     return ", ".join(f"{name}={parameters[name]}" for name in varied)
 
@@ -411,7 +411,7 @@ def parser():
     parser.add_argument("--mobilenet", metavar="FILE", help="weights of torchvision's mobilenet_v2")
     parser.add_argument("--records", type=Path, default=RECORDS / "finetune_study.json")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "finetune_study.json")
-    parser.add_argument("--store", default="session", help="where rows of frozen parts are kept")
+    parser.add_argument("--store", default=True, help="where rows of frozen parts are kept")
     parser.add_argument("--data", nargs="+", choices=list(DATA))
     parser.add_argument("--backbones", nargs="+")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))

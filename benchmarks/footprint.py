@@ -34,7 +34,7 @@ FIRST_ROW = """
 import sys, time
 start = time.perf_counter()
 from sklearn_featx import PretrainedFeatureExtractor
-PretrainedFeatureExtractor(cache=None).transform(sys.argv[1:])
+PretrainedFeatureExtractor(cache=False).transform(sys.argv[1:])
 print(time.perf_counter() - start)
 """
 MANY = """
@@ -44,7 +44,7 @@ from peak_memory import peak_mib
 from sklearn_featx import PretrainedFeatureExtractor
 folder, cache = sys.argv[1:]
 paths = sorted(map(str, Path(folder).iterdir()))
-extractor = PretrainedFeatureExtractor(image_size=32, cache=cache or None)
+extractor = PretrainedFeatureExtractor(image_size=32, cache=cache or False)
 found = {}
 for key, n in {"half": len(paths) // 2, "all": len(paths)}.items():
     start = time.perf_counter()

@@ -136,7 +136,7 @@ def feature_quality():
     rows = [
         [
             row["features"]
-            + (f", `backbone_lr={row['backbone_lr']}`" if row["backbone_lr"] else ""),
+            + (f", `backbone_lr_ratio={row['backbone_lr']}`" if row["backbone_lr"] else ""),
             f"{row['n']:,}",
             "{accuracy:.3f} ± {std:.3f}".format(**row),
         ]

@@ -41,7 +41,7 @@ def seconds(extractor, paths):
 
 def measure(folder, paths, image_size, settings):
     """Return how much longer a cold run takes with a store, and the rate of a warm one."""
-    plain = PretrainedFeatureExtractor(image_size=image_size, cache=None)
+    plain = PretrainedFeatureExtractor(image_size=image_size, cache=False)
     plain.transform(paths[:32])
     cold, without = [], []
     for i in range(settings.rounds):

@@ -5,9 +5,10 @@ from .estimators._finetune_classifier import FineTuneClassifier
 from .estimators._finetune_regressor import FineTuneRegressor
 from .inspection import TrainingHistoryDisplay, UnfreezeDepthDisplay
 from .model_selection._layer_sweep import LayerScore, layer_sweep
-from .model_selection._plan_search import Plan, plan
+from .model_selection._plan_search import Plan, plan_search
 from .model_selection._precompute import precompute
 from .store import FeatureStore
+from .training import GradualUnfreezing
 
 __version__: str
 
@@ -15,6 +16,7 @@ __all__ = [
     "FeatureStore",
     "FineTuneClassifier",
     "FineTuneRegressor",
+    "GradualUnfreezing",
     "LayerScore",
     "Plan",
     "PretrainedFeatureExtractor",
@@ -24,7 +26,7 @@ __all__ = [
     "backbone_names",
     "backbone_stages",
     "layer_sweep",
-    "plan",
+    "plan_search",
     "precompute",
     "unfreeze_depths",
 ]

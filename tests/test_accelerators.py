@@ -67,7 +67,7 @@ class TestFloat16:
         return images
 
     def extractor(self, **parameters):
-        settings = {"image_size": 8, "precision": "float16", "pooling": "max", "cache": None}
+        settings = {"image_size": 8, "precision": "float16", "pooling": "max", "cache": False}
         return PretrainedFeatureExtractor(Grows(), **settings | parameters)
 
     def test_features_beyond_its_range_are_an_error_with_the_row(self, images):
@@ -76,7 +76,7 @@ class TestFloat16:
 
     def test_in_a_fine_tuner_too(self, images):
         clf = FineTuneClassifier(
-            Grows(), image_size=8, precision="float16", unfreeze_depth=0, cache=None
+            Grows(), image_size=8, precision="float16", unfreeze_depth=0, cache=False
         )
         with pytest.raises(ImageError, match=r"row 4: .*precision='float16'"):
             clf.fit(images, [0, 1, 0, 1, 0, 1])
@@ -102,14 +102,14 @@ class TestFloat16:
 def test_a_linear_probe_needs_no_float64_on_the_device(small_net, digits, monkeypatch):
     """MPS has none: the net of a closed solution stays on the CPU."""
     X, y = digits
-    clf = FineTuneClassifier(small_net, unfreeze_depth=0, image_size=16, device="cpu", cache=None)
+    clf = FineTuneClassifier(small_net, unfreeze_depth=0, image_size=16, device="cpu", cache=False)
     clf.fit(X, y)
     expected = clf.predict_proba(X)
     monkeypatch.setattr(
         "sklearn_featx.estimators._finetune_base.resolve_device", lambda d: torch.device("mps")
     )
     fitted = FineTuneClassifier(
-        small_net, unfreeze_depth=0, image_size=16, device="cpu", cache=None
+        small_net, unfreeze_depth=0, image_size=16, device="cpu", cache=False
     ).fit(X, y)
     assert fitted.net_.device == "cpu"
     assert {p.dtype for p in fitted.net_.module_.parameters()} == {torch.float64}
@@ -139,7 +139,7 @@ def test_the_default_device_of_a_script_changes_nothing(small_net, digits, param
             max_epochs=1,
             random_state=0,
             device="cpu",
-            cache=None,
+            cache=False,
             early_stopping=True,
             validation_fraction=0.25,
             **parameters,
@@ -185,7 +185,7 @@ def test_what_is_made_in_inference_mode_can_be_trained(small_net, digits):
     X, y = digits[0][:24], digits[1][:24]
     network = type(small_net)(seed=11)
     with torch.inference_mode():
-        PretrainedFeatureExtractor(network, image_size=16, cache=None).fit_transform(X)
+        PretrainedFeatureExtractor(network, image_size=16, cache=False).fit_transform(X)
         inside = FineTuneClassifier(network, image_size=16, max_epochs=1, random_state=0).fit(X, y)
     outside = FineTuneClassifier(network, image_size=16, max_epochs=1, random_state=0).fit(X, y)
     np.testing.assert_array_equal(inside.predict_proba(X), outside.predict_proba(X))

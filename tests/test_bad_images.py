@@ -23,7 +23,7 @@ from sklearn_featx import (
     FineTuneRegressor,
     PretrainedFeatureExtractor,
     layer_sweep,
-    plan,
+    plan_search,
     precompute,
 )
 from sklearn_featx.exceptions import ImageError, ImageWarning
@@ -67,7 +67,7 @@ def mixed(digit_files, tmp_path):
 
 
 def extractor(net, **parameters):
-    settings = {"image_size": 16, "cache": None, "batch_size": 4, "on_error": "nan"}
+    settings = {"image_size": 16, "cache": False, "batch_size": 4, "on_error": "nan"}
     return PretrainedFeatureExtractor(net, **settings | parameters)
 
 
@@ -114,7 +114,7 @@ class TestExtractor:
 
     def test_the_first_is_named_by_default(self, small_net, mixed, store):
         paths, _, _ = mixed
-        for cache in (None, store):
+        for cache in (False, store):
             with pytest.raises(ImageError) as caught:
                 extractor(small_net, on_error="raise", cache=cache).transform(paths)
             assert (caught.value.row, caught.value.path) == (0, paths[0])
@@ -242,7 +242,7 @@ class TestExtractor:
         paths, rows, _ = mixed
         labels = np.arange(17) % 2
         images = extractor(small_net, cache=store)
-        planned = plan(images, paths, timed=False)
+        planned = plan_search(images, paths, timed=False)
         assert (planned.n_images, planned.n_distinct) == (17, 17)
         precompute(images, paths)
         assert store.info().n_rows == 12
@@ -294,7 +294,7 @@ class TestFineTuners:
     def fitted(self, small_net, mixed, labels):
         paths, rows, _ = mixed
         clf = FineTuneClassifier(
-            small_net, unfreeze_depth=0, image_size=16, C=1.0, on_error="nan", cache=None
+            small_net, unfreeze_depth=0, image_size=16, C=1.0, on_error="nan", cache=False
         )
         return clf.fit(without(paths, rows), without(labels, rows))
 
@@ -344,13 +344,13 @@ class TestFineTuners:
         paths, rows, _ = mixed
         targets = np.linspace(-1, 3, 17)
         settings = {"unfreeze_depth": depth, "image_size": 16, "max_epochs": 1, "random_state": 0}
-        reg = FineTuneRegressor(small_net, on_error="nan", C=1.0, cache=None, **settings)
+        reg = FineTuneRegressor(small_net, on_error="nan", C=1.0, cache=False, **settings)
         with pytest.warns(ImageWarning):
             reg.fit(paths, targets)
         with pytest.warns(ImageWarning):
             predicted = reg.predict(paths)
         np.testing.assert_allclose(predicted[rows], np.mean(without(targets, rows)))
-        plain = FineTuneRegressor(small_net, C=1.0, cache=None, **settings)
+        plain = FineTuneRegressor(small_net, C=1.0, cache=False, **settings)
         plain.fit(without(paths, rows), np.array(without(targets, rows)))
         expected = plain.predict(without(paths, rows))
         np.testing.assert_allclose(without(predicted, rows), expected, rtol=1e-4, atol=1e-6)
@@ -358,7 +358,7 @@ class TestFineTuners:
     def test_weights_follow_their_images(self, small_net, mixed, labels):
         paths, rows, _ = mixed
         weights = np.arange(17.0) % 4
-        settings = {"unfreeze_depth": 0, "image_size": 16, "C": 1.0, "cache": None}
+        settings = {"unfreeze_depth": 0, "image_size": 16, "C": 1.0, "cache": False}
         clf = FineTuneClassifier(small_net, on_error="nan", **settings)
         with pytest.warns(ImageWarning):
             clf.fit(paths, labels, sample_weight=weights)
@@ -372,7 +372,7 @@ class TestFineTuners:
 
     def test_partial_fit_leaves_them_out(self, small_net, mixed, labels):
         paths, rows, _ = mixed
-        clf = FineTuneClassifier(small_net, image_size=16, cache=None, on_error="nan")
+        clf = FineTuneClassifier(small_net, image_size=16, cache=False, on_error="nan")
         for _ in range(2):
             with pytest.warns(ImageWarning, match="5 of 17"):
                 clf.partial_fit(paths, labels, classes=["a", "b"])
@@ -401,7 +401,7 @@ class TestFineTuners:
     def test_a_class_of_which_nothing_is_left(self, small_net, mixed):
         paths, rows, _ = mixed
         labels = np.array(["bad" if i in rows else "good" for i in range(17)])
-        clf = FineTuneClassifier(small_net, image_size=16, cache=None, on_error="nan")
+        clf = FineTuneClassifier(small_net, image_size=16, cache=False, on_error="nan")
         with (
             pytest.warns(ImageWarning),
             pytest.raises(ValueError, match=r"only one class: .*'good'"),

@@ -140,7 +140,7 @@ def initialized(**settings):
     parameters = {
         "task": "classification",
         "lr": 0.01,
-        "backbone_lr": 0.1,
+        "backbone_lr_ratio": 0.1,
         "layer_decay": 0.5,
         "weight_decay": 0.1,
         "max_epochs": 1,
@@ -164,7 +164,7 @@ def devices(tensors):
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_a_step_of_training(mode, monkeypatch, task, optimizer):
-    net = initialized(task=task, optimizer=optimizer, grad_clip=1.0)
+    net = initialized(task=task, optimizer=optimizer)
     net.initialize_optimizer()
     monkeypatch.setattr(type(net), "_check_finite", lambda net, loss: None)
 

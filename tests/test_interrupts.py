@@ -112,7 +112,7 @@ class TestCtrlC:
 
         monkeypatch.setattr(f"sklearn_featx.{where}", interrupted)
         with pytest.raises(KeyboardInterrupt) as caught:
-            PretrainedFeatureExtractor(cache=None, n_jobs=2, batch_size=4).transform(digits[0])
+            PretrainedFeatureExtractor(cache=False, n_jobs=2, batch_size=4).transform(digits[0])
         # The traceback, and all that its frames hold, is still there.
         assert caught.traceback
         assert not [t for t in threading.enumerate() if t.name.startswith("featx-images")]
@@ -254,10 +254,10 @@ class TestMemory:
             passed.append(len(batch))
             return original(engine, batch)
 
-        wanted = PretrainedFeatureExtractor(small_net, cache=None).transform(digits[0])
+        wanted = PretrainedFeatureExtractor(small_net, cache=False).transform(digits[0])
         monkeypatch.setattr("sklearn_featx.flow._compute._engines", {})
         monkeypatch.setattr(TorchEngine, "_pass", small_memory)
-        extractor = PretrainedFeatureExtractor(small_net, cache=None, batch_size=16, n_jobs=1)
+        extractor = PretrainedFeatureExtractor(small_net, cache=False, batch_size=16, n_jobs=1)
         np.testing.assert_allclose(extractor.transform(digits[0]), wanted, rtol=1e-4, atol=1e-6)
         assert max(passed) == 2
         assert sum(passed) == 60
@@ -268,7 +268,7 @@ class TestMemory:
 
         monkeypatch.setattr(TorchEngine, "_pass", fail)
         with pytest.raises(RuntimeError, match="something else"):
-            PretrainedFeatureExtractor(small_net, cache=None).transform(digits[0])
+            PretrainedFeatureExtractor(small_net, cache=False).transform(digits[0])
 
 
 def transform(extractor, images):
@@ -287,7 +287,7 @@ class TestThreadsAndProcesses:
 
     @pytest.fixture
     def wanted(self, digits):
-        return PretrainedFeatureExtractor(image_size=32, cache=None).transform(digits[0][:24])
+        return PretrainedFeatureExtractor(image_size=32, cache=False).transform(digits[0][:24])
 
     def test_eight_threads_on_one_estimator(self, extractor, wanted, digits):
         with ThreadPoolExecutor(8) as pool:

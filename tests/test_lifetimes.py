@@ -249,7 +249,9 @@ def test_200_fits_leave_memory_flat(data, small_net_factory):
     for i in range(200):
         kind = KINDS[i % 2]
         backbone = small_net_factory(seed=i if i % 4 == 0 else 0)
-        model = fine_tuner(kind, backbone, unfreeze_depth=1 + i % 3, cache=None).fit(images, labels)
+        model = fine_tuner(kind, backbone, unfreeze_depth=1 + i % 3, cache=False).fit(
+            images, labels
+        )
         model = pickle.loads(pickle.dumps(model))
         model.predict(images)
         model.partial_fit(images, labels)

@@ -35,7 +35,7 @@ from sklearn_featx import (
     backbone_stages,
     exceptions,
     layer_sweep,
-    plan,
+    plan_search,
     precompute,
     unfreeze_depths,
 )
@@ -190,7 +190,7 @@ class TestX:
         refused(PretrainedFeatureExtractor(NET).transform, WRONG_X[name])
 
     def test_extractor_that_reports_failures(self, name):
-        extractor = PretrainedFeatureExtractor(NET, on_error="nan", cache=None)
+        extractor = PretrainedFeatureExtractor(NET, on_error="nan", cache=False)
         # A good image beside a bad one is enough, and ragged lists have no readable file to tell.
         if name not in ("one None", "ragged lists"):
             refused(extractor.fit, WRONG_X[name])
@@ -204,7 +204,7 @@ class TestX:
         extractor = PretrainedFeatureExtractor(NET)
         refused(precompute, extractor, WRONG_X[name])
         refused(layer_sweep, extractor, LogisticRegression(), WRONG_X[name], LABELS)
-        refused(plan, extractor, WRONG_X[name])
+        refused(plan_search, extractor, WRONG_X[name])
 
 
 def test_sixty_kinds():
@@ -265,7 +265,7 @@ WRONG_PARAMETERS = {
         5, LONG, NET.state_dict(), "nowhere.pth", "a\0b", b"x", ["DEFAULT"], True, "", "V9",
     ],
     "layer": [5, "nothing", LONG, [], ["0", 5], ["nothing"], {"a": 1}, "", NET, [["0"]]],
-    "pooling": [5, "mean", LONG, ["avg"], True],
+    "pooling": [5, "mean", LONG, ["mean"], True],
     "preprocessing": ["slow", 5, LONG, {"a": 1}],
     "image_size": [0, -1, "224", 1.5, (1, 2, 3), [], (0, 5), ("a", "b"), (None, None), (1.5, 2.5)],
     "image_shape": [5, (1,), (0, 0), "ab", (8, 8, 8, 8), (-1, 1), ("a", "b"), [LONG], ()],
@@ -326,7 +326,7 @@ def test_parameters_of_the_extractor(parameter, value):
     X = {"image_shape": IMAGES.reshape(6, -1), "value_range": IMAGES / 255}.get(parameter, IMAGES)
     backbone = "resnet18" if parameter == "weights" else NET
     extractor = PretrainedFeatureExtractor(
-        **{"backbone": backbone, "cache": None, parameter: value}
+        **{"backbone": backbone, "cache": False, parameter: value}
     )
     message = refused(extractor.fit_transform, X)
     assert re.search(parameter + "|expected|Expected", message)
@@ -381,7 +381,7 @@ def test_classes_of_partial_fit(classes):
     ids=named,
 )  # fmt: skip
 def test_functions_of_estimators(estimator):
-    refused(plan, estimator, IMAGES, LABELS)
+    refused(plan_search, estimator, IMAGES, LABELS)
     refused(precompute, estimator, IMAGES)
     refused(layer_sweep, estimator, LogisticRegression(), IMAGES, LABELS)
 

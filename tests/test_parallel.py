@@ -28,7 +28,7 @@ X = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
 y = np.arange(12) % 3
 
 def tuner(depth, **parameters):
-    settings = dict(max_epochs=1, random_state=0, C=1.0, image_size=64, cache=None)
+    settings = dict(max_epochs=1, random_state=0, C=1.0, image_size=64, cache=False)
     return FineTuneClassifier(unfreeze_depth=depth, **settings | parameters)
 
 def in_children(job, n=2):
@@ -79,7 +79,7 @@ def test_children_fit_extract_and_use_threads():
     run(
         """
         shared = tuner(1).fit(X, y)
-        extractor = PretrainedFeatureExtractor(image_size=64, cache=None)
+        extractor = PretrainedFeatureExtractor(image_size=64, cache=False)
         wanted, rows = shared.predict_proba(X), extractor.transform(X)
 
         def job():

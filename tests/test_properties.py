@@ -98,7 +98,7 @@ def pictures(draw, most=4):
 @pytest.fixture(scope="module")
 def extractor(small_net_factory):
     return PretrainedFeatureExtractor(
-        small_net_factory(), image_size=16, cache=None, n_jobs=1, batch_size=4
+        small_net_factory(), image_size=16, cache=False, n_jobs=1, batch_size=4
     )
 
 
@@ -116,7 +116,7 @@ def check_grouping(extractor, pixels, data):
     other = PretrainedFeatureExtractor(
         extractor.backbone,
         image_size=16,
-        cache=data.draw(st.sampled_from([None, "session"])),
+        cache=data.draw(st.sampled_from([False, True])),
         batch_size=batch_size,
         n_jobs=n_jobs,
     )

@@ -124,6 +124,10 @@ def test_estimators_document_every_parameter_in_order(name):
     assert [p.name for p in ClassDoc(cls)["Parameters"]] == expected
 
 
+def test_the_classifier_has_few_parameters():
+    assert len(sklearn_featx.FineTuneClassifier().get_params(deep=False)) <= 35
+
+
 def test_version_is_that_of_the_project():
     assert sklearn_featx.__version__ == PROJECT["project"]["version"]
 

@@ -36,7 +36,7 @@ class Same(nn.Module):
 
 def numbers(X, channels=1, **parameters):
     """What reaches an own network, channels last."""
-    extractor = PretrainedFeatureExtractor(Same(channels), pooling=None, cache=None, **parameters)
+    extractor = PretrainedFeatureExtractor(Same(channels), pooling=None, cache=False, **parameters)
     return extractor.transform(X).transpose(0, 2, 3, 1)
 
 
@@ -70,12 +70,12 @@ def test_sixteen_bits_reach_an_own_network_as_they_are(rng, holder):
 def test_two_degrees_of_a_thermal_camera(rng):
     celsius = rng.uniform(36, 38, 80)
     X = np.tile(celsius[:, None, None], (1, 8, 8)) + np.zeros((80, 8, 8))
-    features = PretrainedFeatureExtractor(Same(), value_range=(-20, 80), cache=None).transform(X)
+    features = PretrainedFeatureExtractor(Same(), value_range=(-20, 80), cache=False).transform(X)
     assert len(np.unique(features)) == 80
     assert LinearRegression().fit(features, celsius).score(features, celsius) > 0.99999
     raw = np.rint((celsius + 20) * 100)
     images = [Image.fromarray(np.full((8, 8), value, np.uint16)) for value in raw]
-    extractor = PretrainedFeatureExtractor(Same(), value_range=(0, 10_000), cache=None)
+    extractor = PretrainedFeatureExtractor(Same(), value_range=(0, 10_000), cache=False)
     features = extractor.transform(images)
     assert LinearRegression().fit(features, celsius).score(features, celsius) > 0.9999
 
@@ -100,7 +100,7 @@ def test_one_hot_pixel_leaves_the_features(photographs):
         file = BytesIO()
         Image.fromarray(picture).save(file, format="TIFF")
         files.append(file.getvalue())
-    extractor = PretrainedFeatureExtractor(image_size=64, cache=None)
+    extractor = PretrainedFeatureExtractor(image_size=64, cache=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)
         assert similarity(*extractor.transform(files)) > 0.9
@@ -112,14 +112,14 @@ def test_eight_bits_give_the_same_row_in_every_type(photographs):
     picture = photographs[0][:64, :96]
     held = [picture, picture / 255, np.float32(picture / 255), picture.astype(np.uint16) * 257]
     held += [torch.from_numpy(picture.transpose(2, 0, 1).copy()) / 255, Image.fromarray(picture)]
-    rows = PretrainedFeatureExtractor(image_size=32, cache=None).transform(held)
+    rows = PretrainedFeatureExtractor(image_size=32, cache=False).transform(held)
     np.testing.assert_array_equal(rows, np.broadcast_to(rows[0], rows.shape))
 
 
 def test_a_row_does_not_depend_on_deep_rows_beside_it(rng, photographs):
     shallow = [photographs[0][:64, :64], photographs[1][:64, :64]]
     deep = [rng.uniform(0, 1, (64, 64, 3)).astype(np.float32) for _ in range(2)]
-    extractor = PretrainedFeatureExtractor(image_size=32, cache=None)
+    extractor = PretrainedFeatureExtractor(image_size=32, cache=False)
     together = extractor.transform([shallow[0], deep[0], shallow[1], deep[1]])
     np.testing.assert_array_equal(together[::2], extractor.transform(shallow))
     np.testing.assert_allclose(together[1::2], extractor.transform(deep), atol=1e-5)
@@ -157,7 +157,7 @@ def test_a_range_given_for_files_gives_new_rows(digit_files, tmp_path):
     np.testing.assert_array_equal(extractor.set_params(value_range=None).transform(paths), plain)
     pictures = [Image.open(BytesIO(Path(path).read_bytes())) for path in paths]
     arrays = [np.asarray(picture) for picture in pictures]
-    extractor.set_params(value_range=(-255, 255), cache=None)
+    extractor.set_params(value_range=(-255, 255), cache=False)
     np.testing.assert_array_equal(extractor.transform(pictures), dimmed)
     np.testing.assert_array_equal(extractor.transform(arrays), dimmed)
 
@@ -193,7 +193,7 @@ def twelve_bits(n=3, largest=4095):
 
 
 def test_a_range_that_is_hardly_used_is_reported_once():
-    extractor = PretrainedFeatureExtractor(Same(), cache=None)
+    extractor = PretrainedFeatureExtractor(Same(), cache=False)
     with pytest.warns(
         RangeWarning, match=r"0 to 4095.*0 to 65535.*value_range=\(0, 4095\)"
     ) as seen:
@@ -206,11 +206,11 @@ def test_a_range_that_is_hardly_used_is_reported_once():
 @pytest.mark.parametrize("hold", [list, lambda X: [Image.fromarray(x) for x in X]])
 def test_it_is_reported_for_lists_of_all_kinds(hold):
     with pytest.warns(RangeWarning, match="0 to 4095"):
-        PretrainedFeatureExtractor(Same(), cache=None).transform(hold(twelve_bits()))
+        PretrainedFeatureExtractor(Same(), cache=False).transform(hold(twelve_bits()))
 
 
 def test_floats_and_offsets_have_their_own_reading():
-    extractor = PretrainedFeatureExtractor(Same(), cache=None)
+    extractor = PretrainedFeatureExtractor(Same(), cache=False)
     with pytest.warns(RangeWarning, match=r"0.02 to 0.2 .*value_range=\(0.02, 0.2\)"):
         extractor.transform(np.linspace(0.02, 0.2, 64).reshape(1, 8, 8))
     with pytest.warns(RangeWarning, match=r"value_range=\(40000, 41000\)"):
@@ -230,18 +230,18 @@ def test_floats_and_offsets_have_their_own_reading():
     ],
 )
 def test_dark_images_of_eight_bits_and_used_ranges_are_not_reported(X):
-    PretrainedFeatureExtractor(Same(), cache=None).transform(X)
+    PretrainedFeatureExtractor(Same(), cache=False).transform(X)
 
 
 @pytest.mark.parametrize("value_range", [(0, 4095), (0, 65_535)])
 def test_a_range_that_was_given_is_not_reported(value_range):
-    extractor = PretrainedFeatureExtractor(Same(), cache=None, value_range=value_range)
+    extractor = PretrainedFeatureExtractor(Same(), cache=False, value_range=value_range)
     extractor.transform(twelve_bits())
 
 
 def test_fine_tuning_reports_once_in_each_call():
     X, y = twelve_bits(4), [0, 1, 0, 1]
-    classifier = FineTuneClassifier(Same(), max_epochs=2, random_state=0, cache=None)
+    classifier = FineTuneClassifier(Same(), max_epochs=2, random_state=0, cache=False)
     for call in (lambda: classifier.fit(X, y), lambda: classifier.predict(X)):
         with pytest.warns(RangeWarning) as seen:
             call()

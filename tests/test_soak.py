@@ -71,7 +71,7 @@ def work(extractor, images, seed, n_transforms):
 
 def check_workers(pool, backbone, images, folder, n_transforms):
     """Each of 4 workers gets the rows that one alone computes, and all the very same bits."""
-    alone = PretrainedFeatureExtractor(backbone, image_size=32, cache=None)
+    alone = PretrainedFeatureExtractor(backbone, image_size=32, cache=False)
     wanted = alone.transform(images)
     extractor = clone(alone).set_params(cache=FeatureStore(folder))
     jobs = [pool.submit(work, extractor, images, seed, n_transforms) for seed in range(4)]

@@ -23,7 +23,7 @@ def images():
 
 def fine_tuner(depth, **parameters):
     """A tail with dropout of blocks, and BatchNorm."""
-    settings = {"max_epochs": 1, "random_state": 0, "C": 1.0, "image_size": 32, "cache": None}
+    settings = {"max_epochs": 1, "random_state": 0, "C": 1.0, "image_size": 32, "cache": False}
     return FineTuneClassifier(unfreeze_depth=depth, n_jobs=1, **settings | parameters)
 
 
@@ -59,7 +59,7 @@ def check_mixed_calls(depth, images, n_loads, n_calls):
     """Each thread calls another method, or copies the model, or changes what changes no number."""
     some, labels = images[:12], np.arange(12) % 3
     saved = pickle.dumps(fine_tuner(depth).fit(some, labels))
-    extractor = PretrainedFeatureExtractor(image_size=32, cache=None).fit(some)
+    extractor = PretrainedFeatureExtractor(image_size=32, cache=False).fit(some)
 
     def calls(model):
         return [
@@ -94,7 +94,7 @@ def test_80_mixed_calls_of_each_of_5_fresh_loads(depth, images):
 def test_predictions_while_another_thread_goes_on_training(small_net, digits):
     """Each prediction is that of one of the states between two calls, never of a mixture."""
     some, labels = digits[0][:16], digits[1][:16]
-    model = FineTuneClassifier(small_net, max_epochs=1, random_state=0, image_size=16, cache=None)
+    model = FineTuneClassifier(small_net, max_epochs=1, random_state=0, image_size=16, cache=False)
     twin = clone(model)
     states = []
     for _ in range(4):
@@ -126,7 +126,7 @@ def test_fits_in_threads_learn_what_each_learns_alone(small_net, digits):
 
     def fitted(seed):
         model = FineTuneClassifier(
-            small_net, max_epochs=3, random_state=seed, C=1.0, image_size=16, cache=None
+            small_net, max_epochs=3, random_state=seed, C=1.0, image_size=16, cache=False
         )
         return model.fit(some, labels).predict_proba(some)
 
@@ -164,7 +164,7 @@ def test_only_networks_that_draw_in_eval_mode_take_turns(draws):
         lambda: TailAndHead([], head, trained=[], batch_norm="frozen"),
         task="classification",
         lr=0.1,
-        backbone_lr=0.1,
+        backbone_lr_ratio=0.1,
         layer_decay=1.0,
         weight_decay=0.0,
         max_epochs=1,

@@ -67,7 +67,7 @@ def compare_layers(images, labels, cv):
 def search_depths(images, labels, cv):
     """GridSearchCV over the number of stages that are trained."""
     # Digits are far from ImageNet's photographs: the stages may move as fast as the head.
-    classifier = FineTuneClassifier(image_size=IMAGE_SIZE, backbone_lr=1.0, random_state=0)
+    classifier = FineTuneClassifier(image_size=IMAGE_SIZE, backbone_lr_ratio=1.0, random_state=0)
     # Nothing is predicted afterwards: no fit on all images.
     search = GridSearchCV(classifier, {"unfreeze_depth": DEPTHS}, cv=cv, refit=False)
     return search.fit(images, labels).cv_results_

@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,19 +64,19 @@ class Backbone:
         """Number of parameters of all stages."""
         return sum(parameter.numel() for parameter in self.network.module.parameters())
 
-    def split_point(self, unfreeze_depth: UnfreezeDepth) -> int:
-        """Return the number of frozen stages before the first trained one.
+    def trained_stages(self, unfreeze_depth: UnfreezeDepth) -> range:
+        """Return the positions, counted from the input, of the stages that a depth trains.
 
         Parameters
         ----------
         unfreeze_depth : int, "all" or (int, int)
-            Number of stages, counted from the output, that are trained; or the first and the one
-            past the last of a block of stages, counted from the input.
+            Number of trained stages, counted from the output; or the first and the last depth of
+            the trained stages, where 1 is the last stage.
 
         Returns
         -------
-        split : int
-            Stages ``[:split]`` are the trunk, ``[split:]`` the tail.
+        trained : range
+            Stages before ``trained.start`` are the trunk.
 
         Raises
         ------
@@ -84,21 +85,26 @@ class Backbone:
         """
         n_stages = len(self.stages)
         if isinstance(unfreeze_depth, tuple | list):
-            ends = tuple(unfreeze_depth)
-            whole = len(ends) == 2 and all(isinstance(end, Integral) for end in ends)
-            if not (whole and 0 <= ends[0] < ends[1] <= n_stages):
-                raise UnknownLayerError(
-                    f"unfreeze_depth={shown(unfreeze_depth)}: a block of stages is (start, stop) "
-                    f"with 0 <= start < stop <= {n_stages}. {self._list_of_stages()}"
-                )
-            return int(ends[0])
+            first, last = self._checked_block(unfreeze_depth)
+            return range(n_stages - last, n_stages - first + 1)
         depth = n_stages if unfreeze_depth == "all" else unfreeze_depth
         if not 0 <= depth <= n_stages:
             raise UnknownLayerError(
                 f"unfreeze_depth={shown(unfreeze_depth)}: there are {n_stages} stages. "
                 f"{self._list_of_stages()}"
             )
-        return n_stages - depth
+        return range(n_stages - depth, n_stages)
+
+    def _checked_block(self, depths: Sequence[Any]) -> tuple[int, int]:
+        n_stages = len(self.stages)
+        whole = len(depths) == 2 and all(isinstance(depth, Integral) for depth in depths)
+        if not (whole and 1 <= depths[0] <= depths[1] <= n_stages):
+            raise UnknownLayerError(
+                f"unfreeze_depth={shown(depths)}: a block of stages is (first, last), depths "
+                f"counted from the output, with 1 <= first <= last <= {n_stages}. "
+                f"{self._list_of_stages()}"
+            )
+        return int(depths[0]), int(depths[1])
 
     def normalize(self, *, float_levels: bool = False) -> Normalize:
         """Return the module that turns preprocessed pixels into what the first stage takes.

@@ -208,7 +208,7 @@ def add_extract(commands: Any) -> None:
     add("--follow-links", action="store_true", help="follow symbolic links")
     add("--n-jobs", type=int, metavar="N", help="number of worker threads")
     add("--batch-size", type=int, metavar="N", help="images in one pass")
-    add("--cache", metavar="PATH", help="folder for cached features")
+    add("--cache", default=False, metavar="PATH", help="folder for cached features")
     add("--normalize", action="store_true", help="scale each row to unit length")
     add("-q", "--quiet", action="store_true", help="no progress bar, no summary")
     extract.set_defaults(run=_extract)

@@ -112,11 +112,11 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         would use (one a core, fewer in workers of joblib and under `threadpoolctl`). A function as
         `preprocessing` is then called by one thread, in the order of the images. On a GPU, the
         number of threads that read.
-    cache : "session", path, FeatureStore or None, default="session"
+    cache : bool, path or FeatureStore, default=True
         Where features are remembered, by the content of the image and of all that is done to it:
-        ``"session"``, a bounded temporary store of this process and its joblib workers, gone at
-        exit; a folder or `FeatureStore`, which last; None, nowhere. A search over what comes after
-        the extractor then computes each image once.
+        True, a bounded temporary store of this process and its joblib workers, gone at exit; a
+        folder or `FeatureStore`, which last; False, nowhere. A search over what comes after the
+        extractor then computes each image once.
     on_error : {"raise", "nan"}, default="raise"
         What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
         and file. ``"nan"``: its row is NaN, and one `ImageWarning` at the end names all of them.
@@ -181,7 +181,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         "compile": ["boolean"],
         "engine": [StrOptions({"torch", "openvino"})],
         "n_jobs": [Integral, None],
-        "cache": [str, os.PathLike, FeatureStore, None],
+        "cache": ["boolean", str, os.PathLike, FeatureStore],
         "on_error": [StrOptions({"raise", "nan"})],
         "normalize": ["boolean", StrOptions({"layer"})],
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
@@ -204,7 +204,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         compile: bool = False,  # noqa: A002 # skorch's and PyTorch's word
         engine: Literal["torch", "openvino"] = "torch",
         n_jobs: int | None = None,
-        cache: Cache = "session",
+        cache: Cache = True,
         on_error: OnError = "raise",
         normalize: bool | Literal["layer"] = False,
         verbose: int = 0,

@@ -83,11 +83,6 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         check_is_fitted(self, "trained_state_")
         return self._predicting_net(self._backbone())
 
-    @property
-    def _label_smoothing(self) -> float:
-        """Share of a target that is spread over all classes."""
-        return 0.0
-
     @abstractmethod
     def _probe(
         self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
@@ -108,9 +103,13 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         granularity: Granularity = self.granularity
         return get_backbone(self.backbone, self.weights, granularity, image_size=self.image_size)
 
-    def _split(self, backbone: Backbone) -> int:
+    def _trained(self, backbone: Backbone) -> range:
+        """Positions of the trained stages, counted from the input."""
         depth: UnfreezeDepth = self.unfreeze_depth
-        return backbone.split_point(depth)
+        return backbone.trained_stages(depth)
+
+    def _split(self, backbone: Backbone) -> int:
+        return self._trained(backbone).start
 
     def _recipe(self, backbone: Backbone, *splits: int) -> Recipe:
         """Recipe whose rows are taken after the given numbers of stages."""
@@ -184,12 +183,12 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
 
     def _plan(self, backbone: Backbone) -> ModulePlan:
         """All that the module is made from."""
-        split, device = self._split(backbone), resolve_device(self.device)
+        trained, device = self._trained(backbone), resolve_device(self.device)
         is_probe = self._is_probe(backbone)
         return ModulePlan(
             backbone,
-            split,
-            tuple(self._is_trained(k, backbone) for k in range(split, len(backbone.stages))),
+            trained.start,
+            tuple(k in trained for k in range(trained.start, len(backbone.stages))),
             self.head,
             self.n_embedding_,
             self.n_outputs_,
@@ -218,16 +217,12 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
             partial(plan.make, start, state),
             task=self._task,
             lr=self.lr,
-            backbone_lr=self.backbone_lr,
+            backbone_lr_ratio=self.backbone_lr_ratio,
             layer_decay=self.layer_decay,
             weight_decay=self.weight_decay,
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             optimizer=self.optimizer,
-            schedule=self.schedule,
-            grad_clip=self.grad_clip,
-            label_smoothing=self._label_smoothing,
-            gradual_unfreezing=self.gradual_unfreezing,
             early_stopping=self.early_stopping,
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,
@@ -237,12 +232,6 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
             net_params=self.net_params,
             verbose=int(self.verbose),
         )
-
-    def _is_trained(self, stage: int, backbone: Backbone) -> bool:
-        if isinstance(self.unfreeze_depth, tuple | list):
-            start, stop = self.unfreeze_depth
-            return bool(start <= stage < stop)
-        return stage >= self._split(backbone)
 
     # Fit and predict
 

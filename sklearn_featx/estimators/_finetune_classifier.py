@@ -1,14 +1,13 @@
 """FineTuneClassifier: labels in, labels and probabilities out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 
-from .._sklearn_compat import Interval, StrOptions, _fit_context
+from .._sklearn_compat import StrOptions, _fit_context
 from .._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
 from ..engines import Precision
 from ..flow import Cache
@@ -36,7 +35,8 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     1. Images are preprocessed as the weights require and go through the trunk, in inference mode.
     2. The head starts at the L2-regularized logistic regression on the frozen embeddings (LP-FT
        [1]_). At ``unfreeze_depth=0`` that is the model.
-    3. Tail and head are trained together, deeper stages with smaller learning rates.
+    3. Tail and head are trained together. Learning rates rise over the first tenth of the steps,
+       then fall along a cosine [3]_.
 
     Parameters
     ----------
@@ -47,8 +47,9 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         Name of weights, a ``.pth`` or ``.safetensors`` file, or None for random weights.
     unfreeze_depth : int, "all" or (int, int), default=1
         Number of stages, counted from the output, that are trained with the head: 0 is a linear
-        probe, ``"all"`` full fine-tuning. A pair trains the block of stages ``[start, stop)``,
-        counted from the input; those after it stay frozen (surgical fine-tuning [2]_).
+        probe, ``"all"`` full fine-tuning. A pair ``(first, last)`` trains the stages at these
+        depths: ``(1, 3)`` is 3, ``(2, 3)`` leaves the last stage frozen (surgical fine-tuning
+        [2]_).
     granularity : {"stage", "block"} or list of str, default="stage"
         What a stage is: the architecture's own, each residual or transformer block, or the parts
         between the named modules.
@@ -62,7 +63,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         mean variance of 1. ``"auto"``: chosen by cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
-    backbone_lr : float, default=0.1
+    backbone_lr_ratio : float, default=0.1
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float, default=1.0
         Factor on the learning rate for each stage further from the output.
@@ -74,15 +75,6 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         Rows in one step of the optimizer.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         The optimizer.
-    schedule : {"cosine", "constant"}, default="cosine"
-        Learning rates rise over the first tenth of the steps; then they fall along a cosine [3]_,
-        or stay.
-    grad_clip : float, default=None
-        Largest norm of the gradient of a step; None: not clipped.
-    gradual_unfreezing : bool, default=False
-        Train the head alone in the first epoch, and one more stage in each epoch after it [4]_.
-    label_smoothing : float, default=0.0
-        Share of each label that is spread over all classes [5]_.
     early_stopping : bool, default=False
         Set a part of the rows aside, stop when their loss no longer falls, and restore the best
         weights.
@@ -95,7 +87,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     augment : {"light", "strong"}, callable or None, default=None
         Train on views of the images, made by random variation. ``"light"``: a crop of 70 to 100 %
         of the area, mirrored half of the time; ``"strong"``: a crop of 25 to 100 %, mirrored, and
-        one operation of TrivialAugmentWide [6]_. Or a transform of torchvision's v2, or any
+        one operation of TrivialAugmentWide [4]_. Or a transform of torchvision's v2, or any
         function from a uint8 tensor (channels, height, width) to one.
     n_views : int or None, default=4
         Number of views of each image: epoch e sees view e modulo `n_views`. They go through the
@@ -107,9 +99,11 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     random_state : int, RandomState or None, default=None
         Seed of everything random. Torch's global generator is left as it was.
     callbacks : list, default=None
-        Callbacks of skorch, or (name, callback) pairs.
+        Callbacks of skorch, or (name, callback) pairs. `GradualUnfreezing` lets stages join one by
+        one; a `skorch.callbacks.LRScheduler` replaces the schedule of the learning rates.
     net_params : dict, default=None
-        Further arguments of `skorch.NeuralNet`; they have the last word.
+        Further arguments of `skorch.NeuralNet`, such as ``{"criterion__label_smoothing": 0.1}``;
+        they have the last word.
     preprocessing : "fast", callable or None, default=None
         None: the preprocessing of the weights. ``"fast"``: nearly the same, faster for large JPEG
         files. Else a function from a PIL image to a tensor.
@@ -129,7 +123,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     n_jobs : int, default=None
         Number of threads that read images and run them through the frozen stages. None: as many as
         PyTorch would use.
-    cache : "session", path, FeatureStore or None, default="session"
+    cache : bool, path or FeatureStore, default=True
         Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
         search over depths, learning rates, heads and folds runs the trunk once per image.
     on_error : {"raise", "nan"}, default="raise"
@@ -184,11 +178,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
        ICLR 2023.
     .. [3] I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent with warm restarts",
        ICLR 2017.
-    .. [4] J. Howard, S. Ruder, "Universal language model fine-tuning for text classification",
-       ACL 2018.
-    .. [5] C. Szegedy et al., "Rethinking the Inception architecture for computer vision",
-       CVPR 2016.
-    .. [6] S. Müller, F. Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data
+    .. [4] S. Müller, F. Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data
        augmentation", ICCV 2021.
 
     Examples
@@ -205,7 +195,6 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         **FineTuneEstimator._parameter_constraints,
-        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
@@ -220,16 +209,12 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
-        backbone_lr: float = 0.1,
+        backbone_lr_ratio: float = 0.1,
         layer_decay: float = 1.0,
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
         optimizer: Any = "adamw",
-        schedule: Literal["cosine", "constant"] = "cosine",
-        grad_clip: float | None = None,
-        gradual_unfreezing: bool = False,
-        label_smoothing: float = 0.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
@@ -248,7 +233,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         device: str = "auto",
         precision: Precision = "float32",
         n_jobs: int | None = None,
-        cache: Cache = "session",
+        cache: Cache = True,
         on_error: OnError = "raise",
         verbose: int = 0,
     ) -> None:
@@ -261,15 +246,12 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
             head_init=head_init,
             C=C,
             lr=lr,
-            backbone_lr=backbone_lr,
+            backbone_lr_ratio=backbone_lr_ratio,
             layer_decay=layer_decay,
             weight_decay=weight_decay,
             max_epochs=max_epochs,
             batch_size=batch_size,
             optimizer=optimizer,
-            schedule=schedule,
-            grad_clip=grad_clip,
-            gradual_unfreezing=gradual_unfreezing,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
@@ -291,7 +273,6 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
             on_error=on_error,
             verbose=verbose,
         )
-        self.label_smoothing = label_smoothing
         self.class_weight = class_weight
 
     class_prior_: FloatArray
@@ -301,10 +282,6 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     @property
     def _task(self) -> Literal["classification", "multilabel"]:  # type: ignore[override]
         return "multilabel" if self.multilabel_ else "classification"
-
-    @property
-    def _label_smoothing(self) -> float:
-        return float(self.label_smoothing)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

@@ -37,15 +37,12 @@ class FineTuneParameters(ImageEstimator):
         "head_init": [StrOptions({"probe", "random"})],
         "C": [_POSITIVE, StrOptions({"auto"})],
         "lr": [_POSITIVE],
-        "backbone_lr": [_AT_LEAST_ZERO],
+        "backbone_lr_ratio": [_AT_LEAST_ZERO],
         "layer_decay": [_POSITIVE],
         "weight_decay": [_AT_LEAST_ZERO],
         "max_epochs": [_COUNT],
         "batch_size": [_COUNT],
         "optimizer": [StrOptions({"adamw", "adam", "sgd"}), type],
-        "schedule": [StrOptions({"cosine", "constant"})],
-        "grad_clip": [_POSITIVE, None],
-        "gradual_unfreezing": ["boolean"],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [_COUNT],
@@ -63,7 +60,7 @@ class FineTuneParameters(ImageEstimator):
         "device": [str],
         "precision": [StrOptions({"float32", "bfloat16", "float16", "auto"})],
         "n_jobs": [Integral, None],
-        "cache": [str, os.PathLike, FeatureStore, None],
+        "cache": ["boolean", str, os.PathLike, FeatureStore],
         "on_error": [StrOptions({"raise", "nan"})],
         "verbose": ["verbose", _AT_LEAST_ZERO],
     }
@@ -79,15 +76,12 @@ class FineTuneParameters(ImageEstimator):
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
-        backbone_lr: float = 0.1,
+        backbone_lr_ratio: float = 0.1,
         layer_decay: float = 1.0,
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
         optimizer: Any = "adamw",
-        schedule: Literal["cosine", "constant"] = "cosine",
-        grad_clip: float | None = None,
-        gradual_unfreezing: bool = False,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
@@ -105,7 +99,7 @@ class FineTuneParameters(ImageEstimator):
         device: str = "auto",
         precision: Precision = "float32",
         n_jobs: int | None = None,
-        cache: Cache = "session",
+        cache: Cache = True,
         on_error: OnError = "raise",
         verbose: int = 0,
     ) -> None:
@@ -117,15 +111,12 @@ class FineTuneParameters(ImageEstimator):
         self.head_init = head_init
         self.C = C
         self.lr = lr
-        self.backbone_lr = backbone_lr
+        self.backbone_lr_ratio = backbone_lr_ratio
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
-        self.schedule = schedule
-        self.grad_clip = grad_clip
-        self.gradual_unfreezing = gradual_unfreezing
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

@@ -42,7 +42,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         a mean variance of 1. ``"auto"``: chosen by leave-one-out cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
-    backbone_lr : float, default=0.1
+    backbone_lr_ratio : float, default=0.1
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float, default=1.0
         Factor on the learning rate for each stage further from the output.
@@ -54,13 +54,6 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         Rows in one step of the optimizer.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         The optimizer.
-    schedule : {"cosine", "constant"}, default="cosine"
-        Learning rates rise over the first tenth of the steps; then they fall along a cosine, or
-        stay.
-    grad_clip : float, default=None
-        Largest norm of the gradient of a step; None: not clipped.
-    gradual_unfreezing : bool, default=False
-        Train the head alone in the first epoch, and one more stage in each epoch after it.
     early_stopping : bool, default=False
         Set a part of the rows aside, stop when their loss no longer falls, restore the best.
     validation_fraction : float, default=0.1
@@ -99,7 +92,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     n_jobs : int, default=None
         Number of threads that read images and run them through the frozen stages. None: as many as
         PyTorch would use.
-    cache : "session", path, FeatureStore or None, default="session"
+    cache : bool, path or FeatureStore, default=True
         Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
         search over depths, learning rates, heads and folds runs the trunk once per image.
     on_error : {"raise", "nan"}, default="raise"

@@ -7,14 +7,14 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .._messages import cause, shown
 from ..exceptions import StoreWarning
 from ..store import FeatureStore, parse_size, session_store
 from ._recipe import Recipe
 
-Cache: TypeAlias = Literal["session"] | str | os.PathLike[str] | FeatureStore | None
+Cache: TypeAlias = bool | str | os.PathLike[str] | FeatureStore
 
 # Handles that keep their connections open between calls.
 _kept: dict[str, FeatureStore] = {}
@@ -43,13 +43,16 @@ def open_store(cache: Cache) -> FeatureStore | None:
 
     Parameters
     ----------
-    cache : "session", path, FeatureStore or None
+    cache : bool, path or FeatureStore
         As in the estimators.
     """
-    if cache is None or isinstance(cache, FeatureStore):
+    if isinstance(cache, FeatureStore):
         return cache
+    # A grid of NumPy's values has its own True and False.
+    if not isinstance(cache, str | os.PathLike) and not cache:
+        return None
     try:
-        store = session_store() if cache == "session" else FeatureStore(cache)
+        store = FeatureStore(cache) if isinstance(cache, str | os.PathLike) else session_store()
         # A path that the system refuses, too long or with a null byte, is found out here.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(store.path)  # noqa: PTH116 (pathlib hides what is wrong)
@@ -66,7 +69,7 @@ def open_store(cache: Cache) -> FeatureStore | None:
 
 def announce(cache: Cache) -> None:
     """Make the session's store, so that worker processes that start from now on find it."""
-    if isinstance(cache, str) and cache == "session":
+    if not isinstance(cache, str | os.PathLike | FeatureStore):
         open_store(cache)
 
 
@@ -90,7 +93,7 @@ def decide(
         Where they would be kept.
     """
     if store is None:
-        return Decision(False, "cache=None")
+        return Decision(False, "cache=False")
     if not recipe.deterministic:
         return Decision(False, "preprocessing is a function, which may be random")
     if recipe.network_taps and (unnamed := recipe.backbone.unnamed):

@@ -15,7 +15,7 @@ class Settings(NamedTuple):
         Rows in one pass through the network; None leaves it to the engine.
     n_jobs : int, default=None
         Number of threads that read, prepare and compute; None: as many as PyTorch would use.
-    cache : "session", path, FeatureStore or None, default=None
+    cache : bool, path or FeatureStore, default=False
         Where rows are remembered.
     verbose : int, default=0
         1 shows a progress bar.
@@ -26,7 +26,7 @@ class Settings(NamedTuple):
 
     batch_size: int | None = None
     n_jobs: int | None = None
-    cache: Cache = None
+    cache: Cache = False
     verbose: int = 0
     failures: list[ImageError] | None = None
 

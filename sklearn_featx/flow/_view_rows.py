@@ -72,7 +72,7 @@ class FreshViews:
     ) -> None:
         self._make_views = make_views
         self._recipe = recipe
-        self._settings = settings._replace(cache=None, verbose=0)
+        self._settings = settings._replace(cache=False, verbose=0)
         self._n_images = n_images
         self._views = make_views([0])
 
@@ -126,7 +126,7 @@ def rows_of_views(
     if n_views is None:
         return FreshViews(make_views, recipe, settings, len(images))
     if variation.digest is None:
-        settings = settings._replace(cache=None)
+        settings = settings._replace(cache=False)
     with renumbered(np.tile(np.arange(len(images)), n_views).tolist()):
         (rows,) = held_or_stored(make_views(range(n_views)), recipe, settings)
     return FixedViews(rows, n_views)

@@ -192,7 +192,7 @@ def _n_trained(estimator: Any, candidate: dict[str, Any], name: str) -> int:
 
 def _trained(stages: list[StageInfo], depth: UnfreezeDepth) -> list[StageInfo]:
     if isinstance(depth, tuple | list):
-        return stages[depth[0] : depth[1]]
+        return stages[len(stages) - depth[1] : len(stages) - depth[0] + 1]
     return stages if depth == "all" else stages[len(stages) - int(depth) :]
 
 

@@ -62,7 +62,7 @@ def jobs_of(search: Any, X: Any, *, asked_by: str) -> list[Job]:
     Parameters
     ----------
     search : estimator
-        As in `plan`.
+        As in `plan_search`.
     X : array-like, list, Series, DataFrame or Dataset
         The images.
     asked_by : str

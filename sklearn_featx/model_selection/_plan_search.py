@@ -32,7 +32,7 @@ Fold: TypeAlias = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a fit or a search will compute; made by `plan`.
+    """What a fit or a search will compute; made by `plan_search`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Plan:
     n_distinct : int
         Images of different content.
     n_passes_without_cache : int
-        Images that would go through the trunk with ``cache=None``.
+        Images that would go through the trunk with ``cache=False``.
     n_passes : int
         Images that will go through it, given what the cache holds already.
     n_bytes : int
@@ -82,7 +82,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan(
+def plan_search(
     search_or_estimator: Any, X: Any, y: Any = None, *, cv: Any = None, timed: bool = True
 ) -> Plan:
     """Say what a fit or a search will compute, without doing it.
@@ -117,15 +117,15 @@ def plan(
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.model_selection import GridSearchCV
-    >>> from sklearn_featx import FineTuneClassifier, plan
+    >>> from sklearn_featx import FineTuneClassifier, plan_search
     >>> digits = load_digits(n_class=2)
     >>> search = GridSearchCV(FineTuneClassifier(image_size=32), {"lr": [1e-3, 1e-2]}, cv=3)
-    >>> planned = plan(search, digits.images[:30] / 16, digits.target[:30], timed=False)
+    >>> planned = plan_search(search, digits.images[:30] / 16, digits.target[:30], timed=False)
     >>> planned.n_images, planned.n_passes_without_cache
     (30, 210)
     """
     search = search_or_estimator
-    jobs = jobs_of(search, X, asked_by="plan")
+    jobs = jobs_of(search, X, asked_by="plan_search")
     groups = _groups(jobs[0].keys)
     is_search = isinstance(search, GridSearchCV | RandomizedSearchCV)
     folds: list[Fold] = []
@@ -161,7 +161,7 @@ class _Call(NamedTuple):
 
 def _folds(cv: Any, y: Any, groups: npt.NDArray[np.intp], classifier: bool) -> list[Fold]:
     if hasattr(cv, "__next__"):
-        raise TypeError("plan: cv is an iterator, which can be used once only; give a list.")
+        raise TypeError("plan_search: cv is an iterator, which can be used once only; give a list.")
     splitter = check_cv(copy.deepcopy(cv), y, classifier=classifier)
     rows = np.zeros(len(groups))
     try:
@@ -255,7 +255,7 @@ def _minutes(jobs: Sequence[Job], ledger: _Ledger) -> float:
         if n_passes:
             job, recipe = recipes[key]
             sample = job.images.take(slice(0, _N_TIMED))
-            settings = job.settings._replace(cache=None)
+            settings = job.settings._replace(cache=False)
             activations(sample, recipe, settings.for_another_call())
             start = time.perf_counter()
             activations(sample, recipe, settings.for_another_call())

@@ -20,7 +20,7 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
     Parameters
     ----------
     search_or_estimator : estimator
-        As in `plan`.
+        As in `plan_search`.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
         As in `fit`.
     verbose : int, default=0
@@ -35,18 +35,18 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
 
     See Also
     --------
-    plan : Says what this would compute.
+    plan_search : Says what this would compute.
 
     Examples
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.model_selection import GridSearchCV
-    >>> from sklearn_featx import FineTuneClassifier, plan, precompute
+    >>> from sklearn_featx import FineTuneClassifier, plan_search, precompute
     >>> digits = load_digits(n_class=2)
     >>> X, y = digits.images[:30] / 16, digits.target[:30]
     >>> search = GridSearchCV(FineTuneClassifier(image_size=32), {"unfreeze_depth": [0, 1]}, cv=3)
     >>> precompute(search, X)
-    >>> plan(search, X, y, timed=False).n_passes
+    >>> plan_search(search, X, y, timed=False).n_passes
     0
     """
     jobs = jobs_of(search_or_estimator, X, asked_by="precompute")

@@ -11,6 +11,7 @@ torch and skorch stay inside.
 """
 
 from ._augment import AugmentSpec, make_augment
+from ._callbacks import GradualUnfreezing
 from ._dataset import RowsDataset
 from ._head import make_head, start_head
 from ._make_net import continue_fit, make_net
@@ -30,6 +31,7 @@ from ._state import load_trained_state, plain_history, predict_rows, trained_sta
 __all__ = [
     "AugmentSpec",
     "FineTuneNet",
+    "GradualUnfreezing",
     "LinearModel",
     "RowsDataset",
     "Scaling",

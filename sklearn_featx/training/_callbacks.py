@@ -9,7 +9,7 @@ from typing import Any
 from skorch.callbacks import Callback, EarlyStopping
 
 from ._net import plain_module
-from ._optimizer import ScheduleName, schedule_factor
+from ._optimizer import schedule_factor
 
 
 def first_epoch(rank: int, n_stages: int, n_epochs: int) -> int:
@@ -37,9 +37,20 @@ def first_epoch(rank: int, n_stages: int, n_epochs: int) -> int:
 
 
 class GradualUnfreezing(Callback):
-    """Lets the trained stages join one after the other, over the epochs of a fit.
+    """Callback of the fine-tuners: the trained stages join one by one, over the epochs of a fit.
 
-    Training that goes on without a planned end (`continue_fit`) trains all of them.
+    The head is trained alone in the first epoch, and one more stage in each epoch after it, the
+    last stage first [1]_. `partial_fit`, which has no planned end, trains all of them.
+
+    References
+    ----------
+    .. [1] J. Howard, S. Ruder, "Universal language model fine-tuning for text classification",
+       ACL 2018.
+
+    Examples
+    --------
+    >>> from sklearn_featx import FineTuneClassifier, GradualUnfreezing
+    >>> clf = FineTuneClassifier(unfreeze_depth=3, callbacks=[GradualUnfreezing()])
     """
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002 (skorch's interface)
@@ -113,14 +124,11 @@ class StepSchedule(Callback):
 
     Parameters
     ----------
-    name : {"cosine", "constant"}
-        What follows the warm-up, see `schedule_factor`.
     warmup_fraction : float, default=0.1
         Share of all steps that warm up.
     """
 
-    def __init__(self, name: ScheduleName, warmup_fraction: float = 0.1) -> None:
-        self.name = name
+    def __init__(self, warmup_fraction: float = 0.1) -> None:
         self.warmup_fraction = warmup_fraction
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002 (skorch's interface)
@@ -151,7 +159,7 @@ class StepSchedule(Callback):
         if not training or not net.planned_steps_:
             return
         factor = schedule_factor(
-            self.step_, net.planned_steps_, warmup_fraction=self.warmup_fraction, name=self.name
+            self.step_, net.planned_steps_, warmup_fraction=self.warmup_fraction
         )
         self._set_rates(net, factor)
         self.step_ += 1

@@ -11,17 +11,17 @@ from typing import Any, Literal
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, GradientNormClipping
+from skorch.callbacks import Callback, LRScheduler
 from skorch.dataset import ValidSplit
 from skorch.utils import noop
 from torch import nn
 
 from .._messages import shown
-from ._callbacks import BestWeights, GradualUnfreezing, StepSchedule
+from ._callbacks import BestWeights, StepSchedule
 from ._dataset import RowsDataset
 from ._module import TailAndHead
 from ._net import FineTuneNet
-from ._optimizer import OptimizerSpec, ScheduleName, resolve_optimizer
+from ._optimizer import OptimizerSpec, resolve_optimizer
 
 Task = Literal["classification", "multilabel", "regression"]
 
@@ -47,16 +47,12 @@ def make_net(
     *,
     task: Task,
     lr: float,
-    backbone_lr: float,
+    backbone_lr_ratio: float,
     layer_decay: float,
     weight_decay: float,
     max_epochs: int,
     batch_size: int,
     optimizer: OptimizerSpec = "adamw",
-    schedule: ScheduleName = "cosine",
-    grad_clip: float | None = None,
-    label_smoothing: float = 0.0,
-    gradual_unfreezing: bool = False,
     early_stopping: bool = False,
     validation_fraction: float = 0.1,
     n_iter_no_change: int = 5,
@@ -76,7 +72,7 @@ def make_net(
         Cross entropy on codes, binary cross entropy on rows of 0 and 1, or the mean squared error.
     lr : float
         Learning rate of the head.
-    backbone_lr : float
+    backbone_lr_ratio : float
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float
         Factor for each further stage away from the head.
@@ -88,16 +84,6 @@ def make_net(
         Rows in a step; -1 takes all of them.
     optimizer : {"adamw", "adam", "sgd"} or class, default="adamw"
         See `resolve_optimizer`.
-    schedule : {"cosine", "constant"}, default="cosine"
-        How the learning rates go over the steps of a fit, of which the first tenth is a warm-up.
-        With a skorch `LRScheduler` of your own in `callbacks`, ``{"callbacks__schedule": None}`` in
-        `net_params` leaves the rates to it.
-    grad_clip : float, default=None
-        Largest norm of the gradient; not clipped if None.
-    label_smoothing : float, default=0.0
-        Share of the target that is spread over all classes; classification only.
-    gradual_unfreezing : bool, default=False
-        Train the head in the first epoch, and one more stage in each epoch after it.
     early_stopping : bool, default=False
         Set rows aside, stop when their loss no longer falls, and restore the best weights.
     validation_fraction : float, default=0.1
@@ -109,7 +95,8 @@ def make_net(
     device : str or torch.device, default="cpu"
         Where to train.
     callbacks : sequence, default=None
-        skorch callbacks, or (name, callback) pairs, beside the net's own.
+        skorch callbacks, or (name, callback) pairs. The learning rates follow a `StepSchedule`
+        named "schedule", unless an `LRScheduler`, or a callback of this name, is among them.
     net_params : mapping, default=None
         Arguments of `FineTuneNet` and `skorch.NeuralNet`, dunder names included; they replace what
         the other parameters say ("callbacks" then replaces the net's own, too).
@@ -124,16 +111,12 @@ def make_net(
     Raises
     ------
     ValueError
-        If `optimizer` or a key of `net_params` is unknown, or labels that are not exclusive are to
-        be smoothed.
+        If `optimizer` or a key of `net_params` is unknown.
     """
-    own_callbacks = _callbacks(schedule, grad_clip)
-    if gradual_unfreezing:
-        own_callbacks.append(("gradual_unfreezing", GradualUnfreezing()))
     stopping = [("early_stopping", _early_stopping(n_iter_no_change))] if early_stopping else []
     settings: dict[str, Any] = {
         "lr": lr,
-        "backbone_lr": backbone_lr,
+        "backbone_lr_ratio": backbone_lr_ratio,
         "layer_decay": layer_decay,
         "weight_decay": weight_decay,
         "max_epochs": max_epochs,
@@ -143,11 +126,11 @@ def make_net(
         "random_state": random_state,
         "device": device,
         # Stopping interrupts the epoch's callbacks: it comes after the user's.
-        "callbacks": [*own_callbacks, *_checked_callbacks(callbacks), *stopping],
+        "callbacks": [*_with_schedule(_checked_callbacks(callbacks)), *stopping],
         "show_progress": verbose == 1,
         "verbose": max(0, verbose - 1),
     }
-    settings |= _criterion(task, label_smoothing) | _optimizer(optimizer)
+    settings |= _criterion(task) | _optimizer(optimizer)
     given = _checked_net_params(net_params or {})
     for name in ("criterion", "optimizer"):
         if name in given:
@@ -184,11 +167,16 @@ def continue_fit(net: FineTuneNet, dataset: RowsDataset, epochs: int) -> FineTun
     return net.partial_fit(dataset, dataset.targets, epochs=epochs)
 
 
-def _callbacks(schedule: ScheduleName, grad_clip: float | None) -> list[tuple[str, Any]]:
-    callbacks: list[tuple[str, Any]] = [("schedule", StepSchedule(schedule))]
-    if grad_clip is not None:
-        callbacks.append(("gradient_clipping", GradientNormClipping(grad_clip)))
-    return callbacks
+def _with_schedule(callbacks: list[Any]) -> list[Any]:
+    """Put the net's own schedule before the callbacks, unless they have another one."""
+    entries = [entry if isinstance(entry, tuple) else ("", entry) for entry in callbacks]
+    if any(name == "schedule" or _is_scheduler(callback) for name, callback in entries):
+        return callbacks
+    return [("schedule", StepSchedule()), *callbacks]
+
+
+def _is_scheduler(callback: Any) -> bool:
+    return isinstance(callback, LRScheduler) or callback is LRScheduler
 
 
 def _early_stopping(patience: int) -> BestWeights:
@@ -199,15 +187,8 @@ def _split(task: Task, fraction: float, random_state: int) -> ValidSplit:
     return ValidSplit(fraction, stratified=task == "classification", random_state=random_state)
 
 
-def _criterion(task: Task, label_smoothing: float) -> dict[str, Any]:
+def _criterion(task: Task) -> dict[str, Any]:
     settings: dict[str, Any] = {"criterion": _CRITERIA[task], "criterion__reduction": "none"}
-    if label_smoothing and task != "classification":
-        raise ValueError(
-            f"label_smoothing={label_smoothing:g} spreads a share over exclusive classes: there "
-            "are none here. Leave it at 0"
-        )
-    if task == "classification":
-        settings["criterion__label_smoothing"] = label_smoothing
     if task == "multilabel":
         # skorch's own choice adds an axis with the probability of each label's absence.
         settings["predict_nonlinearity"] = torch.sigmoid

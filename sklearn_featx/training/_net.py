@@ -62,7 +62,7 @@ class FineTuneNet(NeuralNet):
     *args : tuple
         As `skorch.NeuralNet` takes them; the criterion must return one loss for each row
         (`reduction="none"`).
-    backbone_lr : float, default=0.1
+    backbone_lr_ratio : float, default=0.1
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float, default=1.0
         Factor for each further stage away from the head.
@@ -95,7 +95,7 @@ class FineTuneNet(NeuralNet):
         self,
         module: Callable[[], TailAndHead],
         *args: Any,
-        backbone_lr: float = 0.1,
+        backbone_lr_ratio: float = 0.1,
         layer_decay: float = 1.0,
         weight_decay: float = 0.0,
         micro_batch_size: int | Literal["auto"] | None = "auto",
@@ -103,7 +103,7 @@ class FineTuneNet(NeuralNet):
         show_progress: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.backbone_lr = backbone_lr
+        self.backbone_lr_ratio = backbone_lr_ratio
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.micro_batch_size = micro_batch_size
@@ -139,7 +139,7 @@ class FineTuneNet(NeuralNet):
         groups = parameter_groups(
             plain_module(self),
             lr=arguments.pop("lr", self.lr),
-            backbone_lr=self.backbone_lr,
+            backbone_lr_ratio=self.backbone_lr_ratio,
             layer_decay=self.layer_decay,
             weight_decay=arguments.pop("weight_decay", self.weight_decay),
         )
@@ -366,11 +366,13 @@ class FineTuneNet(NeuralNet):
             raise self._divergence(f"the loss is {loss.item()}")
 
     def _divergence(self, what: str) -> DivergenceError:
+        ratio = self.backbone_lr_ratio
         return DivergenceError(
             f"training diverged in epoch {len(self.history)}: {what}. The learning rate is "
-            f"lr={self.lr:g} for the head and {self.lr * self.backbone_lr:g} for the backbone "
-            f"(backbone_lr={self.backbone_lr:g}). Try a lower lr or backbone_lr, clip the "
-            "gradients (grad_clip=1.0), or look for rows or targets of extreme size"
+            f"lr={self.lr:g} for the head and {self.lr * ratio:g} for the backbone "
+            f"(backbone_lr_ratio={ratio:g}). Try a lower lr or backbone_lr_ratio, clip the "
+            "gradients (callbacks=[skorch.callbacks.GradientNormClipping(1.0)]), or look for rows "
+            "or targets of extreme size"
         )
 
     # After training

@@ -1,8 +1,8 @@
 """Learning rates: one for each part of the network, and one factor for each step.
 
 The head learns at `lr`; a stage at distance d from it (1 for the last stage) learns at
-`lr * backbone_lr * layer_decay**(d - 1)`: the deeper, the more general and the slower (Howard &
-Ruder 2018, discriminative fine-tuning; Clark et al. 2020 for the decay per layer).
+`lr * backbone_lr_ratio * layer_decay**(d - 1)`: with a decay below 1, deeper stages, which are more
+general, learn more slowly (Howard & Ruder 2018, discriminative fine-tuning; Clark et al. 2020).
 """
 
 import math
@@ -16,7 +16,6 @@ from .._messages import shown
 from ._module import RUNNING_NORMS, ParameterRecord, TailAndHead, parameter_table
 
 OptimizerSpec: TypeAlias = Literal["adamw", "adam", "sgd"] | type[torch.optim.Optimizer]
-ScheduleName = Literal["cosine", "constant"]
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {}),
@@ -49,7 +48,12 @@ def is_decayed(record: ParameterRecord) -> bool:
 
 
 def parameter_groups(
-    module: TailAndHead, *, lr: float, backbone_lr: float, layer_decay: float, weight_decay: float
+    module: TailAndHead,
+    *,
+    lr: float,
+    backbone_lr_ratio: float,
+    layer_decay: float,
+    weight_decay: float,
 ) -> list[dict[str, Any]]:
     """Sort the trained parameters into groups for an optimizer.
 
@@ -59,7 +63,7 @@ def parameter_groups(
         The network. Frozen parameters are in no group.
     lr : float
         Learning rate of the head.
-    backbone_lr : float
+    backbone_lr_ratio : float
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float
         Factor for each further stage away from the head.
@@ -79,15 +83,15 @@ def parameter_groups(
     return [
         {
             "params": groups[distance, plain],
-            "lr": lr * _rate(distance, backbone_lr, layer_decay),
+            "lr": lr * _rate(distance, backbone_lr_ratio, layer_decay),
             "weight_decay": 0.0 if plain else weight_decay,
         }
         for distance, plain in sorted(groups)
     ]
 
 
-def _rate(distance: int, backbone_lr: float, layer_decay: float) -> float:
-    return 1.0 if distance == 0 else backbone_lr * layer_decay ** (distance - 1)
+def _rate(distance: int, backbone_lr_ratio: float, layer_decay: float) -> float:
+    return 1.0 if distance == 0 else backbone_lr_ratio * layer_decay ** (distance - 1)
 
 
 def resolve_optimizer(
@@ -127,13 +131,11 @@ def resolve_optimizer(
     return OPTIMIZERS[optimizer]
 
 
-def schedule_factor(
-    step: int, n_steps: int, *, warmup_fraction: float, name: ScheduleName
-) -> float:
+def schedule_factor(step: int, n_steps: int, *, warmup_fraction: float) -> float:
     """Compute what the learning rates are multiplied by in one step.
 
     The factor rises linearly over the first w = ceil(warmup_fraction * n_steps) steps,
-    f = (step + 1) / (w + 1), and then is 1 or falls along a half cosine,
+    f = (step + 1) / (w + 1), and then falls along a half cosine,
     f = (1 + cos(pi * (step - w) / (n_steps - w))) / 2 (Loshchilov & Hutter 2017).
 
     Parameters
@@ -144,17 +146,15 @@ def schedule_factor(
         Number of steps of the whole training.
     warmup_fraction : float
         Share of the steps that warm up, in [0, 1].
-    name : {"cosine", "constant"}
-        What follows the warm-up.
 
     Returns
     -------
     factor : float
-        In (0, 1].
+        In (0, 1]; 0 after the last step.
     """
     warmup = math.ceil(warmup_fraction * n_steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    if name == "constant" or step >= n_steps:
-        return 1.0 if name == "constant" else 0.0
+    if step >= n_steps:
+        return 0.0
     return (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup))) / 2

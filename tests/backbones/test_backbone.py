@@ -29,16 +29,17 @@ def backbone(cut):
 
 
 @pytest.mark.parametrize(
-    ("depth", "split"), [(0, 3), (1, 2), (3, 0), ("all", 0), ((1, 2), 1), ([0, 3], 0)]
+    ("depth", "trained"),
+    [(0, []), (1, [2]), (3, [0, 1, 2]), ("all", [0, 1, 2]), ((2, 3), [0, 1]), ([1, 3], [0, 1, 2])],
 )
-def test_split_point_counts_the_frozen_stages(depth, split, backbone):
-    assert backbone.split_point(depth) == split
+def test_depths_count_from_the_output(depth, trained, backbone):
+    assert list(backbone.trained_stages(depth)) == trained
 
 
-@pytest.mark.parametrize("depth", [4, -1, (2, 2), (0, 4), (-1, 2)])
+@pytest.mark.parametrize("depth", [4, -1, (3, 2), (0, 2), (2, 4), (-1, 2), (1,), (1.0, 2)])
 def test_impossible_depths_list_the_stages(depth, backbone):
     with pytest.raises(UnknownLayerError, match=r"a, b, c"):
-        backbone.split_point(depth)
+        backbone.trained_stages(depth)
 
 
 def test_layers_by_module_operation_and_number(backbone):

@@ -178,7 +178,7 @@ def features(net, cache):
 
 def assert_right(net, cache):
     """What the network computes is what comes out: without a cache, and with one that lasts."""
-    for kept in (None, cache):
+    for kept in (False, cache):
         np.testing.assert_allclose(features(net, kept), truth(net), rtol=1e-4, atol=1e-5)
 
 
@@ -470,7 +470,7 @@ def test_a_factory_that_reads_a_file_is_called_each_time(tmp_path, cache):
         torch.manual_seed(seed)
         net = network()
         torch.save(net.state_dict(), path)
-        for kept in (None, cache):
+        for kept in (False, cache):
             np.testing.assert_allclose(features(build, kept), truth(net), rtol=1e-4, atol=1e-5)
     assert digest_factory(build).unnamed
     assert digest_factory(functools.partial(network, str(path))).unnamed
@@ -529,7 +529,7 @@ def test_what_the_trace_shows_is_remembered_whatever_else_an_object_holds(tmp_pa
 def test_a_fitted_estimator_refuses_its_network_when_the_code_has_changed(digits):
     module = loaded(UNTRACED)
     images, labels = digits
-    clf = FineTuneClassifier(module.Net(), unfreeze_depth=0, C=1.0, cache=None, image_size=6)
+    clf = FineTuneClassifier(module.Net(), unfreeze_depth=0, C=1.0, cache=False, image_size=6)
     clf.fit(images[:12], labels[:12])
     clf.predict(images[:2])
     module.SCALE = 4.0

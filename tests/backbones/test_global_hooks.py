@@ -43,7 +43,7 @@ def test_rows_of_a_network_without_the_hook_are_not_returned(small_net, register
     before = extractor.fit_transform(X)
     handle = register(hook)
     try:
-        for other in (extractor, PretrainedFeatureExtractor(small_net, cache=None)):
+        for other in (extractor, PretrainedFeatureExtractor(small_net, cache=False)):
             with pytest.raises(BackboneError, match="hook is registered on all modules"):
                 other.fit(X).transform(X)
     finally:
@@ -64,5 +64,5 @@ def test_a_fitted_fine_tuner_refuses_them_too(small_net):
 
 def test_observers_of_pytorch_are_no_hindrance(small_net):
     with FlopCounterMode(display=False):
-        rows = PretrainedFeatureExtractor(small_net, cache=None).fit_transform(X)
+        rows = PretrainedFeatureExtractor(small_net, cache=False).fit_transform(X)
     np.testing.assert_allclose(rows, plain(small_net), atol=1e-6)

@@ -24,7 +24,7 @@ def seeded(build):
 
 
 def features(backbone, X, **parameters):
-    return PretrainedFeatureExtractor(backbone, cache=None, **parameters).transform(X)
+    return PretrainedFeatureExtractor(backbone, cache=False, **parameters).transform(X)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_an_object_with_published_weights_is_recognized(X):
 def test_an_object_with_other_weights_says_what_is_done(X, tmp_path):
     module = seeded(torchvision.models.resnet18)
     torch.save(module.state_dict(), tmp_path / "own.pth")
-    extractor = PretrainedFeatureExtractor(module, cache=None)
+    extractor = PretrainedFeatureExtractor(module, cache=False)
     wanted = r"ResNet.*ImageNet's \(mean=\(0.485.*preprocessing="
     with pytest.warns(BackboneWarning, match=wanted) as seen:
         by_object = extractor.fit(X).transform(X)
@@ -216,7 +216,7 @@ def test_other_last_layers_are_not_named(X):
 
 def test_fine_tuning_names_a_classifier_too(X):
     with pytest.warns(BackboneWarning, match="nn.Identity"):
-        FineTuneClassifier(Classifier(classes=6), unfreeze_depth=0, cache=None).fit(X, [0, 1])
+        FineTuneClassifier(Classifier(classes=6), unfreeze_depth=0, cache=False).fit(X, [0, 1])
 
 
 # Vision transformers at another image size
@@ -274,6 +274,6 @@ def test_a_size_that_a_network_cannot_take_is_an_error_of_one_line(X):
 def test_fine_tuning_at_another_size(X):
     module = seeded(lambda: timm.create_model("test_vit"))
     classifier = FineTuneClassifier(
-        module, unfreeze_depth=1, image_size=96, max_epochs=1, cache=None
+        module, unfreeze_depth=1, image_size=96, max_epochs=1, cache=False
     )
     assert classifier.fit(X, [0, 1]).predict_proba(X).shape == (2, 2)

@@ -121,7 +121,7 @@ def test_several_workers_compile_once(compiler):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_features_are_the_same_with_the_real_one(small_net, digits):
-    settings = {"backbone": small_net.eval(), "cache": None}
+    settings = {"backbone": small_net.eval(), "cache": False}
     wanted = PretrainedFeatureExtractor(**settings).fit_transform(digits[0][:9])
     found = PretrainedFeatureExtractor(**settings, compile=True).fit_transform(digits[0][:9])
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())

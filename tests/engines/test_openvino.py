@@ -37,7 +37,7 @@ def rows(n, *shape):
 class TestNumbers:
     @pytest.mark.parametrize("layer", [None, ["blocks.1", "conv_head"]])
     def test_the_features_of_the_other_engine(self, digits, layer):
-        settings = {"layer": layer, "image_size": 64, "cache": None}
+        settings = {"layer": layer, "image_size": 64, "cache": False}
         wanted = PretrainedFeatureExtractor(**settings).fit_transform(digits[0][:6])
         given = PretrainedFeatureExtractor(**settings, engine="openvino").fit_transform(
             digits[0][:6]
@@ -110,7 +110,7 @@ def test_nothing_is_printed_and_no_logger_is_changed():
     script = (
         "import logging, numpy;"
         "from sklearn_featx import PretrainedFeatureExtractor;"
-        "extractor = PretrainedFeatureExtractor(image_size=32, engine='openvino', cache=None);"
+        "extractor = PretrainedFeatureExtractor(image_size=32, engine='openvino', cache=False);"
         "extractor.fit_transform(numpy.zeros((1, 32, 32, 3), 'uint8'));"
         "assert not logging.getLogger().handlers"
     )

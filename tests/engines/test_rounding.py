@@ -72,7 +72,7 @@ def photographs():
 @pytest.fixture(scope="module")
 def smallest_cosine(photographs):
     def smallest(engine):
-        settings = {"cache": None, "normalize": True}
+        settings = {"cache": False, "normalize": True}
         wanted = PretrainedFeatureExtractor(**settings).fit_transform(photographs)
         other = PretrainedFeatureExtractor(**settings, engine=engine, precision="bfloat16")
         return float((other.fit_transform(photographs) * wanted).sum(1).min())

@@ -524,7 +524,7 @@ def test_rows_of_numbers(name, net, digits):
     X, y = digits[0][:40].reshape(40, 64), digits[1][:40]
     bad = digits[0][BAD_ROW]
     ours = FineTuneClassifier(
-        net, unfreeze_depth=0, image_shape=(8, 8), C=0.1, on_error="nan", cache=None, n_jobs=1,
+        net, unfreeze_depth=0, image_shape=(8, 8), C=0.1, on_error="nan", cache=False, n_jobs=1,
         preprocessing=FailsOn(bad),
     )  # fmt: skip
     found = OF_NUMBERS[name](ours, X, y).predict(X)

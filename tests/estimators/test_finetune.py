@@ -6,7 +6,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from skorch.callbacks import Callback, EpochScoring
+from skorch.callbacks import Callback, EpochScoring, GradientNormClipping
 from torch import nn
 
 from sklearn_featx import (
@@ -70,20 +70,16 @@ class TestDepths:
             reg.fit(images, ink).predict(images), reference.predict(features), rtol=1e-4
         )
 
-    @pytest.mark.parametrize("depth", [0, 1, 2, 3, "all", (1, 2), (0, 1)])
+    @pytest.mark.parametrize("depth", [0, 1, 2, 3, "all", (2, 2), (1, 3), (3, 3)])
     def test_every_depth_trains_exactly_its_stages(self, depth, small_net, digits):
         images, labels = digits
         clf = classifier(
             small_net, unfreeze_depth=depth, head_init="random", callbacks=[InOptimizer()]
         ).fit(images, labels)
-        start, stop = (
-            depth if isinstance(depth, tuple) else (3 - (3 if depth == "all" else depth), 3)
-        )
-        stages = ["stem", "body", "top"]
+        first, last = depth if isinstance(depth, tuple) else (1, 3 if depth == "all" else depth)
+        stages = ["top", "body", "stem"][first - 1 : last]
         expected = {
-            name
-            for name, _ in small_net.named_parameters()
-            if name.split(".")[0] in stages[start:stop]
+            name for name, _ in small_net.named_parameters() if name.split(".")[0] in stages
         }
         trained = {".".join(name.split(".")[2:]) for name in clf.trained_state_ if "stages" in name}
         assert trained == expected
@@ -107,7 +103,7 @@ class TestDepths:
     @pytest.mark.parametrize(("precision", "mixed"), [("float32", False), ("bfloat16", True)])
     def test_mixed_precision_where_it_is_asked_for(self, precision, mixed, small_net, digits):
         images, labels = digits
-        settings = {"unfreeze_depth": "all", "max_epochs": 30, "lr": 1e-2, "backbone_lr": 1.0}
+        settings = {"unfreeze_depth": "all", "max_epochs": 30, "lr": 1e-2, "backbone_lr_ratio": 1.0}
         settings |= {"batch_norm": "train"}
         plain = classifier(small_net, **settings).fit(images, labels)
         clf = classifier(small_net, **settings, precision=precision).fit(images, labels)
@@ -129,7 +125,7 @@ class TestDepths:
 
 
 class TestFrozen:
-    @pytest.mark.parametrize("depth", [0, 1, 2, (0, 1), (1, 2)])
+    @pytest.mark.parametrize("depth", [0, 1, 2, (3, 3), (2, 2)])
     @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
     def test_the_trunk_is_bit_identical_after_fit(self, depth, batch_norm, small_net, digits):
         from sklearn_featx.backbones import get_backbone
@@ -156,7 +152,7 @@ class TestFrozen:
     def test_the_trunk_runs_once_per_image(self, small_net, digits, trunk_rows):
         for depth in (0, 1, 2):
             trunk_rows.clear()
-            classifier(small_net, unfreeze_depth=depth, max_epochs=5, cache=None).fit(*digits)
+            classifier(small_net, unfreeze_depth=depth, max_epochs=5, cache=False).fit(*digits)
             assert sum(trunk_rows) == len(digits[0])
 
     def test_folds_do_not_leak(self, small_net, digits):
@@ -301,7 +297,7 @@ class TestTrainingSettings:
             n_iter_no_change=2,
             max_epochs=60,
             lr=0.05,
-            backbone_lr=1.0,
+            backbone_lr_ratio=1.0,
         ).fit(*digits)
         losses = [epoch["valid_loss"] for epoch in clf.history_]
         assert len(losses) < 60
@@ -363,7 +359,7 @@ class TestTrainingSettings:
             paths.append(tmp_path / f"{i}.png")
             Image.fromarray(image).save(paths[-1])
         weights = np.r_[np.zeros(5), np.ones(35)]
-        clf = classifier(small_net, unfreeze_depth=1, cache=None)
+        clf = classifier(small_net, unfreeze_depth=1, cache=False)
         fitted = clf.fit(paths, digits[1][:40], sample_weight=weights)
         paths[36].write_bytes(b"no picture")
         with pytest.raises(exceptions.ImageError, match=r"row 36 .*36\.png"):
@@ -377,7 +373,11 @@ class TestTrainingSettings:
 class TestTraining:
     @pytest.mark.parametrize(
         "change",
-        [{"schedule": "constant"}, {"grad_clip": 1e-3}, {"label_smoothing": 0.2}],
+        [
+            {"callbacks": [("schedule", None)]},
+            {"callbacks": [GradientNormClipping(1e-3)]},
+            {"net_params": {"criterion__label_smoothing": 0.2}},
+        ],
         ids=str,
     )
     def test_each_setting_changes_what_is_learned(self, small_net, digits, change):
@@ -391,7 +391,9 @@ class TestTraining:
 
     def test_smoothed_labels_make_less_certain(self, small_net, digits):
         usual = classifier(small_net, lr=1e-2, max_epochs=20).fit(*digits)
-        smooth = clone(usual).set_params(label_smoothing=0.3).fit(*digits)
+        smooth = (
+            clone(usual).set_params(net_params={"criterion__label_smoothing": 0.3}).fit(*digits)
+        )
         certainty = [clf.predict_proba(digits[0]).max(axis=1).mean() for clf in (usual, smooth)]
         assert certainty[1] < certainty[0] - 0.02
 
@@ -464,15 +466,9 @@ class TestSeveralLabels:
         sparse = classifier(small_net, unfreeze_depth=0).fit(images, csr_array(labels))
         np.testing.assert_array_equal(sparse.predict(images), dense.predict(images))
 
-    @pytest.mark.parametrize(
-        ("parameters", "message"),
-        [({"class_weight": "balanced"}, "class_weight"), ({"label_smoothing": 0.1}, "exclusive")],
-    )
-    def test_what_needs_exclusive_classes_says_so(
-        self, small_net, several_labels, parameters, message
-    ):
-        with pytest.raises(ValueError, match=message):
-            classifier(small_net, **parameters).fit(*several_labels)
+    def test_class_weights_need_exclusive_classes(self, small_net, several_labels):
+        with pytest.raises(ValueError, match="class_weight"):
+            classifier(small_net, class_weight="balanced").fit(*several_labels)
 
 
 class TestBalance:

@@ -42,7 +42,7 @@ def in_workers(extractor, paths):
 def test_truncated_images_are_read_by_workers_where_that_is_set(
     truncated, small_net_factory, monkeypatch
 ):
-    extractor = PretrainedFeatureExtractor(small_net_factory(), image_size=32, cache=None)
+    extractor = PretrainedFeatureExtractor(small_net_factory(), image_size=32, cache=False)
     # Workers that have started already know nothing of a later change.
     with pytest.raises(ImageError, match="truncated"):
         in_workers(extractor, [truncated] * 2)

@@ -139,7 +139,7 @@ class TestSame:
     @pytest.mark.parametrize("depth", [0, 1, 2, 3])
     def test_on_off_warm_and_cold_are_bitwise_identical(self, depth, small_net, digits, store):
         results = []
-        for cache in (None, store, store, "session", None):
+        for cache in (False, store, store, True, False):
             clf = tuner(small_net, unfreeze_depth=depth, cache=cache).fit(*digits)
             losses = [epoch["train_loss"] for epoch in clf.history_]
             results.append((losses, clf.predict_proba(digits[0])))
@@ -148,7 +148,7 @@ class TestSame:
             np.testing.assert_array_equal(probabilities, results[0][1])
 
     def test_other_types_of_storage_give_what_they_give_again(self, small_net, digits, tmp_path):
-        exact = PretrainedFeatureExtractor(small_net, cache=None).transform(digits[0])
+        exact = PretrainedFeatureExtractor(small_net, cache=False).transform(digits[0])
         for storage, tolerance in (("float16", 1e-3), ("bfloat16", 1e-2)):
             store = FeatureStore(tmp_path / storage, storage=storage)
             extractor = PretrainedFeatureExtractor(small_net, cache=store)
@@ -303,7 +303,7 @@ class TestDecisions:
 
         assert "remembers rows: 60 rows of 0.1 KiB" in note()
         assert "rows:" not in note(), "said again, though nothing is computed"
-        assert "does not remember rows: cache=None" in note(cache=None)
+        assert "does not remember rows: cache=False" in note(cache=False)
         assert "may be random" in note(
             preprocessing=lambda p: np.asarray(p)[None] / np.float32(255)
         )
@@ -322,7 +322,7 @@ class TestDecisions:
 
         file = tmp_path / "file"
         file.write_text("not a folder")
-        expected = PretrainedFeatureExtractor(small_net, cache=None).transform(digits[0])
+        expected = PretrainedFeatureExtractor(small_net, cache=False).transform(digits[0])
         with pytest.warns(StoreWarning):
             features = PretrainedFeatureExtractor(small_net, cache=file).transform(digits[0])
         np.testing.assert_array_equal(features, expected)

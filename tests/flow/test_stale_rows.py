@@ -147,8 +147,8 @@ def test_what_the_system_does_not_note_is_left(scene, monkeypatch):
     path.write_bytes(other.read_bytes())
     np.testing.assert_array_equal(scene.extractor().transform([path]), before)
     # The ways out that the guide names.
-    exact = scene.extractor(cache=None).transform([other])
-    np.testing.assert_array_equal(scene.extractor(cache=None).transform([path]), exact)
+    exact = scene.extractor(cache=False).transform([other])
+    np.testing.assert_array_equal(scene.extractor(cache=False).transform([path]), exact)
     np.testing.assert_array_equal(scene.extractor().transform([path.read_bytes()]), exact)
     scene.store.clear()
     np.testing.assert_array_equal(scene.extractor().transform([path]), exact)
@@ -203,7 +203,7 @@ def test_what_could_not_be_read_is_not_remembered(scene, monkeypatch):
     with pytest.raises(ImageError, match="truncated"):
         scene.extractor().transform([path])
     path.write_bytes(whole)
-    exact = scene.extractor(cache=None).transform([whole])
+    exact = scene.extractor(cache=False).transform([whole])
     np.testing.assert_array_equal(scene.extractor().transform([path]), exact)
 
 
@@ -244,7 +244,7 @@ def test_who_changes_what_was_returned_changes_no_row(scene):
     X = [scene.pixels() for _ in range(3)]
     for _ in range(2):
         features = scene.extractor().transform(X)
-        exact = scene.extractor(cache=None).transform(X)
+        exact = scene.extractor(cache=False).transform(X)
         np.testing.assert_array_equal(features, exact)
         features[:] = 0
 

@@ -38,7 +38,7 @@ def epochs(monkeypatch):
 
 
 def test_remembered_views_train_like_computed_ones_to_the_bit(small_net, digits, tmp_path):
-    computed = classifier(small_net, cache=None).fit(*digits)
+    computed = classifier(small_net, cache=False).fit(*digits)
     first = classifier(small_net, cache=tmp_path).fit(*digits)
     second = classifier(small_net, cache=tmp_path).fit(*digits)
     assert_same_state(computed, first, rtol=0, atol=0)
@@ -48,7 +48,7 @@ def test_remembered_views_train_like_computed_ones_to_the_bit(small_net, digits,
 def test_files_have_the_views_of_their_content(small_net, digit_files, tmp_path):
     # With a store the keys of files come from path, size and time; without one from their bytes.
     paths, labels = digit_files
-    computed = classifier(small_net, cache=None).fit(paths[:20], labels[:20])
+    computed = classifier(small_net, cache=False).fit(paths[:20], labels[:20])
     remembered = classifier(small_net, cache=tmp_path, n_jobs=2)
     for _ in range(2):
         assert_same_state(computed, remembered.fit(paths[:20], labels[:20]), rtol=0, atol=0)
@@ -156,7 +156,7 @@ def test_errors_name_the_row_in_what_was_given(small_net, digits, n_views):
     def fails(image):
         raise exceptions.ImageError("cannot be varied", row=None)
 
-    clf = classifier(small_net, augment=fails, n_views=n_views, cache=None)
+    clf = classifier(small_net, augment=fails, n_views=n_views, cache=False)
     with pytest.raises(exceptions.ImageError, match="cannot be varied"):
         clf.fit(*digits)
 

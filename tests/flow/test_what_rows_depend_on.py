@@ -79,7 +79,7 @@ class Scene:
     def without_store(self, extractor):
         """The same extractor, as far as what it computes goes."""
         extractor = getattr(extractor, "extractor", extractor)
-        return clone(extractor).set_params(cache=None)
+        return clone(extractor).set_params(cache=False)
 
     def extractor(self, net=None, **parameters):
         settings = {"image_size": SIDE, "cache": self.store} | parameters

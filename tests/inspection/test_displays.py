@@ -39,10 +39,10 @@ def search_over(estimator, grid, digits, **settings):
 
 class TestUnfreezeDepth:
     def test_depths_in_order_with_what_they_train(self, small_net, digits, pyplot):
-        depths = ["all", 2, (0, 1), 0]
+        depths = ["all", 2, (3, 3), 0]
         search = search_over(tuner(small_net), {"unfreeze_depth": depths}, digits)
         display = UnfreezeDepthDisplay.from_search(search)
-        assert display.depths == [0, 2, "all", (0, 1)]
+        assert display.depths == [0, 2, "all", (3, 3)]
         stages = [small_net.stem, small_net.body, small_net.top]
         counts = [sum(p.numel() for p in stage.parameters()) for stage in stages]
         assert display.n_trained == [0, sum(counts[1:]), sum(counts), counts[0]]

@@ -14,7 +14,7 @@ def estimator():
 
 
 def test_every_stage_and_pooling_in_one_pass(small_net, digits, estimator, trunk_rows):
-    extractor = PretrainedFeatureExtractor(small_net, cache=None)
+    extractor = PretrainedFeatureExtractor(small_net, cache=False)
     table = layer_sweep(extractor, estimator, *digits, poolings=("avg", "max", "gem"), cv=3)
     assert sum(trunk_rows) == len(digits[0])
     # The last stage ends in a vector, which every pooling leaves as it is.

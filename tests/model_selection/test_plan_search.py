@@ -15,7 +15,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor, plan
+from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor, plan_search
 from sklearn_featx.store import FeatureStore
 
 
@@ -66,20 +66,20 @@ SEARCHES = {
 class TestPasses:
     def test_counts_are_those_of_the_run(self, name, small_net, digits, store, trunk_rows):
         search = SEARCHES[name](small_net, store)
-        before = plan(search, *digits, timed=False)
+        before = plan_search(search, *digits, timed=False)
         assert trunk_rows == []
         if hasattr(search, "fit_transform"):
             search.fit_transform(*digits)
         else:
             search.fit(*digits)
         assert sum(trunk_rows) == before.n_passes > 0
-        again = plan(search, *digits, timed=False)
+        again = plan_search(search, *digits, timed=False)
         assert (again.n_passes, again.n_bytes) == (0, 0)
         assert again.n_passes_without_cache == before.n_passes_without_cache
 
     def test_counts_without_cache_are_those_of_the_run(self, name, small_net, digits, trunk_rows):
-        search = SEARCHES[name](small_net, None)
-        before = plan(search, *digits, timed=False)
+        search = SEARCHES[name](small_net, False)
+        before = plan_search(search, *digits, timed=False)
         if hasattr(search, "fit_transform"):
             search.fit_transform(*digits)
         else:
@@ -90,7 +90,7 @@ class TestPasses:
 
 def test_nothing_is_written_or_changed(small_net, digits, tmp_path):
     search = SEARCHES["depths"](small_net, FeatureStore(tmp_path / "store"))
-    plan(search, *digits)
+    plan_search(search, *digits)
     assert not (tmp_path / "store").exists()
     assert not hasattr(search, "best_params_")
 
@@ -98,19 +98,21 @@ def test_nothing_is_written_or_changed(small_net, digits, tmp_path):
 def test_disk_space_is_that_of_the_rows(small_net, digits, tmp_path):
     for storage, n_bytes in (("float32", 4), ("float16", 2)):
         cache = FeatureStore(tmp_path / storage, storage=storage)
-        planned = plan(PretrainedFeatureExtractor(small_net, cache=cache), digits[0], timed=False)
+        planned = plan_search(
+            PretrainedFeatureExtractor(small_net, cache=cache), digits[0], timed=False
+        )
         assert planned.n_bytes == len(digits[0]) * 32 * n_bytes
 
 
 def test_what_is_known_is_not_counted(small_net, digits, store):
     extractor = PretrainedFeatureExtractor(small_net, cache=store)
     extractor.transform(digits[0][:40])
-    assert plan(extractor, digits[0], timed=False).n_passes == 20
+    assert plan_search(extractor, digits[0], timed=False).n_passes == 20
 
 
 def test_cross_validation_of_an_estimator(small_net, digits, trunk_rows):
-    pipe = pipeline(small_net, cache=None)
-    planned = plan(pipe, *digits, cv=3, timed=False)
+    pipe = pipeline(small_net, cache=False)
+    planned = plan_search(pipe, *digits, cv=3, timed=False)
     cross_val_score(pipe, *digits, cv=3)
     assert planned.n_passes == sum(trunk_rows) == 3 * 60
 
@@ -126,19 +128,19 @@ class TestDuplicates:
     def test_they_are_found_and_kept_together(self, small_net, doubled, store):
         clf = tuner(small_net, cache=store)
         search = GridSearchCV(clf, {"unfreeze_depth": [0]}, cv=KFold(2))
-        planned = plan(search, *doubled, timed=False)
+        planned = plan_search(search, *doubled, timed=False)
         assert (planned.n_images, planned.n_distinct, planned.n_passes) == (40, 30, 30)
         np.testing.assert_array_equal(planned.groups, [*range(30), *range(10)])
         assert "at once (10 images)" in planned.warning
         search.set_params(cv=GroupKFold(2))
-        assert plan(search, *doubled, timed=False).warning is None
+        assert plan_search(search, *doubled, timed=False).warning is None
         search.fit(*doubled, groups=planned.groups)
 
     def test_files_of_equal_content(self, small_net, digit_files, tmp_path):
         paths, _ = digit_files
         copied = tmp_path / "copy.png"
         copied.write_bytes(Path(paths[0]).read_bytes())
-        planned = plan(PretrainedFeatureExtractor(small_net), [*paths, copied], timed=False)
+        planned = plan_search(PretrainedFeatureExtractor(small_net), [*paths, copied], timed=False)
         assert planned.groups[-1] == planned.groups[0]
         assert planned.warning is None
 
@@ -147,7 +149,7 @@ class TestWords:
     def test_all_is_said(self, small_net, digits, store):
         images = np.concatenate([digits[0], digits[0][:1]])
         extractor = PretrainedFeatureExtractor(small_net, image_size=16, cache=store)
-        planned = plan(extractor, images, cv=KFold(2))
+        planned = plan_search(extractor, images, cv=KFold(2))
         text = str(planned)
         assert "61 images, 60 distinct" in text
         assert "60 passes through the trunk (122 without cache)" in text
@@ -157,8 +159,10 @@ class TestWords:
         assert planned.minutes > 0
 
     def test_decisions_have_their_reasons(self, small_net, digits):
-        planned = plan(PretrainedFeatureExtractor(small_net, cache=None), digits[0], timed=False)
-        assert planned.decisions == ("smallnet, layer 3: not remembered, cache=None",)
+        planned = plan_search(
+            PretrainedFeatureExtractor(small_net, cache=False), digits[0], timed=False
+        )
+        assert planned.decisions == ("smallnet, layer 3: not remembered, cache=False",)
         assert planned.minutes is None
 
 
@@ -169,11 +173,11 @@ class TestErrors:
     )
     def test_nothing_of_ours(self, other, digits):
         with pytest.raises(TypeError, match="no estimator of sklearn_featx"):
-            plan(other, *digits)
+            plan_search(other, *digits)
 
     def test_folds_that_can_be_used_once(self, small_net, digits):
         folds = iter(KFold(2).split(digits[0]))
         search = GridSearchCV(tuner(small_net), {"lr": [1e-3]}, cv=folds)
         with pytest.raises(TypeError, match="iterator"):
-            plan(search, *digits)
+            plan_search(search, *digits)
         assert len(list(folds)) == 2

@@ -105,8 +105,8 @@ def test_workers_read_and_make_no_engine(digits, store):
 
 
 def test_without_a_cache_there_is_nothing_to_do(small_net, digits):
-    with pytest.raises(ValueError, match=r"precompute: no rows are remembered .*cache=None"):
-        precompute(search_over(small_net, None, [1]), digits[0])
+    with pytest.raises(ValueError, match=r"precompute: no rows are remembered .*cache=False"):
+        precompute(search_over(small_net, False, [1]), digits[0])
 
 
 def test_an_estimator_of_another_package_is_refused(digits):

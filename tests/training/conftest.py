@@ -55,7 +55,7 @@ def quick_net():
         defaults = {
             "task": "classification",
             "lr": 0.03,
-            "backbone_lr": 0.5,
+            "backbone_lr_ratio": 0.5,
             "layer_decay": 1.0,
             "weight_decay": 0.01,
             "max_epochs": 4,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skorch.callbacks import Callback
 
-from sklearn_featx import FineTuneClassifier
+from sklearn_featx import FineTuneClassifier, GradualUnfreezing
 from sklearn_featx.training._callbacks import first_epoch
 
 
@@ -39,8 +39,8 @@ class Trained(Callback):
 def test_one_more_stage_is_trained_in_each_epoch(small_net, digits):
     notes = Trained()
     clf = FineTuneClassifier(
-        small_net, unfreeze_depth=2, gradual_unfreezing=True, max_epochs=4, C=1.0, lr=1e-2,
-        random_state=0, image_size=16, callbacks=[notes],
+        small_net, unfreeze_depth=2, max_epochs=4, C=1.0, lr=1e-2,
+        random_state=0, image_size=16, callbacks=[notes, GradualUnfreezing()],
     ).fit(*digits)  # fmt: skip
     assert clf.net_.module_.trained == (True, True)
     changed = notes.changed
@@ -52,7 +52,8 @@ def test_one_more_stage_is_trained_in_each_epoch(small_net, digits):
 def test_what_joined_late_is_kept(small_net, digits):
     settings = {"unfreeze_depth": 2, "max_epochs": 3, "C": 1.0, "random_state": 0, "image_size": 16}
     at_once = FineTuneClassifier(small_net, **settings).fit(*digits)
-    gradual = FineTuneClassifier(small_net, gradual_unfreezing=True, **settings).fit(*digits)
+    callbacks = [GradualUnfreezing()]
+    gradual = FineTuneClassifier(small_net, callbacks=callbacks, **settings).fit(*digits)
     assert gradual.trained_state_.keys() == at_once.trained_state_.keys()
     # A stage that was held back at first differs in the end from one that never was.
     deepest = [name for name in at_once.trained_state_ if name.startswith("stages.0")]

@@ -29,7 +29,7 @@ class Recorder(Callback):
 
 def test_early_stopping_restores_the_best_epoch(quick_net, conv_tail, image_rows):
     recorder = Recorder()
-    settings = {"lr": 0.5, "backbone_lr": 1.0, "max_epochs": 40, "n_iter_no_change": 2}
+    settings = {"lr": 0.5, "backbone_lr_ratio": 1.0, "max_epochs": 40, "n_iter_no_change": 2}
     settings |= {"early_stopping": True, "validation_fraction": 0.3, "optimizer": "adam"}
     net = fit(quick_net(conv_tail, callbacks=[recorder], **settings), image_rows)
     losses = net.history[:, "valid_loss"]
@@ -111,12 +111,20 @@ def test_the_schedule_sets_the_rate_of_each_step(quick_net, conv_tail, image_row
     assert all(np.diff(recorder.rates[2:]) < 0)
 
 
-def test_a_scheduler_of_the_users_own(quick_net, conv_tail, image_rows):
+@pytest.mark.parametrize("name", [None, "rates", "schedule"])
+def test_a_scheduler_of_the_users_own(quick_net, conv_tail, image_rows, name):
     recorder = Recorder()
     scheduler = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.1)
-    settings = {"batch_size": -1, "lr": 0.01, "net_params": {"callbacks__schedule": None}}
-    fit(quick_net(conv_tail, callbacks=[recorder, scheduler], **settings), image_rows)
+    callbacks = [recorder, scheduler if name is None else (name, scheduler)]
+    fit(quick_net(conv_tail, callbacks=callbacks, batch_size=-1, lr=0.01), image_rows)
     np.testing.assert_allclose(recorder.rates, [1e-2, 1e-3, 1e-4, 1e-5])
+
+
+def test_no_schedule_keeps_the_rates(quick_net, conv_tail, image_rows):
+    recorder = Recorder()
+    callbacks = [recorder, ("schedule", None)]
+    fit(quick_net(conv_tail, callbacks=callbacks, batch_size=-1, lr=0.01), image_rows)
+    assert recorder.rates == [0.01] * 4
 
 
 def test_net_params_have_the_last_word(quick_net, conv_tail, image_rows):

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sklearn_featx.exceptions import DivergenceError
@@ -96,7 +97,7 @@ def test_initialising_twice_is_the_same_and_leaves_no_trace(quick_net):
 
 def test_going_on_repeats_nothing(quick_net, conv_tail, image_rows):
     """Two epochs and two more are four, at constant rates: neither order nor dropout repeats."""
-    constant = {"schedule": "constant", "net_params": {"callbacks__schedule__warmup_fraction": 0.0}}
+    constant = {"callbacks": [("schedule", None)]}
     whole = fit(quick_net(conv_tail, max_epochs=4, **constant), image_rows)
     parts = fit(quick_net(conv_tail, max_epochs=2, **constant), image_rows)
     assert continue_fit(parts, image_rows, epochs=2) is parts
@@ -252,7 +253,7 @@ def test_a_batch_of_one_row_uses_the_running_statistics(quick_net, n_rows):
 
 
 def test_divergence_names_the_rates_and_the_way_out(quick_net, conv_tail, image_rows):
-    net = quick_net(conv_tail, optimizer="sgd", lr=1e30, backbone_lr=0.25, max_epochs=6)
+    net = quick_net(conv_tail, optimizer="sgd", lr=1e30, backbone_lr_ratio=0.25, max_epochs=6)
     before = torch.get_rng_state()
     with pytest.raises(DivergenceError, match=r"epoch \d.*lr=1e\+30.*2.5e\+29.*lower lr.*clip"):
         fit(net, image_rows)
@@ -276,15 +277,20 @@ def test_divergence_in_the_very_last_step_is_seen(quick_net):
 
 def test_gradients_are_clipped(quick_net, conv_tail, image_rows):
     """One step of plain SGD at rate 1 moves by no more than the clipped norm."""
-    settings = {"optimizer": torch.optim.SGD, "lr": 1.0, "backbone_lr": 1.0, "weight_decay": 0.0}
+    settings = {
+        "optimizer": torch.optim.SGD,
+        "lr": 1.0,
+        "backbone_lr_ratio": 1.0,
+        "weight_decay": 0.0,
+    }
     settings |= {
         "batch_size": -1,
         "max_epochs": 1,
         "net_params": {"callbacks__schedule__warmup_fraction": 0.0},
     }
     moved = []
-    for clip in (None, 1e-3):
-        net = quick_net(conv_tail, grad_clip=clip, **settings)
+    for callbacks in ([], [GradientNormClipping(1e-3)]):
+        net = quick_net(conv_tail, callbacks=callbacks, **settings)
         before = trained_state(net.initialize())
         after = trained_state(fit(net, image_rows))
         moved.append(np.sqrt(sum(np.sum((after[k] - before[k]) ** 2) for k in before)))
@@ -293,7 +299,8 @@ def test_gradients_are_clipped(quick_net, conv_tail, image_rows):
 
 
 def test_label_smoothing_reaches_the_loss(quick_net, conv_tail):
-    net = quick_net(conv_tail, label_smoothing=0.2).initialize()
+    settings = {"criterion__label_smoothing": 0.2}
+    net = quick_net(conv_tail, net_params=settings).initialize()
     logits, codes = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([0])
     expected = nn.functional.cross_entropy(logits, codes, label_smoothing=0.2)
     torch.testing.assert_close(net.get_loss(logits, (codes, torch.ones(1))), expected)

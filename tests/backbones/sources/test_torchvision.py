@@ -55,7 +55,11 @@ def test_depth_is_monotone_in_trained_parameters(name, cut):
     backbone = cut(name)
     depths = range(len(backbone.stages) + 1)
     trained = [
-        sum(p.numel() for part in backbone.tail(backbone.split_point(d)) for p in part.parameters())
+        sum(
+            p.numel()
+            for part in backbone.tail(backbone.trained_stages(d).start)
+            for p in part.parameters()
+        )
         for d in depths
     ]
     assert trained == sorted(trained)
