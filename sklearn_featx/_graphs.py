@@ -171,3 +171,20 @@ def _is_pair(
     # Subclasses and parametrized layers may compute something else.
     kinds = type(convolution) in _CONVOLUTIONS and type(norm) in BATCH_NORMS
     return once and tracked and kinds and is_plain(convolution) and is_plain(norm)
+
+
+class NodeByNode(fx.Interpreter):
+    """Interpreter of a graph with one input.
+
+    `fx.Interpreter.run` makes a progress bar, and that starts a thread which never ends, though the
+    bar is not shown.
+    """
+
+    def results(self, x: Any) -> Iterator[tuple[fx.Node, Any]]:
+        """Yield each node with its result, the output last."""
+        self.args_iter = iter([x])
+        for node in self.graph.nodes:
+            result = self.env[node] = self.run_node(node)
+            for unneeded in self.user_to_last_uses.get(node, []):
+                del self.env[unneeded]
+            yield node, result

@@ -20,6 +20,7 @@ from skorch.callbacks import Callback
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
 from sklearn_featx.engines._torch import TorchEngine
+from sklearn_featx.exceptions import BackboneError
 from sklearn_featx.store import FeatureStore, Rows
 
 EXTRACTION = """
@@ -267,7 +268,7 @@ class TestMemory:
             raise RuntimeError("something else")
 
         monkeypatch.setattr(TorchEngine, "_pass", fail)
-        with pytest.raises(RuntimeError, match="something else"):
+        with pytest.raises(BackboneError, match="something else"):
             PretrainedFeatureExtractor(small_net, cache=False).transform(digits[0])
 
 

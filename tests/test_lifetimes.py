@@ -204,6 +204,7 @@ class TestEngines:
             network_taps=(tap,),
             arithmetic=_compute_arithmetic(device),
             trunk=(None, None),
+            takes_levels=True,
             pools=[],
         )
 

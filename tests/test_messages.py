@@ -265,7 +265,7 @@ WRONG_PARAMETERS = {
         5, LONG, NET.state_dict(), "nowhere.pth", "a\0b", b"x", ["DEFAULT"], True, "", "V9",
     ],
     "layer": [5, "nothing", LONG, [], ["0", 5], ["nothing"], {"a": 1}, "", NET, [["0"]]],
-    "pooling": [5, "mean", LONG, ["mean"], True],
+    "pooling": [5, "mean", LONG, ["avg", "mean"], [], True],
     "preprocessing": ["slow", 5, LONG, {"a": 1}],
     "image_size": [0, -1, "224", 1.5, (1, 2, 3), [], (0, 5), ("a", "b"), (None, None), (1.5, 2.5)],
     "image_shape": [5, (1,), (0, 0), "ab", (8, 8, 8, 8), (-1, 1), ("a", "b"), [LONG], ()],

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from .._graphs import plain_new_tensors
+from .._graphs import NodeByNode, plain_new_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -120,12 +120,17 @@ def _run(module: nn.Module, x: Any) -> Any:
     """Run a module; of a traced part, `LayerError` names the layer that fails."""
     for part in module if type(module) is nn.Sequential else (module,):
         # A traced module that is called prints its own code when it fails.
-        x = _Watched(part).run(x) if isinstance(part, fx.GraphModule) else part(x)
+        x = _Watched(part).last_result(x) if isinstance(part, fx.GraphModule) else part(x)
     return x
 
 
-class _Watched(fx.Interpreter):
+class _Watched(NodeByNode):
     """Runs a traced module node by node."""
+
+    def last_result(self, x: Any) -> Any:
+        """Return the result of the last node."""
+        *_, (_, result) = self.results(x)
+        return result
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node; say which, if it fails."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from .._graphs import crossings, dependents
+from .._graphs import NodeByNode, crossings, dependents
 from .._parallel import ForkSafeLock
 from ._fused_layers import layer_of
 
@@ -149,7 +149,7 @@ def _section(network: fx.GraphModule, group: _Group, n_rows: int) -> Section:
     return Section(fx.GraphModule(network, graph), results, n_rows)
 
 
-class _Sizes(fx.Interpreter):
+class _Sizes(NodeByNode):
     """Runs a network and notes how many bytes each operation moves."""
 
     def __init__(self, network: fx.GraphModule) -> None:
@@ -159,12 +159,7 @@ class _Sizes(fx.Interpreter):
 
     def measure(self, row: torch.Tensor) -> None:
         """Run on a batch of one row."""
-        # Not by `run`: its progress bar, though it shows none, starts a thread that never ends.
-        self.args_iter = iter([row])
-        for node in self.graph.nodes:
-            result = self.env[node] = self.run_node(node)
-            for unneeded in self.user_to_last_uses.get(node, []):
-                del self.env[unneeded]
+        for node, result in self.results(row):
             if isinstance(result, torch.Tensor):
                 self._n_bytes[node] = _n_bytes(result)
                 if result.shape[:1] == (1,):
