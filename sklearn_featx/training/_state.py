@@ -30,9 +30,11 @@ def trained_state(net: FineTuneNet) -> dict[str, AnyArray]:
     Returns
     -------
     state : dict of str to ndarray
-        Copies by dotted name; bfloat16 as float32, which holds it exactly.
+        Read-only copies by dotted name; bfloat16 as float32, which holds it exactly.
     """
-    return {name: _to_array(tensor) for name, tensor in _trained_tensors(plain_module(net))}
+    state = {name: _to_array(tensor) for name, tensor in _trained_tensors(plain_module(net))}
+    _lock(state)
+    return state
 
 
 def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> None:
@@ -43,7 +45,7 @@ def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> No
     module : TailAndHead
         Of the same stages, head, `trained` and `batch_norm`. Changed in place.
     state : mapping of str to ndarray
-        From `trained_state`.
+        From `trained_state`. Its arrays become read-only: the module would not follow a change.
 
     Raises
     ------
@@ -61,6 +63,7 @@ def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> No
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(np.array(state[name])))
+    _lock(state)
 
 
 @plain_new_tensors()
@@ -144,6 +147,11 @@ def _trained_tensors(module: TailAndHead) -> Iterator[tuple[str, torch.Tensor]]:
         for name, buffer in part.named_buffers(prefix, recurse=False):
             if name in persistent:
                 yield name, buffer
+
+
+def _lock(state: Mapping[str, AnyArray]) -> None:
+    for array in state.values():
+        array.flags.writeable = False
 
 
 def _check_same_names(tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a net leaves behind: trained arrays, plain history, predictions."""
 
+import copy
 import json
 import pickle
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_featx import FineTuneClassifier
 from sklearn_featx.exceptions import WeightsError
 from sklearn_featx.training import (
     RowsDataset,
@@ -149,3 +151,28 @@ def test_prediction_reads_lazy_rows_a_batch_at_a_time(quick_net, conv_tail, imag
     np.testing.assert_array_equal(predict_rows(net, Lazy(), 16), expected)
     assert asked == [16, 16, 9]
     fit(net, RowsDataset(Lazy(), image_rows.targets))
+
+
+def test_arrays_that_a_net_was_made_from_cannot_be_edited(digits):
+    X, y = digits
+    model = FineTuneClassifier(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        unfreeze_depth=1,
+        max_epochs=1,
+        random_state=0,
+    ).fit(X, y)
+    before = model.predict_proba(X)
+    saved = pickle.dumps(model)
+    loaded = pickle.loads(saved)
+    for name, array in loaded.trained_state_.items():
+        if name.startswith("head") and name.endswith(("weight", "bias")):
+            array[...] = 0
+    # No net was made from them yet: the edit counts.
+    np.testing.assert_allclose(loaded.predict_proba(X), 1 / 3, rtol=1e-6)
+    for answering in (model, loaded):
+        for array in answering.trained_state_.values():
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 0
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    np.testing.assert_array_equal(pickle.loads(saved).predict_proba(X), before)
+    np.testing.assert_array_equal(copy.deepcopy(model).partial_fit(X, y).classes_, model.classes_)
