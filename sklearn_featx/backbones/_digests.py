@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from .._digest import digest, digest_array
+from ._drawing import draws
 from ._naming import Namer
 from .cutting._segment import Segment
 
@@ -142,6 +143,8 @@ def _graph(namer: Namer, graph: fx.Graph, root: nn.Module) -> str:
             target = ""
         else:
             target = namer.name(node.target)
+        if draws(node):
+            namer.unnamed.append(f"{node.name} draws random numbers")
         arguments = [_argument(namer, a, numbers) for a in (node.args, node.kwargs)]
         parts.append(digest(node.op, target, *arguments))
     return digest("graph", *parts)
