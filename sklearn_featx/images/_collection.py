@@ -18,7 +18,15 @@ from .._preprocess import Preprocess
 from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
 from ._geometry import resize_and_crop
-from ._items import FileItem, Item, UnreadableItem, array_to_levels, digest_pixels, load_resized
+from ._items import (
+    FileItem,
+    Item,
+    UnreadableItem,
+    array_to_levels,
+    digest_pixels,
+    load_resized,
+    n_pixels,
+)
 from ._layout import Layout
 from ._range_use import RangeUse
 from ._scaling import ValueRange
@@ -174,6 +182,21 @@ class ImageCollection(ABC):
         """
         return None
 
+    def n_pixels(self, i: int) -> int | None:  # noqa: ARG002 (a dataset names no sizes)
+        """Return the number of pixels of one image, from its header or shape: none is decoded.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image.
+
+        Returns
+        -------
+        n_pixels : int or None
+            None where it is not known before the image is read.
+        """
+        return None
+
     @abstractmethod
     def take(self, rows: Rows) -> "ImageCollection":
         """Select images without reading or copying them.
@@ -326,6 +349,9 @@ class ItemList(ImageCollection):
 
     def path(self, i: int) -> str | None:
         return self._items[i].path
+
+    def n_pixels(self, i: int) -> int | None:
+        return n_pixels(self._items[i])
 
     def take(self, rows: Rows) -> "ItemList":
         chosen = np.arange(len(self))[as_index(rows)]

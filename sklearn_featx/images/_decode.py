@@ -112,6 +112,18 @@ def digest_reading() -> str:
     return digest(_READING_VERSION, ImageFile.LOAD_TRUNCATED_IMAGES, *decoder_versions())
 
 
+def pixels_in_header(source: Source) -> int | None:
+    """Return the number of pixels that a file's header names; None if Pillow cannot open it."""
+    try:
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _identified(source) as picture:
+                return picture.width * picture.height
+    except Exception:
+        # Whatever a plugin raises: decoding will say what is wrong.
+        return None
+
+
 def levels_of_picture(
     image: Image.Image, value_range: ValueRange | None = None, note: Note | None = None
 ) -> Levels:
@@ -180,13 +192,13 @@ def _open(
         return finish(image)
 
 
-def _identified(data: bytes) -> Image.Image:
+def _identified(source: Source) -> Image.Image:
     try:
-        return Image.open(BytesIO(data))
+        return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
     except UnidentifiedImageError:
         if not register_plugins():
             raise
-        return Image.open(BytesIO(data))
+        return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def _decode_smaller(image: Image.Image, preprocess: Preprocess) -> None:

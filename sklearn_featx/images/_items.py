@@ -14,7 +14,14 @@ from .._messages import cause, shown
 from .._preprocess import Preprocess
 from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
-from ._decode import decode, decode_resized, digest_file, levels_of_picture, read_file
+from ._decode import (
+    decode,
+    decode_resized,
+    digest_file,
+    levels_of_picture,
+    pixels_in_header,
+    read_file,
+)
 from ._foreign import base64_hint, is_base64_image
 from ._geometry import resize_and_crop
 from ._layout import ImageShape, Layout, as_channels_last, choose_layout
@@ -144,6 +151,17 @@ class UnreadableItem:
     def digest(self) -> str:
         """Say what is wrong."""
         return self.content()
+
+
+def n_pixels(item: Item) -> int | None:
+    """Return the number of pixels of an item before it is decoded; None if it is not known."""
+    if isinstance(item, FileItem):
+        return pixels_in_header(item.path)
+    if isinstance(item, BytesItem):
+        return pixels_in_header(item.data)
+    if isinstance(item, PictureItem):
+        return item.image.width * item.image.height
+    return item.array.size if isinstance(item, ArrayItem) else None
 
 
 def load_resized(item: Item, preprocess: Preprocess) -> Levels:

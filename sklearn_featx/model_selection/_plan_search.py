@@ -5,29 +5,32 @@ are there. It computes no row but those of a timed sample, and writes none. File
 store does not know are read, and their digests remembered: the run need not read them for that.
 """
 
-import copy
-import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import is_classifier
-from sklearn.model_selection import (
-    GridSearchCV,
-    RandomizedSearchCV,
-    check_cv,
-)
 
-from ..flow import Recipe, Tap, activations
-from ..store import FeatureStore
-from ._candidates import Job, jobs_of
+from ._calls import Calls, Fold
+from ._candidates import is_search
+from ._ledger import Ledger
+from ._timing import minutes
 
-_N_TIMED = 8
 
-Fold: TypeAlias = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+class Passes(NamedTuple):
+    """Passes through one network, as a `Plan` lists them.
+
+    Parameters
+    ----------
+    layers : str
+        The network and the layers at which its rows are taken.
+    n_passes : int
+        Number of images that go through it.
+    """
+
+    layers: str
+    n_passes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,10 @@ class Plan:
         Images that would go through the trunk with ``cache=False``.
     n_passes : int
         Images that will go through it, given what the cache holds already.
+    n_passes_after_precompute : int
+        Those of `precompute` and the search after it, which computes all layers in one pass.
+    passes : tuple of Passes
+        `n_passes` by networks and layers.
     n_bytes : int
         Disk space that new rows will take in the cache.
     decisions : tuple of str
@@ -61,6 +68,8 @@ class Plan:
     n_distinct: int
     n_passes_without_cache: int
     n_passes: int
+    n_passes_after_precompute: int
+    passes: tuple[Passes, ...]
     n_bytes: int
     decisions: tuple[str, ...]
     minutes: float | None
@@ -68,18 +77,30 @@ class Plan:
     warning: str | None
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.n_images:,} images, {self.n_distinct:,} distinct",
-            f"{self.n_passes:,} passes through the trunk"
-            f" ({self.n_passes_without_cache:,} without cache)",
-            f"{self.n_bytes / 1e6:,.1f} MB of disk space",
-            *self.decisions,
-        ]
+        lines = [f"{self.n_images:,} images, {self.n_distinct:,} distinct", *self._about_passes()]
+        lines += [f"{self.n_bytes / 1e6:,.1f} MB of disk space", *self.decisions]
         if self.minutes is not None:
-            lines.append(f"about {self.minutes:.1f} minutes for the passes (an estimate)")
+            lines.append(f"about {_duration(self.minutes)} for the passes (an estimate)")
         if self.warning is not None:
             lines.append(f"warning: {self.warning}")
         return "\n".join(lines)
+
+    def _about_passes(self) -> list[str]:
+        lines = [
+            f"{self.n_passes:,} passes ({self.n_passes_without_cache:,} without cache); a pass is "
+            "one image, once through the frozen part of a network"
+        ]
+        lines += [f"  {n_passes:,} for {layers}" for layers, n_passes in self.passes]
+        if self.n_passes_after_precompute < self.n_passes:
+            lines.append(
+                f"  precompute makes it {self.n_passes_after_precompute:,}: all layers of an image "
+                "in one pass"
+            )
+        return lines
+
+
+def _duration(minutes: float) -> str:
+    return f"{60 * minutes:.0f} seconds" if minutes < 2 else f"{minutes:.0f} minutes"
 
 
 def plan_search(
@@ -125,150 +146,39 @@ def plan_search(
     (30, 210)
     """
     search = search_or_estimator
-    jobs = jobs_of(search, X, asked_by="plan_search")
-    groups = _groups(jobs[0].keys)
-    is_search = isinstance(search, GridSearchCV | RandomizedSearchCV)
+    calls = Calls(X, y, asked_by="plan_search")
+    jobs = calls.all_jobs(search)
+    rows = np.arange(len(jobs[0].images))
+    groups = calls.groups = _groups(calls.jobs.sources)
     folds: list[Fold] = []
-    if is_search or cv is not None:
-        estimator = search.estimator if is_search else search
-        folds = _folds(search.cv if cv is None else cv, y, groups, is_classifier(estimator))
-    ledger = _Ledger()
-    for call in _calls(jobs, folds, search if is_search else None):
+    if cv is not None or is_search(search):
+        folds = calls.folds(
+            search.cv if cv is None else cv, rows, getattr(search, "estimator", search)
+        )
+    ledger = Ledger()
+    made = calls.fit(search, rows) if cv is None else calls.cross_validated(search, folds)
+    for call in made:
         ledger.enter(call)
     return Plan(
-        n_images=len(groups),
-        n_distinct=len(np.unique(groups)),
+        n_images=len(rows) * len(calls.jobs.sources),
+        n_distinct=len(set().union(*calls.jobs.sources)),
         n_passes_without_cache=ledger.n_passes_without_cache,
-        n_passes=sum(ledger.passes.values()),
+        n_passes=ledger.n_passes,
+        n_passes_after_precompute=ledger.n_passes_after_precompute,
+        passes=tuple(Passes(*counted) for counted in ledger.by_layers() if counted[1]),
         n_bytes=ledger.n_bytes,
         decisions=tuple(dict.fromkeys(job.decision_in_words for job in jobs)),
-        minutes=_minutes(jobs, ledger) if timed else None,
+        minutes=minutes(ledger.loads()) if timed else None,
         groups=groups,
         warning=_warning(groups, folds),
     )
 
 
-class _Call(NamedTuple):
-    """One call of `fit` or `predict`: some images, through one recipe."""
-
-    job: Job
-    recipe: Recipe
-    rows: Sequence[int] | npt.NDArray[np.intp]
-
-
-# What the search will do
-
-
-def _folds(cv: Any, y: Any, groups: npt.NDArray[np.intp], classifier: bool) -> list[Fold]:
-    if hasattr(cv, "__next__"):
-        raise TypeError("plan_search: cv is an iterator, which can be used once only; give a list.")
-    splitter = check_cv(copy.deepcopy(cv), y, classifier=classifier)
-    rows = np.zeros(len(groups))
-    try:
-        return list(splitter.split(rows, y))
-    except ValueError as error:
-        if "groups" not in str(error):
-            raise
-        return list(splitter.split(rows, y, groups))
-
-
-def _calls(jobs: Sequence[Job], folds: Sequence[Fold], search: Any) -> Iterator[_Call]:
-    for job in jobs:
-        for train, test in folds:
-            yield _Call(job, job.fitting, train)
-            yield _Call(job, job.predicting, test)
-            if search is not None and search.return_train_score:
-                yield _Call(job, job.predicting, train)
-    if not folds or (search is not None and search.refit):
-        # Which candidate will be the best is not known: any, as if it were the first.
-        yield _Call(jobs[0], jobs[0].fitting, range(len(jobs[0].images)))
-
-
-class _Ledger:
-    """What is in the stores, as the calls go by."""
-
-    def __init__(self) -> None:
-        self.n_passes_without_cache = 0
-        self.n_bytes = 0
-        # By what decides how long a pass takes.
-        self.passes: dict[Any, int] = {}
-        self._lacking: dict[Any, set[str]] = {}
-
-    def enter(self, call: _Call) -> None:
-        """Count the passes of a call, and note the rows that it adds."""
-        recipe, job = call.recipe, call.job
-        if recipe.network_taps:
-            self.n_passes_without_cache += len(call.rows)
-        n_passes = len(call.rows) if recipe.network_taps else 0
-        if job.decision.remember and job.store is not None:
-            n_passes = self._new_rows(call, job.store)
-        key = _timing_key(recipe)
-        self.passes[key] = self.passes.get(key, 0) + n_passes
-
-    def _new_rows(self, call: _Call, store: FeatureStore) -> int:
-        wanted = {call.job.keys[i] for i in call.rows}
-        passing: set[str] = set()
-        shapes = _row_shapes(call.recipe, call.job)
-        for tap, shape in zip(call.recipe.taps, shapes, strict=True):
-            lacking = self._lacking_rows(call, tap, store)
-            new = lacking & wanted
-            lacking -= new
-            self.n_bytes += len(new) * math.prod(shape) * _item_bytes(tap, call.job, store)
-            if tap.layer != 0:
-                passing |= new
-        return len(passing)
-
-    def _lacking_rows(self, call: _Call, tap: Tap, store: FeatureStore) -> set[str]:
-        digest = call.recipe.digest(tap)
-        name = (store, digest, id(call.job.keys))
-        if name not in self._lacking:
-            keys = call.job.keys
-            self._lacking[name] = {keys[i] for i in store.rows(digest).missing(keys)}
-        return self._lacking[name]
-
-
-def _timing_key(recipe: Recipe) -> Any:
-    return (recipe.backbone, recipe.network_taps, repr(recipe.preprocess), recipe.arithmetic)
-
-
-def _row_shapes(recipe: Recipe, job: Job) -> list[tuple[int, ...]]:
-    input_shape = recipe.input_shape(job.images, job.settings.skip_unreadable)
-    inside = iter(recipe.output_shapes(input_shape) if recipe.network_taps else ())
-    return [input_shape if tap.layer == 0 else next(inside) for tap in recipe.taps]
-
-
-def _item_bytes(tap: Tap, job: Job, store: FeatureStore) -> int:
-    if tap.layer == 0 and job.images.kind == "pixels":
-        return 1
-    return 4 if store.storage == "float32" else 2
-
-
-def _minutes(jobs: Sequence[Job], ledger: _Ledger) -> float:
-    """Estimate the time of all passes from that of a few, the first of which warms up."""
-    recipes = {
-        _timing_key(recipe): (job, recipe)
-        for job in jobs
-        for recipe in (job.predicting, job.fitting)
-    }
-    seconds = 0.0
-    for key, n_passes in ledger.passes.items():
-        if n_passes:
-            job, recipe = recipes[key]
-            sample = job.images.take(slice(0, _N_TIMED))
-            settings = job.settings._replace(cache=False)
-            activations(sample, recipe, settings.for_another_call())
-            start = time.perf_counter()
-            activations(sample, recipe, settings.for_another_call())
-            seconds += n_passes * (time.perf_counter() - start) / len(sample)
-    return seconds / 60
-
-
-# Duplicates
-
-
-def _groups(keys: Sequence[str]) -> npt.NDArray[np.intp]:
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.intp)
+def _groups(sources: Sequence[Sequence[str]]) -> npt.NDArray[np.intp]:
+    """One number for each row of X; equal where all of its images are."""
+    numbers: dict[tuple[str, ...], int] = {}
+    rows = zip(*sources, strict=True)
+    return np.array([numbers.setdefault(row, len(numbers)) for row in rows], dtype=np.intp)
 
 
 def _warning(groups: npt.NDArray[np.intp], folds: Sequence[Fold]) -> str | None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..flow import Recipe, Tap, decide, stream
-from ._candidates import Job, jobs_of
+from ._calls import Calls
+from ._jobs import Job
 
 
 def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
@@ -49,11 +50,11 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
     >>> plan_search(search, X, y, timed=False).n_passes
     0
     """
-    jobs = jobs_of(search_or_estimator, X, asked_by="precompute")
+    jobs = Calls(X, None, asked_by="precompute").all_jobs(search_or_estimator)
     remembered = [job for job in jobs if job.decision.remember]
     if not remembered:
         raise ValueError(f"precompute: no rows are remembered ({jobs[0].decision_in_words}).")
-    for _, group in itertools.groupby(sorted(remembered, key=_way), key=_way):
+    for _, group in itertools.groupby(sorted(remembered, key=_by_way), key=_by_way):
         alike = list(group)
         settings = alike[0].settings._replace(verbose=verbose)
         for recipe in _recipes(alike):
@@ -61,17 +62,8 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
                 pass
 
 
-def _way(job: Job) -> tuple[Any, ...]:
-    """Return what two jobs share if one pass of the images can serve both."""
-    recipe = job.fitting
-    assert job.store is not None
-    return (
-        id(recipe.backbone),
-        repr(recipe.preprocess),
-        recipe.arithmetic,
-        id(job.keys),
-        job.store.path,
-    )
+def _by_way(job: Job) -> str:
+    return repr(job.way)
 
 
 def _recipes(alike: list[Job]) -> Iterator[Recipe]:

@@ -98,9 +98,7 @@ def test_nothing_is_written_or_changed(small_net, digits, tmp_path):
 def test_disk_space_is_that_of_the_rows(small_net, digits, tmp_path):
     for storage, n_bytes in (("float32", 4), ("float16", 2)):
         cache = FeatureStore(tmp_path / storage, storage=storage)
-        planned = plan_search(
-            PretrainedFeatureExtractor(small_net, cache=cache), digits[0], timed=False
-        )
+        planned = plan_search(PretrainedFeatureExtractor(small_net, cache=cache), digits[0], timed=False)
         assert planned.n_bytes == len(digits[0]) * 32 * n_bytes
 
 
@@ -152,17 +150,16 @@ class TestWords:
         planned = plan_search(extractor, images, cv=KFold(2))
         text = str(planned)
         assert "61 images, 60 distinct" in text
-        assert "60 passes through the trunk (122 without cache)" in text
-        assert "smallnet, layer 3: remembered, 61 rows of 0.1 KiB" in text
+        assert "60 passes (122 without cache); a pass is one image" in text
+        assert "  60 for smallnet, layer top" in text
+        assert "smallnet, layer top: cached, 61 rows of 0.1 KiB" in text
         assert "an estimate" in text
         assert "at once (1 images)" in text
         assert planned.minutes > 0
 
     def test_decisions_have_their_reasons(self, small_net, digits):
-        planned = plan_search(
-            PretrainedFeatureExtractor(small_net, cache=False), digits[0], timed=False
-        )
-        assert planned.decisions == ("smallnet, layer 3: not remembered, cache=False",)
+        planned = plan_search(PretrainedFeatureExtractor(small_net, cache=False), digits[0], timed=False)
+        assert planned.decisions == ("smallnet, layer top: not cached, cache=False",)
         assert planned.minutes is None
 
 

@@ -1,0 +1,133 @@
+"""The ledger: passes and new rows, counted as the calls of a search go by."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..flow import Recipe, Tap
+from ..store import FeatureStore
+from ._calls import Call
+from ._jobs import Job, layers_in_words
+
+
+class Load(NamedTuple):
+    """Passes of the same kind, for an estimate of time.
+
+    Parameters
+    ----------
+    job : Job
+        Whose images pass.
+    recipe : Recipe
+        What is done to them.
+    counts : ndarray of shape (n_images,), int
+        Number of passes of each image.
+    """
+
+    job: Job
+    recipe: Recipe
+    counts: npt.NDArray[np.intp]
+
+
+class Ledger:
+    """What is in the stores, and how many images have passed, as the calls go by."""
+
+    def __init__(self) -> None:
+        self.n_passes_without_cache = 0
+        self.n_bytes = 0
+        self._loads: dict[Any, Load] = {}
+        self._lacking: dict[Any, set[str]] = {}
+        self._added: dict[Any, set[str]] = {}
+        self._positions: dict[int, dict[str, int]] = {}
+        # Images that `precompute` would let pass, by what decides that they pass together.
+        self._together: dict[Any, set[str]] = {}
+        self._n_uncached = 0
+
+    @property
+    def n_passes(self) -> int:
+        """Images that go through a network."""
+        return sum(int(load.counts.sum()) for load in self._loads.values())
+
+    @property
+    def n_passes_after_precompute(self) -> int:
+        """Images that go through a network if all layers are computed in one pass."""
+        return self._n_uncached + sum(len(keys) for keys in self._together.values())
+
+    def loads(self) -> list[Load]:
+        """Return the passes by what decides how long one takes."""
+        return list(self._loads.values())
+
+    def by_layers(self) -> Iterator[tuple[str, int]]:
+        """Return the number of passes for each network and its layers."""
+        counts: dict[str, int] = {}
+        for load in self._loads.values():
+            name = layers_in_words(load.recipe)
+            counts[name] = counts.get(name, 0) + int(load.counts.sum())
+        yield from counts.items()
+
+    def enter(self, call: Call) -> None:
+        """Count the passes of a call, and note the rows that it adds."""
+        recipe, job = call.recipe, call.job
+        counts = self._counts(call)
+        passes = bool(recipe.network_taps)
+        if passes:
+            self.n_passes_without_cache += len(call.rows)
+        if job.decision.remember and job.store is not None:
+            new = self._new_rows(call, job.store)
+            self._together.setdefault(job.way, set()).update(new)
+            places = self._places(job.keys)
+            np.add.at(counts, [places[key] for key in new], 1)
+        elif passes:
+            np.add.at(counts, call.rows, 1)
+            self._n_uncached += len(call.rows)
+
+    def _counts(self, call: Call) -> npt.NDArray[np.intp]:
+        recipe, job = call.recipe, call.job
+        how = (recipe.backbone, recipe.network_taps, repr(recipe.preprocess), recipe.arithmetic)
+        name = (*how, id(job.keys))
+        if name not in self._loads:
+            self._loads[name] = Load(job, recipe, np.zeros(len(job.images), dtype=np.intp))
+        return self._loads[name].counts
+
+    def _new_rows(self, call: Call, store: FeatureStore) -> set[str]:
+        """Digests of the images that pass the network for a call."""
+        wanted = {call.job.keys[i] for i in call.rows}
+        passing: set[str] = set()
+        shapes = _row_shapes(call.recipe, call.job)
+        for tap, shape in zip(call.recipe.taps, shapes, strict=True):
+            new = self._lacking_rows(call, tap, store) & wanted
+            name = (store.path, call.recipe.digest(tap))
+            new -= self._added.setdefault(name, set())
+            self._added[name] |= new
+            self.n_bytes += len(new) * math.prod(shape) * _item_bytes(tap, call.job, store)
+            if tap.layer != 0:
+                passing |= new
+        return passing
+
+    def _lacking_rows(self, call: Call, tap: Tap, store: FeatureStore) -> set[str]:
+        """Digests of the images whose rows a store lacks before the first call."""
+        digest = call.recipe.digest(tap)
+        name = (store.path, digest, id(call.job.keys))
+        if name not in self._lacking:
+            keys = call.job.keys
+            self._lacking[name] = {keys[i] for i in store.rows(digest).missing(keys)}
+        return self._lacking[name]
+
+    def _places(self, keys: list[str]) -> dict[str, int]:
+        if id(keys) not in self._positions:
+            self._positions[id(keys)] = {key: i for i, key in enumerate(keys)}
+        return self._positions[id(keys)]
+
+
+def _row_shapes(recipe: Recipe, job: Job) -> list[tuple[int, ...]]:
+    input_shape = recipe.input_shape(job.images, job.settings.skip_unreadable)
+    inside = iter(recipe.output_shapes(input_shape) if recipe.network_taps else ())
+    return [input_shape if tap.layer == 0 else next(inside) for tap in recipe.taps]
+
+
+def _item_bytes(tap: Tap, job: Job, store: FeatureStore) -> int:
+    if tap.layer == 0 and job.images.kind == "pixels":
+        return 1
+    return 4 if store.storage == "float32" else 2
