@@ -53,7 +53,7 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         Returns
         -------
         work : Work
-            What `plan_search`, `precompute` and `layer_sweep` ask for; nothing is read from files yet.
+            What `plan_search`, `precompute` and `layer_sweep` ask for.
         """
         self._validate_params()
         images = self._images(X, reset=False)

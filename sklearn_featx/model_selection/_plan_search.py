@@ -111,9 +111,11 @@ def plan_search(
     Parameters
     ----------
     search_or_estimator : estimator
-        A `PretrainedFeatureExtractor`, `FineTuneClassifier` or `FineTuneRegressor`, a `Pipeline`
-        that begins with one, or a `GridSearchCV` or `RandomizedSearchCV` over one of these.
-    X : array-like, list, Series, DataFrame or Dataset of n_images images
+        One of this package, or what holds some of them: a `Pipeline`, `ColumnTransformer`,
+        `FeatureUnion`, a stacking, voting or calibrated estimator, or a search, also one inside
+        another. A search of another kind counts if it has `estimator`, and `param_grid` or
+        `param_distributions`.
+    X : array-like, list, Series, DataFrame or Dataset of n_images images, or a table of them
         As in `fit`.
     y : array-like of shape (n_images,), default=None
         Targets, for folds that are stratified.
@@ -126,12 +128,14 @@ def plan_search(
     -------
     plan : Plan
         The numbers of passes are those of a search in one process, with one prediction for each
-        fold. A random search whose `random_state` is None will draw other candidates.
+        fold. A random search whose `random_state` is None will draw other candidates. Successive
+        halving counts as if each candidate had all images: exact with a cache, an upper bound
+        without. Transformers of other packages before ours are fitted to all of X.
 
     Raises
     ------
     TypeError
-        If there is no estimator of this package in it that reads X, or the folds are an iterator,
+        If there is no estimator of this package in it, or the folds are an iterator,
         which can be used once only.
 
     Examples

@@ -30,7 +30,7 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
     Raises
     ------
     TypeError
-        If there is no estimator of this package in it that reads X.
+        If there is no estimator of this package in it.
     ValueError
         If none of its rows are remembered.
 

@@ -98,7 +98,9 @@ def test_nothing_is_written_or_changed(small_net, digits, tmp_path):
 def test_disk_space_is_that_of_the_rows(small_net, digits, tmp_path):
     for storage, n_bytes in (("float32", 4), ("float16", 2)):
         cache = FeatureStore(tmp_path / storage, storage=storage)
-        planned = plan_search(PretrainedFeatureExtractor(small_net, cache=cache), digits[0], timed=False)
+        planned = plan_search(
+            PretrainedFeatureExtractor(small_net, cache=cache), digits[0], timed=False
+        )
         assert planned.n_bytes == len(digits[0]) * 32 * n_bytes
 
 
@@ -158,7 +160,9 @@ class TestWords:
         assert planned.minutes > 0
 
     def test_decisions_have_their_reasons(self, small_net, digits):
-        planned = plan_search(PretrainedFeatureExtractor(small_net, cache=False), digits[0], timed=False)
+        planned = plan_search(
+            PretrainedFeatureExtractor(small_net, cache=False), digits[0], timed=False
+        )
         assert planned.decisions == ("smallnet, layer top: not cached, cache=False",)
         assert planned.minutes is None
 

@@ -41,7 +41,7 @@ def test_sizes_come_from_headers(files, photographs, tmp_path):
 
 def test_each_size_is_timed_and_counts_as_often_as_it_comes(files, small_net, monkeypatch):
     calls = _calls.Calls(files, None, asked_by="test")
-    extractor = PretrainedFeatureExtractor(small_net, image_size=16, cache=None)
+    extractor = PretrainedFeatureExtractor(small_net, image_size=16, cache=False)
     calls.all_jobs(extractor)
     ledger = _ledger.Ledger()
     for call in calls.fit(extractor, np.arange(len(files))):
