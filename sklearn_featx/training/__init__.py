@@ -23,7 +23,6 @@ from ._probe import (
     fit_linear_probe_multilabel,
     fit_linear_probe_regressor,
 )
-from ._probe_penalty import choose_alpha, choose_C
 from ._random import seeded
 from ._scaling import Scaling
 from ._state import load_trained_state, plain_history, predict_rows, trained_state
@@ -36,8 +35,6 @@ __all__ = [
     "RowsDataset",
     "Scaling",
     "TailAndHead",
-    "choose_C",
-    "choose_alpha",
     "continue_fit",
     "fit_linear_probe_classifier",
     "fit_linear_probe_multilabel",

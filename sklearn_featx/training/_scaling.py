@@ -1,6 +1,6 @@
 """Mean and spread of the columns of one layer, or of several side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,6 +10,8 @@ from .._typing import AnyArray
 # A column that varies less than this, relative to its layer, counts as constant: what it has is
 # rounding.
 _LEAST_SPREAD = 1e-3
+# Values that are converted to float64 at once: 128 MB.
+_VALUES_AT_ONCE = 2**24
 
 
 class Scaling(NamedTuple):
@@ -48,9 +50,12 @@ class Scaling(NamedTuple):
         widths : sequence of int, default=None
             Numbers of columns of the layers; None: all are of one layer.
         """
-        rows = embeddings.astype(np.float64)
-        mean = np.average(rows, axis=0, weights=weights)
-        variances = np.average((rows - mean) ** 2, axis=0, weights=weights)
+        mean, variances = np.empty((2, embeddings.shape[1]))
+        for columns in column_slices(embeddings):
+            some = embeddings[:, columns].astype(np.float64)
+            mean[columns] = np.average(some, axis=0, weights=weights)
+            some -= mean[columns]
+            variances[columns] = np.average(np.square(some, out=some), axis=0, weights=weights)
         if widths is None or len(widths) < 2:
             spread = np.full(len(mean), np.sqrt(variances.mean()))
         else:
@@ -61,6 +66,18 @@ class Scaling(NamedTuple):
         """Center and scale embeddings."""
         scaled: AnyArray = (embeddings - self.mean) / self.spread
         return scaled
+
+    def apply_to(self, columns: slice, embeddings: AnyArray) -> AnyArray:
+        """Centre and scale some of the columns of embeddings."""
+        scaled: AnyArray = (embeddings[:, columns] - self.mean[columns]) / self.spread[columns]
+        return scaled
+
+
+def column_slices(embeddings: AnyArray) -> Iterator[slice]:
+    """Cut wide embeddings into columns of which a copy in float64 is small."""
+    n_rows, n_columns = embeddings.shape
+    width = max(1, _VALUES_AT_ONCE // max(n_rows, 1))
+    return (slice(start, start + width) for start in range(0, n_columns, width))
 
 
 def _spread_of_layers(deviations: AnyArray, widths: AnyArray) -> AnyArray:

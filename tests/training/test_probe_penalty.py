@@ -2,8 +2,21 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from sklearn_featx.training import choose_alpha, choose_C
+from sklearn_featx.training import _probe_penalty
+from sklearn_featx.training._probe_rows import ProbeRows
+
+
+def choose_C(features, codes, weights=None):
+    rows = ProbeRows(features, weights)
+    return _probe_penalty.choose_C(rows, rows.counted(codes))
+
+
+def choose_alpha(features, targets, weights=None):
+    rows = ProbeRows(features, weights)
+    return _probe_penalty.choose_alpha(rows, rows.counted(targets))
 
 
 @pytest.fixture
@@ -48,3 +61,17 @@ def test_alpha_follows_the_noise(noise):
     assert choose_alpha(features, target) < choose_alpha(features, unrelated)
     both = choose_alpha(features, np.stack([target, target], axis=1), np.ones(60))
     assert isinstance(both, float)
+
+
+def test_the_losses_are_those_of_logistic_regressions(noise):
+    features, codes = noise
+    features = features + 2 * np.eye(20)[codes]
+    losses = []
+    splits = StratifiedKFold(5, shuffle=True, random_state=0)
+    scaled = (features - features.mean(0)) / np.sqrt(features.var(0).mean())
+    for C in _probe_penalty.CANDIDATES:
+        model = LogisticRegression(C=C, max_iter=10_000)
+        losses.append(-cross_val_score(model, scaled, codes, cv=splits, scoring="neg_log_loss"))
+    expected = _probe_penalty.CANDIDATES[np.mean(losses, axis=1).argmin()]
+    assert 1e-4 < expected < 1e4
+    assert choose_C(features, codes) == expected
