@@ -52,6 +52,12 @@ class ProbeRows:
         self._features = features if self._counted.all() else features[self._counted]
         self.sample_weight = weights[self._counted].astype(np.float64)
         self._scaling = Scaling.of(self._features, self.sample_weight, widths)
+        if not np.isfinite(self._scaling.mean).all():
+            bad = np.flatnonzero(~np.isfinite(self._features).all(axis=1))[:1].tolist()
+            raise ValueError(
+                f"the linear probe needs finite features: row {bad} of the training rows contains "
+                f"NaN or infinity; precision='float32' or another layer may give finite ones"
+            )
         self._by_rows = self._by_columns = None
         n_rows, n_columns = self._features.shape
         if min(n_rows, n_columns) > MOST_COORDINATES:

@@ -49,3 +49,11 @@ def test_constant_features_have_one_coordinate_of_zeros():
     rows = ProbeRows(np.ones((4, 9)), None)
     np.testing.assert_array_equal(rows.coordinates, 0)
     assert rows.coordinates.shape == (4, 1)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(features, bad):
+    features[7, 3] = bad
+    with pytest.raises(ValueError, match=r"finite features: row \[7\] .* NaN or infinity"):
+        ProbeRows(features, None)
