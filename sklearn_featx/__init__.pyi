@@ -3,6 +3,7 @@ from .backbones import StageInfo, backbone_names, backbone_stages, unfreeze_dept
 from .estimators._extractor import PretrainedFeatureExtractor
 from .estimators._finetune_classifier import FineTuneClassifier
 from .estimators._finetune_regressor import FineTuneRegressor
+from .estimators._image_reader import ImageReader
 from .inspection import TrainingHistoryDisplay, UnfreezeDepthDisplay
 from .model_selection._layer_sweep import LayerScore, layer_sweep
 from .model_selection._plan_search import Plan, plan_search
@@ -17,6 +18,7 @@ __all__ = [
     "FineTuneClassifier",
     "FineTuneRegressor",
     "GradualUnfreezing",
+    "ImageReader",
     "LayerScore",
     "Plan",
     "PretrainedFeatureExtractor",

@@ -105,7 +105,7 @@ def test_files_whose_range_is_given(kind, photo, tmp_path):
     path = save(f".{kind[-4:].strip().lower()}", pixels)(photo, tmp_path / "deep")
     extractor = PretrainedFeatureExtractor(normalize=True)
     plain = extractor.transform([photo.convert("L")])[0]
-    deep = extractor.set_params(value_range=value_range).transform([path])[0]
+    deep = extractor.set_params(reader__value_range=value_range).transform([path])[0]
     assert plain @ deep >= 0.99
 
 

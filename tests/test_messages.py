@@ -29,6 +29,7 @@ from sklearn_featx import (
     FeatureStore,
     FineTuneClassifier,
     FineTuneRegressor,
+    ImageReader,
     PretrainedFeatureExtractor,
     TrainingHistoryDisplay,
     UnfreezeDepthDisplay,
@@ -268,8 +269,7 @@ WRONG_PARAMETERS = {
     "pooling": [5, "mean", LONG, ["avg", "mean"], [], True],
     "preprocessing": ["slow", 5, LONG, {"a": 1}],
     "image_size": [0, -1, "224", 1.5, (1, 2, 3), [], (0, 5), ("a", "b"), (None, None), (1.5, 2.5)],
-    "image_shape": [5, (1,), (0, 0), "ab", (8, 8, 8, 8), (-1, 1), ("a", "b"), [LONG], ()],
-    "value_range": [5, (1,), (1, 0), ("a", "b"), [LONG, LONG], (0, float("inf")), "ab", ()],
+    "reader": [5, LONG, {"image_shape": (8, 8)}, ImageReader, PretrainedFeatureExtractor()],
     "batch_size": [0, -1, 1.5, "a", LONG],
     "device": ["gpu", "cuda:99", LONG, 5, None, "meta", "", torch.device("cpu")],
     "precision": ["fp16", 5, LONG, torch.float16, None],
@@ -323,11 +323,25 @@ def cases(table):
 
 @pytest.mark.parametrize(("parameter", "value"), list(cases(WRONG_PARAMETERS)))
 def test_parameters_of_the_extractor(parameter, value):
-    X = {"image_shape": IMAGES.reshape(6, -1), "value_range": IMAGES / 255}.get(parameter, IMAGES)
     backbone = "resnet18" if parameter == "weights" else NET
     extractor = PretrainedFeatureExtractor(
         **{"backbone": backbone, "cache": False, parameter: value}
     )
+    message = refused(extractor.fit_transform, IMAGES)
+    assert re.search(parameter + "|expected|Expected", message)
+
+
+WRONG_READING = {
+    "image_shape": [5, (1,), (0, 0), "ab", (8, 8, 8, 8), (-1, 1), ("a", "b"), [LONG], ()],
+    "value_range": [5, (1,), (1, 0), ("a", "b"), [LONG, LONG], (0, float("inf")), "ab", ()],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parameter", "value"), list(cases(WRONG_READING)))
+def test_parameters_of_the_reader(parameter, value):
+    X = IMAGES.reshape(6, -1) if parameter == "image_shape" else IMAGES / 255
+    reader = ImageReader(**{parameter: value})
+    extractor = PretrainedFeatureExtractor(NET, cache=False, reader=reader)
     message = refused(extractor.fit_transform, X)
     assert re.search(parameter + "|expected|Expected", message)
 

@@ -16,6 +16,7 @@ from sklearn_featx import (
     FeatureStore,
     FineTuneClassifier,
     FineTuneRegressor,
+    ImageReader,
     PretrainedFeatureExtractor,
 )
 from sklearn_featx.exceptions import RangeWarning
@@ -70,12 +71,16 @@ def test_sixteen_bits_reach_an_own_network_as_they_are(rng, holder):
 def test_two_degrees_of_a_thermal_camera(rng):
     celsius = rng.uniform(36, 38, 80)
     X = np.tile(celsius[:, None, None], (1, 8, 8)) + np.zeros((80, 8, 8))
-    features = PretrainedFeatureExtractor(Same(), value_range=(-20, 80), cache=False).transform(X)
+    features = PretrainedFeatureExtractor(
+        Same(), reader=ImageReader(value_range=(-20, 80)), cache=False
+    ).transform(X)
     assert len(np.unique(features)) == 80
     assert LinearRegression().fit(features, celsius).score(features, celsius) > 0.99999
     raw = np.rint((celsius + 20) * 100)
     images = [Image.fromarray(np.full((8, 8), value, np.uint16)) for value in raw]
-    extractor = PretrainedFeatureExtractor(Same(), value_range=(0, 10_000), cache=False)
+    extractor = PretrainedFeatureExtractor(
+        Same(), reader=ImageReader(value_range=(0, 10_000)), cache=False
+    )
     features = extractor.transform(images)
     assert LinearRegression().fit(features, celsius).score(features, celsius) > 0.9999
 
@@ -85,7 +90,12 @@ def test_degrees_are_learned_at_every_depth(rng, depth):
     celsius = rng.uniform(36, 38, 40)
     X = np.broadcast_to(celsius[:, None, None], (40, 8, 8)).astype(np.float32)
     regressor = FineTuneRegressor(
-        Same(), unfreeze_depth=depth, value_range=(-20, 80), max_epochs=1, random_state=0, C=1e9
+        Same(),
+        unfreeze_depth=depth,
+        reader=ImageReader(value_range=(-20, 80)),
+        max_epochs=1,
+        random_state=0,
+        C=1e9,
     )
     assert regressor.fit(X, celsius).score(X, celsius) > 0.999
 
@@ -104,7 +114,7 @@ def test_one_hot_pixel_leaves_the_features(photographs):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)
         assert similarity(*extractor.transform(files)) > 0.9
-    ranged = extractor.set_params(value_range=(0, 65_535))
+    ranged = extractor.set_params(reader__value_range=(0, 65_535))
     assert similarity(*ranged.transform(files)) > 0.9
 
 
@@ -150,14 +160,16 @@ def test_a_range_given_for_files_gives_new_rows(digit_files, tmp_path):
     store = FeatureStore(tmp_path / "store")
     extractor = PretrainedFeatureExtractor(Same(), image_size=8, cache=store)
     plain = extractor.transform(paths)
-    ranged = extractor.set_params(value_range=(0, 510 / 2)).transform(paths)
+    ranged = extractor.set_params(reader__value_range=(0, 510 / 2)).transform(paths)
     np.testing.assert_array_equal(ranged, plain)
-    dimmed = extractor.set_params(value_range=(-255, 255)).transform(paths)
+    dimmed = extractor.set_params(reader__value_range=(-255, 255)).transform(paths)
     np.testing.assert_allclose(dimmed, (plain + 1) / 2, rtol=1e-5)
-    np.testing.assert_array_equal(extractor.set_params(value_range=None).transform(paths), plain)
+    np.testing.assert_array_equal(
+        extractor.set_params(reader__value_range=None).transform(paths), plain
+    )
     pictures = [Image.open(BytesIO(Path(path).read_bytes())) for path in paths]
     arrays = [np.asarray(picture) for picture in pictures]
-    extractor.set_params(value_range=(-255, 255), cache=False)
+    extractor.set_params(reader__value_range=(-255, 255), cache=False)
     np.testing.assert_array_equal(extractor.transform(pictures), dimmed)
     np.testing.assert_array_equal(extractor.transform(arrays), dimmed)
 
@@ -180,7 +192,12 @@ def test_views_of_deep_images(rng, augment):
     X = rng.uniform(0.4, 0.41, (6, 16, 16)).astype(np.float32)
     X[:, :8] -= 0.3
     classifier = FineTuneClassifier(
-        Same(), augment=augment, image_size=8, max_epochs=2, random_state=0, value_range=(0, 1)
+        Same(),
+        augment=augment,
+        image_size=8,
+        max_epochs=2,
+        random_state=0,
+        reader=ImageReader(value_range=(0, 1)),
     )
     assert np.isfinite(classifier.fit(X, [0, 1] * 3).predict_proba(X)).all()
 
@@ -235,7 +252,9 @@ def test_dark_images_of_eight_bits_and_used_ranges_are_not_reported(X):
 
 @pytest.mark.parametrize("value_range", [(0, 4095), (0, 65_535)])
 def test_a_range_that_was_given_is_not_reported(value_range):
-    extractor = PretrainedFeatureExtractor(Same(), cache=False, value_range=value_range)
+    extractor = PretrainedFeatureExtractor(
+        Same(), cache=False, reader=ImageReader(value_range=value_range)
+    )
     extractor.transform(twelve_bits())
 
 

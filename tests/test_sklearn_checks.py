@@ -1,7 +1,7 @@
 """scikit-learn's own checks, all of them, on our own classes and tags.
 
-The backbone is a tiny module that takes (n, d) for any d, and `image_shape=(1, -1)` makes X a table
-of plain numbers: nothing else about the estimators differs from their use on images.
+The backbone is a tiny module that takes (n, d) for any d, and the reader makes X a table of plain
+numbers: nothing else about the estimators differs from their use on images.
 """
 
 import pytest
@@ -11,7 +11,14 @@ from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
 
-from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
+from sklearn_featx import (
+    FineTuneClassifier,
+    FineTuneRegressor,
+    ImageReader,
+    PretrainedFeatureExtractor,
+)
+
+TABLE = ImageReader(image_shape=(1, -1))
 
 # An optimizer's path depends on how the same gradient is summed; scikit-learn exempts its own
 # stochastic estimators (SGDClassifier, MLPClassifier) from this check, too.
@@ -58,12 +65,12 @@ def statuses(estimator, expected=None):
 
 
 def probe(cls, backbone, **parameters):
-    return cls(backbone, image_shape=(1, -1), unfreeze_depth=0, C=1.0, random_state=0, **parameters)
+    return cls(backbone, reader=TABLE, unfreeze_depth=0, C=1.0, random_state=0, **parameters)
 
 
 @pytest.mark.parametrize("on_error", ["raise", "nan"])
 def test_extractor_passes_every_check(on_error, plain_factory):
-    extractor = PretrainedFeatureExtractor(plain_factory, image_shape=(1, -1), on_error=on_error)
+    extractor = PretrainedFeatureExtractor(plain_factory, reader=TABLE, on_error=on_error)
     count, failed = statuses(extractor)
     assert failed == {}
     # scikit-learn 1.6 has one check fewer.
@@ -89,7 +96,7 @@ def test_trained_fine_tuner_passes_every_check_but_the_stochastic_one(cls, plain
 @pytest.mark.parametrize("cls", [PretrainedFeatureExtractor, FineTuneClassifier])
 def test_module_instance_fails_only_where_its_hash_is_unstable(cls, plain_factory):
     if cls is PretrainedFeatureExtractor:
-        estimator = cls(plain_factory(), image_shape=(1, -1))
+        estimator = cls(plain_factory(), reader=TABLE)
     else:
         estimator = probe(cls, plain_factory())
     _, failed = statuses(estimator, INSTANCE)
@@ -107,7 +114,7 @@ def run_extra(name, estimator):
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 @pytest.mark.parametrize("name", EXTRA_TRANSFORMER)
 def test_extractor_passes_the_checks_of_scikit_learns_own(name, plain_factory):
-    run_extra(name, PretrainedFeatureExtractor(plain_factory, image_shape=(1, -1)))
+    run_extra(name, PretrainedFeatureExtractor(plain_factory, reader=TABLE))
 
 
 @pytest.mark.parametrize("name", EXTRA_PREDICTOR)

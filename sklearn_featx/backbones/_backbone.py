@@ -206,7 +206,7 @@ class Backbone:
     def _fitting_size(self) -> str:
         size = self.preprocess.output_size
         if size is None:
-            return "Check image_size and image_shape."
+            return "Check image_size and the reader's image_shape."
         made_for = _in_words((self.preprocess.channels, *size))
         return f"It was made for {made_for}: check image_size and preprocessing."
 

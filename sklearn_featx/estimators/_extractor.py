@@ -40,6 +40,7 @@ from ..flow import (
 from ..images import ImageCollection
 from ..store import FeatureStore
 from ._image_estimator import ImageEstimator
+from ._image_reader import ImageReader
 
 _NO_SCALE = (
     "normalize='layer' scales columns by what 'fit' has seen, and this %(name)s is not fitted: "
@@ -87,12 +88,9 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of what the network sees. None: as in its training;
         for an own network: as the images are, which must then have one size.
-    image_shape : tuple of int, default=None
-        For rows that are flattened images: (height, width) or (height, width, channels). For rows
-        of plain numbers, which are no pixels: ``(1, -1)``, or ``(channels, -1)`` for signals.
-    value_range : (float, float), default=None
-        Values of black and white, in arrays, files and pictures. None: as the file declares, else
-        the range of an integer type, 0 to 1 for floats.
+    reader : ImageReader, default=None
+        How an entry of X becomes a picture: the shape of flattened images, the values of black and
+        white. None: ``ImageReader()``.
     batch_size : int, default=None
         Images in one pass. None: chosen for the device. When memory runs out, batches are halved.
     device : str, default="auto"
@@ -173,8 +171,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         "pooling": [StrOptions(set(get_args(Pooling))), list, tuple, None],
         "preprocessing": [StrOptions({"fast"}), callable, None],
         "image_size": [Interval(Integral, 1, None, closed="left"), list, tuple, None],
-        "image_shape": [list, tuple, None],
-        "value_range": [list, tuple, None],
+        "reader": [ImageReader, None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str],
         "precision": [StrOptions({"float32", "bfloat16", "float16", "auto"})],
@@ -196,8 +193,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         pooling: Pooling | Sequence[Pooling] | None = "avg",
         preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        value_range: tuple[float, float] | None = None,
+        reader: ImageReader | None = None,
         batch_size: int | None = None,
         device: str = "auto",
         precision: Precision = "float32",
@@ -215,8 +211,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         self.pooling = pooling
         self.preprocessing = preprocessing
         self.image_size = image_size
-        self.image_shape = image_shape
-        self.value_range = value_range
+        self.reader = reader
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -236,7 +231,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         ----------
         X : array-like, list, Series, DataFrame or Dataset of n_images images
             Arrays (n, height, width[, channels]) or (n, channels, height, width), rows of pixels
-            or numbers with `image_shape`, tensors; or sequences of paths, encoded bytes, PIL
+            or numbers (see `ImageReader`), tensors; or sequences of paths, encoded bytes, PIL
             images, arrays; or a dataset with ``samples`` such as torchvision's ``ImageFolder``.
         y : ignored
             For scikit-learn's conventions.
@@ -461,7 +456,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
 
     def _known_shapes(self, recipe: Recipe) -> list[tuple[int, ...]]:
         size = getattr(recipe.preprocess, "output_size", None)
-        plain_numbers = self.image_shape is not None and self.image_shape[-1] == -1
+        image_shape = self._reader().image_shape
+        plain_numbers = image_shape is not None and image_shape[-1] == -1
         if size is not None and not plain_numbers:
             return recipe.output_shapes((recipe.backbone.preprocess.channels, *size))
         if hasattr(self, "output_shapes_"):

@@ -431,22 +431,6 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         cloned.augment = copy.deepcopy(self.augment)
         return cloned
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 (scikit-learn's)
-        """Get the parameters; none of them is an estimator with parameters of its own.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Makes no difference.
-
-        Returns
-        -------
-        parameters : dict
-            Names and values.
-        """
-        parameters: dict[str, Any] = super().get_params(deep=False)
-        return parameters
-
 
 def _taken(weights: AnyArray | None, places: slice | AnyArray) -> AnyArray | None:
     return None if weights is None else weights[places]

@@ -14,6 +14,7 @@ from ..flow import Cache
 from ..training import AugmentSpec, LinearModel
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import classifier_probe
+from ._image_reader import ImageReader
 from ._prior import ClassShares, ReadableScore, warn_of_prior
 from ._targets import (
     check_classes,
@@ -109,11 +110,8 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         files. Else a function from a PIL image to a tensor.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of what the network sees.
-    image_shape : tuple of int, default=None
-        For rows that are flattened images, ``(height, width[, channels])``; ``(1, -1)`` for plain
-        numbers.
-    value_range : (float, float), default=None
-        Values of black and white, in arrays, files and pictures; None: from the file or type.
+    reader : ImageReader, default=None
+        How an entry of X becomes a picture. None: ``ImageReader()``.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
@@ -184,11 +182,10 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from sklearn_featx import FineTuneClassifier
+    >>> from sklearn_featx import FineTuneClassifier, ImageReader
     >>> X, y = load_digits(n_class=2, return_X_y=True)
-    >>> clf = FineTuneClassifier(
-    ...     image_shape=(8, 8), value_range=(0, 16), image_size=32, unfreeze_depth=0
-    ... )
+    >>> reader = ImageReader(image_shape=(8, 8), value_range=(0, 16))
+    >>> clf = FineTuneClassifier(reader=reader, image_size=32, unfreeze_depth=0)
     >>> clf.fit(X[:40], y[:40]).predict(X[40:44]).shape
     (4,)
     """
@@ -228,8 +225,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
         net_params: Mapping[str, Any] | None = None,
         preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        value_range: tuple[float, float] | None = None,
+        reader: ImageReader | None = None,
         device: str = "auto",
         precision: Precision = "float32",
         n_jobs: int | None = None,
@@ -264,8 +260,7 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
             net_params=net_params,
             preprocessing=preprocessing,
             image_size=image_size,
-            image_shape=image_shape,
-            value_range=value_range,
+            reader=reader,
             device=device,
             precision=precision,
             n_jobs=n_jobs,

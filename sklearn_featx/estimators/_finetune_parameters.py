@@ -14,6 +14,7 @@ from ..flow import Cache
 from ..store import FeatureStore
 from ..training import AugmentSpec
 from ._image_estimator import ImageEstimator
+from ._image_reader import ImageReader
 
 _AT_LEAST_ZERO = Interval(Real, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -55,8 +56,7 @@ class FineTuneParameters(ImageEstimator):
         "net_params": [dict, None],
         "preprocessing": [StrOptions({"fast"}), callable, None],
         "image_size": [_COUNT, list, tuple, None],
-        "image_shape": [list, tuple, None],
-        "value_range": [list, tuple, None],
+        "reader": [ImageReader, None],
         "device": [str],
         "precision": [StrOptions({"float32", "bfloat16", "float16", "auto"})],
         "n_jobs": [Integral, None],
@@ -94,8 +94,7 @@ class FineTuneParameters(ImageEstimator):
         net_params: Mapping[str, Any] | None = None,
         preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        value_range: tuple[float, float] | None = None,
+        reader: ImageReader | None = None,
         device: str = "auto",
         precision: Precision = "float32",
         n_jobs: int | None = None,
@@ -129,8 +128,7 @@ class FineTuneParameters(ImageEstimator):
         self.net_params = net_params
         self.preprocessing = preprocessing
         self.image_size = image_size
-        self.image_shape = image_shape
-        self.value_range = value_range
+        self.reader = reader
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs

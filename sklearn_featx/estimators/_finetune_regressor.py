@@ -79,10 +79,8 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         files. Else a function from a PIL image to a tensor.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of what the network sees.
-    image_shape : tuple of int, default=None
-        For rows that are flattened images, or ``(1, -1)`` for plain numbers.
-    value_range : (float, float), default=None
-        Values of black and white, in arrays, files and pictures; None: from the file or type.
+    reader : ImageReader, default=None
+        How an entry of X becomes a picture. None: ``ImageReader()``.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
@@ -136,11 +134,10 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from sklearn_featx import FineTuneRegressor
+    >>> from sklearn_featx import FineTuneRegressor, ImageReader
     >>> X, y = load_digits(return_X_y=True)
-    >>> reg = FineTuneRegressor(
-    ...     image_shape=(8, 8), value_range=(0, 16), image_size=32, unfreeze_depth=0
-    ... )
+    >>> reader = ImageReader(image_shape=(8, 8), value_range=(0, 16))
+    >>> reg = FineTuneRegressor(reader=reader, image_size=32, unfreeze_depth=0)
     >>> reg.fit(X[:40], y[:40]).predict(X[40:44]).shape
     (4,)
     """

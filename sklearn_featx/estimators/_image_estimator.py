@@ -12,6 +12,7 @@ from .._typing import OnError
 from ..exceptions import ImageError
 from ..flow import Recipe, Settings, announce
 from ..images import ImageCollection, as_image_collection, check_image_shape
+from ._image_reader import ImageReader
 from ._saved_state import CheckedState
 from ._worker_settings import SentWithSettings
 
@@ -38,8 +39,7 @@ class Work(NamedTuple):
 class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEstimator):
     """Base of the extractor and the fine-tuners: reads X by the parameters that they share.
 
-    Subclasses have the parameters `image_shape`, `value_range`, `on_error`, `n_jobs`, `cache` and
-    `verbose`.
+    Subclasses have the parameters `reader`, `on_error`, `n_jobs`, `cache` and `verbose`.
     """
 
     def work(self, X: Any) -> Work:
@@ -70,21 +70,56 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         )
 
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:
-        shape = None if self.image_shape is None else tuple(self.image_shape)
-        return read_images(
-            self,
-            X,
-            image_shape=shape,
-            value_range=self.value_range,
-            reset=reset,
-            on_error=self.on_error,
-        )
+        return read_images(self, X, self._reader(), reset=reset, on_error=self.on_error)
+
+    def _reader(self) -> ImageReader:
+        return ImageReader() if self.reader is None else self.reader
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether those of the reader are included, as ``reader__...``. Other parameters, such as
+            transforms, may have a `get_params` of another kind.
+
+        Returns
+        -------
+        parameters : dict
+            Names and values.
+        """
+        parameters: dict[str, Any] = super().get_params(deep=False)
+        if deep and isinstance(self.reader, ImageReader):
+            parameters |= {f"reader__{k}": v for k, v in self.reader.get_params().items()}
+        return parameters
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values; ``reader__...`` makes a reader where there is none.
+
+        Returns
+        -------
+        self : estimator
+            The estimator.
+        """
+        nested = any(name.startswith("reader__") for name in params)
+        if nested and params.get("reader", self.reader) is None:
+            params["reader"] = ImageReader()
+        changed: Self = super().set_params(**params)
+        return changed
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = self.image_shape is not None
+        # Asked for before parameters are checked: the reader may be anything.
+        is_table = getattr(self.reader, "image_shape", None) is not None
+        tags.input_tags.two_d_array = is_table
         tags.input_tags.three_d_array = True
-        tags.input_tags.string = self.image_shape is None
+        tags.input_tags.string = not is_table
         return tags
 
     def __sklearn_clone__(self) -> Self:
@@ -97,9 +132,8 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
 def read_images(
     estimator: Any,
     X: Any,
+    reader: ImageReader,
     *,
-    image_shape: tuple[int, ...] | None,
-    value_range: tuple[float, float] | None,
     reset: bool,
     on_error: OnError = "raise",
 ) -> ImageCollection:
@@ -111,7 +145,7 @@ def read_images(
         Gets `n_features_in_` and `feature_names_in_` where X has columns.
     X : array-like, list, Series, DataFrame or Dataset
         The images.
-    image_shape, value_range : tuple or None
+    reader : ImageReader
         As in the estimators.
     reset : bool
         True in `fit`: record the columns; False: compare with what was recorded.
@@ -128,6 +162,8 @@ def read_images(
     InputError, ImageError, ValueError
         If X cannot be read as images.
     """
+    reader._validate_params()
+    image_shape = None if reader.image_shape is None else tuple(reader.image_shape)
     image_shape = check_image_shape(image_shape)
     if image_shape is not None and _is_table(X, plain_numbers=image_shape[-1] == -1):
         dtype = np.float32 if image_shape[-1] == -1 else "numeric"
@@ -137,7 +173,7 @@ def read_images(
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, X, reset=reset)
     return as_image_collection(
-        X, image_shape=image_shape, value_range=value_range, on_error=on_error
+        X, image_shape=image_shape, value_range=reader.value_range, on_error=on_error
     )
 
 

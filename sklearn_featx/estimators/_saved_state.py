@@ -155,10 +155,18 @@ def _digests(value: Any) -> Iterator[str]:
             yield from _digests(item)
     elif hasattr(value, "__qualname__"):
         yield digest(_qualified_name(value))
-    elif hasattr(value, "state_dict"):
-        yield from _module_digests(value)
     else:
-        yield digest(_qualified_name(type(value)))
+        yield from _object_digests(value)
+
+
+def _object_digests(value: Any) -> Iterator[str]:
+    """Digests of the tensors of an own module, of a reader's parameters, of another's type."""
+    if hasattr(value, "state_dict"):
+        yield from _module_digests(value)
+        return
+    yield digest(_qualified_name(type(value)))
+    if isinstance(value, CheckedState):
+        yield from _digests(vars(value))
 
 
 def _module_digests(module: Any) -> Iterator[str]:

@@ -130,7 +130,7 @@ def _rows_to_images(X: AnyArray, image_shape: ImageShape | None) -> AnyArray:
         raise InputError(
             f"X of shape {X.shape} is ambiguous: one image with channels, or {len(X)} gray images "
             f"of {X.shape[1]} x {X.shape[2]} pixels. Pass X[None] for one image, or "
-            f"image_shape={X.shape[1:]} for gray images."
+            f"reader=ImageReader(image_shape={X.shape[1:]}) for gray images."
         )
     return X
 
@@ -139,11 +139,11 @@ def _unflatten(X: AnyArray, image_shape: ImageShape | None) -> AnyArray:
     columns = X.shape[1]
     if image_shape is None:
         side = math.isqrt(columns)
-        example = f"image_shape=({side}, {side})" if side**2 == columns else "image_shape=(H, W)"
+        example = f"({side}, {side})" if side**2 == columns else "(H, W)"
         raise InputError(
             f"X has 2 axes, shape {X.shape}: rows of {columns} numbers. Say what a row is: pass "
-            f"{example} if it is a flattened image, or image_shape=(1, -1) for plain numbers. If X "
-            "is one image, pass X[None]."
+            f"reader=ImageReader(image_shape={example}) if it is a flattened image, or "
+            "ImageReader(image_shape=(1, -1)) for plain numbers. If X is one image, pass X[None]."
         )
     if math.prod(image_shape) != columns:
         raise InputError(

@@ -101,7 +101,7 @@ def _checked_against(
         )
         raise ImageError(
             f"the layout of shape {shape} is ambiguous: its channels may be the last axis or the "
-            f"first. Pass image_shape=({height}, {width}) for channels last or "
+            f"first. Pass reader=ImageReader(image_shape=({height}, {width})) for channels last or "
             f"image_shape=({other_height}, {other_width}) for channels first."
         )
     return fitting[0]

@@ -71,8 +71,8 @@ def _report(declared: ValueRange, seen: ValueRange, share: float) -> str:
         f"values run from {smallest:g} to {largest:g} in all images seen, {share:.0%} of the range "
         f"{low:g} to {high:g} that their type or file declares: read so, they have little "
         f"contrast. If {other_low:g} is black and {other_high:g} is white, pass "
-        f"value_range=({other_low:g}, {other_high:g}); if not, value_range=({low:g}, {high:g}) "
-        "says so."
+        f"reader=ImageReader(value_range=({other_low:g}, {other_high:g})); if not, "
+        f"value_range=({low:g}, {high:g}) says so."
     )
 
 

@@ -123,8 +123,8 @@ def _why_refused(values: AnyArray, value_range: ValueRange) -> str:
         return "contains infinity (inf). Pixels must be finite numbers."
     return (
         f"values run from {smallest:g} to {largest:g}, outside the range {low} to {high} "
-        f"of this {values.dtype} image. Pass value_range=(low, high), the values of black and "
-        f"white{_hint(smallest, largest)}."
+        f"of this {values.dtype} image. Pass reader=ImageReader(value_range=(low, high)), the "
+        f"values of black and white{_hint(smallest, largest)}."
     )
 
 

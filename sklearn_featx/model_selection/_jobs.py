@@ -78,7 +78,7 @@ class Jobs:
         images, fitting, predicting, settings = estimator.work(X)
         store = open_store(settings.cache)
         decision = decide(fitting, fitting.row_shapes(images), len(images), store)
-        reading = (estimator.image_shape, estimator.value_range, estimator.on_error)
+        reading = (estimator.reader, estimator.on_error)
         how = (id(X), store and store.path, repr(reading))
         if how not in self._keys:
             keys = row_keys(images, store, failures=settings.failures)

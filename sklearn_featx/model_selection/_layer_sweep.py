@@ -90,11 +90,10 @@ def layer_sweep(
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.linear_model import RidgeClassifier
-    >>> from sklearn_featx import PretrainedFeatureExtractor, layer_sweep
+    >>> from sklearn_featx import ImageReader, PretrainedFeatureExtractor, layer_sweep
     >>> X, y = load_digits(n_class=2, return_X_y=True)
-    >>> extractor = PretrainedFeatureExtractor(
-    ...     image_shape=(8, 8), value_range=(0, 16), image_size=32
-    ... )
+    >>> reader = ImageReader(image_shape=(8, 8), value_range=(0, 16))
+    >>> extractor = PretrainedFeatureExtractor(reader=reader, image_size=32)
     >>> table = layer_sweep(
     ...     extractor, RidgeClassifier(), X[:30], y[:30], layers=["blocks.1", "blocks.3"], cv=3
     ... )

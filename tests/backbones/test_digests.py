@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
+from sklearn_featx import FineTuneClassifier, ImageReader, PretrainedFeatureExtractor
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.backbones._digests import digest_factory, digest_module
 from sklearn_featx.exceptions import WeightsError
@@ -387,7 +387,7 @@ def test_a_layer_is_known_by_where_it_is_not_by_its_name(tmp_path):
     for names in ("ab", "ba"):
         net = Named(names)
         extractor = PretrainedFeatureExtractor(
-            net, layer="a", image_shape=(1, -1), cache=str(tmp_path)
+            net, layer="a", reader=ImageReader(image_shape=(1, -1)), cache=str(tmp_path)
         )
         x = np.ones((2, 3), np.float32)
         with torch.no_grad():

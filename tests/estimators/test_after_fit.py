@@ -63,7 +63,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
+from sklearn_featx import (
+    FineTuneClassifier,
+    FineTuneRegressor,
+    ImageReader,
+    PretrainedFeatureExtractor,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.ImageWarning")
 
@@ -524,8 +529,8 @@ def test_rows_of_numbers(name, net, digits):
     X, y = digits[0][:40].reshape(40, 64), digits[1][:40]
     bad = digits[0][BAD_ROW]
     ours = FineTuneClassifier(
-        net, unfreeze_depth=0, image_shape=(8, 8), C=0.1, on_error="nan", cache=False, n_jobs=1,
-        preprocessing=FailsOn(bad),
+        net, unfreeze_depth=0, reader=ImageReader(image_shape=(8, 8)), C=0.1, on_error="nan",
+        cache=False, n_jobs=1, preprocessing=FailsOn(bad),
     )  # fmt: skip
     found = OF_NUMBERS[name](ours, X, y).predict(X)
     good = np.delete(np.arange(40), BAD_ROW)

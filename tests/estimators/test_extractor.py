@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from sklearn_featx import PretrainedFeatureExtractor, exceptions
+from sklearn_featx import ImageReader, PretrainedFeatureExtractor, exceptions
 
 
 def png(array):
@@ -126,10 +126,12 @@ class TestInputs:
 
     def test_flattened_rows(self, extractor, digits):
         rows = digits[0].reshape(60, 64)
-        by_rows = PretrainedFeatureExtractor(extractor.backbone, image_shape=(8, 8))
+        by_rows = PretrainedFeatureExtractor(
+            extractor.backbone, reader=ImageReader(image_shape=(8, 8))
+        )
         np.testing.assert_allclose(by_rows.transform(rows), extractor.transform(digits[0]))
         sixteenths = PretrainedFeatureExtractor(
-            extractor.backbone, image_shape=(8, 8), value_range=(0, 16)
+            extractor.backbone, reader=ImageReader(image_shape=(8, 8), value_range=(0, 16))
         )
         np.testing.assert_allclose(
             sixteenths.transform(rows * (16 / 255)), by_rows.transform(rows), atol=1e-6
@@ -139,15 +141,17 @@ class TestInputs:
         rng = np.random.default_rng(0)
         table = rng.normal(size=(5, 7))
         network = nn.Linear(7, 3)
-        features = PretrainedFeatureExtractor(network, image_shape=(1, -1)).fit_transform(table)
+        features = PretrainedFeatureExtractor(
+            network, reader=ImageReader(image_shape=(1, -1))
+        ).fit_transform(table)
         with torch.inference_mode():
             expected = network(torch.from_numpy(table).float()).numpy()
         np.testing.assert_allclose(features, expected, atol=1e-6)
         signals = rng.normal(size=(4, 2, 50)).astype(np.float32)
         convolution = nn.Sequential(nn.Conv1d(2, 6, 5), nn.ReLU())
-        features = PretrainedFeatureExtractor(convolution, image_shape=(2, -1)).fit_transform(
-            signals
-        )
+        features = PretrainedFeatureExtractor(
+            convolution, reader=ImageReader(image_shape=(2, -1))
+        ).fit_transform(signals)
         with torch.inference_mode():
             expected = convolution(torch.from_numpy(signals)).mean(2).numpy()
         np.testing.assert_allclose(features, expected, atol=1e-6)

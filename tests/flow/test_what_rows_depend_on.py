@@ -25,7 +25,7 @@ from sklearn.base import clone
 from torch import nn
 from torchvision.ops import Permute
 
-from sklearn_featx import PretrainedFeatureExtractor
+from sklearn_featx import ImageReader, PretrainedFeatureExtractor
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.flow import _recipe
 from sklearn_featx.images import _pillow
@@ -537,8 +537,8 @@ RECIPE = {
     "image_size": with_parameters(image_size=9),
     "layer": with_parameters(layer="0"),
     "pooling": with_parameters(pooling="max"),
-    "value_range": with_parameters(value_range=(0, 256)),
-    "value_range of files": with_file_parameters(value_range=(0, 256)),
+    "value_range": with_parameters(reader=ImageReader(value_range=(0, 256))),
+    "value_range of files": with_file_parameters(reader=ImageReader(value_range=(0, 256))),
     "preprocessing": with_parameters(preprocessing="fast"),
     "type": with_parameters(precision="bfloat16"),
     "the mean": with_preprocess(mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)),

@@ -1,0 +1,49 @@
+"""ImageReader: how an entry of X becomes a picture."""
+
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+from .._sklearn_compat import CheckedParameters
+from ._saved_state import CheckedState
+
+
+class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
+    """How an entry of X becomes a picture: the parameter `reader` of the estimators.
+
+    Parameters
+    ----------
+    image_shape : tuple of int, default=None
+        For rows that are flattened images: (height, width) or (height, width, channels). For rows
+        of plain numbers, which are no pixels: ``(1, -1)``, or ``(channels, -1)`` for signals.
+    value_range : (float, float), default=None
+        Values of black and white, in arrays, files and pictures. None: as the file declares, else
+        the range of an integer type, 0 to 1 for floats.
+
+    See Also
+    --------
+    PretrainedFeatureExtractor : Turns pictures into columns.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_featx import ImageReader, PretrainedFeatureExtractor
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> reader = ImageReader(image_shape=(8, 8), value_range=(0, 16))
+    >>> PretrainedFeatureExtractor(reader=reader, image_size=32).fit_transform(X[:3]).shape
+    (3, 1280)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
+        "image_shape": [list, tuple, None],
+        "value_range": [list, tuple, None],
+    }
+
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.image_shape = image_shape
+        self.value_range = value_range
