@@ -1,12 +1,16 @@
-"""Text for messages: values and other libraries' errors, cut to one short line.
+"""Text for people: values and errors cut to one short line for messages, records as tables.
 
 A parameter's value may be an image in base64 or a state dict, and an error of torch may have forty
 lines. Every message of this package shortens them with these functions.
 """
 
+import html
 import re
 import reprlib
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, overload
+
+Record = TypeVar("Record")
 
 # The maximum number of characters of a value, or of another library's error, in a message.
 LONGEST = 100
@@ -48,3 +52,55 @@ def short(text: str) -> str:
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 4 * LONGEST
 _short.maxlist = _short.maxtuple = _short.maxset = _short.maxdict = 10
+
+
+class Table(list[Record]):
+    """A list of records that prints as a table, and is one in notebooks.
+
+    Subclasses name their columns. A slice is a table again.
+    """
+
+    # Titles, and the text of a record in each column.
+    columns: ClassVar[Mapping[str, Callable[[Any], str]]] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines below the table."""
+        return []
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return type(self)(found) if isinstance(index, slice) else found
+
+    def __str__(self) -> str:
+        return "\n".join([*_aligned([list(self.columns), *self._cells()]), *self.notes])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(title)}</th>" for title in self.columns)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+            for cells in self._cells()
+        )
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
+    def _cells(self) -> list[list[str]]:
+        return [[text(record) for text in self.columns.values()] for record in self]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows of text: the first column is left-aligned, the others right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    ]

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from torch import nn
 
-from .._messages import shown
+from .._messages import Table, shown
 from .._typing import Granularity, Weights
 from ._registry import get_backbone
 
@@ -42,13 +42,27 @@ class StageInfo(NamedTuple):
     n_trained: int
 
 
+class StageTable(Table[StageInfo]):
+    """The stages of a backbone, from input to output; what `backbone_stages` returns."""
+
+    columns = {  # noqa: RUF012 # constant
+        "stage": lambda stage: stage.name,
+        "parameters": lambda stage: f"{stage.n_parameters:,}",
+        "output shape": lambda stage: " x ".join(map(str, stage.output_shape)),
+        "% FLOPs before": lambda stage: f"{100 * stage.flops_before:.1f}",
+        "KiB per image": lambda stage: f"{stage.activation_kib:,.1f}",
+        "depth": lambda stage: str(stage.unfreeze_depth),
+        "parameters trained": lambda stage: f"{stage.n_trained:,}",
+    }
+
+
 def backbone_stages(
     backbone: str | nn.Module | Callable[[], nn.Module] = "efficientnet_lite0",
     *,
     weights: Weights = None,
     granularity: Granularity = "stage",
     input_shape: Sequence[int] | None = None,
-) -> list[StageInfo]:
+) -> StageTable:
     """List the stages of a backbone, from input to output.
 
     Parameters
@@ -66,7 +80,7 @@ def backbone_stages(
     Returns
     -------
     stages : list of StageInfo
-        One record for each stage.
+        One record for each stage. It prints as a table, and is one in notebooks.
 
     Raises
     ------
@@ -89,7 +103,7 @@ def backbone_stages(
     total = sum(cost.flops for cost in costs) or 1
     counts = [stage.n_parameters for stage in built.stages]
     n_stages = len(counts)
-    return [
+    return StageTable(
         StageInfo(
             name=stage.name,
             n_parameters=counts[k],
@@ -100,7 +114,7 @@ def backbone_stages(
             n_trained=sum(counts[k:]),
         )
         for k, (stage, cost) in enumerate(zip(built.stages, costs, strict=True))
-    ]
+    )
 
 
 def unfreeze_depths(

@@ -1,38 +1,13 @@
 """The command ``sklearn-featx stages``: the stages of a backbone and their costs."""
 
 import argparse
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..backbones import backbone_stages
 
 
 def _stages(arguments: argparse.Namespace) -> None:
-    header = (
-        "stage", "parameters", "output shape", "% FLOPs before", "KiB per image", "depth",
-        "parameters trained",
-    )  # fmt: skip
-    rows = [
-        (
-            stage.name,
-            f"{stage.n_parameters:,}",
-            " x ".join(map(str, stage.output_shape)),
-            f"{100 * stage.flops_before:.1f}",
-            f"{stage.activation_kib:,.1f}",
-            str(stage.unfreeze_depth),
-            f"{stage.n_trained:,}",
-        )
-        for stage in backbone_stages(arguments.name, granularity=arguments.granularity)
-    ]
-    print("\n".join(aligned([header, *rows])))
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Return lines of aligned columns: the first is left-aligned, the others right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *rest in rows:
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        yield "  ".join([first.ljust(widths[0]), *cells])
+    print(backbone_stages(arguments.name, granularity=arguments.granularity))
 
 
 def add_stages(commands: Any) -> None:

@@ -1,19 +1,23 @@
 """Which layer? One pass gives the features of all; an estimator is scored on each."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.base import is_classifier
 from sklearn.model_selection import check_cv, cross_val_score
 from sklearn.utils import _safe_indexing
 
 from .._digest import digest_array
-from .._messages import shown
-from .._typing import Pooling
+from .._messages import Table, shown
+from .._typing import AnyArray, Pooling
 from ..estimators._extractor import PretrainedFeatureExtractor
-from ..flow import Tap, activations, as_table, readable, refuse_none_readable, warn_of
+from ..exceptions import ImageError
+from ..flow import Tap, activations, as_table, readable, refuse_none_readable, spread, warn_of
+from ._nested import nested_scores
 
 
 class LayerScore(NamedTuple):
@@ -21,6 +25,8 @@ class LayerScore(NamedTuple):
 
     Parameters
     ----------
+    backbone : str
+        Name of the backbone; with the number of the extractor where several have the same.
     layer : str
         Name of the layer.
     pooling : str
@@ -33,6 +39,7 @@ class LayerScore(NamedTuple):
         Standard deviation of the scores over the folds.
     """
 
+    backbone: str
     layer: str
     pooling: Pooling
     n_features: int
@@ -40,8 +47,48 @@ class LayerScore(NamedTuple):
     std_score: float
 
 
+class LayerTable(Table[LayerScore]):
+    """The scores of all layers, the best first; what `layer_sweep` returns.
+
+    Parameters
+    ----------
+    rows : iterable of LayerScore
+        The scores.
+    nested_scores : ndarray of shape (n_folds,), default=None
+        For each fold, the score of the layer that is best on its training rows.
+    """
+
+    columns = {  # noqa: RUF012 # constant
+        "backbone": lambda row: row.backbone,
+        "layer": lambda row: row.layer,
+        "pooling": lambda row: row.pooling,
+        "features": lambda row: f"{row.n_features:,}",
+        "mean score": lambda row: f"{row.mean_score:.4f}",
+        "std": lambda row: f"{row.std_score:.4f}",
+    }
+
+    def __init__(
+        self,
+        rows: Iterable[LayerScore] = (),
+        nested_scores: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        super().__init__(rows)
+        self.nested_scores = nested_scores
+
+    @property
+    def notes(self) -> list[str]:
+        """The honest score of the choice."""
+        if self.nested_scores is None:
+            return []
+        mean, std = self.nested_scores.mean(), self.nested_scores.std()
+        return [
+            f"nested score of the best row: {mean:.4f}, std {std:.4f}; its mean score above, the "
+            f"best of {len(self)}, is too high"
+        ]
+
+
 def layer_sweep(
-    extractor: PretrainedFeatureExtractor,
+    extractor: PretrainedFeatureExtractor | Sequence[PretrainedFeatureExtractor],
     estimator: Any,
     X: Any,
     y: Any,
@@ -50,17 +97,18 @@ def layer_sweep(
     poolings: Sequence[Pooling] = ("avg", "max"),
     cv: Any = None,
     scoring: Any = None,
-) -> list[LayerScore]:
+    nested: bool = True,
+) -> LayerTable:
     """Cross-validate an estimator on the features of each layer and pooling.
 
-    The images go through the network once for all of them, and every combination is scored on the
-    same folds.
+    The images go once through each network for all of its layers, and every combination is scored
+    on the same folds.
 
     Parameters
     ----------
-    extractor : PretrainedFeatureExtractor
+    extractor : PretrainedFeatureExtractor or list of them
         Says backbone, weights, preprocessing, device and cache; its `layer` and `pooling` are not
-        used.
+        used. Several are compared, on the images that all of them can read.
     estimator : estimator
         What comes after the features, for instance a logistic regression; it is cloned.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
@@ -68,23 +116,29 @@ def layer_sweep(
     y : array-like of shape (n_images,)
         Targets.
     layers : sequence of str, default=None
-        Names of stages, modules or operations; None: the end of every stage.
+        Names of stages, modules or operations, which each backbone must have; None: the end of
+        every stage.
     poolings : sequence of str, default=("avg", "max")
         Poolings to try. Activations that are vectors already are tried once.
     cv : int, splitter or iterable, default=None
         As in `cross_val_score`.
     scoring : str or callable, default=None
         As in `cross_val_score`.
+    nested : bool, default=True
+        Whether to score the choice as well: the best of many mean scores is too high. With k folds
+        that takes k (k - 1) / 2 more fits of each combination, and at most 3 k.
 
     Returns
     -------
     table : list of LayerScore
-        One record for each combination, the best mean score first.
+        One record for each combination, the best mean score first. It prints as a table, and is
+        one in notebooks. Its `nested_scores` are, for each fold, the score of the combination that
+        is best on the fold's training rows: their mean is an honest score of the first row.
 
     Raises
     ------
     UnknownLayerError
-        If the backbone has no layer of that name.
+        If a backbone has no layer of that name.
 
     Examples
     --------
@@ -100,7 +154,42 @@ def layer_sweep(
     >>> sorted(row.layer for row in table)
     ['blocks.1', 'blocks.1', 'blocks.3', 'blocks.3']
     """
-    _check(extractor, y, layers, poolings)
+    extractors: list[Any] = list(extractor) if isinstance(extractor, list | tuple) else [extractor]
+    _check(extractors, y, layers, poolings)
+    found = [_columns(one, X, layers, poolings) for one in extractors]
+    errors = [error for _, failed in found for error in failed]
+    columns, y = _readable_by_all(_told_apart([columns for columns, _ in found]), y, errors)
+    folds = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(np.zeros(len(y)), y))
+    scores = np.array(
+        [
+            cross_val_score(estimator, column.features, y, cv=folds, scoring=scoring)
+            for column in columns
+        ]
+    )
+    rows = [
+        LayerScore(*column[:3], column.features.shape[1], float(s.mean()), float(s.std()))
+        for column, s in zip(columns, scores, strict=True)
+    ]
+    honest = None
+    if nested:
+        features = [column.features for column in columns]
+        honest = nested_scores(estimator, features, np.asarray(y), folds, scores, scoring)
+    return LayerTable(sorted(rows, key=lambda row: -row.mean_score), honest)
+
+
+class _Columns(NamedTuple):
+    """Features of one layer and pooling: a row for each image, NaN where it cannot be read."""
+
+    backbone: str
+    layer: str
+    pooling: Pooling
+    features: AnyArray
+
+
+def _columns(
+    extractor: PretrainedFeatureExtractor, X: Any, layers: Any, poolings: Sequence[Pooling]
+) -> tuple[list[_Columns], list[ImageError]]:
+    """Return the features of each layer and pooling of one extractor, and unreadable images."""
     images, recipe, _, settings = extractor.work(X)
     names = [stage.name for stage in recipe.backbone.stages]
     chosen: list[str | int] = list(range(1, len(names) + 1)) if layers is None else list(layers)
@@ -108,34 +197,54 @@ def layer_sweep(
     rows = activations(images, replace(recipe, taps=taps), settings)
     errors = settings.failures or []
     refuse_none_readable(len(images), errors)
-    if errors:
-        warn_of(as_table(errors), len(images), "they are left out of the scores.")
-        y = _safe_indexing(y, readable(len(images), errors))
-    folds = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(np.zeros(len(y)), y))
-    table, seen = [], set()
+    columns, seen = [], set()
     for tap, features in zip(taps, rows, strict=True):
         # Poolings do nothing to vectors: one of them is enough.
         fingerprint = (tap.layer, digest_array(features))
-        if fingerprint in seen:
-            continue
-        seen.add(fingerprint)
-        scores = cross_val_score(estimator, features, y, cv=folds, scoring=scoring)
-        layer = tap.layer if isinstance(tap.layer, str) else names[tap.layer - 1]
-        assert tap.pooling is not None
-        table.append(
-            LayerScore(
-                layer, tap.pooling, features.shape[1], float(scores.mean()), float(scores.std())
-            )
-        )
-    return sorted(table, key=lambda row: -row.mean_score)
+        if fingerprint not in seen:
+            seen.add(fingerprint)
+            layer = tap.layer if isinstance(tap.layer, str) else names[tap.layer - 1]
+            assert tap.pooling is not None
+            features = spread(features, len(images), errors) if errors else features
+            columns.append(_Columns(recipe.backbone.name, layer, tap.pooling, features))
+    return columns, errors
 
 
-def _check(extractor: Any, y: Any, layers: Any, poolings: Any) -> None:
-    """Refuse what would give an empty table, or an error of Python's."""
-    if not isinstance(extractor, PretrainedFeatureExtractor):
+def _told_apart(found: Sequence[list[_Columns]]) -> list[_Columns]:
+    """Join the columns of all extractors; those with the same backbone get their number."""
+    uses = Counter(columns[0].backbone for columns in found)
+    return [
+        column
+        if uses[column.backbone] == 1
+        else column._replace(backbone=f"{column.backbone} [{i}]")
+        for i, columns in enumerate(found)
+        for column in columns
+    ]
+
+
+def _readable_by_all(
+    columns: list[_Columns], y: Any, errors: Sequence[ImageError]
+) -> tuple[list[_Columns], Any]:
+    """Leave out the images that some extractor cannot read, with a warning."""
+    if not errors:
+        return columns, y
+    n_images = len(columns[0].features)
+    each_once = list({failure.row: failure for failure in as_table(errors)}.values())
+    refuse_none_readable(n_images, each_once)
+    warn_of(each_once, n_images, "they are left out of the scores.")
+    rest = readable(n_images, each_once)
+    left = [column._replace(features=column.features[rest]) for column in columns]
+    return left, _safe_indexing(y, rest)
+
+
+def _check(extractors: list[Any], y: Any, layers: Any, poolings: Any) -> None:
+    """Refuse arguments that would give an empty table, or an error of Python's."""
+    wrong = [one for one in extractors if not isinstance(one, PretrainedFeatureExtractor)]
+    if wrong or not extractors:
         raise TypeError(
-            f"extractor={shown(extractor)}: expected a PretrainedFeatureExtractor; what comes "
-            "after it is the second argument."
+            f"extractor={shown(wrong[0] if wrong else extractors)}: expected a "
+            "PretrainedFeatureExtractor, or several in a list; what comes after it is the second "
+            "argument."
         )
     if y is None:
         raise ValueError("layer_sweep requires y to be passed, but the target y is None.")

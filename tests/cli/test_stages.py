@@ -1,5 +1,8 @@
 """The command stages: a table."""
 
+import pickle
+
+from sklearn_featx import backbone_stages
 from sklearn_featx.cli._main import main
 
 
@@ -13,3 +16,13 @@ def test_stages_are_a_table(capsys):
     ]  # fmt: skip
     assert main(["stages", "efficientnet_lite0", "--granularity", "block"]) == 0
     assert len(capsys.readouterr().out.splitlines()) > len(rows) + 1
+
+
+def test_the_command_prints_what_the_function_returns(capsys):
+    main(["stages", "efficientnet_lite0"])
+    stages = backbone_stages("efficientnet_lite0")
+    assert capsys.readouterr().out == f"{stages}\n"
+    assert stages == list(stages)
+    assert str(stages[-1:]).splitlines()[1].startswith("conv_head")
+    assert stages._repr_html_().count("<tr>") == len(stages) + 1
+    assert pickle.loads(pickle.dumps(stages)) == stages

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from sklearn_featx import PretrainedFeatureExtractor, exceptions, layer_sweep
+from sklearn_featx.model_selection._nested import nested_scores
 
 
 @pytest.fixture
@@ -41,3 +42,66 @@ def test_scores_equal_those_of_one_layer_at_a_time(small_net, digits, estimator)
 def test_unknown_layer(small_net, digits, estimator):
     with pytest.raises(exceptions.UnknownLayerError, match="steam"):
         layer_sweep(PretrainedFeatureExtractor(small_net), estimator, *digits, layers=["steam"])
+
+
+def test_several_backbones(small_net, small_net_factory, digits, estimator, trunk_rows):
+    X, y = digits
+    extractors = [
+        PretrainedFeatureExtractor(small_net, cache=False),
+        PretrainedFeatureExtractor(small_net_factory(seed=1), cache=False, image_size=16),
+    ]
+    table = layer_sweep(extractors, estimator, X, y, cv=3, nested=False)
+    assert sum(trunk_rows) == 2 * len(X)
+    assert {row.backbone for row in table} == {"smallnet [0]", "smallnet [1]"}
+    alone = layer_sweep(extractors[1], estimator, X, y, cv=3, nested=False)
+    assert [row[1:] for row in table if row.backbone == "smallnet [1]"] == [
+        row[1:] for row in alone
+    ]
+    assert alone[0].backbone == "smallnet"
+
+
+def test_images_that_one_of_them_cannot_read(small_net, digit_files, estimator):
+    paths, y = digit_files
+    broken = [*paths[:20], b"no image", *paths[20:40]]
+    labels = [*y[:20], 0, *y[20:40]]
+    extractors = [PretrainedFeatureExtractor(small_net, on_error="nan")] * 2
+    with pytest.warns(exceptions.ImageWarning, match="1 of 41 images"):
+        table = layer_sweep(extractors, estimator, broken, labels, cv=2, nested=False)
+    good = layer_sweep(extractors, estimator, paths[:40], y[:40], cv=2, nested=False)
+    assert list(table) == list(good)
+
+
+class TestNested:
+    def test_the_choice_is_scored_on_rows_that_it_has_not_seen(self, estimator):
+        """Labels that nothing can predict: the best of many looks good, its choice does not."""
+        rng = np.random.default_rng(0)
+        y = rng.permutation(np.repeat([0, 1], 30))
+        columns = [rng.normal(size=(60, 2)) for _ in range(40)]
+        folds = list(StratifiedKFold(5).split(columns[0], y))
+        scores = np.array([cross_val_score(estimator, c, y, cv=folds) for c in columns])
+        honest = nested_scores(estimator, columns, y, folds, scores, None)
+        assert scores.mean(1).max() > 0.6
+        assert honest.mean() < 0.56
+
+    @pytest.mark.parametrize("n_folds", [2, 3, 5])
+    def test_it_is_that_of_a_grid_search_over_the_sets(self, estimator, n_folds):
+        """One set is far better: it is chosen in each fold."""
+        rng = np.random.default_rng(0)
+        y = np.repeat([0, 1, 2], 20)
+        columns = [rng.normal(size=(60, 3)), np.eye(3)[y] * 5 + rng.normal(size=(60, 3))]
+        folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(y, y))
+        scores = np.array([cross_val_score(estimator, c, y, cv=folds) for c in columns])
+        honest = nested_scores(estimator, columns, y, folds, scores, None)
+        np.testing.assert_array_equal(honest, scores[1])
+
+
+def test_it_prints_as_a_table(small_net, digits):
+    table = layer_sweep(PretrainedFeatureExtractor(small_net), RidgeClassifier(), *digits, cv=3)
+    header, *lines = str(table).splitlines()
+    assert header.split() == ["backbone", "layer", "pooling", "features", "mean", "score", "std"]
+    assert lines[0].split()[:3] == ["smallnet", table[0].layer, table[0].pooling]
+    assert lines[-1].startswith(f"nested score of the best row: {table.nested_scores.mean():.4f}")
+    markup = table._repr_html_()
+    assert markup.count("<tr>") == len(table) + 1
+    assert "<p>nested score" in markup
+    assert "nested" not in str(table[:2])

@@ -1,0 +1,91 @@
+"""Nested cross-validation of a choice among sets of features.
+
+The best of many mean scores is too high: it was chosen for its luck on these very folds. Here the
+choice is made again for each fold, from its training rows alone, and scored on its test rows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone, is_classifier
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import cross_val_score
+
+from .._typing import AnyArray
+from ._calls import Fold
+
+# Inner folds where the outer ones cannot serve, or would take more fits.
+_INNER_FOLDS = 3
+
+Scores = npt.NDArray[np.float64]
+
+
+def nested_scores(
+    estimator: Any,
+    features: Sequence[AnyArray],
+    y: AnyArray,
+    folds: Sequence[Fold],
+    scores: Scores,
+    scoring: Any,
+) -> Scores:
+    """Score the choice of the best set of features.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What is fitted to a set of features.
+    features : sequence of ndarray of shape (n_images, n_features)
+        The sets to choose from.
+    y : ndarray of shape (n_images,)
+        Targets.
+    folds : sequence of (train, test)
+        The outer folds.
+    scores : ndarray of shape (n_sets, n_folds)
+        Score of each set on each outer test fold.
+    scoring : str or callable
+        As in `cross_val_score`.
+
+    Returns
+    -------
+    nested : ndarray of shape (n_folds,)
+        For each fold, the test score of the set that is best on its training rows.
+    """
+    inner = np.full(scores.shape, np.nan)
+    for k, rows in enumerate(features):
+        if 1 < len(folds) - 1 <= 2 * _INNER_FOLDS:
+            inner[k] = _of_pairs(estimator, rows, y, folds, scoring)
+        for f in np.flatnonzero(np.isnan(inner[k])).tolist():
+            train = folds[f][0]
+            inner[k, f] = cross_val_score(
+                estimator, rows[train], y[train], cv=_INNER_FOLDS, scoring=scoring
+            ).mean()
+    chosen = np.argmax(np.where(np.isnan(inner), -np.inf, inner), axis=0)
+    nested: Scores = scores[chosen, np.arange(len(folds))]
+    return nested
+
+
+def _of_pairs(
+    estimator: Any, rows: AnyArray, y: AnyArray, folds: Sequence[Fold], scoring: Any
+) -> Scores:
+    """Mean inner score for each outer fold; the other folds are the inner ones.
+
+    A model fitted without folds f and g serves both: scored on g for the choice of f, and on f for
+    that of g. Groups and strata of the folds are kept. NaN where no such model can be fitted.
+    """
+    found: list[list[float]] = [[] for _ in folds]
+    scorer = check_scoring(estimator, scoring=scoring)
+    for f, (train_f, test_f) in enumerate(folds):
+        for g, (train_g, test_g) in list(enumerate(folds))[f + 1 :]:
+            train = np.intersect1d(train_f, train_g)
+            if not len(train) or (is_classifier(estimator) and len(np.unique(y[train])) < 2):
+                continue
+            model = clone(estimator).fit(rows[train], y[train])
+            for one, test in (
+                (f, np.intersect1d(test_g, train_f)),
+                (g, np.intersect1d(test_f, train_g)),
+            ):
+                if len(test):
+                    found[one].append(scorer(model, rows[test], y[test]))
+    return np.array([np.mean(values) if values else np.nan for values in found])
