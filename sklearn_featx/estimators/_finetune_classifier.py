@@ -12,6 +12,7 @@ from .._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth,
 from ..engines import Precision
 from ..flow import Cache
 from ..training import AugmentSpec, LinearModel
+from ._class_scores import ClassScores
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import classifier_probe
 from ._image_reader import ImageReader
@@ -26,7 +27,7 @@ from ._targets import (
 )
 
 
-class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
+class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEstimator):
     """Classify images with a pretrained network whose last stages are trained.
 
     `unfreeze_depth` says how many of the backbone's stages, counted from the output, are trained
@@ -349,30 +350,6 @@ class FineTuneClassifier(ReadableScore, ClassifierMixin, FineTuneEstimator):
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             self._set_classes(labels if is_indicator(labels) else check_classes(classes))
         return self._continue_fit(images, *codes_and_weights(self, labels, sample_weight))
-
-    def predict_proba(self, X: Any) -> FloatArray:
-        """Probability of each class.
-
-        Parameters
-        ----------
-        X : array-like, list, Series, DataFrame or Dataset of n_images images
-            As in `fit`.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_images, n_classes), float64
-            In the order of `classes_`. Of a matrix of labels: of each label by itself. With
-            ``on_error="nan"``, `class_prior_` for images that cannot be read.
-        """
-        logits, failures = self._outputs(X)
-        warn_of_prior(failures, len(logits))
-        if self.multilabel_:
-            # The logistic function, in a form that no logit overflows.
-            each: FloatArray = (1 + np.tanh(logits / 2)) / 2
-            return each
-        likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: FloatArray = likelihood / likelihood.sum(axis=1, keepdims=True)
-        return probabilities
 
     def predict(self, X: Any) -> AnyArray:
         """Most probable label.

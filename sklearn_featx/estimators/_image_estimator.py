@@ -10,7 +10,7 @@ from sklearn.utils.validation import validate_data
 from .._sklearn_compat import CheckedParameters, _check_feature_names, _check_n_features
 from .._typing import OnError
 from ..exceptions import ImageError
-from ..flow import Recipe, Settings, announce
+from ..flow import Recipe, Settings
 from ..images import ImageCollection, as_image_collection, check_image_shape
 from ._image_reader import ImageReader
 from ._saved_state import CheckedState
@@ -121,12 +121,6 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         tags.input_tags.three_d_array = True
         tags.input_tags.string = not is_table
         return tags
-
-    def __sklearn_clone__(self) -> Self:
-        # A search clones before it starts its workers.
-        announce(self.cache)
-        copy: Self = super().__sklearn_clone__()
-        return copy
 
 
 def read_images(

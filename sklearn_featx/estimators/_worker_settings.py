@@ -1,8 +1,8 @@
-"""Estimators carry Pillow's settings into worker processes, and into these alone.
+"""Estimators carry Pillow's settings and the session's store into worker processes, only there.
 
 A search with ``n_jobs`` pickles its estimators for joblib's workers, which are new processes that
-know nothing of ``LOAD_TRUNCATED_IMAGES`` or of plugins. Saved files hold no settings: loading a
-model must not change what a process accepts.
+know nothing of ``LOAD_TRUNCATED_IMAGES``, of plugins or of the session's store. Saved files hold
+none of these: loading a model must not change what a process accepts.
 """
 
 import multiprocessing
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from ..flow import open_store
 from ..images import PillowSettings, apply_pillow_settings, pillow_settings
+from ..store import FeatureStore
 
 _Reduce = Callable[[Any], tuple[Any, ...]]
 
@@ -28,10 +30,17 @@ class SentWithSettings:
 
 def _reduce(estimator: Any) -> tuple[Any, ...]:
     make, arguments, *state = estimator.__reduce_ex__(2)
-    return (_arrive, (pillow_settings(), make, arguments), *state)
+    # The handle, when it arrives, makes the sender's session that of the worker.
+    session = open_store(True) if getattr(estimator, "cache", False) is True else None
+    return (_arrive, (pillow_settings(), session, make, arguments), *state)
 
 
-def _arrive(settings: PillowSettings, make: Callable[..., Any], arguments: Any) -> Any:
+def _arrive(
+    settings: PillowSettings,
+    session: FeatureStore | None,  # noqa: ARG001 # needed no more once it is unpickled
+    make: Callable[..., Any],
+    arguments: Any,
+) -> Any:
     # What a worker sends back must not change the process that it works for.
     if multiprocessing.parent_process() is not None:
         apply_pillow_settings(settings)

@@ -12,7 +12,7 @@ Imports the parts (images, backbones, engines, store) and numpy.
 """
 
 from ._activations import StoredRows, activations, held_or_stored, renumbered, slices, stream
-from ._cache import Cache, Decision, announce, decide, open_store
+from ._cache import Cache, Decision, decide, open_store
 from ._failures import Failure, as_table, readable, refuse_none_readable, renumber, spread, warn_of
 from ._keys import row_keys
 from ._recipe import Recipe, Tap, choose_preprocess
@@ -30,7 +30,6 @@ __all__ = [
     "StoredRows",
     "Tap",
     "activations",
-    "announce",
     "as_table",
     "choose_preprocess",
     "decide",

@@ -67,12 +67,6 @@ def open_store(cache: Cache) -> FeatureStore | None:
     return _kept.setdefault(store.path, store)
 
 
-def announce(cache: Cache) -> None:
-    """Make the session's store, so that worker processes that start from now on find it."""
-    if not isinstance(cache, str | os.PathLike | FeatureStore):
-        open_store(cache)
-
-
 def decide(
     recipe: Recipe,
     row_shapes: Sequence[Sequence[int]] | None,

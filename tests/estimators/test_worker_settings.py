@@ -2,9 +2,11 @@
 
 import io
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from joblib import Parallel, delayed
 from joblib.externals.loky.backend import reduction
 from PIL import Image, ImageFile
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
@@ -157,3 +160,21 @@ class TestOptionalFormats:
             decode(b"\0\0\0\x18ftypheic" + bytes(100))
         with pytest.raises(ImageError, match="pip install pillow-jxl-plugin"):
             decode(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100))
+
+
+@pytest.mark.parametrize("way", ["joblib", "multiprocessing"])
+def test_what_is_sent_to_a_worker_brings_the_session(way, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("SKLEARN_FEATX_SESSION", raising=False)
+    dumps = reduction.dumps if way == "joblib" else ForkingPickler.dumps
+    clone(PretrainedFeatureExtractor())
+    dumps(PretrainedFeatureExtractor(cache=False))
+    pickle.dumps(PretrainedFeatureExtractor())
+    # Neither a clone nor a saved file has side effects.
+    assert "SKLEARN_FEATX_SESSION" not in os.environ
+    assert list(tmp_path.iterdir()) == []
+    sent = bytes(dumps(make_pipeline(PretrainedFeatureExtractor())))
+    (folder,) = tmp_path.iterdir()
+    monkeypatch.delenv("SKLEARN_FEATX_SESSION")
+    pickle.loads(sent)
+    assert os.environ["SKLEARN_FEATX_SESSION"] == str(folder)
