@@ -21,7 +21,7 @@ from skorch.callbacks import Callback
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
 from sklearn_featx.engines._torch import TorchEngine
 from sklearn_featx.exceptions import BackboneError
-from sklearn_featx.store import FeatureStore, Rows
+from sklearn_featx.store import FeatureStore, RecipeRows
 
 EXTRACTION = """
 import sys, threading, multiprocessing, json, signal
@@ -119,13 +119,13 @@ class TestCtrlC:
         assert not [t for t in threading.enumerate() if t.name.startswith("featx-images")]
 
     def test_nobody_waits_for_one_while_rows_were_claimed(self, digits, tmp_path, monkeypatch):
-        claim, asked = Rows.claim, []
+        claim, asked = RecipeRows.claim, []
 
         def interrupted(rows, keys, limit=None):
             asked.append((rows, keys, claim(rows, keys, limit)))
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(Rows, "claim", interrupted)
+        monkeypatch.setattr(RecipeRows, "claim", interrupted)
         with pytest.raises(KeyboardInterrupt):
             PretrainedFeatureExtractor(cache=tmp_path).transform(digits[0])
         ((rows, keys, claimed),) = asked

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self, TypeAlias
 import numpy as np
 
 from ..images import ImageCollection
-from ..store import FeatureStore, Rows
+from ..store import FeatureStore, RecipeRows
 from ._compute import Result, computed
 from ._failures import row_of
 from ._keys import Signature, file_signatures, row_keys
@@ -35,7 +35,7 @@ class _Shelf(NamedTuple):
     """Where the rows of one tap are kept."""
 
     tap: Tap
-    rows: Rows
+    rows: RecipeRows
 
 
 class CachedRows(NamedTuple):

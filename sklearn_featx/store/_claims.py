@@ -1,8 +1,8 @@
-"""Who computes which row now, so that processes that want the same rows share the work.
+"""Claims: processes that need the same rows share the computation.
 
-A claim belongs to one thread of one process. It ends when the row is put, when it is released, when
-its process is gone, or after ten minutes: a claim that outlives its reason costs a computation, and
-one that ends too early costs one as well; neither costs a result.
+A claim belongs to one thread of one process. It ends when the row is put, when the claim is
+released, when the process ends, or after ten minutes. A claim that ends too early or too late costs
+a computation, never a result.
 """
 
 import sqlite3
@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from ._database import chunked, marks, transaction
 from ._process import is_alive, process_token
 
-# Long enough for one batch on a slow machine; it only ever counts where a dead process cannot be
-# told from a living one, or where a living one is stuck.
+# Long enough for one batch on a slow machine. The lease matters only if a dead process cannot be
+# distinguished from a living one, or a living one hangs.
 _LEASE_SECONDS = 600
 
 
 def present(connection: sqlite3.Connection, names: Iterable[bytes]) -> set[bytes]:
-    """Those of the names whose rows are in the store."""
+    """Return the names whose rows are in the store."""
     return {
         name
         for chunk in chunked(list(names))
@@ -31,21 +31,21 @@ def present(connection: sqlite3.Connection, names: Iterable[bytes]) -> set[bytes
 
 
 def take(connection: sqlite3.Connection, names: list[bytes], limit: int | None) -> list[bytes]:
-    """Claim the first rows that are neither in the store nor claimed by others.
+    """Claim the first rows that are neither in the store nor claimed by other threads.
 
     Parameters
     ----------
     connection : sqlite3.Connection
-        A connection outside of any transaction.
+        A connection without an open transaction.
     names : list of bytes
-        Distinct names of rows, in the order of preference.
+        Distinct names of rows, in order of preference.
     limit : int or None
-        The most to claim.
+        The maximum number of claims.
 
     Returns
     -------
     taken : list of bytes
-        The names that this thread holds now.
+        The claimed names.
     """
     with transaction(connection):
         _sweep(connection)
@@ -59,7 +59,7 @@ def take(connection: sqlite3.Connection, names: list[bytes], limit: int | None) 
 
 
 def give_back(connection: sqlite3.Connection, names: list[bytes]) -> None:
-    """End this thread's claims on rows."""
+    """Release this thread's claims on rows."""
     mine = _this_thread()
     with transaction(connection):
         connection.executemany(
@@ -68,7 +68,7 @@ def give_back(connection: sqlite3.Connection, names: list[bytes]) -> None:
 
 
 def held_by_others(connection: sqlite3.Connection, names: Iterable[bytes]) -> set[bytes]:
-    """Those of the names that another thread or process computes now."""
+    """Return the names that another thread or process has claimed."""
     claims = [
         claim
         for chunk in chunked(list(names))
@@ -83,7 +83,7 @@ def held_by_others(connection: sqlite3.Connection, names: Iterable[bytes]) -> se
 
 
 def _sweep(connection: sqlite3.Connection) -> None:
-    """Delete the claims of processes that are gone: only rows in work have any, so few do."""
+    """Delete the claims of ended processes. Only rows under computation have claims: few exist."""
     owners = [owner for (owner,) in connection.execute("SELECT DISTINCT owner FROM claims")]
     dead = [(owner,) for owner in owners if not _lives(owner)]
     connection.executemany("DELETE FROM claims WHERE CAST(owner AS BLOB) = ?", dead)
@@ -94,7 +94,7 @@ def _this_thread() -> str:
 
 
 def _holds(owner: object) -> bool:
-    """Whether a claim of this owner keeps us from computing."""
+    """Whether a claim of this owner prevents this thread from computing the row."""
     return _lives(owner) and owner != _this_thread().encode()
 
 

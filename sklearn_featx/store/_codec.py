@@ -1,15 +1,15 @@
-"""A row and its bytes on disk.
+"""The encoding of a row on disk.
 
 ::
 
     magic  version  dtype  ndim  zero  CRC-32   shape          values
     4 B    1 B      1 B    1 B   1 B   4 B      ndim x 4 B     little endian, C order
 
-The checksum covers the row's name, the header and the values, so neither a flipped bit nor a row
-under another row's name can be read as this row. CRC-32 finds every single flipped bit; it runs at
-2.2 GB/s here, BLAKE2 at 0.6.
+The checksum covers the row's name, the header and the values. It detects flipped bits and a row
+under another row's name. CRC-32 detects every single-bit error; its throughput was 2.2 GB/s where
+BLAKE2 had 0.6.
 
-No pickle: a row that was tampered with can be wrong numbers at worst, never code.
+Rows are never pickled: a manipulated row can only contain wrong numbers, not code.
 """
 
 import functools
@@ -36,7 +36,7 @@ _START = _HEAD.size + _CHECKSUM.size
 _NDIM_AT = 6
 _MAX_NDIM = 8
 
-# Codes on disk: never renumber. bfloat16 is kept as the upper half of a float32.
+# Codes on disk, which must never change. bfloat16 is stored as the upper half of a float32.
 _BFLOAT16 = 3
 _CODES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -46,82 +46,82 @@ _CODES: dict[int, np.dtype[Any]] = {
     5: np.dtype("<f8"),
     6: np.dtype("<i8"),
     7: np.dtype("?"),
-    # float16 rows that were given as float16, unlike code 2, which is read as float32.
+    # Rows that were put as float16; rows of code 2 were put as float32 and are read as float32.
     8: np.dtype("<f2"),
 }
 _NARROWED = {"float32": 1, "float16": 2, "bfloat16": _BFLOAT16}
 _UNCHANGED = {"uint8": 4, "float64": 5, "int64": 6, "bool": 7, "float16": 8}
 
 
-class Layout(NamedTuple):
-    """What all rows of one recipe have in common."""
+class RowFormat(NamedTuple):
+    """The dtype code and shape that all rows of one recipe share."""
 
     code: int
     shape: tuple[int, ...]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype in which a row is handed out."""
+        """The dtype of a row that is read."""
         narrow = self.code in (2, _BFLOAT16)
         return np.dtype(np.float32) if narrow else _CODES[self.code].newbyteorder("=")
 
 
 def check_rows(rows: AnyArray, storage: Storage) -> int:
-    """Check that an array of rows can be kept, and choose its code on disk.
+    """Check that an array of rows can be stored, and return its dtype code.
 
     Parameters
     ----------
     rows : ndarray of shape (n_rows, ...)
         The rows.
     storage : {"float32", "float16", "bfloat16"}
-        How float32 rows are kept.
+        The storage dtype of float32 rows.
 
     Returns
     -------
     code : int
-        The code of their dtype on disk.
+        The dtype code.
 
     Raises
     ------
     ValueError
-        If the dtype cannot be kept, or a row has more than eight axes.
+        If the dtype cannot be stored, or a row has more than eight axes.
     """
     name = rows.dtype.newbyteorder("=").name
     if name != "float32" and name not in _UNCHANGED:
         known = ", ".join(sorted({"float32", *_UNCHANGED}))
-        raise ValueError(f"rows of dtype {rows.dtype} cannot be kept; expected one of {known}")
+        raise ValueError(f"rows of dtype {rows.dtype} cannot be stored; expected one of {known}")
     if rows.ndim > _MAX_NDIM + 1:
         raise ValueError(f"a row has at most {_MAX_NDIM} axes, got {rows.ndim - 1}")
     return _NARROWED[storage] if name == "float32" else _UNCHANGED[name]
 
 
 def narrow(rows: AnyArray, code: int) -> AnyArray:
-    """Rows as they lie on disk: contiguous, little endian, in the dtype of their code."""
+    """Return rows in their disk format: contiguous, little endian, in the dtype of their code."""
     if code == _BFLOAT16:
         return _to_bfloat16(rows.astype(np.float32, copy=False))
-    # Beyond float16's range a value becomes infinite, as documented: no warning per batch.
+    # Values beyond the range of float16 become infinite, as documented, without a warning.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(rows, dtype=_CODES[code])
 
 
 def widen(values: AnyArray, code: int) -> AnyArray:
-    """Rows as they are handed out, from what lies on disk."""
+    """Return rows in the dtype of a read, from their disk format."""
     if code == _BFLOAT16:
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return values.astype(np.float32) if code == 2 else values
 
 
 def encode_rows(names: list[bytes], rows: AnyArray, code: int) -> Iterator[bytes]:
-    """Blobs of rows, in order.
+    """Encode rows, in order.
 
     Parameters
     ----------
     names : list of bytes
         The name of each row in the database.
     rows : ndarray of shape (n_rows, ...)
-        The rows, as `narrow` returned them.
+        The rows, as returned by `narrow`.
     code : int
-        The code of their dtype.
+        The dtype code.
 
     Yields
     ------
@@ -138,7 +138,7 @@ def encode_rows(names: list[bytes], rows: AnyArray, code: int) -> Iterator[bytes
         yield b"".join((head, _CHECKSUM.pack(checksum), axes, values))
 
 
-def decode_row(name: bytes, blob: object) -> tuple[Layout, AnyArray] | None:
+def decode_row(name: bytes, blob: object) -> tuple[RowFormat, AnyArray] | None:
     """Read a row from its blob.
 
     Parameters
@@ -146,45 +146,45 @@ def decode_row(name: bytes, blob: object) -> tuple[Layout, AnyArray] | None:
     name : bytes
         The name under which the blob was found.
     blob : object
-        What the database returned: bytes, unless it is damaged.
+        The value in the database: bytes, unless the database is damaged.
 
     Returns
     -------
-    row : tuple of (Layout, ndarray) or None
-        The row's layout and its values, still narrow and flat; None for a blob that is not exactly
-        what was written under this name.
+    row : tuple of (RowFormat, ndarray) or None
+    The row's format and its values, flat and in the disk dtype; None if the blob is not exactly
+    the one that was written under this name.
     """
     if not isinstance(blob, bytes) or len(blob) < _START:
         return None
     end = _START + 4 * blob[_NDIM_AT]
     header = blob[: _HEAD.size] + blob[_START:end]
-    layout = _read_header(header)
+    row_format = _read_header(header)
     values = memoryview(blob)[end:]
     checksum = zlib.crc32(values, zlib.crc32(name + header))
-    if layout is None or _CHECKSUM.unpack_from(blob, _HEAD.size)[0] != checksum:
+    if row_format is None or _CHECKSUM.unpack_from(blob, _HEAD.size)[0] != checksum:
         return None
-    dtype = _CODES[layout.code]
-    if len(values) != dtype.itemsize * math.prod(layout.shape):
+    dtype = _CODES[row_format.code]
+    if len(values) != dtype.itemsize * math.prod(row_format.shape):
         return None
-    return layout, np.frombuffer(values, dtype)
+    return row_format, np.frombuffer(values, dtype)
 
 
-# Rows of one recipe have one header: it is read once, not once per row.
+# All rows of a recipe have the same header, so it is parsed once.
 @functools.lru_cache(maxsize=64)
-def _read_header(header: bytes) -> Layout | None:
+def _read_header(header: bytes) -> RowFormat | None:
     magic, version, code, ndim, zero = _HEAD.unpack_from(header)
     if (magic, version, zero) != (_MAGIC, _VERSION, 0) or code not in _CODES or ndim > _MAX_NDIM:
         return None
     if len(header) != _HEAD.size + 4 * ndim:
         return None
-    return Layout(code, struct.unpack_from(f"<{ndim}I", header, _HEAD.size))
+    return RowFormat(code, struct.unpack_from(f"<{ndim}I", header, _HEAD.size))
 
 
 def _to_bfloat16(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """Round to nearest, ties to even; NaN stays NaN, with its sign."""
     bits = np.ascontiguousarray(rows).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    # Rounding could carry a NaN into infinity or beyond: cut it and set its quiet bit instead.
+    # Rounding could turn a NaN into infinity: it is truncated and its quiet bit set.
     quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
     narrow_bits = np.where(np.isnan(rows), quiet, rounded).astype(np.uint16)
     return narrow_bits.astype("<u2", copy=False) if sys.byteorder == "big" else narrow_bits

@@ -1,15 +1,15 @@
-"""One folder's database in this process: connections, and what happens when something fails.
+"""The database of one folder: connections, failures and forks.
 
-Everything that touches the disk is a function of a connection, run by :meth:`Database.attempt`. It
-returns the function's result or, whatever went wrong, the caller's default: the store is a cache,
-and a miss is always a right answer. A damaged file is discarded and the function run again.
+Each access to the disk is a function of a connection that :meth:`Database.attempt` runs. It returns
+the function's result or, after any failure, the caller's default: the store is a cache, and a miss
+is always a correct answer. A damaged file is deleted and the function runs again.
 
-A connection belongs to one thread, and none is ever open across a fork: SQLite's locks belong to a
-process, and a child that used its parent's would damage the file.
+A connection belongs to one thread and is closed before a fork: SQLite's locks belong to a process,
+and a child that used its parent's connection would damage the file.
 
-The file is read, not memory-mapped: when a mapped file is cut short or its disk fails, the system
-kills the process (SIGBUS; seen here with SQLite's own mapping). SQLite always maps its small
-``-shm`` file, so that one is looked at before each use.
+The file is not memory-mapped: if a mapped file is truncated or its disk fails, the system kills the
+process (SIGBUS, observed with SQLite's own mapping). SQLite always maps its small ``-shm`` file, so
+the size of that file is checked before each use.
 """
 
 import atexit
@@ -29,12 +29,12 @@ from ..exceptions import StoreError, StoreWarning
 from ._location import PAGE_BYTES, Location, database_files
 
 T = TypeVar("T")
-# Statements with more variables than this fail on old builds of SQLite.
+# The maximum number of variables of a statement in old builds of SQLite is 999.
 MAX_VARIABLES = 900
 
-# A writer holds the lock for milliseconds, an eviction for a second.
+# Timeout for the lock: a writer holds it for milliseconds, an eviction for a second.
 _BUSY_SECONDS = 20.0
-# After a failure the store rests, so that a disk that blocks is not waited for in every batch.
+# After a failure the store is not used for this time: a blocked disk would delay every batch.
 _REST_SECONDS = 10.0
 _MAX_WAL_BYTES = 64 * 2**20
 _CACHE_KIB = 16 * 1024
@@ -43,7 +43,7 @@ _DAMAGE = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
-        # Our values fit our columns: where they do not, the schema was damaged.
+        # All values fit their columns; an error means that the schema is damaged.
         sqlite3.SQLITE_CONSTRAINT,
         sqlite3.SQLITE_MISMATCH,
     }
@@ -53,7 +53,7 @@ _LOST_SCHEMA = ("no such table", "no such column", "has no column")
 
 @dataclass
 class Tally:
-    """What happened in this process to one folder's store."""
+    """Counts of one folder's store in this process."""
 
     hits: int = 0
     misses: int = 0
@@ -70,7 +70,7 @@ class Tally:
 
 
 class Connection:
-    """One thread's connection, opened at its first use and whenever its files were exchanged."""
+    """The connection of one thread, opened at its first use and after its files were replaced."""
 
     def __init__(self, wal_bytes: int) -> None:
         self.lock = threading.RLock()
@@ -80,7 +80,7 @@ class Connection:
         self._seen: dict[Path, tuple[int, int]] = {}
 
     def open(self, location: Location, *, create: bool) -> sqlite3.Connection:
-        """Connect to the file that lies in the folder now, or stay connected to it."""
+        """Return a connection to the folder's current file."""
         if self._raw is not None and not self._is_current():
             self.close()
         if self._raw is None:
@@ -93,7 +93,7 @@ class Connection:
         return self._raw
 
     def close(self) -> None:
-        """Close; the next use opens again."""
+        """Close the connection; the next use opens it again."""
         raw, self._raw = self._raw, None
         if raw is not None:
             self._restore_shm()
@@ -102,14 +102,14 @@ class Connection:
                 raw.close()
 
     def _is_current(self) -> bool:
-        """Whether the open files are still the ones in the folder, and none was cut short."""
+        """Whether the open files are still those of the folder; restores a truncated ``-shm``."""
         assert self.file is not None
         self._restore_shm()
         now = dict(_inodes(self.file))
         return all(now.get(path, (0, 0))[0] == inode for path, (inode, _) in self._seen.items())
 
     def _restore_shm(self) -> None:
-        """Lengthen a ``-shm`` file that was cut short; SQLite finds the zeros and rebuilds it."""
+        """Extend a truncated ``-shm`` file; SQLite detects the zeros and rebuilds it."""
         for path, (inode, size) in self._seen.items():
             if path.name.endswith("-shm"):
                 with contextlib.suppress(OSError):
@@ -129,9 +129,9 @@ class Database:
     folder : Path
         The store's folder.
     max_bytes : int
-        The most that the store may take.
+        The maximum size of the store.
     create_folder : bool, default=True
-        Whether a folder that does not exist is made.
+        Whether a missing folder is created.
     """
 
     def __init__(self, folder: Path, max_bytes: int, create_folder: bool = True) -> None:
@@ -146,28 +146,28 @@ class Database:
 
     @property
     def tally(self) -> Tally:
-        """The counts of this process."""
+        """Counts of this process."""
         return _TALLIES.setdefault(self.folder, Tally())
 
     def attempt(
         self, work: Callable[[sqlite3.Connection], T], otherwise: T, *, writing: bool = False
     ) -> T:
-        """Do some work, or nothing.
+        """Run a function on the database, or return a default if it fails.
 
         Parameters
         ----------
         work : callable
-            Takes an open connection. It may run twice: what it changes outside the database must
-            bear that.
+            Takes an open connection. It may run twice, so its effects outside the database must be
+            repeatable.
         otherwise : object
-            What to return when the work cannot be done.
+            The default.
         writing : bool, default=False
-            Whether the work writes: then folder and file are made when there are none.
+            Whether the function writes; a missing folder or file is then created.
 
         Returns
         -------
         result : object
-            What `work` returned, or `otherwise`.
+            The result of `work`, or `otherwise`.
         """
         if time.monotonic() < self._resting_until[writing]:
             return otherwise
@@ -185,7 +185,7 @@ class Database:
         return otherwise
 
     def discard(self) -> None:
-        """Delete this host's file, when there is one; the next write starts a new one."""
+        """Delete this host's file, if it exists; the next write creates a new one."""
         try:
             self._location.discard(self._location.find(create=False))
         except FileNotFoundError:
@@ -194,7 +194,7 @@ class Database:
             self._warn(error)
 
     def current_file(self) -> Path | None:
-        """Find the file of this host, when there is one."""
+        """Return this host's file, or None."""
         try:
             return self._location.find(create=False)
         except (OSError, sqlite3.Error, StoreError):
@@ -213,7 +213,7 @@ class Database:
 
     def _connection(self) -> Connection:
         if not hasattr(self._local, "connection"):
-            # Not while this process forks: the child would inherit it.
+            # A connection that is created during a fork would be inherited by the child.
             with _NEW_CONNECTION:
                 self._local.connection = Connection(self.wal_bytes)
                 self._connections.add(self._local.connection)
@@ -230,7 +230,7 @@ class Database:
             return _Failure(error)
 
     def _may_retry(self, error: Exception, file: Path | None) -> bool:
-        """Remove what stands in the way of a second try; False when it would fail the same way."""
+        """Delete a damaged file; return whether a second attempt may succeed."""
         if isinstance(error, StoreError):
             return False
         if file is not None and _is_damage(error):
@@ -246,8 +246,8 @@ class Database:
             warned, tally.warned = tally.warned, True
         if not warned:
             warnings.warn(
-                f"the store in {str(self.folder)!r} does not work ({error}). Results are right, "
-                "but rows are computed that could be remembered. Check the folder, its "
+                f"the store in {str(self.folder)!r} does not work ({error}). Results are correct, "
+                "but rows are not cached. Check the folder, its "
                 "permissions and the free disk space, or choose another `cache`.",
                 StoreWarning,
                 stacklevel=2,
@@ -260,13 +260,13 @@ class _Failure:
 
 
 _DATABASES: weakref.WeakSet[Database] = weakref.WeakSet()
-# Kept for the life of the process: a new handle to a broken store does not warn again.
+# Kept for the life of the process, so that a new handle to a broken store does not warn again.
 _TALLIES: dict[Path, Tally] = {}
 
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of a block's changes, or none of them."""
+    """Context manager of a transaction, rolled back after an exception."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -280,27 +280,27 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def log_limit(max_bytes: int) -> int:
-    """Choose how large the log of a store may grow, in bytes."""
+    """Return the maximum size of a store's log, in bytes."""
     return min(_MAX_WAL_BYTES, max_bytes // 8)
 
 
 def chunked(items: list[T], size: int = MAX_VARIABLES) -> Iterator[list[T]]:
-    """Cut a list into pieces that fit one statement."""
+    """Split a list into parts that fit into one statement."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def marks(items: list[bytes]) -> str:
-    """Write the variables of a statement's IN clause."""
+    """Return the placeholders of an IN clause."""
     return ",".join("?" * len(items))
 
 
 def _configure(connection: sqlite3.Connection, wal_bytes: int) -> None:
     pragmas = {
-        # A power cut may cost the last rows, never the file; a kill costs nothing.
+        # A power failure may lose the last rows, never the file; a kill loses nothing.
         "synchronous": "NORMAL",
         "mmap_size": 0,
         "cache_size": -_CACHE_KIB,
-        # Damaged pages are reported, not followed.
+        # SQLite reports damaged pages and does not follow them.
         "cell_size_check": "ON",
         "secure_delete": "OFF",
         "temp_store": "MEMORY",
@@ -308,11 +308,11 @@ def _configure(connection: sqlite3.Connection, wal_bytes: int) -> None:
         "wal_autocheckpoint": max(1, wal_bytes // 2 // PAGE_BYTES),
         "journal_size_limit": wal_bytes,
     }
-    # Text as bytes: what damage left behind need not be UTF-8.
+    # Text is read as bytes: damaged text may not be UTF-8.
     connection.text_factory = bytes
     for name, value in pragmas.items():
         connection.execute(f"PRAGMA {name}={value}")
-    # A first read opens the log and its map, whose inodes are watched from now on.
+    # The first read opens the log and the ``-shm`` file, whose inodes are checked from now on.
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
@@ -324,7 +324,7 @@ def _inodes(file: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
 
 
 def _code(error: Exception) -> int:
-    """SQLite's code of an error; 0 for errors of Python or of the system."""
+    """Return SQLite's code of an error; 0 for errors of Python or of the system."""
     return getattr(error, "sqlite_errorcode", 0)
 
 
@@ -338,7 +338,7 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _before_fork() -> None:
-    """Wait for what other threads do, and close: the child must inherit no connection."""
+    """Wait for all threads and close their connections, which a child must not inherit."""
     _NEW_CONNECTION.acquire()
     for database in list(_DATABASES):
         _FORK_HELD.extend(database.connections())
@@ -355,7 +355,7 @@ def _after_fork() -> None:
 
 def _after_fork_in_child() -> None:
     _after_fork()
-    # Counts and warnings are those of a process.
+    # Counts and warnings belong to a process.
     _TALLIES.clear()
 
 

@@ -1,10 +1,10 @@
-"""Keeping a store within its size: least recently used rows leave first.
+"""Eviction: the least recently used rows are deleted so that a store keeps its maximum size.
 
-Room is made before rows are written, in the same transaction, so the file never grows beyond its
-budget: pages of deleted rows are used again. Only `shrink` gives them back to the disk.
+Rows are deleted before others are written, in the same transaction, so the file never exceeds its
+budget: pages of deleted rows are reused. Only `shrink` returns them to the disk.
 
-When a row was last used is kept in memory and written now and then for thousands of rows at once,
-so that reading does not become writing.
+The time of a row's last use is collected in memory and written for thousands of rows together, so
+that a read does not cause a write.
 """
 
 import os
@@ -14,41 +14,41 @@ import time
 from ._database import Database, log_limit, transaction
 from ._location import PAGE_BYTES
 
-# An eviction frees this share of the budget at least: it sorts all entries, so it should be rare.
+# The minimum share of the budget that an eviction frees. It sorts all entries and should be rare.
 _EVICTED_SHARE = 0.05
-# Pages beside the rows' own: inner nodes, entries, the map that lets pages move.
+# Pages in addition to those of the rows: inner nodes, entries, the pointer map of auto_vacuum.
 _SPARE_PAGES = 8
-# How often, and after which pauses (s), to try to empty a log that others use.
+# Pauses (s) between the attempts to empty a log that others use.
 _LOG_PAUSES = (0.002, 0.005, *(0.01,) * 200)
 _FLUSH_ROWS = 10_000
 _FLUSH_SECONDS = 30.0
 
 
 def file_budget(max_bytes: int) -> int:
-    """Pages that the database file may have; the rest of `max_bytes` is for its log."""
-    # The log grows past its limit while several writers wait for readers to let it be emptied:
-    # with a reserve of three limits, four writers came to 0.1 % above `max_bytes` once.
+    """Return the maximum number of pages of the database file; the rest is for its log."""
+    # The log exceeds its limit while several writers wait for readers before it can be emptied.
+    # With a reserve of three limits, four writers once exceeded `max_bytes` by 0.1 %.
     return (max_bytes - 4 * log_limit(max_bytes)) // PAGE_BYTES
 
 
 def pages_for(sizes: list[int]) -> int:
-    """Pages that rows of these sizes take, rather too many than too few."""
+    """Estimate the number of pages that rows of these sizes need, on the high side."""
     small = sum(size for size in sizes if size <= PAGE_BYTES // 8)
     large = sum(size // PAGE_BYTES + 2 for size in sizes if size > PAGE_BYTES // 8)
     return int(1.2 * small / PAGE_BYTES) + large + _SPARE_PAGES
 
 
 def make_room(connection: sqlite3.Connection, n_pages: int, budget: int) -> None:
-    """Delete the least recently used rows until `n_pages` more fit into the budget.
+    """Delete the least recently used rows until `n_pages` more pages fit into the budget.
 
     Parameters
     ----------
     connection : sqlite3.Connection
-        A connection inside a write transaction.
+        A connection with an open write transaction.
     n_pages : int
-        Pages about to be written.
+        Number of pages that will be written.
     budget : int
-        Pages that the file may have.
+        Maximum number of pages of the file.
     """
     excess = _used_pages(connection) + n_pages - budget
     if excess > 0:
@@ -56,19 +56,19 @@ def make_room(connection: sqlite3.Connection, n_pages: int, budget: int) -> None
 
 
 def shrink(connection: sqlite3.Connection, budget: int) -> int:
-    """Delete rows until the store fits into the budget, and give free pages back to the disk.
+    """Delete rows until the store fits into the budget, and return free pages to the disk.
 
     Parameters
     ----------
     connection : sqlite3.Connection
-        A connection outside of any transaction.
+        A connection without an open transaction.
     budget : int
-        Pages that the file may have.
+        Maximum number of pages of the file.
 
     Returns
     -------
     n_deleted : int
-        Rows deleted.
+        Number of deleted rows.
     """
     n_deleted = 0
     with transaction(connection):
@@ -76,18 +76,18 @@ def shrink(connection: sqlite3.Connection, budget: int) -> int:
         if excess > 0:
             n_deleted = _evict(connection, excess)
     while _pragma(connection, "freelist_count"):
-        # In steps: each moves pages through the log, which is emptied in between.
+        # Each step moves pages through the log, which is emptied after it.
         connection.execute("PRAGMA incremental_vacuum(32)").fetchall()
         empty_log(connection, 0)
     return n_deleted
 
 
 def empty_log(connection: sqlite3.Connection, max_bytes: int) -> None:
-    """Move the log into the database when it has grown beyond its limit.
+    """Move the log into the database if it exceeds its limit.
 
-    SQLite does so after commits, but never waits for readers: under constant reading the log would
-    grow for ever. Here readers are waited for; so are others that empty the log, for whom SQLite
-    does not wait.
+    SQLite does so after commits, but never waits for readers, so the log would grow without limit
+    under constant reading. This function waits for readers and for other processes that empty the
+    log.
     """
     file = os.fsdecode(connection.execute("PRAGMA database_list").fetchone()[2])
     for pause in _LOG_PAUSES:
@@ -104,17 +104,17 @@ def _log_bytes(file: str) -> int:
 
 
 def _truncate_log(connection: sqlite3.Connection) -> bool:
-    """Empty the log; True when somebody else was busy with it."""
+    """Empty the log; return True if another process was using it."""
     return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
 
 
 class Recency:
-    """When rows were last used, collected in memory.
+    """The times of the rows' last use, collected in memory.
 
     Parameters
     ----------
     database : Database
-        Where it is written.
+        The database to which they are written.
     """
 
     def __init__(self, database: Database) -> None:
@@ -124,15 +124,15 @@ class Recency:
         database.before_close = self.flush
 
     def touch(self, names: list[bytes]) -> None:
-        """Note that rows were used; now and then, write it down."""
+        """Record that rows were used; write the collected times from time to time."""
         self._used.update(dict.fromkeys(names, time.time_ns()))
         late = time.monotonic() - self._flushed > _FLUSH_SECONDS
         if late or len(self._used) >= _FLUSH_ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Write down what was noted."""
-        # No lock, which a fork could leave locked: two threads here may at worst lose a note.
+        """Write the collected times."""
+        # Without a lock, which would stay locked after a fork, two threads may lose a few times.
         used, self._used = self._used, {}
         self._flushed = time.monotonic()
         if used:
@@ -154,7 +154,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _evict(connection: sqlite3.Connection, n_pages: int) -> int:
-    """Free pages by deleting rows; remembered files go last, when no rows are left."""
+    """Free pages by deleting rows; the records of files are deleted last, after all rows."""
     n_deleted = 0
     target = _used_pages(connection) - n_pages
     while _used_pages(connection) > target:
@@ -178,6 +178,6 @@ def _delete_oldest(connection: sqlite3.Connection, n_pages: int) -> int:
 
 
 def delete_rows(connection: sqlite3.Connection, rows: list[tuple[bytes, int]]) -> None:
-    """Delete entries with their payloads, unless an entry was written anew in the meantime."""
+    """Delete entries with their payloads, except entries that were replaced in the meantime."""
     connection.executemany("DELETE FROM entries WHERE name = ? AND payload IS ?", rows)
     connection.executemany("DELETE FROM payloads WHERE id = ?", [(row[1],) for row in rows])

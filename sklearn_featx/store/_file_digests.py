@@ -1,12 +1,12 @@
-"""The memo of files: which content lies under a path, without opening the file.
+"""File records: the content digests of unchanged files, found without opening the files.
 
-The rule: same path, size, modification time, change time and number (inode) mean same content. A
-program can set the modification time, the system alone sets the change time: a file that was
-replaced by one of the same size and modification time is another file. A file that was changed
-within the last two seconds is not remembered, because a second change within the clock's
-granularity would not show (git's "racily clean" rule).
+The rule: equal path, size, modification time, change time and inode mean equal content. A program
+can set the modification time, but only the system sets the change time, so a replacement of the
+same size and modification time is detected. A file that changed within the last two seconds is not
+recorded, because a second change within the clock's granularity would not show (git's "racily
+clean" rule).
 
-Each record has a checksum: a flipped bit in a path may well be the path of another image.
+Each record has a checksum, since a flipped bit in a path may give the path of another image.
 """
 
 import os
@@ -22,7 +22,7 @@ _RACY_NS = 2_000_000_000
 
 
 class FileState(NamedTuple):
-    """A file as the memo knows it."""
+    """The path and state of a file."""
 
     path: str
     size: int
@@ -32,25 +32,25 @@ class FileState(NamedTuple):
 
     @property
     def racy_ns(self) -> int:
-        """The later of both times."""
+        """The later of the two times."""
         return max(self.mtime_ns, self.ctime_ns)
 
     def encode(self) -> bytes:
-        """All but the path; as text, since numbers of files need not fit into SQLite's integers."""
+        """Encode all fields but the path as text: an inode may not fit into SQLite's integers."""
         return b"%d %d %d %d" % self[1:]
 
 
 def recall(
     connection: sqlite3.Connection, files: Sequence[FileState]
 ) -> tuple[list[str | None], list[bytes]]:
-    """Digests of files that have not changed.
+    """Return the digests of files that have not changed.
 
     Returns
     -------
     digests : list of str or None
-        For each file its digest, or None when it is not known or has changed.
+        The digest of each file; None if it has no record or has changed.
     damaged : list of bytes
-        Paths of records that are damaged.
+        Paths of damaged records.
     """
     paths = [os.fsencode(file.path) for file in files]
     records = _records(connection, paths)
@@ -65,7 +65,7 @@ def recall(
 def remember(
     connection: sqlite3.Connection, files: Sequence[FileState], digests: Sequence[str]
 ) -> None:
-    """Remember the digests of files, but of those that changed just now."""
+    """Record the digests of files, except files that changed within the last two seconds."""
     oldest_racy = time.time_ns() - _RACY_NS
     records = []
     for file, digest in zip(files, digests, strict=True):
@@ -85,7 +85,7 @@ def forget(connection: sqlite3.Connection, paths: list[bytes]) -> None:
 
 
 def damaged_records(connection: sqlite3.Connection) -> list[bytes]:
-    """Paths of all records that are damaged."""
+    """Return the paths of all damaged records."""
     rows: Iterable[tuple[bytes, ...]] = connection.execute("SELECT * FROM files")
     return [path for path, *record in rows if not _is_sound(path, tuple(record))]
 

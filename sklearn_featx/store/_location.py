@@ -1,13 +1,13 @@
-"""Which file of a folder is this host's database: found, created, discarded.
+"""The location of a store: this host's database file in a folder.
 
-The folder may be on a network disk and may hold anything else; WAL does not work across hosts, so
-each host has a file of its own, ``featx-v2-<host>-<8 hex digits>.sqlite``. The digits are new for
-each file: SQLite finds a database's log by name, so a name that was used again could pair a new
-database with an old log.
+The folder may be on a network disk and may contain other files. WAL does not work across hosts, so
+each host has its own file, ``featx-v2-<host>-<8 hex digits>.sqlite``. The digits are new for each
+file: SQLite finds the log of a database by name, so a reused name could pair a new database with an
+old log.
 
-A file is ours when its header carries our application id and version. A file under our name that is
-no database is ours as well (it was one, and is damaged) and may be deleted. A database of another
-program or version is foreign whatever its name: it is left alone, and ours lies beside it.
+A file belongs to this package if its header has the package's application id and version. A file
+with a matching name that is no database is a damaged one and may be deleted. A database of another
+program or version is never changed, whatever its name.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ APPLICATION_ID = 0x66656174  # "feat"
 VERSION = 2
 PAGE_BYTES = 65536  # SQLite's largest: a row of 5 KiB shares one, a row of 400 KiB needs seven
 
-# How long a process waits while another creates or discards a file: milliseconds of work.
+# Timeout for the lock, held for milliseconds while a process creates or deletes a file.
 _LOCK_SECONDS = 10.0
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _UNFINISHED = ".new"
 
-# Rows have no index besides their names, and payloads are appended: a look-up reads a small tree,
-# and a write touches few pages. Every table is WITHOUT ROWID or keyed by its rowid, so that no
-# damage can leave an index that disagrees with its table.
+# The name is the only index of a row, and payloads are appended: a lookup reads a small tree, and a
+# write changes few pages. Every table is WITHOUT ROWID or keyed by its rowid, so no damage can make
+# an index disagree with its table.
 _SCHEMA = (
     "CREATE TABLE recipes(id INTEGER PRIMARY KEY, digest TEXT NOT NULL, text TEXT NOT NULL)",
     "CREATE TABLE entries(name BLOB PRIMARY KEY, payload INTEGER NOT NULL, recipe INTEGER NOT NULL,"
@@ -48,15 +48,15 @@ _SCHEMA = (
 
 
 class Location:
-    """A store's folder, as one host sees it.
+    """A store's folder on one host.
 
     Parameters
     ----------
     folder : Path
         The folder.
     create_folder : bool, default=True
-        Whether a folder that does not exist is made. A session's folder is not: it was deleted
-        because its session ended.
+        Whether a missing folder is created. False for a session: its folder is deleted when the
+        session ends.
     """
 
     def __init__(self, folder: Path, create_folder: bool = True) -> None:
@@ -69,22 +69,22 @@ class Location:
         )
 
     def find(self, *, create: bool) -> Path:
-        """Find the database file of this host.
+        """Return the database file of this host.
 
         Parameters
         ----------
         create : bool
-            Whether folder and file are made when there are none.
+            Whether a missing folder or file is created.
 
         Returns
         -------
         file : Path
-            A file that is ours.
+            The file.
 
         Raises
         ------
         FileNotFoundError
-            If there is none and none is to be made.
+            If there is no file and `create` is False.
         OSError, sqlite3.Error, StoreError
             If the folder cannot be used.
         """
@@ -100,12 +100,12 @@ class Location:
         return self._settle(create=True)
 
     def discard(self, file: Path) -> None:
-        """Delete a database of ours, with its log. Connections to it notice and move on."""
+        """Delete a database with its log. Open connections detect this at their next use."""
         with contextlib.suppress(FileNotFoundError), self._locked():
             _delete_database(file)
 
     def _settle(self, *, create: bool) -> Path:
-        """Under the folder's lock: one file of ours, nothing damaged, nothing orphaned."""
+        """Delete duplicate, damaged and orphaned files; return the one of this host."""
         with self._locked():
             ours = [file for file in self._candidates() if _identify(file) == "ours"]
             for file in self._candidates():
@@ -126,7 +126,7 @@ class Location:
         return [(match[0], match["side"]) for match in matches if match]
 
     def _sweep_orphans(self) -> None:
-        """Delete logs without their database, and databases that nobody finished creating."""
+        """Delete logs without a database, and databases whose creation was interrupted."""
         for name, side in self._listed():
             if side is None:
                 continue
@@ -155,7 +155,7 @@ class Location:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One process at a time. An empty SQLite file is the lock: a kill frees it."""
+        """Lock the folder for other processes by an empty SQLite file; a kill releases the lock."""
         path = self.folder / f"{self._stem}.lock"
         for damaged in (False, True):
             with contextlib.suppress(FileExistsError):
@@ -177,7 +177,7 @@ class Location:
 
 
 def database_files(file: Path) -> list[Path]:
-    """List a database and the files that SQLite keeps beside it."""
+    """Return the paths of a database and of SQLite's files that belong to it."""
     return [file, *(file.with_name(file.name + side) for side in _SIDE_FILES)]
 
 
@@ -191,12 +191,12 @@ def _touch(path: Path) -> None:
 
 
 def _identify(file: Path) -> Literal["ours", "damaged", "foreign"]:
-    """Whose file this is, read from its header.
+    """Return the kind of a file, from its header.
 
-    SQLite does the reading: a plain open and close would drop the locks that this process holds
-    on the file (POSIX). `immutable` takes no lock, and creates no log beside a foreign database.
-    The header may count pages that only the log holds, while the log is emptied or when that was
-    interrupted: `writable_schema` keeps SQLite from calling this damage.
+    SQLite reads the header: a plain open and close would release the locks that this process holds
+    on the file (POSIX). `immutable` takes no lock and creates no log for a foreign database. While
+    the log is being emptied, or after an interruption, the header may count pages that only the log
+    contains; `writable_schema` prevents SQLite from reporting this as damage.
     """
     if not file.is_file() or file.is_symlink():
         return "foreign"
@@ -222,7 +222,7 @@ def _write_schema(file: Path) -> None:
     connection = sqlite3.connect(file, isolation_level=None)
     try:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        # Deleted rows' pages are given back in steps, by `prune`.
+        # `prune` returns the pages of deleted rows to the disk in steps.
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={VERSION}")

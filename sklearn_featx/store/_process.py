@@ -1,7 +1,7 @@
-"""Who a process is, so that others can tell whether it still lives.
+"""Process tokens: the identity of a process, by which others test whether it is alive.
 
-A process number alone is used again after its process died; together with the start time it is not.
-The namespace keeps containers apart that share a folder but not their process numbers.
+The system reuses a process number after its process ended, but not together with the start time.
+The namespace distinguishes containers that share a folder but not their process numbers.
 """
 
 import errno
@@ -15,23 +15,23 @@ _PROC = Path("/proc")
 
 
 def process_token() -> str:
-    """Name this process: ``"pid.start.namespace"``."""
+    """Return the token of this process, ``"pid.start.namespace"``."""
     return _token(os.getpid())
 
 
 def is_alive(token: str) -> bool:
-    """Whether the process of a token may still live.
+    """Whether the process of a token may be alive.
 
     Parameters
     ----------
     token : str
-        What `process_token` returned in that process.
+        The result of `process_token` in that process.
 
     Returns
     -------
     alive : bool
-        False when it is certain that the process is gone; True where this cannot be known (another
-        namespace, or a system without a way to ask).
+        False if the process has certainly ended; True if this is unknown (another namespace, or a
+        system that offers no test).
     """
     match = _TOKEN.fullmatch(token)
     if match is None:
@@ -50,12 +50,12 @@ def _token(pid: int) -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process; None when it is gone, or a zombie."""
+    """Return the clock ticks from boot to a process's start; None if it ended or is a zombie."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
-    # The command's name is in parentheses and may hold spaces and parentheses itself.
+    # The command's name is in parentheses and may contain spaces and parentheses.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
 
@@ -69,7 +69,7 @@ def _namespace() -> int:
 
 
 def _answers(pid: int) -> bool:
-    # On Windows, signal 0 is Ctrl+C: there nobody is ever declared dead, and leases decide.
+    # On Windows, signal 0 is Ctrl+C: every process counts as alive, and claims end by their lease.
     if os.name != "posix":
         return True
     try:

@@ -1,7 +1,7 @@
-"""The rows of one recipe: look up, read, write, claim.
+"""The rows of one recipe: lookup, read, write, claim.
 
-A row's name in the database is a digest of the recipe, of the storage and of the row's key, so that
-rows of float16 and float32 stores in one folder never meet.
+A row's name in the database is a digest of the recipe, of the storage dtype and of the row's key,
+so float16 and float32 stores in one folder do not share rows.
 """
 
 import hashlib
@@ -14,37 +14,37 @@ import numpy.typing as npt
 
 from .._typing import AnyArray
 from . import _claims
-from ._codec import Layout, Storage, check_rows, decode_row, encode_rows, narrow, widen
+from ._codec import RowFormat, Storage, check_rows, decode_row, encode_rows, narrow, widen
 from ._database import Database, chunked, marks, transaction
 from ._eviction import Recency, delete_rows, empty_log, file_budget, make_room, pages_for
 
 _NAME_BYTES = 16
-# Others wait for the lock while one writes: some 30 ms for this much.
+# The maximum size of a transaction: other writers wait for about 30 ms.
 _MAX_TRANSACTION_BYTES = 16 * 2**20
 _FIRST_POLL_SECONDS = 0.005
 _LAST_POLL_SECONDS = 0.2
 
 
-class Rows:
-    """The rows of one recipe; made by :meth:`FeatureStore.rows`.
+class RecipeRows:
+    """The rows of one recipe, as returned by :meth:`FeatureStore.rows`.
 
-    Positions that a method returns are positions in the `keys` that it was given. Where a key
-    occurs several times, only its first position is ever missing or claimed.
+    The methods return positions in their argument `keys`. Of a repeated key, only the first
+    position is ever missing or claimed.
 
     Parameters
     ----------
     database : Database
-        Where they are kept.
+        The database of the rows.
     recency : Recency
-        Where their use is noted.
+        The times of their last use.
     recipe : str
-        Digest of all that the rows' numbers depend on, besides the image.
+        Digest of everything but the image that the rows depend on.
     text : str
-        The recipe in words.
+        Description of the recipe.
     storage : {"float32", "float16", "bfloat16"}
-        How float32 rows are kept.
+        The storage dtype of float32 rows.
     max_bytes : int
-        The most that the store may take.
+        The maximum size of the store.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Rows:
         self._prefix = hashlib.blake2b(f"{recipe}\0{storage}\0".encode(), digest_size=_NAME_BYTES)
 
     def missing(self, keys: Sequence[str]) -> list[int]:
-        """List the positions of the keys whose rows are not in the store.
+        """Return the positions of the keys whose rows are not in the store.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class Rows:
         Returns
         -------
         positions : list of int
-            In ascending order; of a repeated key only the first position.
+            Positions in ascending order; of a repeated key, only the first.
         """
         first = self._first_positions(keys)
         known = self._present(first)
@@ -96,8 +96,7 @@ class Rows:
         found : ndarray of shape (n_keys,), dtype=bool
             Which rows were read.
         values : ndarray of shape (n_found, ...)
-            Their values, in the order of `keys`. Without any row its shape is (0,), as the shape of
-            the rows is not known then.
+            Their values, in the order of `keys`; of shape (0,) if no row was found.
         """
         names = self._names(keys)
         positions: dict[bytes, list[int]] = {}
@@ -114,20 +113,20 @@ class Rows:
         return found, reader.values()
 
     def put_many(self, keys: Sequence[str], values: AnyArray) -> None:
-        """Write rows, and end the claims on them. A row that is there already stays as it is.
+        """Write rows and release the claims on them. Existing rows are not changed.
 
         Parameters
         ----------
         keys : sequence of str
             Digests of images.
         values : ndarray of shape (n_keys, ...)
-            Their rows: float32, kept in the store's storage dtype, or uint8, bool, int64, float16
-            or float64, kept as they are.
+            The rows: float32, converted to the storage dtype, or uint8, bool, int64, float16 or
+            float64, stored unchanged.
 
         Raises
         ------
         ValueError
-            If there is not one row for each key, or the dtype cannot be kept.
+            If there is not one row for each key, or the dtype cannot be stored.
         """
         values = np.asarray(values)
         if values.ndim == 0 or len(values) != len(keys):
@@ -142,10 +141,9 @@ class Rows:
             self._write(dict(zip(names[part], blobs, strict=True)))
 
     def roundtrip(self, values: AnyArray) -> AnyArray:
-        """Return what a later read of these rows will.
+        """Return rows as a later read will return them.
 
-        Who hands out freshly computed rows passes them through here, so that a hit is bitwise what
-        the miss was.
+        Computed rows pass through this function, so that a hit equals the earlier miss bit for bit.
 
         Parameters
         ----------
@@ -161,23 +159,23 @@ class Rows:
         return widen(narrow(values, code), code)
 
     def claim(self, keys: Sequence[str], limit: int | None = None) -> list[int]:
-        """Choose the rows that this thread should compute now.
+        """Claim rows that this thread should compute.
 
-        A claim ends when its row is put or released, or when its process dies. Threads that claim
-        a batch at a time (`limit`) share the work on the same keys.
+        A claim ends when the row is put or released, or when the process ends. Threads that claim
+        one batch after the other (`limit`) share the work on the same keys.
 
         Parameters
         ----------
         keys : sequence of str
             Digests of images.
         limit : int, default=None
-            The most rows to claim.
+            The maximum number of rows.
 
         Returns
         -------
         positions : list of int
-            Rows that are neither in the store nor claimed by others, in ascending order. All
-            missing rows when the store does not work.
+            Rows that are neither in the store nor claimed by others, in ascending order; all
+            missing rows if the store does not work.
         """
         first = self._first_positions(keys)
         known = self._present(first)
@@ -190,19 +188,19 @@ class Rows:
         return [first[name] for name in taken]
 
     def wait(self, keys: Sequence[str], timeout: float) -> list[int]:
-        """Wait for rows that others compute. Put or release own claims first.
+        """Wait for rows that other threads compute. Put or release your own claims first.
 
         Parameters
         ----------
         keys : sequence of str
             Digests of images.
         timeout : float
-            The longest to wait, in seconds.
+            The maximum time to wait, in seconds.
 
         Returns
         -------
         positions : list of int
-            Rows that are still not in the store: nobody computes them any more, or the time is up.
+            Rows that are not in the store because their claim or the timeout ended.
         """
         first = self._first_positions(keys)
         deadline = time.monotonic() + timeout
@@ -210,14 +208,14 @@ class Rows:
         alone: tuple[list[bytes], set[bytes]] = (list(first), set())
         while True:
             absent, pending = self._database.attempt(lambda c: _progress(c, first), alone)
-            left = deadline - time.monotonic()
-            if not pending or left <= 0:
+            remaining = deadline - time.monotonic()
+            if not pending or remaining <= 0:
                 return [first[name] for name in absent]
-            time.sleep(min(pause, left))
+            time.sleep(min(pause, remaining))
             pause = min(_LAST_POLL_SECONDS, 1.5 * pause)
 
     def release(self, keys: Sequence[str]) -> None:
-        """End this thread's claims on rows that it will not compute.
+        """Release this thread's claims on rows that it will not compute.
 
         Parameters
         ----------
@@ -248,7 +246,7 @@ class Rows:
     def _write(self, blobs: dict[bytes, bytes]) -> None:
         budget = file_budget(self._max_bytes)
         if pages_for([len(blob) for blob in blobs.values()]) > budget // 2:
-            return  # larger than the store: nothing else would be left in it
+            return  # too large for the store: it would evict all other rows
         self._database.attempt(lambda c: self._insert(c, blobs, budget), None, writing=True)
 
     def _insert(
@@ -286,13 +284,13 @@ class Rows:
 
 
 class _Reader:
-    """Reads rows straight into their places of one array, made when the first row is known."""
+    """Reads rows into one array, which is allocated when the first row is known."""
 
     def __init__(self, positions: dict[bytes, list[int]], n_rows: int) -> None:
         self.found = np.zeros(n_rows, dtype=bool)
         self.bad: list[tuple[bytes, int]] = []
         self._positions = positions
-        self._layout: Layout | None = None
+        self._format: RowFormat | None = None
         self._rows: AnyArray | None = None
 
     def read(self, connection: sqlite3.Connection, names: list[bytes]) -> None:
@@ -307,18 +305,18 @@ class _Reader:
                 self.bad.append((name, payload))
 
     def values(self) -> AnyArray:
-        """Return the rows that were found, widened."""
-        if self._layout is None or self._rows is None:
+        """Return the rows that were found, in the dtype of a read."""
+        if self._format is None or self._rows is None:
             return np.empty(0, dtype=np.float32)
         rows = self._rows if self.found.all() else self._rows[self.found]
-        wide = widen(rows, self._layout.code)
-        return wide.reshape(len(wide), *self._layout.shape).astype(self._layout.dtype, copy=False)
+        wide = widen(rows, self._format.code)
+        return wide.reshape(len(wide), *self._format.shape).astype(self._format.dtype, copy=False)
 
-    def _place(self, name: bytes, layout: Layout, row: AnyArray) -> bool:
-        if self._layout is None:
-            self._layout = layout
+    def _place(self, name: bytes, row_format: RowFormat, row: AnyArray) -> bool:
+        if self._format is None:
+            self._format = row_format
             self._rows = np.empty((len(self.found), row.size), dtype=row.dtype)
-        if layout != self._layout or name not in self._positions:
+        if row_format != self._format or name not in self._positions:
             return False
         assert self._rows is not None
         for position in self._positions[name]:
@@ -330,8 +328,8 @@ class _Reader:
 def _progress(
     connection: sqlite3.Connection, first: dict[bytes, int]
 ) -> tuple[list[bytes], set[bytes]]:
-    """Names that are absent, and those of them that someone else computes."""
-    # Claims first: a row that is put between the two statements is then present, not lost.
+    """Return the absent names, and those of them that other threads have claimed."""
+    # Claims are read first: a row that is put between the two statements is then present.
     pending = _claims.held_by_others(connection, first)
     known = _claims.present(connection, first)
     return [name for name in first if name not in known], pending - known

@@ -1,13 +1,13 @@
-"""The store of a session: temporary, found by worker processes, gone at exit.
+"""The session store: a temporary store of a process and its workers, deleted at exit.
 
-Workers find it by an environment variable, which they inherit, or by a handle that arrives in a
-pickle. The process that made it deletes it at exit. One that was killed cannot: the next session
-that starts on this host deletes what it left. The folder's name says whose it is::
+Workers find it by an inherited environment variable or by a pickled handle. The process that
+created it deletes it at exit. The store of a killed process is deleted by the next session that
+starts on this host. The folder's name identifies the owner::
 
     sklearn-featx-session-<user>-<pid.start.namespace>-<max bytes>-<random>
 
-Only folders of this pattern that belong to this user, and whose process is certainly gone, are
-ever deleted.
+Only folders with such a name that belong to this user and whose process has certainly ended are
+deleted.
 """
 
 import atexit
@@ -32,7 +32,7 @@ _NAME = re.compile(
 
 
 class SessionStore(FeatureStore):
-    """The handle of a session's store: its folder, once gone, is not made again."""
+    """The handle of a session's store. A deleted folder is not created again."""
 
     _create_folder = False
 
@@ -43,13 +43,13 @@ class SessionStore(FeatureStore):
 def session_store() -> FeatureStore:
     """Return the temporary store of this process and its workers.
 
-    It takes at most 10 GB, or half of the free disk space, and is deleted when the process that
-    first asked for it exits.
+    Its maximum size is the smaller of 10 GB and half of the free disk space. It is deleted when the
+    process that created it exits.
 
     Returns
     -------
     store : FeatureStore
-        The same store for every call in this process and in its worker processes.
+        The same store in every call of this process and its worker processes.
 
     Examples
     --------
@@ -66,12 +66,12 @@ def session_store() -> FeatureStore:
 
 
 def sweep(parent: Path) -> None:
-    """Delete the folders of sessions whose process is gone.
+    """Delete the folders of sessions whose process has ended.
 
     Parameters
     ----------
     parent : Path
-        Where sessions keep their folders.
+        The folder that contains the sessions' folders.
     """
     with contextlib.suppress(OSError):
         for folder in parent.iterdir():
@@ -91,14 +91,14 @@ def _make_folder() -> Path:
 
 
 def _end(folder: Path, owner: int) -> None:
-    # A forked child runs its parent's exit functions too.
+    # A forked child also runs its parent's exit functions.
     if os.getpid() == owner and _is_session(folder):
         SessionStore(folder, _size_in_name(folder)).close()
         _delete(folder)
 
 
 def _delete(folder: Path) -> None:
-    """Delete a folder under another name, so that no worker writes into it meanwhile."""
+    """Rename and delete a folder, so that no worker writes into it in the meantime."""
     doomed = folder.with_name(f"{folder.name}_")
     with contextlib.suppress(OSError):
         folder.rename(doomed)
@@ -123,12 +123,12 @@ def _size_in_name(folder: Path) -> int:
 
 
 def _user() -> int:
-    # Windows has no user numbers; there, st_uid is 0 for every file.
+    # Windows has no user ids; st_uid is 0 for every file.
     return os.getuid() if hasattr(os, "getuid") else 0
 
 
 def _arrive(*address: Any) -> SessionStore:
-    """Make a handle in a worker, whose own `session_store()` is the sender's from now on."""
+    """Create a handle in a worker; from now on, its `session_store()` is the sender's."""
     store = SessionStore(*address)
     folder = Path(store.path)
     if not _is_session(Path(os.environ.get(_VARIABLE, ""))) and _is_session(folder):
@@ -137,7 +137,7 @@ def _arrive(*address: Any) -> SessionStore:
 
 
 def _renew_lock() -> None:
-    # A fork may have copied it locked.
+    # The fork may have copied a locked lock.
     global _LOCK
     _LOCK = threading.Lock()
 

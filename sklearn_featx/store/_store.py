@@ -1,4 +1,4 @@
-"""FeatureStore: the handle of a store, and what an owner does with one."""
+"""FeatureStore: the public handle of a store."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from ._codec import STORAGES, Storage
 from ._database import Database
 from ._eviction import Recency, file_budget, shrink
 from ._location import database_files
-from ._rows import Rows
+from ._rows import RecipeRows
 from ._verification import Verification, verify
 
 _UNITS = {
@@ -24,34 +24,34 @@ _UNITS = {
     **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", start=1)},
     **{f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", start=1)},
 }
-# Below this, pages of 64 KiB and the log leave no room for rows.
+# In a smaller store, pages of 64 KiB and the log would leave no space for rows.
 MIN_SIZE = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What is in a store, and what this process did with it.
+    """The content of a store, and its use by this process.
 
     Parameters
     ----------
     path : str
         The store's folder.
     n_rows : int
-        Rows in it, of all recipes.
+        Number of rows of all recipes.
     n_files : int
-        Files whose content is known without opening them.
+        Number of files whose content digest is recorded.
     n_bytes : int
         Size on disk.
     max_size : int
-        The most that it may take, in bytes.
+        The maximum size, in bytes.
     recipes : dict of str to int
-        For each recipe, in words where it has any, the number of its rows.
+        Number of rows by the description of their recipe.
     hits : int
-        Rows that this process read.
+        Number of rows that this process found in the store.
     misses : int
-        Rows that this process looked for in vain.
+        Number of rows that this process did not find.
     repaired : int
-        Damaged rows and files that this process removed.
+        Number of damaged rows, file records and databases that this process removed.
     """
 
     path: str
@@ -66,32 +66,32 @@ class StoreInfo:
 
 
 class FeatureStore:
-    """Rows on disk, shared by all processes of a host, bounded in size.
+    """Cache of rows on disk, shared by all processes of a host and bounded in size.
 
-    A store is a cache: whatever goes wrong with it ends in missing rows and in one `StoreWarning`.
-    It is opened when it is first used. A copy, a pickle and a forked process hold its address and
-    open it anew.
+    A failure of the store causes missing rows and one `StoreWarning`, never an error. The store is
+    opened at its first use. Copies, pickles and forked processes contain only its path and settings
+    and open it again.
 
-    The folder may hold other files. Each host keeps a file of its own in it, because SQLite's
-    shared log does not work across hosts.
+    The folder may contain other files. Each host has its own file in it, because SQLite's shared
+    log does not work across hosts.
 
     Parameters
     ----------
     path : str or path-like
-        The store's folder; made, readable by its owner only, when it does not exist. ``~`` is the
+        The store's folder. A missing folder is created, readable only by its owner. ``~`` is the
         home folder.
     max_size : int or str, default="10GB"
-        The most that this host's file and log may take: bytes, or a number with a unit
-        (``"500MB"``, ``"2GiB"``). At least 8 MiB. Least recently used rows leave first.
+        Maximum size of this host's file and log, at least 8 MiB: bytes, or a number with a unit
+        (``"500MB"``, ``"2GiB"``). The least recently used rows are deleted first.
     storage : {"float32", "float16", "bfloat16"}, default="float32"
-        How float32 rows are kept. float32 is exact; float16 keeps 11 significant bits up to 65504,
-        beyond which values become infinite; bfloat16 keeps 8 in the range of float32. Rows of other
-        dtypes are kept as they are.
+        The dtype of float32 rows on disk. float32 is exact. float16 has 11 significant bits, and
+        values beyond 65504 become infinite. bfloat16 has 8 significant bits and the range of
+        float32. Rows of other dtypes are stored unchanged.
 
     Raises
     ------
     ValueError
-        If `max_size` or `storage` is not one of these.
+        If `path`, `max_size` or `storage` is invalid.
 
     Examples
     --------
@@ -122,30 +122,31 @@ class FeatureStore:
         self._max_bytes = parse_size(max_size)
         self._opened: _Opened | None = None
 
-    def rows(self, recipe: str, recipe_text: str | None = None) -> Rows:
-        """Get the rows of one recipe.
+    def rows(self, recipe: str, recipe_text: str | None = None) -> RecipeRows:
+        """Return the rows of one recipe.
 
         Parameters
         ----------
         recipe : str
-            Digest of all that the rows' numbers depend on, besides the image.
+            Digest of everything but the image that the rows depend on.
         recipe_text : str, default=None
-            The recipe in words, for :meth:`info`.
+            Description of the recipe, for :meth:`info`.
 
         Returns
         -------
-        rows : Rows
-            All rows of one recipe have one shape and dtype.
+        rows : RecipeRows
+        The rows, which all have the same shape and dtype.
         """
         opened = self._open()
         text = recipe if recipe_text is None else recipe_text
-        return Rows(opened.database, opened.recency, recipe, text, self.storage, self._max_bytes)
+        return RecipeRows(
+            opened.database, opened.recency, recipe, text, self.storage, self._max_bytes
+        )
 
     def file_digests(self, files: Sequence[tuple[str, int, int, int, int]]) -> list[str | None]:
-        """Recall the digests of files' contents, without opening them.
+        """Return the recorded content digests of files, without opening them.
 
-        The rule: same path, size, modification time, change time and inode mean same content. Who
-        doubts it does not ask, but reads the file.
+        The rule: equal path, size, modification time, change time and inode mean equal content.
 
         Parameters
         ----------
@@ -155,7 +156,7 @@ class FeatureStore:
         Returns
         -------
         digests : list of str or None
-            One for each file; None when it is not known or has changed.
+            The digest of each file; None if it is not recorded or the file has changed.
         """
         states = [_file_digests.FileState(*file) for file in files]
         database = self._open().database
@@ -169,12 +170,12 @@ class FeatureStore:
     def remember_files(
         self, files: Sequence[tuple[str, int, int, int, int]], digests: Sequence[str]
     ) -> None:
-        """Remember the digests of files, but for those that changed within the last two seconds.
+        """Record the digests of files, except files that changed within the last two seconds.
 
         Parameters
         ----------
         files : sequence of (str, int, int, int, int)
-            As for `file_digests`, taken before the file was read.
+            As for `file_digests`, measured before the file was read.
         digests : sequence of str
             Digest of each file's content.
         """
@@ -184,12 +185,12 @@ class FeatureStore:
         )
 
     def info(self) -> StoreInfo:
-        """Tell what is in the store, and what this process did with it.
+        """Return the content of the store, and its use by this process.
 
         Returns
         -------
         info : StoreInfo
-            Counts, and the size on disk.
+            The counts, and the size on disk.
         """
         database = self._open().database
         nothing: tuple[dict[str, int], int] = ({}, 0)
@@ -208,32 +209,32 @@ class FeatureStore:
         )
 
     def verify(self) -> Verification:
-        """Check every row's checksum and the file's structure; remove what is damaged.
+        """Check every row's checksum and the file's structure; remove damaged parts.
 
         Returns
         -------
         verification : Verification
-            How much was checked, and how much removed.
+            The number of checked and of removed rows.
         """
         return verify(self._open().database)
 
     def prune(self, max_size: int | str | None = None) -> int:
-        """Delete the least recently used rows and give free space back to the disk.
+        """Delete the least recently used rows and return free space to the disk.
 
         Parameters
         ----------
         max_size : int or str, default=None
-            The size to shrink to, as for the store; None: the store's own limit.
+            The target size, as for the store. None: the maximum size of the store.
 
         Returns
         -------
         n_deleted : int
-            Rows deleted.
+            Number of deleted rows.
 
         Raises
         ------
         ValueError
-            If `max_size` is not a size.
+            If `max_size` is invalid.
         """
         opened = self._open()
         max_bytes = self._max_bytes if max_size is None else parse_size(max_size)
@@ -242,11 +243,11 @@ class FeatureStore:
         return opened.database.attempt(lambda c: shrink(c, budget), 0)
 
     def clear(self) -> None:
-        """Delete all rows and all that is known of files: this host's, nothing else."""
+        """Delete all rows and file records of this host. Other files in the folder stay."""
         self._open().database.discard()
 
     def close(self) -> None:
-        """Close this process's connections; the next use opens them again."""
+        """Close the connections of this process; the next use opens them again."""
         if self._opened is not None:
             self._opened.database.close()
 
@@ -277,7 +278,7 @@ class FeatureStore:
 
 
 def parse_size(size: int | str) -> int:
-    """Read a size.
+    """Convert a size to bytes.
 
     Parameters
     ----------
@@ -287,12 +288,12 @@ def parse_size(size: int | str) -> int:
     Returns
     -------
     n_bytes : int
-        The size.
+        The size in bytes.
 
     Raises
     ------
     ValueError
-        If it is no size, or too small for a store.
+        If the size is invalid or too small for a store.
 
     Examples
     --------
@@ -318,7 +319,7 @@ class _Address(NamedTuple):
 
 
 class _Opened:
-    """What all handles with one address share in a process."""
+    """The state that all handles of one address share in a process."""
 
     def __init__(self, address: _Address) -> None:
         self.database = Database(*address)
@@ -329,7 +330,7 @@ _OPENED: weakref.WeakValueDictionary[_Address, _Opened] = weakref.WeakValueDicti
 
 
 def _opened_at(address: _Address) -> _Opened:
-    # Two threads may open the same address at once: both ways work, `setdefault` keeps one.
+    # If two threads open the same address at the same time, `setdefault` keeps one.
     return _OPENED.get(address) or _OPENED.setdefault(address, _Opened(address))
 
 

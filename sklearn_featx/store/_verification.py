@@ -1,4 +1,4 @@
-"""Looking at every row of a store, and removing what is damaged."""
+"""Verification of a store: check every row and remove damaged ones."""
 
 import contextlib
 import sqlite3
@@ -14,16 +14,16 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check of a store found.
+    """The result of :meth:`FeatureStore.verify`.
 
     Parameters
     ----------
     n_rows : int
-        Rows that were checked.
+        Number of rows that were checked.
     n_removed : int
-        Damaged rows and records of files that were removed.
+        Number of damaged rows and file records that were removed.
     rebuilt : bool
-        Whether the file's structure was damaged, so that all its rows were removed.
+        Whether the database was damaged, so that all its rows were removed.
     """
 
     n_rows: int
@@ -32,7 +32,7 @@ class Verification:
 
 
 def verify(database: Database) -> Verification:
-    """Check every row of a store and the structure of its file, and remove what is damaged.
+    """Check every row of a store and the structure of its file; remove damaged parts.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def verify(database: Database) -> Verification:
     Returns
     -------
     verification : Verification
-        What was found.
+        The counts.
     """
     before = database.tally.repaired
     nothing: tuple[int, list[tuple[bytes, int]]] = (0, [])
@@ -56,7 +56,7 @@ def verify(database: Database) -> Verification:
     if not sound:
         database.tally.count(repaired=1)
         database.discard()
-    # A file that could not even be read through was discarded on the way.
+    # `attempt` has already deleted a file that could not be read to its end.
     rebuilt = database.tally.repaired - before > n_removed
     return Verification(n_rows, n_removed, rebuilt)
 

@@ -262,7 +262,7 @@ def test_the_warning_says_what_happens_and_what_to_do(tmp_path):
         FeatureStore(path).rows("recipe").put_many(KEYS, VALUES)
     assert str(caught[0].message) == (
         f"the store in {path!r} does not work ([Errno 20] Not a directory: {path!r}). Results are "
-        "right, but rows are computed that could be remembered. Check the folder, its permissions "
+        "correct, but rows are not cached. Check the folder, its permissions "
         "and the free disk space, or choose another `cache`."
     )
 

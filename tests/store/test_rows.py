@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sklearn_featx.store import FeatureStore, _claims
-from sklearn_featx.store._codec import Layout
+from sklearn_featx.store._codec import RowFormat
 from sklearn_featx.store._process import process_token
-from sklearn_featx.store._rows import Rows, _Reader
+from sklearn_featx.store._rows import RecipeRows, _Reader
 
 KEYS = ["a", "b", "c", "d"]
 
@@ -148,7 +148,7 @@ def test_wrong_use_is_an_error(store):
     rows = store.rows("recipe")
     with pytest.raises(ValueError, match="one row for each of 4 keys"):
         rows.put_many(KEYS, values_of(3))
-    with pytest.raises(ValueError, match="cannot be kept"):
+    with pytest.raises(ValueError, match="cannot be stored"):
         rows.put_many(["a"], np.zeros((1, 2), complex))
 
 
@@ -159,9 +159,11 @@ def test_no_code_is_read_from_a_store(store):
 
 def test_much_is_written_in_several_transactions(store, monkeypatch):
     written = []
-    original = Rows._write
+    original = RecipeRows._write
     monkeypatch.setattr(
-        Rows, "_write", lambda self, blobs: written.append(len(blobs)) or original(self, blobs)
+        RecipeRows,
+        "_write",
+        lambda self, blobs: written.append(len(blobs)) or original(self, blobs),
     )
     rows = store.rows("recipe")
     values = np.zeros((7, 2**18), np.float32)  # 1 MiB each
@@ -177,7 +179,7 @@ def test_much_is_written_in_several_transactions(store, monkeypatch):
 
 def test_a_transaction_fits_the_log_twice(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(Rows, "_write", lambda self, blobs: written.append(len(blobs)))
+    monkeypatch.setattr(RecipeRows, "_write", lambda self, blobs: written.append(len(blobs)))
     with FeatureStore(tmp_path, "8MiB") as store:  # a log of 1 MiB
         store.rows("recipe").put_many(list("abcde"), np.zeros((5, 2**16), np.float32))
     assert written == [2, 2, 1]
@@ -245,12 +247,12 @@ def test_nothing_found_is_an_empty_array_of_floats(store):
 
 def test_all_rows_found_are_not_copied_again():
     reader = _Reader({b"a": [0]}, 1)
-    reader._place(b"a", Layout(1, (2,)), np.ones(2, np.float32))
+    reader._place(b"a", RowFormat(1, (2,)), np.ones(2, np.float32))
     assert np.shares_memory(reader.values(), reader._rows)
 
 
 def test_rows_are_collected_in_the_type_that_they_are_kept_in():
     reader = _Reader({b"a": [0]}, 1)
-    reader._place(b"a", Layout(2, (2,)), np.ones(2, np.float16))
+    reader._place(b"a", RowFormat(2, (2,)), np.ones(2, np.float16))
     assert reader._rows.dtype == np.float16
     assert reader.values().dtype == np.float32
