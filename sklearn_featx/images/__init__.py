@@ -1,13 +1,13 @@
-"""Images: whatever a user holds becomes uint8 arrays.
+"""Images: conversion of every supported X to arrays of pixels or numbers.
 
-The way of an image through this package::
+The path of an image through this package::
 
     X ──as_image_collection──▶ ImageCollection ──load(i)──▶ uint8 (H, W, C) ──prepare──▶ item
                                      │                                                    │
                                  digest(i)                              iterate_batches ──▶ Batch
 
-Nothing is read from disk before `load` or `digest` asks for it. Needs numpy and Pillow; tensors and
-dataframes are recognized by their methods, their packages are never imported.
+No file is read before `load` or `digest`. The package needs numpy and Pillow; tensors and
+dataframes are recognized by their methods, without importing their packages.
 """
 
 from ._adapter import as_image_collection

@@ -1,8 +1,8 @@
-"""Adapter: whatever a user passes as X becomes an `ImageCollection`.
+"""The adapter: conversion of every supported X to an `ImageCollection`.
 
-One thing that is no collection is refused, with the way out. All else is reduced to an array of
-numbers, a list of items or a dataset, and each of these has its collection.
-Errors that concern X as a whole are `InputError`; those of one entry are `ImageError` with its row.
+A single image or an unsupported object is rejected with a hint. Every other X is reduced to an
+array of numbers, a list of items or a dataset, and each of these has its own collection. An error
+of X as a whole is an `InputError`; an error of one entry is an `ImageError` with its row.
 """
 
 import os
@@ -42,9 +42,9 @@ def as_image_collection(
     value_range: tuple[float, float] | None = None,
     on_error: OnError = "raise",
 ) -> ImageCollection:
-    """Make a collection of images of whatever holds them.
+    """Convert X to a collection of images.
 
-    No file is read: only that every path leads to a file is checked.
+    No file is read; every path is checked to lead to a file.
 
     Parameters
     ----------
@@ -53,30 +53,30 @@ def as_image_collection(
           (RGBA) channels; or (n, d) with `image_shape`.
         - Lists, tuples, 1-D arrays, series and one-column dataframes of paths, bytes (the content
           of a file), PIL images, arrays of one image, or tensors, also mixed.
-        - torch datasets whose items are images or (image, target); of a torchvision
-          `ImageFolder` without a transform, and a `Subset` of one, the files are read directly.
+        - torch datasets whose items are images or (image, target). The files of a torchvision
+        `ImageFolder` without a transform, or of a `Subset` of one, are read directly.
     image_shape : tuple of int, default=None
-        Shape of one image: (H, W), (H, W, C) or (C, H, W). Needed for 2-D arrays; decides an
-        ambiguous layout of others. (1, -1): each row of a 2-D array is d plain numbers, not
+        Shape of one image: (H, W), (H, W, C) or (C, H, W). Required for 2-D arrays; resolves an
+        ambiguous layout of other arrays. (1, -1): each row of a 2-D array is d plain numbers, not
         pixels. (C, -1): each row is a signal of C channels, X of shape (n, C, L) or (n, C * L).
     value_range : (float, float), default=None
-        Values of black and white, of arrays, files and PIL images alike. None: what the file
-        declares; else 0 to 1 for floats and booleans, 0 to 65535 for 16-bit integers without a
-        sign, 0 to 255 for all others.
+        Values of black and white, for arrays, files and PIL images. None: the range that the file
+        declares; else 0 to 1 for floats and booleans, 0 to 65535 for unsigned 16-bit integers, 0
+        to 255 for other integers.
     on_error : {"raise", "nan"}, default="raise"
-        Whether the first entry of a list that is no image is an error at once, or when it is read.
+        Whether an invalid entry of a list raises an error immediately, or when it is read.
 
     Returns
     -------
     collection : ImageCollection
-        The images, not yet read.
+        The images, which are read later.
 
     Raises
     ------
     InputError
         If X as a whole cannot be read as images.
     ImageError
-        If an entry is missing, is no image, has no file, or has values out of range. It carries
+        If an entry is missing, is no image, has no file, or has values out of range. The error has
         the row and the path.
 
     Examples
@@ -104,7 +104,7 @@ def as_image_collection(
 
 
 def _refuse_single(X: Any) -> None:
-    """Refuse what is one image, one folder or no collection at all."""
+    """Reject a single image, a single path and sparse data."""
     if isinstance(X, str) and is_base64_image(X):
         raise InputError("X is one picture in base64. Pass its bytes: [base64.b64decode(X)].")
     if isinstance(X, str | os.PathLike):
@@ -147,7 +147,7 @@ def _unknown_type(X: Any) -> InputError:
         )
     hint = " Pass list(X)." if hasattr(X, "__iter__") and not hasattr(X, "keys") else ""
     if isinstance(X, set | frozenset):
-        # Labels beside a list of it would belong to other images in the next process.
+        # The order of a set differs between processes, so labels would belong to other images.
         hint = " A set has no order: pass sorted(X)."
     return InputError(
         f"X is of type {type(X).__name__}: expected an array, a tensor, a list of images or "
@@ -162,7 +162,7 @@ def _is_loader(X: Any) -> bool:
 def _frame_to_source(X: Any) -> AnyArray | list[Any]:
     columns = [str(name) for name in X.columns]
     table = np.asarray(X.to_numpy())
-    # A column of paths that are all missing is read from a file as numbers.
+    # pandas reads a column of missing paths as NaN.
     missing = table.dtype.kind == "f" and table.size > 0 and bool(np.isnan(table).all())
     if table.dtype.kind in "buifc" and not (missing and len(columns) == 1):
         return table
@@ -183,7 +183,7 @@ def _unmasked(X: Any) -> AnyArray:
 
 
 def _sequence_to_source(X: list[Any] | tuple[Any, ...]) -> AnyArray | list[Any]:
-    """Nested lists of numbers are an array; any other sequence is a list of items."""
+    """Convert nested lists of numbers to an array, any other sequence to a list of items."""
     if len(X) and isinstance(X[0], list | tuple):
         try:
             return _array_to_source(np.asarray(X))
@@ -193,7 +193,7 @@ def _sequence_to_source(X: list[Any] | tuple[Any, ...]) -> AnyArray | list[Any]:
 
 
 def _array_to_source(array: AnyArray) -> AnyArray | list[Any]:
-    """Keep arrays of numbers; one column of anything else is a list of items."""
+    """Return an array of numbers, or convert one column of other objects to a list of items."""
     if array.dtype.kind == "S":
         raise InputError(
             f"X is an array of dtype {array.dtype}, which drops zero bytes. Pass a list of bytes, "
@@ -211,7 +211,7 @@ def _array_to_source(array: AnyArray) -> AnyArray | list[Any]:
 
 
 def _objects_to_numbers(array: AnyArray) -> AnyArray:
-    """Find the dtype that numbers held as objects have."""
+    """Convert an array of objects to an array of numbers."""
     numbers = np.array(array.tolist())
     if numbers.dtype.kind in "buifc":
         return numbers
@@ -240,9 +240,9 @@ def _from_list(
 
 
 def _refuse_frames_of_one_object(entries: list[Any]) -> None:
-    """Refuse an opened file of several frames that is listed once for each of them.
+    """Reject an opened file with several frames that occurs several times in a list.
 
-    ``list(ImageSequence.Iterator(picture))`` is the last frame, again and again.
+    All entries of ``list(ImageSequence.Iterator(picture))`` show the last frame.
     """
     seen: dict[int, int] = {}
     for row, entry in enumerate(entries):
@@ -261,7 +261,7 @@ def _is_of_values(image_shape: ImageShape | None) -> bool:
 
 
 def _stacked(entries: list[Any]) -> AnyArray:
-    """Make one array of rows of plain numbers."""
+    """Stack rows of plain numbers into one array."""
     try:
         return np.stack([tensor_to_array(e) if is_tensor(e) else np.asarray(e) for e in entries])
     except ValueError as error:

@@ -1,9 +1,9 @@
-"""Appearance: a loaded Pillow image of any mode becomes gray or RGB levels, as a person sees it.
+"""Appearance: conversion of a Pillow image of any mode to gray or RGB levels, as displayed.
 
-1. Numbers of more than 8 bits, or of a range that the user gave, become levels (see `_scaling`).
-2. Transparency, wherever it is stated, is composited over white.
-3. Other color spaces become RGB; gray stays one channel.
-4. The picture is turned upright as its EXIF orientation says.
+1. Values of more than 8 bits, or with a given range, are scaled to levels (see `_scaling`).
+2. Transparency of every kind is composited over white.
+3. Other color spaces are converted to RGB; gray keeps one channel.
+4. The EXIF orientation is applied.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from ._scaling import Note, ValueRange, effective_range, over_white, to_shown
 _EXIF_ORIENTATION = 0x0112
 _GRAY_MODES = ("1", "L", "LA", "La")
 
-# EXIF 2.32, tag 274: what turns the stored picture upright.
+# EXIF 2.32, tag 274: the transposition that displays the stored picture upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,35 +33,36 @@ _UPRIGHT = {
 
 
 def is_plain(image: Image.Image, value_range: ValueRange | None = None) -> bool:
-    """Whether a picture is of 8 bits whose black and white are 0 and 255."""
+    """Whether a picture has 8 bits, with 0 as black and 255 as white."""
     if image.mode.startswith("I") or image.mode == "F":
         return False
     return value_range in (None, (0.0, 255.0)) or image.mode == "1"
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """Return a loaded plain picture as a person sees it, of mode L or RGB; it may be itself.
+    """Convert a loaded plain picture to its appearance, of mode L or RGB.
 
-    `ImageError` if LAB is to be converted without ImageCms.
+    The result may be the picture itself. Raises `ImageError` if LAB cannot be converted because
+    ImageCms is missing.
     """
-    turn = _UPRIGHT.get(_orientation(image))
+    method = _UPRIGHT.get(_orientation(image))
     picture = _opaque(image)
-    return picture if turn is None else picture.transpose(turn)
+    return picture if method is None else picture.transpose(method)
 
 
 def picture_to_levels(
     image: Image.Image, value_range: ValueRange | None = None, note: Note | None = None
 ) -> Levels:
-    """Return a loaded picture as levels (H, W, C): C is 1 for gray images and 3 for RGB.
+    """Convert a loaded picture to levels (H, W, C): C is 1 for gray images and 3 for RGB.
 
     Parameters
     ----------
     image : PIL.Image.Image
         The picture.
     value_range : (float, float), default=None
-        Values of black and white; None: as its type and its file declare.
+        Values of black and white. None: the range that its type or file declares.
     note : callable, default=None
-        Is given the values and their range where that is the declared one.
+        Called with the values and their range if the range is the declared one.
     """
     if is_plain(image, value_range):
         return as_pixels(as_seen(image))
@@ -74,18 +75,18 @@ def picture_to_levels(
 
 
 def refuse_reduced(image: Image.Image, value_range: ValueRange | None) -> None:
-    """Refuse a range for numbers that Pillow gives up; `image` is opened, and not yet loaded."""
+    """Reject `value_range` if Pillow reduces 16 bits to 8; `image` is opened but not loaded."""
     stored = str(getattr(image, "tile", ""))
     if value_range is None or image.mode.startswith("I") or ";16" not in stored:
         return
     raise ImageError(
-        f"value_range={value_range}: of the 16 bits per channel of this file Pillow reads 8 (mode "
+        f"value_range={value_range}: Pillow reads 8 of this file's 16 bits per channel (mode "
         f"{image.mode}). Read it with another library, and pass arrays."
     )
 
 
 def _orientation(image: Image.Image) -> Any:
-    """Return the EXIF orientation; a damaged EXIF block does not make a picture unreadable."""
+    """Return the EXIF orientation; 1 (upright) if the EXIF block is damaged."""
     try:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
     except Warning:
@@ -95,7 +96,7 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    # By mode, by one transparent color, or by a palette with alpha.
+    # Transparency by mode, by one transparent color, or by a palette with alpha.
     if image.has_transparency_data:
         return as_picture(_over_white(image))
     if image.mode in ("L", "RGB"):
@@ -137,14 +138,14 @@ def _deep_gray(image: Image.Image, value_range: ValueRange | None, note: Note | 
 
 
 def _numbers(image: Image.Image) -> AnyArray:
-    """Return a picture of 8 bits as numbers (H, W, C), with its alpha channel where it has one."""
+    """Return an 8-bit picture as an array (H, W, C), with its alpha channel if it has one."""
     if image.has_transparency_data:
         return np.asarray(image.convert("LA" if image.mode in _GRAY_MODES else "RGBA"))
     return as_pixels(_opaque(image))
 
 
 def _turned(levels: Levels, orientation: Any) -> Levels:
-    """Turn levels upright, as `_UPRIGHT` does a picture."""
+    """Apply an EXIF orientation to levels, as `_UPRIGHT` does to a picture."""
     if orientation in (5, 6, 7, 8):
         levels = levels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,6 +1,6 @@
-"""Arrays: a block of numbers becomes a collection of pixels or of plain numbers.
+"""Arrays: conversion of an array to a collection of pixels or of plain numbers.
 
-Values are checked at once, some rows at a time; they are scaled when an image is loaded.
+The values are checked immediately, in chunks of rows, and scaled when an image is loaded.
 """
 
 import math
@@ -19,10 +19,10 @@ from ._scaling import ValueRange, check_rows, chunks, effective_range
 def array_to_collection(
     X: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
 ) -> ImageCollection:
-    """Make a collection of an array (n, ...): of plain numbers if `image_shape` ends in -1.
+    """Convert an array (n, ...) to a collection; plain numbers if `image_shape` ends in -1.
 
-    `InputError` if the shape or dtype does not fit; `ImageError`, with the row, if values are not
-    finite or out of range.
+    Raises `InputError` if the shape or dtype does not fit, and `ImageError` with the row if values
+    are NaN, infinite or out of range.
     """
     if X.ndim < 2:
         refuse_vector(X.shape)
@@ -33,7 +33,7 @@ def array_to_collection(
 
 
 def refuse_vector(shape: tuple[int, ...]) -> NoReturn:
-    """Refuse numbers without an axis of samples and one of features, in scikit-learn's words."""
+    """Reject an array without a sample and a feature axis, with scikit-learn's message."""
     found = f"{len(shape)}D array" if shape else "scalar array"
     raise InputError(
         f"Expected 2D array, got {found} instead: shape {shape}. Pass one row or image per sample."
@@ -41,7 +41,7 @@ def refuse_vector(shape: tuple[int, ...]) -> NoReturn:
 
 
 def refuse_empty(shape: tuple[int, ...]) -> None:
-    """Refuse an X without samples or features, in scikit-learn's words."""
+    """Reject an X without samples or features, with scikit-learn's message."""
     for length, what in zip(shape[:2], ("sample", "feature"), strict=False):
         if length == 0:
             raise InputError(
@@ -52,17 +52,17 @@ def refuse_empty(shape: tuple[int, ...]) -> None:
 def _values(
     X: AnyArray, image_shape: ImageShape, value_range: ValueRange | None
 ) -> ImageCollection:
-    """Rows of plain numbers."""
+    """Convert an array to a collection of rows of plain numbers."""
     if value_range is not None:
         raise InputError(
             f"value_range is for pixels; with image_shape={image_shape} rows are plain numbers. "
-            "Leave it None."
+            "Pass value_range=None."
         )
     if X.dtype.kind not in "buif":
-        raise InputError(f"Complex data not supported, nor other than real numbers: {X.dtype}.")
+        raise InputError(f"Complex data not supported, only real numbers: dtype {X.dtype}.")
     n_features = X.shape[1] if X.ndim == 2 else None
     X = _as_signals(X, image_shape)
-    # A float64 too large for float32 becomes inf and is refused as such.
+    # A float64 that is too large for float32 becomes infinite and is rejected.
     with np.errstate(over="ignore"):
         values = np.asarray(X, dtype=np.float32)
     _check_finite(values)
@@ -96,7 +96,7 @@ def _check_finite(values: AnyArray) -> None:
 def _pixels(
     X: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
 ) -> ImageCollection:
-    """Images of one shape in one array."""
+    """Convert an array to a collection of images of one shape."""
     n_features = X.shape[1] if X.ndim == 2 else None
     try:
         limits = effective_range(X.dtype, value_range)
@@ -110,7 +110,7 @@ def _pixels(
 
 
 def _colors(X: AnyArray, layout: Layout) -> AnyArray:
-    """View images without their alpha channel, unless that is of floats and has their range."""
+    """View images without their alpha channel; float alpha stays, as it has the colors' range."""
     axis = {"HW": None, "HWC": 3, "CHW": 1}[layout]
     if axis is None or X.shape[axis] != 4 or X.dtype.kind == "f":
         return X
@@ -118,7 +118,7 @@ def _colors(X: AnyArray, layout: Layout) -> AnyArray:
 
 
 def _rows_to_images(X: AnyArray, image_shape: ImageShape | None) -> AnyArray:
-    """Give X one axis per axis of an image."""
+    """Reshape X to one axis for each axis of an image."""
     if X.ndim == 2:
         return _unflatten(X, image_shape)
     if X.ndim == 5:

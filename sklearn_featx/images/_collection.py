@@ -1,8 +1,8 @@
-"""ImageCollection: n images, read one at a time when asked, the same from any thread.
+"""ImageCollection: a sequence of images that are read on demand, from any thread.
 
-Three kinds of storage here, one contract: a block of pixels, a block of plain numbers, a list of
-items (datasets of the user's have their own file). All of them pickle; what is pickled holds the
-selected rows alone.
+This file has three implementations: an array of pixels, an array of plain numbers and a list of
+items. `_dataset` has the fourth, for the user's datasets. A pickled collection contains only the
+selected rows.
 """
 
 from abc import ABC, abstractmethod
@@ -31,22 +31,22 @@ from ._layout import Layout
 from ._range_use import RangeUse
 from ._scaling import ValueRange
 
-Rows: TypeAlias = Sequence[int] | slice | npt.NDArray[Any]
+Positions: TypeAlias = Sequence[int] | slice | npt.NDArray[Any]
 
 
 class ImageCollection(ABC):
-    """A sequence of images that are read when asked for.
+    """A sequence of images that are read on demand.
 
     Attributes
     ----------
     kind : {"pixels", "values"}
-        Whether `load` returns levels from 0 (black) to 255 (white), or plain numbers.
+        Whether `load` returns levels from 0 (black) to 255 (white) or plain numbers.
     n_features : int or None
-        Number of columns when X was a 2-D numeric table.
+        Number of columns if X was a 2-D numeric table.
     item_shape : tuple of int or None
-        Shape of every item when kind is "values"; None for pixels.
+        Shape of every item if `kind` is "values"; None for pixels.
     range_use : RangeUse or None
-        What `load` has seen of ranges that the user did not give.
+        The values that `load` has read in declared ranges; see `RangeUse`.
 
     Examples
     --------
@@ -79,13 +79,14 @@ class ImageCollection(ABC):
         Returns
         -------
         image : ndarray of shape (H, W, C), dtype uint8 or float32
-            C is 1 for gray and 3 for RGB. Levels are float32 where they are not whole numbers. For
-            values: float32 of `item_shape`. It may share memory with X and is not to be written to.
+            C is 1 for gray and 3 for RGB. Levels are float32 if they are not whole numbers. Plain
+            numbers are float32 of `item_shape`. The array may share memory with X and must not be
+            changed.
 
         Raises
         ------
         ImageError
-            If the image cannot be read. It carries `row`, which is `i`, and `path`.
+            If the image cannot be read. The error has `row`, which is `i`, and `path`.
         """
 
     def load_resized(self, i: int, preprocess: Preprocess) -> Levels:
@@ -94,14 +95,14 @@ class ImageCollection(ABC):
         Parameters
         ----------
         i : int
-            Position of the image, one of pixels.
+            Position of the image, which has pixels.
         preprocess : Preprocess
-            The recipe.
+            The preprocessing.
 
         Returns
         -------
         image : ndarray of shape (h, w, preprocess.channels), dtype uint8 or float32
-            That of `resize_and_crop` on that of `load`.
+            The result of `resize_and_crop` for the image that `load` returns.
 
         Raises
         ------
@@ -112,7 +113,7 @@ class ImageCollection(ABC):
 
     @abstractmethod
     def digest(self, i: int) -> str:
-        """Digest of one image's content: equal for equal content, wherever it lies.
+        """Return the digest of one image's content, which does not depend on its location.
 
         Parameters
         ----------
@@ -122,16 +123,17 @@ class ImageCollection(ABC):
         Returns
         -------
         digest : str
-            Of a file's bytes; or of an array's values, shape, dtype and value range.
+            Digest of a file's bytes and value range, or of an array's values, shape, dtype and
+            value range.
 
         Raises
         ------
         ImageError
-            If the image cannot be read. It carries `row`, which is `i`, and `path`.
+            If the image cannot be read. The error has `row`, which is `i`, and `path`.
         """
 
     def content(self, i: int) -> str:
-        """Digest of the bytes of one image's file, where `path` names one.
+        """Return the digest of the bytes of one image's file; `path` must not be None.
 
         Parameters
         ----------
@@ -141,34 +143,34 @@ class ImageCollection(ABC):
         Returns
         -------
         content : str
-            It depends on the bytes alone, so that it may be kept with the state of the file.
+            The digest depends on the bytes alone, so it can be recorded for the file.
 
         Raises
         ------
         ImageError
-            If the file cannot be read. It carries `row`, which is `i`, and `path`.
+            If the file cannot be read. The error has `row`, which is `i`, and `path`.
         """
         raise NotImplementedError
 
     def digest_of(self, i: int, content: str) -> str:
-        """Digest of one image whose file has the given content, without opening it.
+        """Return the digest of one image from its file's content, without opening the file.
 
         Parameters
         ----------
         i : int
-            Position of the image, one from a file.
+            Position of the image, which has a file.
         content : str
-            What `content` returned.
+            The result of `content`.
 
         Returns
         -------
         digest : str
-            That of `digest`.
+            The same as `digest` returns.
         """
         raise NotImplementedError
 
     def path(self, i: int) -> str | None:  # noqa: ARG002 (most collections have no files)
-        """Return the file that is read for one image.
+        """Return the path of one image's file.
 
         Parameters
         ----------
@@ -178,7 +180,7 @@ class ImageCollection(ABC):
         Returns
         -------
         path : str or None
-            None where the image comes from memory.
+            None if the image is in memory.
         """
         return None
 
@@ -198,13 +200,13 @@ class ImageCollection(ABC):
         return None
 
     @abstractmethod
-    def take(self, rows: Rows) -> "ImageCollection":
-        """Select images without reading or copying them.
+    def take(self, rows: Positions) -> "ImageCollection":
+        """Return a collection of selected images, without reading or copying them.
 
         Parameters
         ----------
         rows : sequence of int, slice or mask of bool
-            Which images, in which order.
+            Positions of the images, in the wanted order.
 
         Returns
         -------
@@ -214,7 +216,7 @@ class ImageCollection(ABC):
 
 
 class _ArrayCollection(ImageCollection):
-    """Rows of one array, which is not copied before it is pickled."""
+    """Rows of one array; a selection copies them only when it is pickled."""
 
     def __init__(self, array: AnyArray, n_features: int | None = None) -> None:
         self._array = array
@@ -228,7 +230,7 @@ class _ArrayCollection(ImageCollection):
         item: AnyArray = self._array[self._rows[i]]
         return item
 
-    def take(self, rows: Rows) -> Self:
+    def take(self, rows: Positions) -> Self:
         taken = object.__new__(type(self))
         taken.__dict__.update(self.__dict__, _rows=self._rows[as_index(rows)])
         return taken
@@ -249,15 +251,15 @@ class PixelArray(_ArrayCollection):
     Parameters
     ----------
     array : ndarray of shape (n, H, W), (n, H, W, C) or (n, C, H, W)
-        Numbers, checked to lie in `value_range`.
+        Numbers within `value_range`.
     layout : {"HW", "HWC", "CHW"}
         Meaning of the axes of one item.
     value_range : (float, float)
         Values of black and white.
     n_features : int, default=None
-        Number of columns when X was a 2-D table.
+        Number of columns if X was a 2-D table.
     use : RangeUse, default=None
-        Notes the values where `value_range` follows from their type.
+        Records the values if `value_range` follows from their type.
     """
 
     def __init__(
@@ -289,7 +291,7 @@ class ValueArray(_ArrayCollection):
     array : ndarray of shape (n, d) or (n, C, L), dtype float32
         Finite numbers.
     n_features : int, default=None
-        Number of columns when X was a 2-D table.
+        Number of columns if X was a 2-D table.
     """
 
     kind = "values"
@@ -306,14 +308,14 @@ class ValueArray(_ArrayCollection):
 
 
 class ItemList(ImageCollection):
-    """Images of any size from files, bytes, pictures and arrays.
+    """Images of any size: files, bytes, pictures and arrays.
 
     Parameters
     ----------
     items : list of Item
-        One per image.
+        One item per image.
     use : RangeUse, default=None
-        What the items tell of their values.
+        The record of values that the items write to.
     """
 
     def __init__(self, items: list[Item], use: RangeUse | None = None) -> None:
@@ -353,22 +355,22 @@ class ItemList(ImageCollection):
     def n_pixels(self, i: int) -> int | None:
         return n_pixels(self._items[i])
 
-    def take(self, rows: Rows) -> "ItemList":
+    def take(self, rows: Positions) -> "ItemList":
         chosen = np.arange(len(self))[as_index(rows)]
         return ItemList([self._items[i] for i in chosen], self.range_use)
 
 
 @contextmanager
 def errors_at(row: int) -> Iterator[None]:
-    """Complete an `ImageError` raised within by its row."""
+    """Context manager that adds the row to an `ImageError`."""
     try:
         yield
     except ImageError as error:
         raise ImageError(error.reason, row=int(row), path=error.path) from error.__cause__
 
 
-def as_index(rows: Rows) -> Any:
-    """Make rows an index for numpy; an empty list is no array of float."""
+def as_index(rows: Positions) -> Any:
+    """Convert positions to an index for numpy; an empty list becomes an integer array."""
     if isinstance(rows, slice):
         return rows
     index = np.asarray(rows)

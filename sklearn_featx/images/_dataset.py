@@ -1,8 +1,7 @@
-"""Datasets: the files behind torch datasets such as torchvision's ImageFolder.
+"""Datasets: torch datasets as image collections, or as the list of their files.
 
-Files are read by this package, not through the dataset, only where the result is the same: an
-unchanged torchvision folder dataset with its default loader and no transform. Any other dataset
-is asked for its items.
+This package reads the files itself if the result is the same: for a torchvision folder dataset with
+the default loader and no transform. Any other dataset returns its items itself.
 """
 
 from typing import Any
@@ -14,7 +13,7 @@ from .._messages import cause
 from .._parallel import ForkSafeLock
 from .._typing import Levels
 from ..exceptions import ImageError
-from ._collection import ImageCollection, Rows, as_index, errors_at
+from ._collection import ImageCollection, Positions, as_index, errors_at
 from ._items import Item, as_item
 from ._layout import ImageShape
 from ._range_use import RangeUse
@@ -22,7 +21,7 @@ from ._scaling import ValueRange
 
 
 def dataset_paths(dataset: Any) -> list[str] | None:
-    """Return the path of every item; None if the items are not plain image files."""
+    """Return the paths of all items; None if the items are not plain image files."""
     if _is_subset(dataset):
         paths = dataset_paths(dataset.dataset)
         return None if paths is None else [paths[i] for i in dataset.indices]
@@ -33,13 +32,13 @@ def dataset_paths(dataset: Any) -> list[str] | None:
 
 
 def _is_subset(dataset: Any) -> bool:
-    """Whether it is PyTorch's own: others of the name may apply a transform."""
+    """Whether a dataset is PyTorch's own `Subset`: another `Subset` may apply a transform."""
     kind = type(dataset)
     return kind.__name__ == "Subset" and kind.__module__ == "torch.utils.data.dataset"
 
 
 def _is_plain_folder(dataset: Any) -> bool:
-    """Whether ``dataset[i][0]`` is the image of ``samples[i][0]``, as it is decoded."""
+    """Whether ``dataset[i][0]`` is the decoded file ``samples[i][0]``."""
     reader = getattr(type(dataset), "__getitem__", None)
     loader = getattr(dataset, "loader", None)
     return (
@@ -51,11 +50,11 @@ def _is_plain_folder(dataset: Any) -> bool:
 
 
 class DatasetItems(ImageCollection):
-    """Items of a dataset of the user's, asked for one at a time.
+    """Items of a user's dataset, fetched by one thread after the other.
 
-    Datasets are written for worker processes, not for threads: a lock lets one thread in. A
-    dataset that gives another image each time (random augmentation) is refused as soon as it is
-    seen, since what is remembered under a digest would be wrong.
+    A lock protects the dataset, since datasets are written for worker processes, not for threads. A
+    dataset that returns different images for one index (random augmentation) raises an error as
+    soon as a difference is detected, because the row cached under its digest would be wrong.
 
     Parameters
     ----------
@@ -64,9 +63,9 @@ class DatasetItems(ImageCollection):
     rows : ndarray of int
         Positions in the dataset.
     image_shape, value_range : tuple or None
-        As the user gave them.
+        The parameters of `as_image_collection`.
     use : RangeUse, default=None
-        That of the images that these were taken from.
+        The record of values, shared with the collection that `take` was called on.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class DatasetItems(ImageCollection):
         with errors_at(i):
             return self._seen.setdefault(i, self._item(i).digest())
 
-    def take(self, rows: Rows) -> "DatasetItems":
+    def take(self, rows: Positions) -> "DatasetItems":
         chosen = self._rows[as_index(rows)]
         return DatasetItems(
             self._dataset, chosen, self._image_shape, self._value_range, self.range_use
@@ -107,7 +106,7 @@ class DatasetItems(ImageCollection):
     def _refuse_change(self, i: int, item: Item) -> None:
         if i in self._seen and item.digest() != self._seen[i]:
             raise ImageError(
-                "the dataset gave another image than before: its transform is random. Pass a "
+                "the dataset returned another image than before: its transform is random. Pass a "
                 "dataset without augmentation."
             )
 

@@ -1,20 +1,21 @@
-"""Declared ranges: what a picture's type and file say about the values of black and white.
+"""Declared ranges: the values of black and white according to a picture's type and file.
 
 ==========================================  ======================================
 picture                                     black, white
 ==========================================  ======================================
-TIFF with SMinSampleValue, SMaxSampleValue  these; a minimum that is missing is 0
+TIFF with SMinSampleValue, SMaxSampleValue  these; a missing minimum is 0
 TIFF with MinSampleValue, MaxSampleValue    likewise
 OME-TIFF with SignificantBits               0, the largest value of these bits
 16-bit gray, TIFF of 9 to 15 bits           0, the largest value of its bits
 16-bit gray otherwise                       0, 65535
-32-bit integers from a PNG or PPM           0, 65535: Pillow has brought them there
+32-bit integers from a PNG or PPM           0, 65535, to which Pillow scales them
 other integers                              0, 255
 float                                       0, 1
 ==========================================  ======================================
 
-The sBIT chunk of a PNG names the bits of the source; the values in the file are on the full scale
-(PNG specification, 11.3.2.7). A copy in memory does not carry what its file declared.
+The sBIT chunk of a PNG states the bits of the source, but the values in the file have the full
+scale (PNG specification, 11.3.2.7). A copy of a picture in memory loses the declaration of its
+file.
 """
 
 import re
@@ -26,13 +27,13 @@ from ._scaling import ValueRange
 
 _BITS_PER_SAMPLE = 258
 _DESCRIPTION = 270
-# The sample format's own tags are of the values' type; the older ones of 16 bits.
+# Tags 340 and 341 have the type of the values; the older tags 280 and 281 have 16 bits.
 _MIN_AND_MAX = ((340, 341), (280, 281))
 _OME_BITS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*\bSignificantBits=\"(\d+)\"")
 
 
 def declared_range(image: Image.Image) -> ValueRange:
-    """Return the values of black and white of a gray picture of more than 8 bits."""
+    """Return the values of black and white of a gray picture with more than 8 bits."""
     tags: Any = getattr(image, "tag_v2", None) if image.format in ("TIFF", "MPO") else None
     declared = None if tags is None else _of_tiff(tags)
     if declared is not None:
@@ -58,7 +59,7 @@ def _of_tiff(tags: Any) -> ValueRange | None:
 
 
 def _number(value: Any) -> float | None:
-    """Return a tag's value for the first sample; None for what is no number."""
+    """Return a tag's value for the first sample; None if it is no number."""
     first = value[0] if isinstance(value, tuple) and value else value
     try:
         return float(first)

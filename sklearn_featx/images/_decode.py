@@ -1,8 +1,8 @@
-"""Decoding: a file's bytes become the picture that a person sees, or an ImageError.
+"""Decoding: conversion of an image file to levels, as displayed, or an ImageError.
 
-Pillow alone decodes. Its plugins raise whatever their parsing meets (OSError, SyntaxError,
-ValueError, struct.error, EOFError, TypeError, KeyError, ...); here all of it ends as `ImageError`.
-Files are read whole and closed before decoding begins, so no descriptor outlives the call.
+Pillow decodes. Its plugins raise many types of errors (OSError, SyntaxError, ValueError,
+struct.error, EOFError, TypeError, KeyError, ...), and all of them become an `ImageError`. A file is
+read completely and closed before it is decoded, so no descriptor outlives the call.
 """
 
 import os
@@ -31,30 +31,30 @@ from ._scaling import Note, ValueRange
 Source: TypeAlias = str | os.PathLike[str] | bytes
 _Finish: TypeAlias = Callable[[Image.Image], Levels]
 
-# Part of every row's key: raise it when decoding or scaling changes, so that no old row is taken
-# for new.
+# Part of every row's key. Increase it when decoding or scaling changes, so that older rows are not
+# used.
 _READING_VERSION = 4
 
-# Offset in a PNG file of the bit depth: signature, length and name of IHDR, width, height.
+# Offset of the bit depth in a PNG file, after the signature, the length and name of IHDR, the width
+# and the height.
 _PNG_BITS_AT = 24
 
 _QUIET = ForkSafeLock()
-# Pictures that the user opened load their pixels on first use, which two threads must not do at
-# once to the same one.
+# An opened picture loads its pixels at its first use, which two threads must not do simultaneously.
 _LOADING = ForkSafeLock()
 
 
 def decode(
     source: Source, value_range: ValueRange | None = None, note: Note | None = None
 ) -> Levels:
-    """Decode an image file, given by path or content, as a person sees it.
+    """Decode an image file, given by path or content, as displayed.
 
-    The orientation of EXIF is applied, transparency is composited over white, every color space
-    becomes RGB, and of an animation the first frame is taken. The result has shape (H, W, 1 or 3)
-    and levels from 0 to 255: uint8, or float32 where more than 8 bits do not fit into that.
-    `value_range` and `note` are those of `picture_to_levels`.
-    `ImageError`, with the path, if the file cannot be read, is damaged or truncated, is no image,
-    has values out of range, or more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
+    The EXIF orientation is applied, transparency is composited over white, every color space is
+    converted to RGB, and the first frame of an animation is used. The result has shape (H, W, 1 or
+    3) and levels from 0 to 255: uint8, or float32 if levels of more than 8 bits are not whole
+    numbers. `value_range` and `note` are those of `picture_to_levels`.
+    Raises `ImageError`, with the path, if the file cannot be read, is damaged or truncated, is no
+    image, has values out of range, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
 
     Examples
     --------
@@ -79,10 +79,10 @@ def decode_resized(
     value_range: ValueRange | None = None,
     note: Note | None = None,
 ) -> Levels:
-    """Decode an image, resize and crop it: `resize_and_crop` of what `decode` returns.
+    """Decode, resize and crop an image, as `decode` followed by `resize_and_crop`.
 
     With ``preprocess.fast``, a JPEG file is decoded at a half, a quarter or an eighth of its size
-    where that is enough.
+    if that is large enough.
     """
 
     def finish(picture: Image.Image) -> Levels:
@@ -94,7 +94,7 @@ def decode_resized(
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return the content of a file; `ImageError`, with the path, if it cannot be read."""
+    """Return the content of a file; raise `ImageError`, with the path, if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError, MemoryError) as error:
@@ -103,12 +103,12 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def digest_file(data: bytes) -> str:
-    """Digest of a file's content."""
+    """Return the digest of a file's content."""
     return digest("file", data)
 
 
 def digest_reading() -> str:
-    """Digest of all that decides which pixels a file or picture becomes, besides its content."""
+    """Return the digest of everything but the content that a decoded picture depends on."""
     return digest(_READING_VERSION, ImageFile.LOAD_TRUNCATED_IMAGES, *decoder_versions())
 
 
@@ -127,7 +127,7 @@ def pixels_in_header(source: Source) -> int | None:
 def levels_of_picture(
     image: Image.Image, value_range: ValueRange | None = None, note: Note | None = None
 ) -> Levels:
-    """Turn a picture that the user opened or made into levels, as `decode` does for a file."""
+    """Convert a user's picture to levels, as `decode` does for a file."""
     path = getattr(image, "filename", None) or None
     try:
         _refuse_bomb(image)
@@ -157,23 +157,23 @@ def _decode_source(
     except ImageError as error:
         raise ImageError(error.reason, path=name) from error
     except Exception as error:
-        # Not a list of types: plugins raise whatever their parsing of foreign bytes meets.
+        # Plugins raise errors of any type for damaged data.
         raise ImageError(_reason(error, data), path=name) from error
 
 
 def _quietly(opened: Callable[[], Levels]) -> Levels:
-    """Decode; where a filter turns warnings into errors, decode again without them.
+    """Decode; if a filter turns a warning into an error, decode again without warnings.
 
-    Pillow warns about damage that it can read past, such as corrupt EXIF. Whether an image can be
-    read must not depend on the filters of `warnings`.
+    Pillow warns about damage that does not prevent decoding, such as corrupt EXIF. Whether an image
+    is readable must not depend on the filters of `warnings`.
     """
     try:
         return opened()
     except Image.DecompressionBombWarning:
         raise
     except Warning:
-        # Before Python 3.14 `catch_warnings` is not thread safe: hence the lock, and hence only
-        # here, where decoding has failed without it.
+        # `catch_warnings` is not thread-safe before Python 3.14, so it needs a lock and is only
+        # used after a failure.
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return opened()
@@ -202,19 +202,19 @@ def _identified(source: Source) -> Image.Image:
 
 
 def _decode_smaller(image: Image.Image, preprocess: Preprocess) -> None:
-    """Let a JPEG file be decoded at a fraction of its size that is large enough for the resize."""
+    """Configure a JPEG file to be decoded at a fraction of its size, sufficient for the resize."""
     height, width = resized_size(image.height, image.width, preprocess.resize)
     if preprocess.resize is None:
         return
     if isinstance(preprocess.resize, tuple):
-        # It may yet be turned upright.
+        # The EXIF orientation may still swap height and width.
         height = width = max(height, width)
-    # Other formats take no notice.
+    # Other formats ignore it.
     image.draft(None, (round(FAST_GAP * width), round(FAST_GAP * height)))
 
 
 def _scale_png_key(image: Image.Image, data: bytes) -> None:
-    """Bring the transparent color of a PNG to the 8 bits of the pixels that Pillow returns.
+    """Scale the transparent color of a PNG to the 8 bits of Pillow's pixels.
 
     Pillow scales pixels of 1, 2, 4 and (RGB) 16 bits per channel, but not the color in tRNS.
     """
@@ -229,7 +229,7 @@ def _scale_png_key(image: Image.Image, data: bytes) -> None:
 
 
 def _refuse_bomb(image: Image.Image) -> None:
-    """Refuse before a pixel is decoded what Pillow would only warn about, up to twice its limit."""
+    """Reject an image above Pillow's pixel limit; up to twice the limit, Pillow only warns."""
     limit = Image.MAX_IMAGE_PIXELS
     pixels = image.width * image.height
     if limit is not None and pixels > limit:

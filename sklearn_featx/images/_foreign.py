@@ -1,15 +1,15 @@
-"""Content that is no image: what it is, as far as its first bytes say, and the way out."""
+"""Foreign content: recognition of files that are no images, and hints for them."""
 
 import re
 
-# First bytes of pictures, as base64 writes them: PNG, JPEG, GIF, WebP, TIFF, BMP.
+# The first bytes of image files in base64: PNG, JPEG, GIF, WebP, TIFF, BMP.
 _BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk0")
 _DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w=-]+)*;base64,", re.IGNORECASE)
-# A name this short may be that of a file; a picture this small is not.
+# A shorter text may be a file name; no image file is that short in base64.
 _SHORTEST_BASE64 = 64
 
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-# Tried in this order: (first bytes, what they are, the way out).
+# In order of precedence: (first bytes, kind of content, hint).
 _CONTENTS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file", "Run: git lfs pull"),
     (b"%PDF", "a PDF document", "Render its pages to images first"),
@@ -23,14 +23,14 @@ _CONTENTS = (
 
 
 def is_base64_image(text: str) -> bool:
-    """Whether a text is a picture in base64, or the data URL of one, not the name of a file."""
+    """Whether a text is an image in base64 or a data URL, not a file name."""
     if _DATA_URL.match(text):
         return True
     return len(text) >= _SHORTEST_BASE64 and text.startswith(_BASE64_OF_IMAGES)
 
 
 def base64_hint() -> str:
-    """Say how a picture in base64 is passed."""
+    """Return a hint for an image in base64."""
     return (
         "is a picture in base64, not the name of a file. Pass its bytes: "
         'base64.b64decode(text.partition(",")[2] or text).'
@@ -38,7 +38,7 @@ def base64_hint() -> str:
 
 
 def content_hint(data: bytes) -> str:
-    """Say what content is that no plugin of Pillow knows, and what to do; empty if unknown."""
+    """Return the kind of unreadable content and a hint; empty if the kind is unknown."""
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     for signature, name, way_out in _CONTENTS:
         if start.startswith(signature):

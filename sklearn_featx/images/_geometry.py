@@ -1,6 +1,6 @@
-"""Geometry: resize and center crop on uint8 pixels, with torchvision's result to the last bit.
+"""Geometry: resize and center crop of levels, bit for bit as torchvision.
 
-Arithmetic on values (scale, mean, std) is not done here: it is the engine's, on whole batches.
+The engine applies the arithmetic on values (scale, mean, std) to whole batches.
 """
 
 import numpy as np
@@ -18,29 +18,29 @@ _RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
 }
 
-# With `Preprocess.fast`, images are first brought to this many times the size that is wanted, or
-# more, by leaving out what the decoder need not compute and by means over whole blocks of pixels.
+# With `Preprocess.fast`, the decoder and means over whole blocks of pixels first reduce an image to
+# at least this multiple of the target size.
 FAST_GAP = 2.0
-# Above this many pixels (128 MiB in Pillow) the resized picture is never built whole: a strip of
-# 30000 x 10 pixels would become 768000 x 256 before its crop.
+# Above this number of pixels (128 MiB in Pillow), only the crop of the resized picture is computed:
+# a strip of 30000 x 10 pixels would become 768000 x 256 before its crop.
 _MAX_RESIZED_PIXELS = 2**25
 
 
 def resize_and_crop(pixels: Levels, preprocess: Preprocess) -> Levels:
-    """Bring levels (H, W, 1 or 3) to the size and channels that a backbone was trained on.
+    """Convert levels (H, W, 1 or 3) to the size and channels that a backbone was trained on.
 
-    1. RGB becomes gray where one channel is wanted.
+    1. RGB is converted to gray if one channel is wanted.
     2. The shorter side is resized to ``preprocess.resize``, the longer to
-       ``int(resize * longer / shorter)``; or both sides, where (height, width) is given.
-    3. The center is cropped, from ``round((height - crop_height) / 2)`` on; smaller images are
+       ``int(resize * longer / shorter)``; or both sides, if (height, width) is given.
+    3. The center is cropped, from ``round((height - crop_height) / 2)``; smaller images are
        padded with zeros.
-    4. Gray is repeated where three channels are wanted.
+    4. Gray is repeated if three channels are wanted.
 
-    The result is that of ``torchvision.transforms.v2`` and of torchvision's classification presets
-    on a PIL image, bit for bit. (Where the resized picture would have more than 2**25 pixels, the
-    crop is resized alone, and levels may differ by 1.) Levels in float32 go the same way without
-    being rounded. With ``preprocess.fast``, images of twice
-    that size or more differ by a few levels.
+    The result equals that of ``torchvision.transforms.v2`` and of torchvision's classification
+    presets for a PIL image, bit for bit. (If the resized picture would have more than 2**25 pixels,
+    only the crop is computed, and levels may differ by 1.) Levels in float32 are processed in the
+    same way without rounding. With ``preprocess.fast``, images of at least twice the target size
+    differ by a few levels.
 
     Examples
     --------
@@ -61,13 +61,13 @@ def resize_and_crop(pixels: Levels, preprocess: Preprocess) -> Levels:
         pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)
     planes = [as_picture(pixels[:, :, i : i + 1]) for i in range(pixels.shape[2])]
     resized = np.concatenate([_resize(plane, preprocess) for plane in planes], axis=2)
-    # Some filters overshoot; pixels of 8 bits end at black and white.
+    # Some filters overshoot; 8-bit pixels are clipped to black and white as well.
     cropped = _crop(resized.clip(0, 255), preprocess.crop)
     return _with_channels(cropped, preprocess.channels)
 
 
 def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Levels:
-    """Do what `resize_and_crop` does, from a Pillow image of mode L or RGB."""
+    """Apply `resize_and_crop` to a Pillow image of mode L or RGB."""
     if picture.mode == "RGB" and preprocess.channels == 1:
         picture = picture.convert("L")
     pixels = _crop(_resize(picture, preprocess), preprocess.crop)
@@ -81,12 +81,12 @@ def _with_channels(pixels: Levels, channels: int) -> Levels:
 
 
 def as_picture(pixels: AnyArray) -> Image.Image:
-    """Return uint8 (H, W, 1 or 3) as a Pillow image of mode L or RGB, float32 (H, W, 1) as F."""
+    """Convert uint8 (H, W, 1 or 3) to a Pillow image of mode L or RGB, float32 (H, W, 1) to F."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def as_pixels(picture: Image.Image) -> Levels:
-    """Return a Pillow image of mode L, F or RGB as levels (H, W, 1 or 3)."""
+    """Convert a Pillow image of mode L, F or RGB to levels (H, W, 1 or 3)."""
     pixels: Levels = np.asarray(picture)
     return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
@@ -97,13 +97,13 @@ def resized_size(height: int, width: int, resize: int | tuple[int, int] | None) 
         return height, width
     if isinstance(resize, tuple):
         return resize
-    # As torchvision computes it, float division and truncation included.
+    # The same float division and truncation as in torchvision.
     longer = int(resize * max(height, width) / min(height, width))
     return (resize, longer) if height <= width else (longer, resize)
 
 
 def _resize(picture: Image.Image, preprocess: Preprocess) -> Levels:
-    """Resize; where the result would be huge, the part of it that the crop keeps."""
+    """Resize a picture; if the result would be huge, compute only its crop."""
     old = (picture.height, picture.width)
     new = resized_size(*old, preprocess.resize)
     if new == old:
@@ -118,7 +118,7 @@ def _resize(picture: Image.Image, preprocess: Preprocess) -> Levels:
 def _resize_crop(
     picture: Image.Image, new: tuple[int, int], crop: tuple[int, int], resample: Image.Resampling
 ) -> Image.Image:
-    """Resize to `new` (height, width) what a center crop keeps, rows before columns as Pillow."""
+    """Compute the center crop of a resize to `new` (height, width), rows before columns."""
     (top, height), (left, width) = map(_span, new, crop)
     down, across = picture.height / new[0], picture.width / new[1]
     rows = (left * across, 0, (left + width) * across, picture.height)

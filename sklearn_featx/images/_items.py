@@ -1,4 +1,4 @@
-"""Items: the four things that one entry of a list can be. Each loads, digests and names itself."""
+"""Items: the kinds of entries of a list (files, bytes, pictures, arrays, unreadable entries)."""
 
 import os
 import re
@@ -32,22 +32,22 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class Item(Protocol):
-    """One image, not yet read."""
+    """One image that is read on demand."""
 
     @property
     def path(self) -> str | None:
-        """The file that is read for it; None where it lies in memory."""
+        """Path of its file; None if it is in memory."""
 
     def load(self) -> Levels:
         """Return its levels (H, W, C)."""
 
     def digest(self) -> str:
-        """Digest of its content and of the range in which that is read."""
+        """Return the digest of its content and of its value range."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """A file, read anew each time."""
+    """A file, which each call reads again."""
 
     path: str
     value_range: ValueRange | None = None
@@ -58,15 +58,15 @@ class FileItem:
         return decode(self.path, self.value_range, self.note)
 
     def content(self) -> str:
-        """Digest of the file's bytes: all that a memo of files may keep."""
+        """Return the digest of the file's bytes, which the store records for the file."""
         return digest_file(read_file(self.path))
 
     def digest_of(self, content: str) -> str:
-        """Digest of the image whose file has this content, without reading it."""
+        """Return the digest of the image from its file's content, without reading the file."""
         return digest_ranged(content, self.value_range)
 
     def digest(self) -> str:
-        """Digest of the image."""
+        """Return the digest of the image."""
         return self.digest_of(self.content())
 
 
@@ -84,16 +84,16 @@ class BytesItem:
         return decode(self.data, self.value_range, self.note)
 
     def digest(self) -> str:
-        """Digest of the bytes and of the range, that of a file with this content."""
+        """Return the digest of the bytes and of the range, equal to that of a file."""
         return digest_ranged(digest_file(self.data), self.value_range)
 
 
 @dataclass(frozen=True, slots=True)
 class PictureItem:
-    """A Pillow image, named by its pixels alone.
+    """A Pillow image, identified by its pixels alone.
 
-    It may have been opened from a file, but it need not show that file any more: `seek`, drawing,
-    pasting, `thumbnail` and a crop in place leave its `filename` as it was.
+    Its `filename` does not identify the pixels: `seek`, drawing, pasting and `thumbnail` change the
+    pixels but not the `filename`.
     """
 
     image: Image.Image
@@ -102,11 +102,11 @@ class PictureItem:
     path: None = None
 
     def load(self) -> Levels:
-        """Return what a person sees."""
+        """Return its levels, as displayed."""
         return levels_of_picture(self.image, self.value_range, self.note)
 
     def digest(self) -> str:
-        """Digest of the levels seen: mode, palette, transparency, range, turns are in them."""
+        """Return the digest of the levels, which include mode, palette, range and orientation."""
         return digest_pixels(self.load(), "HWC", (0.0, 255.0))
 
 
@@ -125,31 +125,31 @@ class ArrayItem:
         return array_to_levels(self.array, self.layout, self.value_range, self.note)
 
     def digest(self) -> str:
-        """Digest of the values, their shape, dtype and range."""
+        """Return the digest of the values, their shape, dtype and range."""
         return digest_pixels(self.array, self.layout, self.value_range)
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableItem:
-    """An entry that is no image, which is said when it is asked for."""
+    """An invalid entry, which raises its error when it is read."""
 
     reason: str
     path: str | None
 
     def load(self) -> Levels:
-        """Say what is wrong."""
+        """Raise the error."""
         raise ImageError(self.reason, path=self.path)
 
     def content(self) -> str:
-        """Say what is wrong."""
+        """Raise the error."""
         raise ImageError(self.reason, path=self.path)
 
     def digest_of(self, content: str) -> str:  # noqa: ARG002
-        """Say what is wrong."""
+        """Raise the error."""
         return self.content()
 
     def digest(self) -> str:
-        """Say what is wrong."""
+        """Raise the error."""
         return self.content()
 
 
@@ -165,7 +165,7 @@ def n_pixels(item: Item) -> int | None:
 
 
 def load_resized(item: Item, preprocess: Preprocess) -> Levels:
-    """Load an item, resize and crop it; files without the step over their pixels."""
+    """Load, resize and crop an item; files are decoded and resized in one step."""
     if isinstance(item, FileItem | BytesItem):
         source = item.path if isinstance(item, FileItem) else item.data
         return decode_resized(source, preprocess, item.value_range, item.note)
@@ -175,17 +175,17 @@ def load_resized(item: Item, preprocess: Preprocess) -> Levels:
 def array_to_levels(
     item: AnyArray, layout: Layout, value_range: ValueRange, note: Note | None = None
 ) -> Levels:
-    """Return an item as levels (H, W, C); four channels are RGBA, composited over white."""
+    """Convert an item to levels (H, W, C); RGBA is composited over white."""
     return to_shown(as_channels_last(item, layout), value_range, note)
 
 
 def digest_ranged(content: str, value_range: ValueRange | None) -> str:
-    """Digest of a file that is read in a range of the user's."""
+    """Return the digest of a file and of the user's value range."""
     return content if value_range is None else digest("ranged", content, *value_range)
 
 
 def digest_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> str:
-    """Digest of an item's values, shape, dtype and range, whatever the order of its axes."""
+    """Return the digest of values, shape, dtype and range, independent of the axis order."""
     return digest("pixels-2", digest_array(as_channels_last(item, layout)), *value_range)
 
 
@@ -196,10 +196,10 @@ def as_item(
     value_range: ValueRange | None = None,
     note: Note | None = None,
 ) -> Item:
-    """Recognize an entry of a list: a path, bytes, a Pillow image, an array, tensor, nested list.
+    """Convert a path, bytes, a Pillow image, an array, a tensor or a nested list to an item.
 
-    `note` is given the values and their range where the user gave none.
-    `ImageError`, with the row, if the entry is missing, is no image, or is a path without a file.
+    `note` is called with the values and their range if the user gave no range. Raises `ImageError`,
+    with the row, if the entry is missing, is no image, or is a path without a file.
     """
     if isinstance(entry, str | os.PathLike):
         return FileItem(_existing_file(entry, row), value_range, note)
@@ -220,7 +220,7 @@ def as_item_or_unreadable(
     value_range: ValueRange | None = None,
     note: Note | None = None,
 ) -> Item:
-    """Recognize one entry of a list; what is wrong with it is said when it is read."""
+    """Convert an entry to an item; an invalid entry raises its error when it is read."""
     try:
         return as_item(entry, row, image_shape, value_range, note)
     except ImageError as error:
@@ -246,7 +246,7 @@ def _entry_to_array(entry: Any) -> AnyArray:
 
 
 def _why_no_array(entry: list[Any] | tuple[Any, ...]) -> str:
-    """Say what is wrong with a nested list that numpy makes no array of."""
+    """Return the reason why numpy cannot convert a nested list."""
     if len(entry) == 2 and not isinstance(entry[0], int | float | list):
         return (
             f"is a pair ({type(entry[0]).__name__}, {type(entry[1]).__name__}), not an image. Pass "
@@ -271,14 +271,14 @@ def _array_item(
 
 
 def _existing_file(entry: str | os.PathLike[Any], row: int | None) -> str:
-    """Return the path as text if a file is there."""
+    """Return a path as text after checking that it is a file."""
     path = str(os.fsdecode(entry))
     if is_base64_image(path):
         raise ImageError(base64_hint(), row, path)
     if _URL.match(path):
         raise ImageError("is a URL, and nothing is downloaded. Download the file first.", row, path)
     try:
-        # Not pathlib, which is slower by far: this runs for every row of every call.
+        # pathlib is much slower, and this runs for every row of every call.
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError as error:
         raise ImageError("no such file.", row, path) from error

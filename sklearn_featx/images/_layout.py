@@ -1,9 +1,9 @@
-"""Layout: which axis of an array holds rows, columns and channels.
+"""Layouts: the meaning of an array's axes (height, width, channels).
 
-The rule. An axis of length 1, 3 or 4 may hold channels (gray, RGB, RGBA). An item of two axes is
-HW. An item of three is HWC if the last may hold channels, CHW if the first may; where both may,
-nothing is guessed: `image_shape` decides or an error asks for it. (RGBA with channels first is so
-rare that a first axis of 4 counts only where the last axis cannot hold channels.)
+The rule: an axis of length 1, 3 or 4 may contain channels (gray, RGB, RGBA). An item with two axes
+is HW. An item with three axes is HWC if the last axis may contain channels, CHW if the first may.
+If both may, `image_shape` decides, or an error asks for it. RGBA with channels first is rare: a
+first axis of 4 counts only if the last axis cannot contain channels.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def check_image_shape(image_shape: Any) -> ImageShape | None:
-    """Return (H, W), (H, W, C), (C, H, W) or (C, -1) as a tuple of int; `InputError` for others."""
+    """Return `image_shape` as a tuple of int; raise `InputError` if it is no image's shape."""
     if image_shape is None:
         return None
     if isinstance(image_shape, Sequence | np.ndarray) and not isinstance(image_shape, str | bytes):
@@ -47,7 +47,7 @@ def _is_possible(shape: ImageShape) -> bool:
 
 
 def _readings(shape: Sequence[int]) -> list[Layout]:
-    """Return the layouts that a three-axis item of this shape may have, channels last first."""
+    """Return the possible layouts of an item with three axes, channels last before first."""
     found: list[Layout] = []
     if shape[2] in _CHANNELS:
         found.append("HWC")
@@ -63,9 +63,9 @@ def spatial(shape: Sequence[int], layout: Layout) -> tuple[int, int]:
 
 
 def choose_layout(shape: Sequence[int], image_shape: ImageShape | None = None) -> Layout:
-    """Decide what the axes of one item mean, from its shape and what the user says of it.
+    """Return the layout of one item, from its shape and the user's `image_shape`.
 
-    `ImageError` if no layout fits, or several do.
+    Raises `ImageError` if no layout or several layouts fit.
     """
     shape = tuple(shape)
     if 0 in shape:
@@ -89,7 +89,7 @@ def choose_layout(shape: Sequence[int], image_shape: ImageShape | None = None) -
 def _checked_against(
     shape: tuple[int, ...], readings: list[Layout], image_shape: ImageShape | None
 ) -> Layout:
-    """Keep the readings that agree with `image_shape`; one must be left."""
+    """Return the only possible layout that agrees with `image_shape`."""
     fitting = [layout for layout in readings if _agrees(shape, layout, image_shape)]
     if not fitting:
         raise ImageError(f"an image of shape {shape} does not match image_shape={image_shape}.")
@@ -113,13 +113,13 @@ def _agrees(shape: tuple[int, ...], layout: Layout, image_shape: ImageShape | No
     here = spatial(shape, layout)
     if len(image_shape) == 2:
         return here == image_shape
-    # (H, W, C) and (C, H, W) both say it; a gray item without a channel axis has one channel.
+    # `image_shape` may be (H, W, C) or (C, H, W); an item without a channel axis has one channel.
     channels = 1 if layout == "HW" else shape[2] if layout == "HWC" else shape[0]
     return image_shape in ((*here, channels), (channels, *here))
 
 
 def as_channels_last(item: AnyArray, layout: Layout) -> AnyArray:
-    """View an item as (H, W, C)."""
+    """Return a view of an item as (H, W, C)."""
     if layout == "HW":
         return item[:, :, np.newaxis]
     return np.moveaxis(item, 0, 2) if layout == "CHW" else item

@@ -1,7 +1,7 @@
-"""Pillow's optional plugins and its settings: global state of a process, handled here alone.
+"""Pillow's plugins and settings: the only module that handles this global state.
 
-HEIF and JPEG XL are read where pillow-heif or pillow-jxl-plugin is installed. Both are registered
-when a file needs them: nothing global changes on import.
+HEIF and JPEG XL files are readable if pillow-heif or pillow-jxl-plugin is installed. The plugins
+are registered when a file needs them, so the import of this package changes no global state.
 """
 
 import contextlib
@@ -14,19 +14,20 @@ from PIL import Image, ImageFile, features
 
 from .._digest import installed_version, version_of
 
-# Formats that Pillow recognizes and does not decode by itself: they hold no pixels, or Ghostscript
-# does it, which is not started on files that nobody named.
+# Formats that Pillow recognizes but does not decode itself: they contain no pixels, or need
+# Ghostscript, which this package does not start on files that were found in a folder.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# Libraries in which Pillow decodes: distributions build one version of Pillow with several of them.
+# Libraries that decode for Pillow: builds of one Pillow version may have different versions of
+# them.
 _LIBRARIES = ("libjpeg_turbo", "jpg", "jpg_2000", "libtiff", "webp", "avif", "littlecms2", "zlib")
-# Plugins that are registered where they are installed: module and distribution.
+# Optional plugins: module and distribution.
 _OPTIONAL = {"pillow_heif": "pillow-heif", "pillow_jxl": "pillow-jxl-plugin"}
-# Pillow opens it as JPEG, and registers its suffix for writing alone.
+# Pillow opens MPO files as JPEG and registers their suffix only for writing.
 _OPENED_AS_ANOTHER = {"MPO"}
 
 
 class PillowSettings(NamedTuple):
-    """What decides which files Pillow can read.
+    """The settings of Pillow that decide which files are readable.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ class PillowSettings(NamedTuple):
     load_truncated_images : bool
         ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES``.
     plugins : tuple of str
-        Modules of other packages whose plugins are registered.
+        Modules of registered plugins that are not Pillow's own.
     """
 
     max_image_pixels: int | None
@@ -52,34 +53,34 @@ def pillow_settings() -> PillowSettings:
 
 
 def apply_pillow_settings(settings: PillowSettings) -> None:
-    """Make the settings of another process those of this one."""
+    """Apply the settings of another process to this one."""
     Image.MAX_IMAGE_PIXELS = settings.max_image_pixels
     ImageFile.LOAD_TRUNCATED_IMAGES = settings.load_truncated_images
     for name in settings.plugins:
-        # Plugins register themselves on import; pillow-heif, when a file needs it.
+        # Plugins register themselves on import, except pillow-heif; see `register_plugins`.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
 
 @functools.cache
 def register_plugins() -> bool:
-    """Register the optional plugins that are installed; whether there is any."""
+    """Register the installed optional plugins; return whether there are any."""
     found = False
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
         found = True
     with contextlib.suppress(ImportError):
-        # Registers itself.
+        # The plugin registers itself.
         importlib.import_module("pillow_jxl")
         found = True
     return found
 
 
 def decoder_versions() -> list[str]:
-    """Return Pillow's version, those of its libraries, and those of other packages' plugins.
+    """Return the versions of Pillow, of its libraries and of plugins.
 
-    The two optional plugins count where they are installed, since a file registers them when it
-    needs them; others where they are registered.
+    The two optional plugins are included if they are installed, since a file may register them
+    later; other plugins are included if they are registered.
     """
     registered = {name.partition(".")[0] for name in pillow_settings().plugins} - set(_OPTIONAL)
     plugins = sorted(f"{name} {version_of(name)}" for name in registered)
@@ -93,9 +94,9 @@ def _library_versions() -> tuple[str, ...]:
 
 
 def image_suffixes() -> frozenset[str]:
-    """Return the suffixes of files that Pillow decodes, in lower case, with their dots."""
+    """Return the suffixes of files that Pillow decodes, in lower case, with a dot."""
     register_plugins()
-    # It imports Pillow's own plugins, which then are in `OPEN`.
+    # This call imports Pillow's own plugins, which adds them to `OPEN`.
     registered = Image.registered_extensions()
     readable = {*Image.OPEN, *_OPENED_AS_ANOTHER} - _NOT_DECODED
     return frozenset(suffix for suffix, name in registered.items() if name in readable)

@@ -1,7 +1,7 @@
-"""Prefetch: images are read and prepared in threads, ahead of whoever consumes the batches.
+"""Prefetch: worker threads read and prepare images ahead of the consumer.
 
-Promises: rows come in order; the number of images in flight is bounded, so memory does not grow
-with the number of images; when the iteration ends, for whatever reason, its threads have ended.
+The batches are in the order of the rows. The number of images in flight is bounded, so memory does
+not grow with the number of images. The threads end with the iteration, also after an error.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -29,16 +29,16 @@ _Outcome: TypeAlias = AnyArray | ImageError
 
 
 class Batch(NamedTuple):
-    """Some rows of a collection, prepared.
+    """Prepared images that pass through the network together.
 
     Parameters
     ----------
     rows : list of int
         Positions in the collection of the images in `data`.
     data : ndarray of shape (len(rows), ...)
-        The prepared images. Of shape (0,) if none could be read.
+        The prepared images; of shape (0,) if none is readable.
     failures : list of ImageError
-        Images that could not be read, with `row` and `path`.
+        Errors of the unreadable images, with `row` and `path`.
     """
 
     rows: list[int]
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 
 class _Geometry:
-    """Resize and crop by a recipe; a collection may do it while it reads."""
+    """Resize and crop; `load_resized` of a collection may combine it with decoding."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.preprocess = preprocess
@@ -57,22 +57,22 @@ class _Geometry:
 
 
 def prepare_geometry(preprocess: Preprocess) -> Prepare:
-    """Return the function that resizes and crops levels (H, W, C) by a recipe."""
+    """Return the function that resizes and crops levels (H, W, C)."""
     return _Geometry(preprocess)
 
 
 def prepare_callable(function: Callable[[Any], Any]) -> Prepare:
-    """Return the function that prepares images by a callable of the user's.
+    """Return the function that prepares images by a user's callable.
 
-    It gets a PIL image of mode RGB or L, of 8 bits (for rows of plain numbers: a float32 array),
-    and returns an array, a tensor or a PIL image: uint8 stays, other numbers become float32. What
-    it raises becomes an `ImageError`.
+    The callable takes an 8-bit PIL image of mode RGB or L, or a float32 array for rows of plain
+    numbers, and returns an array, a tensor or a PIL image. uint8 stays; other numbers become
+    float32. An exception of the callable becomes an `ImageError`.
     """
     return partial(_call, function=function)
 
 
 def _call(item: AnyArray, function: Callable[[Any], Any]) -> AnyArray:
-    # Plain numbers have one axis or two.
+    # Rows of plain numbers have one or two axes.
     is_image = item.ndim == 3
     try:
         returned = function(as_picture(to_pixels(item)) if is_image else item)
@@ -105,35 +105,35 @@ def iterate_batches(
     n_threads: int,
     on_error: OnError = "raise",
 ) -> Generator[Batch]:
-    """Read images in order, in batches, ahead of the consumer.
+    """Yield batches of prepared images, in order, read ahead of the consumer.
 
     Parameters
     ----------
     collection : ImageCollection
         The images.
     rows : sequence of int
-        Which of them, in which order.
+        Positions of the images, in order.
     prepare : callable
-        Applied to what `collection.load` returns, in the reading threads.
+        Applied in the worker threads to the result of `collection.load`.
     batch_size : int
         Number of rows per batch; the last may be smaller.
     n_threads : int
-        Number of threads that read and prepare. 0: the caller's thread does. Rows of plain
-        numbers are always read in the caller's thread.
+        Number of worker threads; 0 uses the caller's thread. Rows of plain numbers are always read
+        in the caller's thread.
     on_error : {"raise", "nan"}, default="raise"
-        Whether the first image that cannot be read ends the iteration, or is left out of its
-        batch and reported in `Batch.failures`.
+        Whether the first unreadable image raises its error, or is omitted from its batch and
+        reported in `Batch.failures`.
 
     Yields
     ------
     batch : Batch
-        `batch_size` consecutive rows, less those that could not be read.
+        `batch_size` consecutive rows, without those of unreadable images.
 
     Raises
     ------
     ImageError
-        For the first row that cannot be read, if `on_error` is "raise"; and if two prepared
-        images of a batch differ in shape. It carries `row` and `path`.
+        For the first unreadable image, if `on_error` is "raise", and if two prepared images of a
+        batch differ in shape. The error has `row` and `path`.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def iterate_batches(
     if n_threads == 0 or collection.kind == "values":
         outcomes = (outcome(row) for row in rows)
     else:
-        # One batch for the consumer's next step, and work for every thread while it is collected.
+        # One batch for the consumer's next step, and images for every thread in the meantime.
         outcomes = in_threads(outcome, rows, n_threads, in_flight=batch_size + 2 * n_threads)
     with closing(outcomes):
         for start in range(0, len(rows), batch_size):
@@ -161,7 +161,7 @@ def iterate_batches(
 
 
 def _outcome(collection: ImageCollection, prepare: Prepare, row: int) -> _Outcome:
-    """Read and prepare one image; an image that cannot be read is an outcome like another."""
+    """Read and prepare one image; return its error if it is unreadable."""
     try:
         if isinstance(prepare, _Geometry):
             return collection.load_resized(row, prepare.preprocess)
@@ -183,7 +183,7 @@ def _batch(
         if isinstance(outcome, ImageError):
             if on_error == "raise":
                 raise outcome
-            # Without its cause: the traceback of that keeps the bytes of the file alive.
+            # The cause is dropped, because its traceback keeps the bytes of the file alive.
             failures.append(ImageError(outcome.reason, outcome.row, outcome.path))
             continue
         if items and outcome.shape != items[0].shape:

@@ -1,7 +1,7 @@
-"""Use of a range: how much of the numbers from black to white a set of images has.
+"""Use of declared ranges: the share of the values from black to white that images contain.
 
-A range that follows from the type or from the file is right more often than any guess, and wrong
-for a camera of 12 bits that writes 16. Nothing is changed by what is seen here: it is reported.
+The range that a type or file declares is usually correct, but wrong for a 12-bit camera that writes
+16 bits. A low share is reported; it never changes the range.
 """
 
 from typing import Any
@@ -10,14 +10,14 @@ from .._parallel import ForkSafeLock
 from .._typing import AnyArray
 from ._scaling import ValueRange
 
-# Below this share of the range, all images together look alike to a network.
+# Images that use a smaller share of the range look alike to a network.
 _LEAST_SHARE = 0.25
 
 
 class RangeUse:
-    """Smallest and largest value seen, by the range that was declared for them; thread-safe.
+    """The smallest and largest value read in each declared range; thread-safe.
 
-    Images of 8 bits are left out: their range is their type's by a convention without exceptions.
+    8-bit images are not recorded, since their range is always that of their type.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class RangeUse:
         self._reported = False
 
     def note(self, values: AnyArray, declared: ValueRange) -> None:
-        """Note the values of one image."""
+        """Record the values of one image."""
         if values.dtype.kind != "f" and declared[1] <= 255:
             return
         smallest, largest = float(values.min()), float(values.max())
@@ -45,13 +45,13 @@ class RangeUse:
             self._seen[declared] = (min(before[0], smallest), max(before[1], largest))
 
     def report(self) -> str | None:
-        """Describe a range that is used to less than a quarter; once, and else None."""
+        """Describe a range of which less than a quarter is used, once; otherwise return None."""
         with self._lock:
             if self._reported:
                 return None
             for (low, high), (smallest, largest) in self._seen.items():
                 share = (largest - smallest) / (high - low)
-                # Images of one value, black ones among them, say nothing about the range.
+                # Images of a single value, such as black images, give no information.
                 if 0 < share < _LEAST_SHARE:
                     self._reported = True
                     return _report((low, high), (smallest, largest), share)
@@ -69,7 +69,7 @@ def _report(declared: ValueRange, seen: ValueRange, share: float) -> str:
     other_low, other_high = _other_reading(declared, seen)
     return (
         f"values run from {smallest:g} to {largest:g} in all images seen, {share:.0%} of the range "
-        f"{low:g} to {high:g} that their type or file declares: read so, they have little "
+        f"{low:g} to {high:g} that their type or file declares: in this range they have little "
         f"contrast. If {other_low:g} is black and {other_high:g} is white, pass "
         f"reader=ImageReader(value_range=({other_low:g}, {other_high:g})); if not, "
         f"value_range=({low:g}, {high:g}) says so."
@@ -77,7 +77,7 @@ def _report(declared: ValueRange, seen: ValueRange, share: float) -> str:
 
 
 def _other_reading(declared: ValueRange, seen: ValueRange) -> ValueRange:
-    """Return the range of fewer bits that holds the values; else the values' own."""
+    """Return the range of the fewest bits that contains the values, or the values' own range."""
     (low, high), (smallest, largest) = declared, seen
     white = float(2 ** int(largest).bit_length() - 1)
     if low == 0 and 255 <= white < high and largest > white / 4:

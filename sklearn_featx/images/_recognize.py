@@ -1,6 +1,6 @@
-"""What an object is, told by what it can do: packages that this one does without are not imported.
+"""Duck-typed recognition of tensors, dataframes and datasets, without importing their packages.
 
-Attributes are looked up on the type where reading them on the object would cost or warn.
+Attributes are looked up on the type, since access on the object may be slow or warn.
 """
 
 import numbers
@@ -14,7 +14,7 @@ from .._messages import cause
 from .._typing import AnyArray
 from ..exceptions import InputError
 
-# pandas.NA and pandas.NaT, told by the names of their classes.
+# Class names of pandas.NA and pandas.NaT.
 _MISSING_TYPES = {"NAType", "NaTType"}
 
 
@@ -23,14 +23,14 @@ def _type_has(value: Any, *names: str) -> bool:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether `value` is a torch tensor, of any device."""
+    """Whether `value` is a torch tensor on any device."""
     return _type_has(value, "detach", "cpu", "numpy")
 
 
 def tensor_to_array(tensor: Any) -> AnyArray:
-    """Copy or view a torch tensor as an array; bfloat16, unknown to numpy, becomes float32.
+    """Convert a torch tensor to an array; bfloat16, which numpy lacks, becomes float32.
 
-    `InputError` for tensors that hold no plain values: sparse, quantized, on the device "meta".
+    Raises `InputError` for tensors without plain values: sparse, quantized or on the device "meta".
     """
     try:
         plain = tensor.detach().cpu()
@@ -60,22 +60,22 @@ def is_sparse(value: Any) -> bool:
 
 
 def is_array_like(value: Any) -> bool:
-    """Whether numpy can read `value` at once: other packages' arrays, not pictures."""
+    """Whether numpy can convert `value` directly: an array of any package, not a picture."""
     return _type_has(value, "__array__") and not isinstance(value, Image.Image)
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether `value` has a length and items by position, as torch's datasets do."""
+    """Whether `value` has a length and items by position, like torch's datasets."""
     return _type_has(value, "__getitem__", "__len__") and not isinstance(value, Mapping)
 
 
 def is_missing(value: Any) -> bool:
-    """Whether `value` is None, NaN or pandas' NA."""
+    """Whether `value` is None, NaN, or NA or NaT of pandas."""
     if value is None or type(value).__name__ in _MISSING_TYPES:
         return True
     return isinstance(value, numbers.Real) and bool(value != value)
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is one number."""
+    """Whether `value` is a single number."""
     return isinstance(value, numbers.Number | np.generic) and not isinstance(value, str | bytes)

@@ -1,8 +1,8 @@
-"""Scaling: numbers of any dtype and range become levels from 0 (black) to 255 (white).
+"""Scaling: conversion of numbers of any dtype and range to levels from 0 (black) to 255 (white).
 
-The range that maps linearly to 0..255 is `value_range` if the user gave one, else what the file
-declares (see `_declared`), else that of the dtype. It never follows from the values: one row must
-not depend on another, nor a picture on its brightest pixel.
+The range that maps linearly to 0..255 is the user's `value_range`, else the range that the file
+declares (see `_declared`), else that of the dtype. It never follows from the values, so no row
+depends on another row or on an image's brightest pixel.
 
 ============  ==========
 dtype         range
@@ -14,9 +14,9 @@ other int     0..255
 float         0..1
 ============  ==========
 
-Levels are uint8 where all of an image are whole numbers, as those of every image of 8 bits are,
-in whichever type it comes. Others stay float32: 65,536 grays are not rounded to 256.
-Values outside the range, NaN and infinity are refused.
+Levels are uint8 if all levels of an image are whole numbers, as for every 8-bit image, whatever its
+dtype. Other levels are float32: 65,536 gray values are not rounded to 256. Values that are NaN,
+infinite or out of range are rejected.
 """
 
 import math
@@ -30,18 +30,18 @@ from .._typing import AnyArray, Levels, Pixels
 from ..exceptions import ImageError, InputError
 
 ValueRange: TypeAlias = tuple[float, float]
-# What keeps a record of values and of the range that they were read in.
+# A function that records values and their range.
 Note: TypeAlias = Callable[[AnyArray, ValueRange], None]
 
-# Rows are checked in chunks of this many bytes: few calls, and memory stays flat.
+# Rows are checked in chunks of this size, which bounds the memory.
 _CHUNK_BYTES = 16 * 2**20
-# Levels this close to whole numbers are of 8 bits: k / 255 in float32, times 255, is k +- 3e-5,
-# and in float16 k +- 64 * eps.
+# Levels that are closer to whole numbers have 8 bits: k / 255 times 255 is k +- 3e-5 in float32 and
+# k +- 64 * eps in float16.
 _WHOLE, _WHOLE_EPS = 1e-3, 64
 
 
 def check_value_range(value_range: Any) -> ValueRange | None:
-    """Return `value_range` as two finite floats, low < high; `InputError` for others."""
+    """Return `value_range` as two finite floats with low < high; raise `InputError` otherwise."""
     if value_range is None:
         return None
     try:
@@ -58,13 +58,13 @@ def _bad_range(value_range: Any) -> str:
 
 
 def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> ValueRange:
-    """Return the range that maps to 0..255, see the table above; `ImageError` for other dtypes."""
+    """Return the range that maps to 0..255; raise `ImageError` if the dtype is no number."""
     if dtype.kind == "c":
         raise ImageError(f"Complex data not supported: dtype {dtype}.")
     if dtype.kind not in "buif":
         raise ImageError(f"an array of dtype {dtype} does not hold pixels: expected numbers.")
     if dtype.kind == "b":
-        # False is black and True is white, whatever the range of the numbers beside them.
+        # False is black and True is white, whatever the `value_range` of other images.
         return 0.0, 1.0
     if value_range is not None:
         if dtype == np.uint8 and value_range[1] > 4 * 255:
@@ -75,18 +75,18 @@ def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> Val
         return value_range
     if dtype.kind == "f":
         return 0.0, 1.0
-    # In either order of bytes: big-endian types are not equal to `np.uint16`.
+    # A big-endian dtype is not equal to `np.uint16`.
     return (0.0, 65535.0) if dtype.newbyteorder("=") == np.uint16 else (0.0, 255.0)
 
 
 def check_values(values: AnyArray, value_range: ValueRange) -> None:
-    """Refuse an item with values that are not finite or not in range, by an `ImageError`."""
+    """Raise `ImageError` if an item has values that are NaN, infinite or out of range."""
     if not _always_in_range(values.dtype, value_range) and not _in_range(values, value_range):
         raise ImageError(_why_refused(values, value_range))
 
 
 def check_rows(array: AnyArray, value_range: ValueRange) -> None:
-    """Check every row of `array`; the `ImageError` names the first row refused."""
+    """Check every row of an array; the `ImageError` has the first invalid row."""
     if _always_in_range(array.dtype, value_range):
         return
     for start, chunk in chunks(array):
@@ -96,7 +96,7 @@ def check_rows(array: AnyArray, value_range: ValueRange) -> None:
 
 
 def chunks(array: AnyArray) -> list[tuple[int, AnyArray]]:
-    """Cut `array` along its rows: pairs of (first row, view)."""
+    """Split an array along its rows into pairs of (first row, view)."""
     step = max(1, _CHUNK_BYTES // max(1, array.nbytes // max(1, len(array))))
     return [(start, array[start : start + step]) for start in range(0, len(array), step)]
 
@@ -110,7 +110,7 @@ def _always_in_range(dtype: np.dtype[Any], value_range: ValueRange) -> bool:
 
 def _in_range(values: AnyArray, value_range: ValueRange) -> bool:
     low, high = value_range
-    # A NaN anywhere makes both NaN, and both comparisons false.
+    # With a NaN, both are NaN and both comparisons are false.
     return bool(values.min() >= low and values.max() <= high)
 
 
@@ -135,14 +135,14 @@ def _hint(smallest: float, largest: float) -> str:
 
 
 def alpha_range(dtype: np.dtype[Any], value_range: ValueRange) -> ValueRange:
-    """Return the range of an alpha channel: its integer type's, or that of the floats beside it."""
+    """Return the range of an alpha channel: that of its integer type, or of the float colors."""
     return value_range if dtype.kind == "f" else effective_range(dtype, None)
 
 
 def to_shown(values: AnyArray, limits: ValueRange, note: Note | None = None) -> Levels:
-    """Return numbers (H, W, C) as levels (H, W, 1 or 3): checked, scaled, alpha over white.
+    """Check and scale numbers (H, W, C) to levels (H, W, 1 or 3); composite alpha over white.
 
-    `note` is given the values of the colors and their range.
+    `note` is called with the values of the colors and their range.
     """
     if values.shape[2] in (2, 4):
         values, alpha = values[:, :, :-1], values[:, :, -1:]
@@ -156,11 +156,11 @@ def to_shown(values: AnyArray, limits: ValueRange, note: Note | None = None) -> 
 
 
 def to_levels(values: AnyArray, value_range: ValueRange) -> Levels:
-    """Map `value_range` linearly to 0..255; values must be in range."""
+    """Map `value_range` linearly to 0..255. The values must be in the range."""
     low, high = value_range
     if values.dtype == np.uint8 and value_range == (0.0, 255.0):
         return values
-    # float32 holds 8 and 16 bits exactly; wider integers are computed in float64.
+    # float32 represents 8 and 16 bits exactly; wider integers are computed in float64.
     wide = np.result_type(values.dtype, np.float32)
     levels = (values.astype(wide) - low) * 255 / (high - low)
     whole = np.rint(levels)
@@ -176,19 +176,19 @@ def to_pixels(levels: Levels) -> Pixels:
 
 
 def over_white(color: Levels, alpha: Levels) -> Levels:
-    """Composite over white: ``(c * a + 255 * (255 - a)) / 255``; 8 bits are rounded to nearest.
+    """Composite over white: ``(c * a + 255 * (255 - a)) / 255``; uint8 is rounded to nearest.
 
-    `color` of shape (H, W, C) is not multiplied by `alpha` of shape (H, W, 1).
+    `color`, of shape (H, W, C), is not premultiplied by `alpha`, of shape (H, W, 1).
     """
     if color.dtype != np.uint8 or alpha.dtype != np.uint8:
         opacity = alpha.astype(np.float32) / np.float32(255)
         mixed: Levels = color * opacity + 255 * (1 - opacity)
         return mixed
-    # At most 255 * 255 + 127, which uint16 holds.
+    # The maximum is 255 * 255 + 127, which fits into uint16.
     opacity = alpha[:, :, 0].astype(np.uint16)
     white = 255 * (255 - opacity) + 127
     opaque = np.empty(color.shape, np.uint8)
-    # A channel at a time: loops over three are too short for vector instructions.
+    # Each channel on its own: inner loops over three values would not be vectorized.
     for channel in range(color.shape[2]):
         opaque[:, :, channel] = (color[:, :, channel] * opacity + white) // 255
     return opaque

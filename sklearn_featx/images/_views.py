@@ -1,8 +1,8 @@
-"""Views: seeded variations of images, as a collection that is read like any other.
+"""Views: a collection of seeded variations of images, for augmentation.
 
-A view is a function of the image's content, of the variation and of a seed. So it is the same from
-any thread, in any order, in another fold or process, and it has a digest of its own: what a network
-computes for it may be remembered like that of any image.
+A view is a function of the image's content, the variation and a seed. It is the same in every
+thread, order, fold and process, and it has its own digest, so its rows are cached like those of any
+image.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ import numpy as np
 from .._digest import combine, digest
 from .._typing import Levels
 from ..exceptions import InputError
-from ._collection import ImageCollection, Rows, as_index, errors_at
+from ._collection import ImageCollection, Positions, as_index, errors_at
 
 
 class Variation(Protocol):
-    """What makes views of an image."""
+    """A function from an image and a seed to a view."""
 
     @property
     def digest(self) -> str | None:
-        """Digest of what it does; None where that is not known."""
+        """Digest of the function; None if it is unknown."""
 
     def __call__(self, pixels: Levels, seed: int) -> Levels:
-        """Return one view, levels (H, W, C) like the image; a function of the two arguments."""
+        """Return one view, levels (H, W, C) like the image, determined by the two arguments."""
 
 
 class Views(ImageCollection):
@@ -37,7 +37,7 @@ class Views(ImageCollection):
     keys : sequence of str
         Digest of each image.
     variation : Variation
-        Makes a view.
+        The variation.
     seed : int
         Seed of all views.
     views : sequence of int
@@ -79,7 +79,7 @@ class Views(ImageCollection):
         self._keys = keys
         self._variation = variation
         self._seed = seed
-        # One line for each item: number of the image, number of the view.
+        # One row per item: number of the image, number of the view.
         self._items = np.array([(i, view) for view in views for i in range(len(images))], np.intp)
 
     def __len__(self) -> int:
@@ -96,13 +96,13 @@ class Views(ImageCollection):
         what = digest("view-1", self._variation.digest, self._seed, view)
         return combine([self._keys[position], what])
 
-    # `path` stays None: the digest of a file is not that of its view.
+    # `path` stays None, because the digest of a view is not that of its file.
 
-    def take(self, rows: Rows) -> Self:
+    def take(self, rows: Positions) -> Self:
         taken = object.__new__(type(self))
         taken.__dict__.update(self.__dict__, _items=self._items[as_index(rows)])
         return taken
 
     def _seed_of(self, position: int, view: int) -> int:
-        """Seed of one view, which depends on the image's content and not on its place."""
+        """Return the seed of one view, which depends on the image's content, not its position."""
         return int(digest(self._keys[position], self._seed, view).rpartition(":")[2][:15], 16)

@@ -145,7 +145,7 @@ def png16(color, values, more=b""):
 def test_color_of_16_bits_in_a_range_that_pillow_cannot_read():
     data = png16(2, np.dstack([DEEP] * 3))
     assert as_image_collection([data]).load(0).dtype == np.uint8
-    with pytest.raises(ImageError, match=r"of the 16 bits per channel .*pass arrays"):
+    with pytest.raises(ImageError, match=r"of this file.s 16 bits per channel .*pass arrays"):
         as_image_collection([data], value_range=(0, 200)).load(0)
 
 
