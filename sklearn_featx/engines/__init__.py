@@ -1,4 +1,4 @@
-"""Run frozen stages on batches, fast. Imports torch; knows nothing of images or backbones."""
+"""Engines: fast computation of a frozen network on batches, independent of images and backbones."""
 
 from ._arithmetic import arithmetic_facts
 from ._device import resolve_device

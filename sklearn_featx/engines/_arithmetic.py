@@ -1,4 +1,4 @@
-"""Arithmetic: what the last bits of a row depend on, besides network and image."""
+"""Arithmetic facts: everything but network and image that the last bits of a row depend on."""
 
 from typing import TypeAlias
 
@@ -14,24 +14,24 @@ Fact: TypeAlias = str | bool
 def arithmetic_facts(
     device: torch.device, dtype: torch.dtype, engine: EngineName
 ) -> tuple[Fact, ...]:
-    """Return what roundings depend on.
+    """Return the facts that roundings depend on.
 
-    PyTorch's settings for products of float32 are not among them: a pass does not follow them.
+    PyTorch's settings for float32 products are not included, because a pass overrides them.
 
     Parameters
     ----------
     device : torch.device
-        Where to compute. Its kind counts, not its number.
+        The device; only its type is included, not its number.
     dtype : torch.dtype
-        In which type.
+        The dtype of weights and activations.
     engine : {"torch", "compiled", "openvino"}
-        What runs the network.
+        The engine.
 
     Returns
     -------
     facts : tuple of str or bool
-        Engine, kind of device, type, versions of the libraries that compute, and whether oneDNN is
-        among them.
+        Engine, type of device, dtype, versions of the computing libraries, and whether oneDNN is
+        enabled.
     """
     runtime = installed_version("openvino") if engine == "openvino" else ""
     onednn = bool(torch.backends.mkldnn.enabled)

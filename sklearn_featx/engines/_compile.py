@@ -1,4 +1,4 @@
-"""Compiled networks: PyTorch's compiler on the first batch, and the plain engine where it fails."""
+"""Compiled networks: PyTorch's compiler, with the plain network as fallback."""
 
 import warnings
 from typing import Any
@@ -15,27 +15,27 @@ from ._trunk import Whole, optimize
 def compile_for(whole: Whole, device: torch.device) -> nn.Module:
     """Return a module that is compiled on its first batch.
 
-    If compiling fails, it warns once and runs as without the compiler.
+    If the compilation fails, the module warns once and runs without the compiler.
     """
     return _Compiled(whole, device)
 
 
 class _Compiled(nn.Module):
-    """A compiled module; batches are padded to one size, since each size is compiled again."""
+    """A compiled module. It pads batches to one size, since each size needs a compilation."""
 
     def __init__(self, whole: Whole, device: torch.device) -> None:
         super().__init__()
         self._plain = whole
         self._device = device
-        # The compiler writes the number of threads into its code; on a CPU, workers have one each.
+        # The compiled code has a fixed number of threads; each CPU worker has one.
         options: dict[str, Any] = {}
         if device.type == "cpu":
             options = {"freezing": True, "cpp.threads": 1}
         self._run = torch.compile(whole, dynamic=False, options=options)
-        # Runs in place of the compiled network once compiling has failed.
+        # The fallback after a failed compilation.
         self._uncompiled: nn.Module | None = None
         self._lock = ForkSafeLock()
-        # Types and shapes of batches.
+        # Dtypes and shapes of compiled batches.
         self._known: set[tuple[torch.dtype, torch.Size]] = set()
         self._n_rows = 0
 
@@ -48,7 +48,7 @@ class _Compiled(nn.Module):
             results = self._results(_filled(batch, self._n_rows))
         except RuntimeError as error:
             if is_out_of_memory(error):
-                # The halves that come next are not to be filled up again.
+                # The next batches are halves, which must not be padded to the former size.
                 self._n_rows = 0
             raise
         return [result[:n_rows] for result in results]
@@ -57,7 +57,7 @@ class _Compiled(nn.Module):
         kind = (batch.dtype, batch.shape)
         if kind in self._known:
             return self._run(batch)
-        # One worker compiles, the others wait for it.
+        # One worker compiles while the others wait.
         with self._lock:
             if self._uncompiled is None and kind not in self._known:
                 self._compile(batch)
@@ -65,15 +65,15 @@ class _Compiled(nn.Module):
         return (self._uncompiled or self._run)(batch)
 
     def _compile(self, batch: torch.Tensor) -> None:
-        """Compile for the size of a batch; if that fails, do without the compiler from now on."""
+        """Compile for the size of a batch; if this fails, use the plain network from now on."""
         try:
             self._run(batch)
         except Exception as error:
-            # The compiler fails in as many ways as there are systems without its tools.
+            # A system without the compiler's tools may raise errors of any type.
             if is_out_of_memory(error):
                 raise
             uncompiled = optimize(self._plain, self._device)
-            # What is wrong with the batch fails here too, and is no matter of the compiler.
+            # An error of the batch itself is raised here, without blaming the compiler.
             uncompiled(batch)
             reason = str(error).strip().partition("\n")[0]
             warnings.warn(

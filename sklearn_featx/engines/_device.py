@@ -1,8 +1,9 @@
-"""Accelerators: all that sets CUDA, MPS and others apart from a CPU; no other file names one.
+"""Devices: the differences of CUDA, MPS and other accelerators from a CPU.
 
-Names and their check, types, copies, streams, memory. Only CUDA copies without waiting and has
-two workers: on MPS a second thread ends the process (pytorch#197805), and a copy from memory that
-may move, which nobody waits for, arrives wrong (pytorch#189690).
+The module covers names, dtypes, copies, streams and memory; it is the only one that names an
+accelerator. Only CUDA has non-blocking copies and two workers: on MPS, a second thread crashes the
+process (pytorch#197805), and a non-blocking copy from pageable memory arrives corrupted
+(pytorch#189690).
 """
 
 import functools
@@ -17,12 +18,12 @@ from .._messages import said, shown
 from .._parallel import ForkSafeLock
 from .._typing import AnyArray
 
-# Words for memory that ran out, of the device, of one of its libraries or of the computer; most
-# come as plain RuntimeErrors. As in Lightning's and accelerate's lists, and of other devices.
+# Parts of messages about exhausted memory of the device, of its libraries or of the computer, most
+# raised as RuntimeError. From the lists of Lightning and accelerate, extended by other devices.
 _OUT_OF_MEMORY = (
-    "out of memory",  # of CUDA, HIP, XPU and MPS
-    "STATUS_ALLOC_FAILED",  # of cuBLAS, cuDNN, cuSOLVER and their HIP names
-    "CUDNN_STATUS_NOT_SUPPORTED",  # no algorithm fits into the memory that is free
+    "out of memory",  # CUDA, HIP, XPU and MPS
+    "STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN, cuSOLVER and their HIP versions
+    "CUDNN_STATUS_NOT_SUPPORTED",  # no algorithm fits into the free memory
     "unable to find an engine to execute",
     "Unable to find a valid cuDNN algorithm",
     "DefaultCPUAllocator",  # "can't allocate memory", on Windows "not enough memory"
@@ -30,7 +31,7 @@ _OUT_OF_MEMORY = (
 )
 # One stream copies while the other computes.
 _N_STREAMS = 2
-# Of devices on which one thread at a time may compute.
+# The lock of devices that only one thread may use simultaneously.
 _alone = ForkSafeLock()
 
 
@@ -40,18 +41,17 @@ def resolve_device(device: str) -> torch.device:
     Parameters
     ----------
     device : str
-        ``"auto"``: a GPU when there is one, else the CPU. Anything else is taken as it is, and
-        never changed silently.
+        ``"auto"``: a CUDA GPU if there is one, else the CPU. Any other name is used unchanged.
 
     Returns
     -------
     device : torch.device
-        A device that exists, with its number: ``"cuda"`` and ``"cuda:0"`` are one device.
+        An existing device, with its number: ``"cuda"`` and ``"cuda:0"`` are the same device.
 
     Raises
     ------
     ValueError
-        If the name is no device, or the device is not there.
+        If the name is no device, or the device cannot be used.
 
     Examples
     --------
@@ -66,11 +66,11 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(name)
         if chosen.type == "cpu":
             return torch.device("cpu")
-        # Without a number, torch means the thread's current device.
+        # Without a number, torch uses the thread's current device.
         chosen = torch.empty(0, device=chosen).device
         _check_computes(chosen)
     except (RuntimeError, AssertionError) as error:
-        # Builds without a backend raise AssertionError from its lazy start.
+        # Builds without a backend raise AssertionError from its lazy initialization.
         reason = said(error)
         raise ValueError(
             f"device={shown(device)} cannot be used here ({reason}). {_way_out(device, reason)}"
@@ -86,12 +86,12 @@ def _way_out(device: str, reason: str) -> str:
 
 @functools.cache
 def _check_computes(device: torch.device) -> None:
-    """Compute on a device once: a build may see a card and have no code for it."""
+    """Compute on a device once: a build of PyTorch may detect a GPU but have no code for it."""
     (torch.zeros(1, device=device) + 1).cpu()
 
 
 def fastest_gpu_type(device: torch.device) -> torch.dtype:
-    """Return the fastest type that a device other than the CPU computes in natively."""
+    """Return the fastest dtype that an accelerator computes in natively."""
     if device.type != "cuda":
         return torch.float32
     major, _ = torch.cuda.get_device_capability(device)
@@ -100,7 +100,7 @@ def fastest_gpu_type(device: torch.device) -> torch.dtype:
 
 
 def computes_in(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a device other than the CPU has arithmetic of a type, not an emulation."""
+    """Whether an accelerator computes in a dtype natively, without emulation."""
     if dtype is torch.float32:
         return True
     if device.type == "cuda":
@@ -113,78 +113,78 @@ def computes_in(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def copies_while_computing(device: torch.device) -> bool:
-    """Whether a batch can cross to a device while another is computed there."""
+    """Whether a batch can be copied to a device while it computes another one."""
     return device.type == "cuda"
 
 
 def to_device(batch: AnyArray, device: torch.device) -> torch.Tensor:
-    """Send a batch to a device; with CUDA without waiting until it is there."""
+    """Copy a batch to a device; the copy is non-blocking on CUDA."""
     tensor = torch.from_numpy(batch)
     if not copies_while_computing(device):
         return tensor.to(device)
     try:
-        # Only memory that cannot move is read while the program goes on. PyTorch keeps it until the
-        # copy is done: the event of this stream comes before the memory is given out again.
+        # A non-blocking copy needs pinned memory. PyTorch does not reuse that memory before the
+        # copy has finished, by an event on this stream.
         tensor = tensor.pin_memory()
     except RuntimeError:
-        # Containers and WSL limit such memory. The copy then waits.
+        # Containers and WSL limit pinned memory. The copy then blocks.
         return tensor.to(device)
     return tensor.to(device, non_blocking=True)
 
 
 def finish_copies(device: torch.device) -> None:
-    """Wait until weights that were sent to a GPU are there, for streams that do not wait."""
+    """Wait until the weights have been copied, since the workers' streams do not wait for them."""
     if copies_while_computing(device):
         torch.cuda.synchronize(device)
 
 
 def use_worker_stream(device: torch.device) -> None:
-    """Let what this thread starts on a GPU overlap with what the other worker starts."""
+    """Use one of the workers' streams in this thread, so that copies overlap with computation."""
     if copies_while_computing(device):
         torch.cuda.set_stream(next(_worker_streams(device)))
 
 
 @functools.cache
 def _worker_streams(device: torch.device) -> Iterator[Any]:
-    """Return the streams of a device's workers, in turn, for the life of the process.
+    """Return an endless cycle of the streams of a device's workers.
 
-    PyTorch keeps memory apart for each stream: with new ones for each call, it would keep what 32
-    streams have used.
+    PyTorch caches memory for each stream. With new streams in each call, it would cache the memory
+    of up to 32 streams.
     """
     cuda: Any = torch.cuda
     return itertools.cycle([cuda.Stream(device) for _ in range(_N_STREAMS)])
 
 
 def alone_where_needed(device: torch.device) -> AbstractContextManager[Any]:
-    """Open a block in which no other thread computes, on devices that take one thread alone."""
+    """Context manager: on devices for one thread, no other thread computes in the block."""
     return nullcontext() if device.type in ("cpu", "cuda") else _alone
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device's memory, or the computer's, ran out."""
+    """Whether an error reports that the memory of the device or the computer is exhausted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def release_memory(device: torch.device) -> None:
-    """Give cached memory of a GPU back, to this process and others."""
+    """Free PyTorch's cached memory of an accelerator."""
     if device.type != "cpu":
         torch.get_device_module(device).empty_cache()
 
 
 def float32_switches(device: torch.device) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return PyTorch's switches for shorter types in float32, in `torch.backends`.
+    """Return the names in `torch.backends` of the switches for float32 products in shorter dtypes.
 
     Parameters
     ----------
     device : torch.device
-        Where to compute.
+        The device.
 
     Returns
     -------
     general, single : tuple of str
-        Those that others follow, and those of single operations.
+        The switches that others inherit from, and those of single operations.
     """
     if device.type == "cuda":
         return ("cudnn",), ("cuda.matmul", "cudnn.conv", "cudnn.rnn")

@@ -1,4 +1,4 @@
-"""What an engine is, and which one a user's words stand for."""
+"""The engine contract, and the choice of an engine by its name."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
@@ -15,20 +15,20 @@ EngineName: TypeAlias = Literal["torch", "compiled", "openvino"]
 
 
 class Engine(Protocol):
-    """Runs one frozen network on batches."""
+    """Computes one frozen network on batches."""
 
     @property
     def computes_where_it_reads(self) -> bool:
-        """Whether the thread that reads a batch is the best one to compute it."""
+        """Whether the thread that reads a batch should also compute it."""
 
     def batch_size(self, row_shape: Sequence[int] | None = None) -> int:
-        """Rows in one pass when the user leaves the choice to the engine."""
+        """Return the default number of rows in one pass."""
 
     def workers(self, n_batches: int, n_jobs: int | None) -> Workers:
         """Divide threads among workers, each of which may call `run`."""
 
     def run(self, batch: AnyArray) -> list[FloatArray]:
-        """Run a batch of shape (n, ...); return one float32 array for each result."""
+        """Compute a batch of shape (n, ...); return one float32 array for each result."""
 
 
 def make_engine(
@@ -40,9 +40,9 @@ def make_engine(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Engine:
-    """Return the engine of a name for a network; the others are as in `TorchEngine`.
+    """Return the engine with this name for a network; see `TorchEngine` for the parameters.
 
-    `ValueError` if the engine does not run on the device.
+    Raises `ValueError` if the engine does not run on the device.
     """
     if name != "openvino":
         compiled = name == "compiled"

@@ -1,8 +1,8 @@
-"""What float32 means: products of float32 numbers, whatever PyTorch's switches allow.
+"""Full float32 precision: products are not rounded, whatever PyTorch's settings are.
 
-Cards since Ampere compute float32 convolutions in TF32, with 11 significant bits, unless they are
-told not to, and `torch.set_float32_matmul_precision` lets products be rounded to TF32 or bfloat16,
-on some CPUs too. A cached row would depend on the card and on switches that its key does not name.
+GPUs since Ampere compute float32 convolutions in TF32, with 11 significant bits, by default, and
+`torch.set_float32_matmul_precision` allows products in TF32 or bfloat16, on some CPUs too. A cached
+row would depend on the GPU and on settings that are not part of its key.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ _FULL = ("ieee", "none")
 
 
 class _Passes:
-    """The passes in float32 that run now: the first sets the switches, the last resets them.
+    """The running float32 passes: the first one sets the switches, the last one resets them.
 
-    The switches are those of the process. Another thread of the user's computes in full float32
-    meanwhile, too.
+    The switches belong to the process, so another thread of the user also computes in full float32
+    in the meantime.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class _Passes:
     def enter(self, device: torch.device) -> None:
         with self._lock:
             self._n_inside += 1
-            # Each pass looks: between two of them, a user may have set a switch.
+            # Every pass sets them, since a user may have changed a switch between two passes.
             self._undo += _set_full(device)
 
     def leave(self) -> None:
@@ -48,7 +48,7 @@ _passes = _Passes()
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Open a block in which products of float32 numbers are not rounded to shorter types."""
+    """Context manager: float32 products are not rounded to shorter dtypes in the block."""
     _passes.enter(device)
     try:
         yield
@@ -57,14 +57,14 @@ def full_float32(device: torch.device) -> Iterator[None]:
 
 
 def _set_full(device: torch.device) -> list[Callable[[], None]]:
-    """Switch shorter types off; return what switches them on again, to be called in reverse."""
+    """Disable shorter dtypes; return the functions that undo this, to be called in reverse."""
     if not hasattr(torch.backends, "fp32_precision"):
         return _set_full_before_2_9(device)
     general, single = float32_switches(device)
     if all(attrgetter(path)(torch.backends).fp32_precision in _FULL for path in single):
         return []
     undo = []
-    # The general ones first: what only follows them is then not set on its own.
+    # The general switches come first, so that switches that inherit from them are not set.
     owners = [torch.backends, *(attrgetter(path)(torch.backends) for path in (*general, *single))]
     for owner in owners:
         if owner.fp32_precision != "ieee":
@@ -74,7 +74,7 @@ def _set_full(device: torch.device) -> list[Callable[[], None]]:
 
 
 def _set_full_before_2_9(device: torch.device) -> list[Callable[[], None]]:
-    """Do the same with the switches of older versions, one for products and one for cuDNN."""
+    """Do the same with the switches of PyTorch before 2.9, for products and for cuDNN."""
     undo: list[Callable[[], None]] = []
     precision = torch.get_float32_matmul_precision()
     if precision != "highest":

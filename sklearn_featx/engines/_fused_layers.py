@@ -1,9 +1,9 @@
-"""Layers of oneDNN in a traced network: paddings, activations and sums become part of a layer.
+"""Fused oneDNN layers of a traced network: padding, nonlinearity and sum as part of a layer.
 
-PyTorch calls oneDNN for its own layers too, but brings the weights into oneDNN's order in every
-pass, and runs an activation or a sum as another pass over memory. The operators used here are those
-that PyTorch's compiler emits. They are not public: a self-test compares them with the plain layers
-once in a process, and where it fails every network stays as it is.
+PyTorch's plain layers call oneDNN too, but convert the weights to oneDNN's format in every pass,
+and compute a nonlinearity or a sum in another pass over memory. The operators in this file are
+those that PyTorch's compiler emits. They are not public: a self-test compares them with the plain
+layers once per process, and if it fails no network is changed.
 """
 
 import functools
@@ -23,8 +23,8 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
-class Activation(NamedTuple):
-    """An activation in oneDNN's words.
+class Nonlinearity(NamedTuple):
+    """A nonlinearity in the terms of oneDNN.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Activation(NamedTuple):
     scalars : tuple of float
         Its limits.
     algorithm : str
-        Which form of it.
+        Its variant.
     """
 
     name: str = "none"
@@ -41,17 +41,17 @@ class Activation(NamedTuple):
     algorithm: str = ""
 
 
-# Zeros above and below a map, and to its left and right.
+# Numbers of zeros ((top, bottom), (left, right)).
 _Margins = tuple[tuple[int, int], tuple[int, int]]
 _NO_MARGINS: _Margins = ((0, 0), (0, 0))
 
 
 @runtime_checkable
 class ZeroPadding(Protocol):
-    """A module that does nothing but to pad maps with zeros, and says where with how many."""
+    """A module that only pads feature maps with zeros."""
 
     def zero_margins(self, x: torch.Tensor) -> _Margins:
-        """How many zeros go above and below a map, and to its left and right."""
+        """Return the numbers of zeros ((top, bottom), (left, right))."""
 
 
 _log = logging.getLogger(__name__)
@@ -64,15 +64,15 @@ _OPERATORS = (
     "_reorder_linear_weight",
 )
 
-# Workers that run the same network have their first batches at the same time.
+# Workers of the same network have their first batches simultaneously.
 _ordering = ForkSafeLock()
 
-_NONE = Activation()
-_RELU = Activation("relu")
-_RELU6 = Activation("hardtanh", (0.0, 6.0))
-_SILU = Activation("swish")
-_HARDSWISH = Activation("hardswish")
-_ACTIVATIONS: dict[Any, Activation] = {
+_NONE = Nonlinearity()
+_RELU = Nonlinearity("relu")
+_RELU6 = Nonlinearity("hardtanh", (0.0, 6.0))
+_SILU = Nonlinearity("swish")
+_HARDSWISH = Nonlinearity("hardswish")
+_NONLINEARITIES: dict[Any, Nonlinearity] = {
     nn.ReLU: _RELU,
     nn.ReLU6: _RELU6,
     nn.SiLU: _SILU,
@@ -82,7 +82,7 @@ _ACTIVATIONS: dict[Any, Activation] = {
     "relu": _RELU,
     "relu_": _RELU,
 }
-_PLAIN_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+_PLAIN_NONLINEARITIES: dict[Nonlinearity, Callable[[torch.Tensor], torch.Tensor]] = {
     _NONE: torch.clone,
     _RELU: torch.relu,
     _RELU6: functional.relu6,
@@ -92,7 +92,7 @@ _PLAIN_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class _Ordered(NamedTuple):
-    """A convolution with its weights in oneDNN's order, as its operators take it."""
+    """A convolution's weights in oneDNN's format, and its other arguments."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -103,14 +103,15 @@ class _Ordered(NamedTuple):
 
 
 class FusedConvolution:
-    """Optional padding, a convolution, an optional sum with another map, then an activation.
+    """Optional padding, a convolution, an optional sum with another map, then a nonlinearity.
 
-    Not a module: what `nn.Module` does for each call takes some percent of a small network's time.
+    It is not a module: the overhead of `nn.Module` per call is some percent of a small network's
+    time.
 
     Parameters
     ----------
     layer : nn.Conv2d
-        The convolution; its padding is given in numbers.
+        The convolution, with numeric padding.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -119,37 +120,36 @@ class FusedConvolution:
         self._stride, self._dilation = list(layer.stride), list(layer.dilation)
         self._groups = layer.groups
         self.weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
-        # By the number of threads, which decides on the order as well, and what was padded.
+        # By the number of threads, which also determines the format, and the padding.
         self._ordered: dict[tuple[int, _Margins], _Ordered] = {}
         self._bias = None if layer.bias is None else layer.bias.detach()
         self._convolve = _ops()._convolution_pointwise.default
         self._convolve_onto = _ops()._convolution_pointwise_.binary
         self.pad: ZeroPadding | None = None
-        self.activation = _NONE
+        self.nonlinearity = _NONE
 
     @property
     def may_be_padded(self) -> bool:
-        """Whether `pad` may be set, and is a gain.
+        """Whether `pad` may be set and improves the speed.
 
-        An operator pads both ends alike; where one has more zeros, the kernel grows at the other
-        by weights of zero. If each channel is filtered alone, that takes less time than to write
-        the map once more.
+        The operator pads both ends of an axis equally. For unequal padding, zero weights are added
+        to the kernel. In a depthwise convolution this is faster than a padded copy of the map.
         """
         return self.weight.shape[1] == 1 and self._padding == [0, 0] and self._dilation == [1, 1]
 
     def run(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute ``activation(convolution(x) + other)``; `other` may be overwritten with it."""
+        """Compute ``nonlinearity(convolution(x) + other)``; the result may overwrite `other`."""
         ordered = self._ordered_for(x)
         result: torch.Tensor
         if other is None:
-            result = self._convolve(x, *ordered, *self.activation)
+            result = self._convolve(x, *ordered, *self.nonlinearity)
         elif other.shape == self._output_shape(x):
-            unary = None if self.activation is _NONE else self.activation.name
+            unary = None if self.nonlinearity is _NONE else self.nonlinearity.name
             result = self._convolve_onto(other, x, *ordered, "add", 1.0, unary, (), None)
         else:
             # One of the two maps is broadcast.
             result = self._convolve(x, *ordered, *_NONE).add(other)
-            result = result if self.activation is _NONE else result.relu_()
+            result = result if self.nonlinearity is _NONE else result.relu_()
         return result
 
     def _output_shape(self, x: torch.Tensor) -> tuple[int, ...]:
@@ -165,10 +165,11 @@ class FusedConvolution:
         return self._ordered.get(key) or self._order(x, key)
 
     def _order(self, x: torch.Tensor, key: tuple[int, _Margins]) -> _Ordered:
-        """Bring the weights into the order that oneDNN prefers for maps of this size.
+        """Convert the weights to the format that oneDNN prefers for maps of this size.
 
-        Without the size it guesses, and where it guesses wrong every pass pays: in 16-bit types
-        more than for the convolution itself. The number of rows makes no difference.
+        Without the size, oneDNN may guess a wrong format and convert the weights in every pass,
+        which takes longer than the convolution itself in 16-bit dtypes. The number of rows does not
+        matter.
         """
         with _ordering:
             if key not in self._ordered:
@@ -188,7 +189,7 @@ class FusedConvolution:
 
 
 class FusedLinear:
-    """A linear layer with its weights in oneDNN's order.
+    """A linear layer with its weights in oneDNN's format.
 
     Parameters
     ----------
@@ -213,7 +214,7 @@ FusedLayer = FusedConvolution | FusedLinear
 
 
 def layer_of(node: fx.Node) -> FusedLayer | None:
-    """Return the layer of oneDNN that a node runs, or None if it runs something else."""
+    """Return the fused layer that a node calls, or None."""
     layer = getattr(node.target, "__self__", None)
     return layer if isinstance(layer, FusedLayer) else None
 
@@ -228,7 +229,7 @@ def fuse_layers(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
 
 @functools.cache
 def _ops() -> Any:
-    """Return the namespace with the operators; AttributeError where there is none."""
+    """Return the namespace of the operators; raise AttributeError if there is none."""
     for name in ("mkldnn", "onednn"):
         namespace = getattr(torch.ops, name)
         if all(hasattr(namespace, operator_name) for operator_name in _OPERATORS):
@@ -238,15 +239,15 @@ def _ops() -> Any:
 
 @functools.cache
 def passes_self_test(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's operators compute in a type what the plain layers compute.
+    """Whether oneDNN's operators and the plain layers give the same results in a dtype.
 
-    If an operator is missing, raises or differs, a line in the debug log says which.
+    A line in the debug log names an operator that is missing, raises or differs.
     """
     try:
         with torch.inference_mode():
             reason = next(_differences(dtype), None)
     except Exception as error:
-        # Operators that are not public may change in any way.
+        # Private operators may change in any way.
         reason = f"{type(error).__name__}: {error}"
     if reason is not None:
         _log.debug("Layers are not fused in %s: %s", dtype, reason)
@@ -254,7 +255,7 @@ def passes_self_test(dtype: torch.dtype) -> bool:
 
 
 def _differences(dtype: torch.dtype) -> Iterator[str]:
-    """Yield what oneDNN computes differently from the plain layers, on tiny ones of each kind."""
+    """Yield a description of each tiny layer whose result differs from the plain layer's."""
     random = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> torch.Tensor:
@@ -262,19 +263,19 @@ def _differences(dtype: torch.dtype) -> Iterator[str]:
 
     x = drawn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
     for groups in (1, 8):
-        # On the meta device, since initialization would draw from PyTorch's global generator.
+        # Initialization on another device would draw from PyTorch's global generator.
         layer = nn.Conv2d(8, 8, 3, padding=1, groups=groups, device="meta")
         layer.weight = nn.Parameter(drawn(8, 8 // groups, 3, 3))
         layer.bias = nn.Parameter(drawn(8))
-        for activation, plain in _PLAIN_ACTIVATIONS.items():
+        for nonlinearity, plain in _PLAIN_NONLINEARITIES.items():
             convolution = FusedConvolution(layer)
-            convolution.activation = activation
+            convolution.nonlinearity = nonlinearity
             if not _is_near(convolution.run(x), plain(layer(x))):
-                yield f"convolution in {groups} groups, activation {activation.name}"
-            if activation in (_NONE, _RELU):
+                yield f"convolution in {groups} groups, nonlinearity {nonlinearity.name}"
+            if nonlinearity in (_NONE, _RELU):
                 other = torch.ones_like(x)
                 if not _is_near(convolution.run(x, other), plain(layer(x) + 1)):
-                    yield f"sum after a convolution, activation {activation.name}"
+                    yield f"sum after a convolution, nonlinearity {nonlinearity.name}"
     weight, bias = drawn(5, 6), drawn(5)
     if not _is_near(FusedLinear(weight, bias).run(x), functional.linear(x, weight, bias)):
         yield "linear layer"
@@ -291,21 +292,21 @@ def _fuse(module: fx.GraphModule) -> None:
     for node in fused:
         _fuse_pad(module, node, fused[node])
     order = {node: i for i, node in enumerate(module.graph.nodes)}
-    # In order of execution: what a sum overwrites may be the fused sum of the block before.
+    # In order of execution: a sum may overwrite the fused sum of the previous block.
     for node in list(order):
         if node in fused:
-            _fuse_activation(module, node, fused[node])
+            _fuse_nonlinearity(module, node, fused[node])
         elif node.op == "call_function" and node.target in _ADDITIONS and not node.kwargs:
             convolution = _fuse_sum(node, fused, order)
             if convolution is not None:
-                _fuse_activation(module, convolution, fused[convolution])
+                _fuse_nonlinearity(module, convolution, fused[convolution])
     module.delete_all_unused_submodules()
     module.graph.lint()
     module.recompile()
 
 
 def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
-    """Replace layers that are called once; return the convolutions by the node that calls them."""
+    """Replace layers that are called once; return the convolutions by their node."""
     calls: dict[int, list[fx.Node]] = {}
     for node in module.graph.find_nodes(op="call_module"):
         calls.setdefault(id(module.get_submodule(str(node.target))), []).append(node)
@@ -314,7 +315,7 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
         layer = module.get_submodule(str(nodes[0].target))
         if len(nodes) > 1 or nodes[0].kwargs or not is_plain(layer):
             continue
-        # Classes derived from these may compute something else.
+        # Subclasses may compute something else.
         if type(layer) is nn.Linear:
             _replace(module, nodes[0], FusedLinear(layer.weight, layer.bias))
         elif type(layer) is nn.Conv2d and _is_usual(layer):
@@ -324,7 +325,7 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
 
 
 def _replace(module: fx.GraphModule, node: fx.Node, layer: FusedLayer) -> fx.Node:
-    """Have another layer run where a module is called; return the node that runs it."""
+    """Replace the call of a module by a fused layer; return the new node."""
     with module.graph.inserting_before(node):
         run = module.graph.call_function(layer.run, node.args)
     node.replace_all_uses_with(run)
@@ -337,7 +338,7 @@ def _is_usual(layer: nn.Conv2d) -> bool:
 
 
 def _fuse_pad(module: fx.GraphModule, node: fx.Node, convolution: FusedConvolution) -> None:
-    """Let a convolution pad what it reads, where the padded map has no other reader."""
+    """Merge padding into a convolution if the padded map has no other reader."""
     (before,) = node.all_input_nodes
     if before.op == "call_module" and len(before.users) == 1 and convolution.may_be_padded:
         pad = module.get_submodule(str(before.target))
@@ -350,13 +351,13 @@ def _fuse_pad(module: fx.GraphModule, node: fx.Node, convolution: FusedConvoluti
 def _fuse_sum(
     addition: fx.Node, fused: dict[fx.Node, FusedConvolution], order: dict[fx.Node, int]
 ) -> fx.Node | None:
-    """Let a convolution add its result to the map that it would be added to."""
+    """Merge an addition into a convolution, which adds its result to the other map in place."""
     operands: list[Any] = list(addition.args)
     for convolution, other in (operands, operands[::-1]):
         if (
             convolution in fused
             and len(convolution.users) == len(convolution.args) == 1
-            and fused[convolution].activation is _NONE
+            and fused[convolution].nonlinearity is _NONE
             and _may_overwrite(other, convolution, fused, order)
         ):
             convolution.args = (*convolution.args, other)
@@ -369,7 +370,7 @@ def _fuse_sum(
 def _may_overwrite(
     value: Any, at: fx.Node, fused: dict[fx.Node, FusedConvolution], order: dict[fx.Node, int]
 ) -> bool:
-    """Whether nobody but the sum after `at` needs a value's memory any more when `at` runs."""
+    """Whether only the sum after `at` still needs a value's memory when `at` runs."""
     if not _has_memory_of_its_own(value, fused) or order[value] >= order[at]:
         return False
     earlier = [user for user in value.users if user not in at.users]
@@ -389,22 +390,24 @@ def _has_memory_of_its_own(value: Any, fused: dict[fx.Node, FusedConvolution]) -
     return type(pool) in _POOLS and is_plain(pool)
 
 
-def _fuse_activation(module: fx.GraphModule, node: fx.Node, convolution: FusedConvolution) -> None:
+def _fuse_nonlinearity(
+    module: fx.GraphModule, node: fx.Node, convolution: FusedConvolution
+) -> None:
     if len(node.users) != 1:
         return
     (user,) = node.users
-    found = _activation(module, user)
-    # After a sum, those with limits are not available.
+    found = _nonlinearity(module, user)
+    # After a sum, nonlinearities with limits are not available.
     if found is None or (len(node.args) > 1 and found is not _RELU):
         return
-    convolution.activation = found
+    convolution.nonlinearity = found
     user.replace_all_uses_with(node)
     module.graph.erase_node(user)
 
 
-def _activation(module: fx.GraphModule, node: fx.Node) -> Activation | None:
+def _nonlinearity(module: fx.GraphModule, node: fx.Node) -> Nonlinearity | None:
     key: Any = node.target
     if node.op == "call_module":
         layer = module.get_submodule(str(node.target))
         key = type(layer) if is_plain(layer) else None
-    return _ACTIVATIONS.get(key)
+    return _NONLINEARITIES.get(key)

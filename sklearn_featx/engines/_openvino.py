@@ -1,4 +1,4 @@
-"""The engine of OpenVINO: a frozen module, converted, on the cores of a CPU."""
+"""The OpenVINO engine: a converted network on a CPU."""
 
 import functools
 import sys
@@ -20,25 +20,25 @@ from ._threads import Workers, count_threads, share_threads
 from ._trunk import Whole
 
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-# A row runs alone, which is as fast as more: a batch is what one worker gets at once.
+# The number of rows that a worker gets together. Each row runs alone, which is as fast.
 _ROWS = 4
-# Two threads that make an engine must not start two cores.
+# Two threads that create an engine must not create two cores.
 _starting = ForkSafeLock()
 
 
 class OpenVinoEngine:
-    """Runs one frozen network, row by row; rows do not depend on their batch in any bit.
+    """Computes one frozen network row by row; no bit of a row depends on its batch.
 
     Parameters
     ----------
     network : nn.Module
-        Returns one tensor or a tuple of tensors; it is left as it is.
+        The network, which returns one tensor or a tuple of tensors. It is not changed.
     pools : sequence of nn.Module
-        What is done to each of its results, in float32.
+        The pooling of each of its results, in float32.
     normalize : nn.Module, default=None
-        What is done to a batch before the network, in float32.
+        The normalization of a batch before the network, in float32.
     dtype : torch.dtype, default=torch.float32
-        Type of weights and activations.
+        Dtype of weights and activations.
 
     Raises
     ------
@@ -61,18 +61,19 @@ class OpenVinoEngine:
             self._core = _core(self._openvino)
         self._precision = _PRECISIONS[dtype]
         rewritten = rewrite_for_inference(network)
-        # OpenVINO rounds weights to nearest; those that have the type's values already it keeps.
+        # OpenVINO rounds weights to nearest, which does not change weights that are already
+        # rounded.
         if dtype is not torch.float32:
             round_convolutions(rewritten, dtype)
         self._whole = Whole(normalize, rewritten, pools, torch.float32).eval()
         self._lock = ForkSafeLock()
-        # Rows that can run at the same time.
+        # The number of rows that run simultaneously.
         self._n_streams = 1
-        # By type and shape of a row, which are part of a compiled network.
+        # Compiled networks by the dtype and shape of a row.
         self._compiled: dict[tuple[str, tuple[int, ...]], _Compiled] = {}
 
     def batch_size(self, row_shape: Sequence[int] | None = None) -> int:  # noqa: ARG002
-        """Rows that one worker gets at once."""
+        """Return the number of rows that a worker gets together."""
         return _ROWS
 
     def workers(self, n_batches: int, n_jobs: int | None) -> Workers:
@@ -80,18 +81,18 @@ class OpenVinoEngine:
         n_threads = count_threads(n_jobs)
         with self._lock:
             if n_threads > self._n_streams:
-                # Asked here, not where a network is compiled: a worker may use one thread alone.
+                # Set here and not at the compilation, where a worker may only use one thread.
                 self._n_streams = n_threads
                 self._compiled.clear()
         return share_threads(n_threads, max(1, min(n_batches, n_threads)))
 
     def run(self, batch: AnyArray) -> list[FloatArray]:
-        """Run a batch.
+        """Compute a batch.
 
         Parameters
         ----------
         batch : ndarray of shape (n, ...)
-            What the network takes.
+            The network's input.
 
         Returns
         -------
@@ -101,7 +102,7 @@ class OpenVinoEngine:
         Raises
         ------
         BackboneError
-            If OpenVINO cannot take the network.
+            If OpenVINO cannot convert the network.
         """
         compiled = self._compiled_for(batch)
         requests = [compiled.start(batch[i : i + 1]) for i in range(len(batch))]
@@ -109,7 +110,7 @@ class OpenVinoEngine:
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
     def _compiled_for(self, batch: AnyArray) -> "_Compiled":
-        # One worker compiles, the others wait for it.
+        # One worker compiles while the others wait.
         with self._lock:
             key = (batch.dtype.str, batch.shape[1:])
             if key not in self._compiled:
@@ -124,29 +125,29 @@ class OpenVinoEngine:
             model.reshape(list(example.shape))
             settings = {
                 "INFERENCE_PRECISION_HINT": self._precision,
-                # A row for each thread, not the threads of a row: as many rows as workers.
+                # Each thread computes its own row.
                 "INFERENCE_NUM_THREADS": self._n_streams,
                 "NUM_STREAMS": self._n_streams,
             }
             return _Compiled(self._core.compile_model(model, "CPU", settings))
         except Exception as error:
-            # Export and conversion fail in many ways, on anything that they do not know.
+            # Export and conversion raise errors of any type for unsupported networks.
             reason = str(error).strip().partition("\n")[0]
             raise BackboneError(
-                f"engine='openvino' cannot take this network ({type(error).__name__}: {reason}). "
-                "Use engine='torch'."
+                f"engine='openvino' cannot convert this network ({type(error).__name__}: "
+                f"{reason}). Use engine='torch'."
             ) from error
 
 
 class _Compiled:
-    """A network for rows of one shape, and the requests that run it."""
+    """A compiled network for rows of one shape, and its inference requests."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._idle: deque[Any] = deque()
 
     def start(self, row: AnyArray) -> Any:
-        """Start to run a row; return the request, which is the caller's until it is finished."""
+        """Start the computation of a row; return the request for `finish`."""
         try:
             request = self._idle.pop()
         except IndexError:
@@ -155,9 +156,9 @@ class _Compiled:
         return request
 
     def finish(self, request: Any) -> list[FloatArray]:
-        """Wait for a request, and return what the network returns for its row."""
+        """Wait for a request and return the network's results for its row."""
         request.wait()
-        # Copies: the request's memory is written to in its next run.
+        # Copies, since the next run of the request overwrites its memory.
         results = [np.array(result) for result in request.results.values()]
         self._idle.append(request)
         return results
@@ -165,11 +166,11 @@ class _Compiled:
 
 @functools.cache
 def _core(openvino: Any) -> Any:
-    """Return the one core of this process, which is never given up.
+    """Return the only core of this process, which is never deleted.
 
-    A core has the thread that first uses it take signals on memory of the core's own, and when it
-    ends gives back what the thread had before. Of two, that can be the memory of one that has
-    ended, and the next Ctrl-C ends the process.
+    A core replaces the signal stack of the thread that first uses it, and restores the former stack
+    at its end. With two cores, the restored stack may belong to a deleted core, and the next Ctrl-C
+    crashes the process.
     """
     return openvino.Core()
 
@@ -177,9 +178,9 @@ def _core(openvino: Any) -> Any:
 def _import_openvino() -> Any:
     """Import OpenVINO without its telemetry.
 
-    It reports its import and each conversion to its makers, unless ``openvino_telemetry`` is not
-    installed. Here that package is hidden during the import, if the user's program has not imported
-    one of the two itself.
+    OpenVINO reports its import and each conversion to its developers if ``openvino_telemetry`` is
+    installed. This function hides that package during the import, unless the user's program has
+    already imported one of the two.
     """
     telemetry = "openvino_telemetry"
     hidden = "openvino" not in sys.modules and telemetry not in sys.modules

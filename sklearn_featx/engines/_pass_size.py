@@ -1,36 +1,37 @@
-"""How many rows go through in one pass: fewer where memory ends, more again when it is free."""
+"""The size of a pass: the number of rows adapts to the free memory."""
 
 from .._parallel import ForkSafeLock
 
-# Passes that fit before twice as many rows are tried again, and after tries that failed.
+# Number of fitting passes before twice as many rows are tried: at first, and at most after
+# failures.
 _FIRST_PATIENCE = 16
 _MOST_PATIENCE = 1024
 
 
 class PassSize:
-    """Largest number of rows in a pass, shared by the workers of an engine.
+    """The maximum number of rows in a pass, shared by the workers of an engine.
 
-    A pass that does not fit halves it. Another process may have had the memory for a moment, so
-    after some passes that fit, twice as many rows are tried again, until all fit as before.
+    A pass that does not fit into memory halves the number. Another process may have used the memory
+    temporarily, so after some fitting passes the number is doubled, until it is unlimited again.
     """
 
     def __init__(self) -> None:
         self._lock = ForkSafeLock()
-        # None: as many as there are.
+        # None: unlimited.
         self._most: int | None = None
-        # Rows of the pass that failed first.
+        # Number of rows of the first pass that failed.
         self._failed = 0
         self._patience = _FIRST_PATIENCE
         self._n_fitting = 0
         self._tries_again = False
 
     def limit(self, n_rows: int) -> int:
-        """Return how many of some rows to take in the next pass."""
+        """Return the number of rows of the next pass."""
         most = self._most
         return n_rows if most is None else min(n_rows, most)
 
     def fits(self, n_rows: int) -> None:
-        """Count a pass that went through."""
+        """Count a pass that fitted into memory."""
         if self._most is None and not self._tries_again:
             return
         with self._lock:
@@ -49,7 +50,7 @@ class PassSize:
         """Halve the number of rows."""
         with self._lock:
             if self._most is not None and n_rows > self._most:
-                # Of two workers that failed together, the other one has halved it.
+                # Another worker failed simultaneously and has already halved the number.
                 return
             if self._most is None:
                 self._failed = n_rows

@@ -1,4 +1,4 @@
-"""In which type a device computes: what a user named, checked, or the fastest that it has."""
+"""The precision: validation of a dtype for a device, and the choice of the fastest one."""
 
 import functools
 import time
@@ -12,35 +12,35 @@ Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "auto"]
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Side of the matrices whose product is timed, and how often it is: some 20 ms in all.
+# Side of the matrices whose product is timed, and number of repetitions: about 20 ms in total.
 _TIMED_SIDE = 512
 _N_TIMED = 4
-# By how much it must be faster. Processors differ by far more: of two that have instructions for
-# bfloat16, one takes less than half the time of float32, the other nearly twice as long.
+# The minimum speedup. Processors differ by much more: of two with bfloat16 instructions, one needed
+# less than half of the time of float32, the other nearly twice as much.
 _WORTHWHILE = 1.25
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type to compute in.
+    """Return the dtype to compute in.
 
     Parameters
     ----------
     precision : {"float32", "bfloat16", "float16", "auto"}
-        ``"auto"``: the fastest type that the device computes in natively; on a CPU with bfloat16
-        that is measured, once in a process. Another is never changed.
+        ``"auto"``: the fastest dtype that the device computes in natively, which is measured once
+        per process on a CPU with bfloat16. Other values are not changed.
     device : torch.device
-        Where to compute.
+        The device.
 
     Returns
     -------
     dtype : torch.dtype
-        The type of weights and activations.
+        The dtype of weights and activations.
 
     Raises
     ------
     ValueError
-        If the device has no arithmetic of that type: a processor of 16-bit floats, a card before
-        Ampere of bfloat16, which PyTorch would emulate.
+        If the device does not compute in this dtype natively: some processors in float16, a GPU
+        before Ampere in bfloat16, which PyTorch would emulate.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 
 def type_name(dtype: torch.dtype) -> str:
-    """Return the name of a type, as a user writes it."""
+    """Return the name of a dtype, such as "float32"."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -79,7 +79,7 @@ def _fastest(device: torch.device) -> torch.dtype:
 
 @functools.cache
 def _cpu_gains_by_bfloat16() -> bool:
-    """Whether the processor is faster in bfloat16: its instructions alone do not say so."""
+    """Whether the processor is measured to be faster in bfloat16 than in float32."""
     if not _cpu_has("avx512_bf16", "amx_bf16", "amx_tile"):
         return False
     try:
@@ -100,11 +100,11 @@ def _time_product(dtype: torch.dtype) -> float:
 
 
 def _cpu_has(*capabilities: str) -> bool:
-    """Whether the processor has one of some instruction sets, as far as PyTorch can tell."""
+    """Whether PyTorch reports that the processor has one of the instruction sets."""
     get_capabilities = getattr(torch.cpu, "get_capabilities", None)
     if get_capabilities is not None:
         known = get_capabilities()
         return any(known.get(name, False) for name in capabilities)
-    # Before PyTorch 2.11 there is one function for each, and not for all of them.
+    # Before PyTorch 2.11, some instruction sets have a function of their own.
     tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in capabilities)
     return any(test() for test in tests if test is not None)

@@ -1,4 +1,4 @@
-"""Rewrite a frozen network for inference: the same numbers to float tolerance, faster."""
+"""Rewriting of a frozen network for faster inference, with equal results to float tolerance."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .._graphs import BATCH_NORMS, is_plain, norm_pairs
 from ._rounding import round_convolutions
 
-# Of torch, torchvision and timm: in inference mode they return what they get.
+# Layers of torch, torchvision and timm that return their input in inference mode.
 _IDLE = {"Identity", "Dropout", "Dropout2d", "AlphaDropout", "StochasticDepth", "DropPath"}
 _LIBRARIES = {"torch", "torchvision", "timm", "sklearn_featx"}
 
@@ -21,14 +21,14 @@ def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32)
     Parameters
     ----------
     module : nn.Module
-        A frozen module in inference mode; it is left as it is.
+        A frozen module in inference mode. It is not changed.
     dtype : torch.dtype, default=torch.float32
-        What to compute in; BatchNorm that cannot be folded keeps its own.
+        The dtype to compute in; BatchNorm that cannot be folded keeps its own dtype.
 
     Returns
     -------
     rewritten : nn.Module
-        Computes the same to float tolerance.
+        A module with equal results to float tolerance.
     """
     own = copy.deepcopy(module)
     for part in own.modules():
@@ -39,31 +39,31 @@ def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32)
         round_convolutions(own, dtype)
         _convert(own, dtype)
     for part in own.modules():
-        # Not `own.to(memory_format=...)`: it fails on buffers of five dimensions.
+        # `own.to(memory_format=...)` fails on buffers with five dimensions.
         if isinstance(part, nn.Conv2d):
             part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
     return own
 
 
 def is_of_library(module: nn.Module) -> bool:
-    """Whether a module is of torch, torchvision, timm or this package: without state of its own."""
+    """Whether a module's class is of torch, torchvision, timm or this package."""
     return type(module).__module__.partition(".")[0] in _LIBRARIES
 
 
 def _drop_idle(module: fx.GraphModule) -> None:
-    """Remove what does nothing in inference mode, and stands between layers that can be one."""
+    """Remove layers without effect in inference mode, which separate layers to be fused."""
     for node in module.graph.find_nodes(op="call_module"):
         part = module.get_submodule(str(node.target))
         idle = type(part).__name__ in _IDLE and is_of_library(part) and not part.training
         idle = idle and is_plain(part)
-        # The network's input is the caller's: what is returned must not be it.
+        # A network must not return its own input, which belongs to the caller.
         if idle and node.args and node.all_input_nodes[0].op != "placeholder":
             node.replace_all_uses_with(node.all_input_nodes[0])
             module.graph.erase_node(node)
 
 
 def _convert(module: nn.Module, dtype: torch.dtype) -> None:
-    """Bring floating-point parameters and buffers to a type."""
+    """Convert float32 parameters and buffers to a dtype, except those of BatchNorm."""
     for part in module.modules():
         if not isinstance(part, BATCH_NORMS):
             for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):

@@ -1,39 +1,39 @@
-"""Weights in a 16-bit type: rounded one after the other, so that a filter's sum stays."""
+"""Rounding of weights to a 16-bit dtype that preserves the sum of each filter."""
 
 import torch
 from torch import nn
 
-# With more, the roundings of a filter's weights even out by themselves.
+# In larger filters, the rounding errors of the weights average out.
 _FEW_WEIGHTS = 64
 
 
 def round_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
-    """Round the float32 weights of every convolution, in place, to values of a 16-bit type."""
+    """Round the float32 weights of every convolution, in place, to values of a 16-bit dtype."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             part.weight.data = round_weights(part.weight.data, dtype).to(part.weight.dtype)
 
 
 def round_weights(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Round weights; each weight of a small filter takes over what those before it left.
+    """Round weights; in a small filter, each weight receives the error of the previous ones.
 
-    What enters a convolution is mostly of one sign and alike at neighboring places, so a layer's
-    output moves by the error of a filter's sum, in the same direction for every image: rounding to
-    nearest biases the features [1]_. Depthwise filters have 9 or 25 weights; passing the error on
-    to the next smaller weight (as error diffusion does between pixels [2]_) leaves the sum wrong by
-    the rounding of the smallest weight alone. It costs nothing when the network runs.
+    The input of a convolution mostly has one sign and similar values at neighboring positions, so
+    the error of a filter's sum shifts the output in the same direction for every image: rounding to
+    nearest biases the features [1]_. Depthwise filters have 9 or 25 weights. If each error is added
+    to the next smaller weight (as error diffusion does between pixels [2]_), the error of the sum
+    is only the rounding error of the smallest weight. Inference has no additional cost.
 
     Parameters
     ----------
     weight : torch.Tensor of shape (n_filters, ...)
         Weights of a convolution, in float32.
     dtype : torch.dtype
-        The type to round to.
+        The dtype to round to.
 
     Returns
     -------
     rounded : torch.Tensor
-        Of type `dtype` and the same shape.
+        The rounded weights, of dtype `dtype` and the same shape.
 
     References
     ----------
@@ -57,10 +57,10 @@ def round_weights(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return weight.to(dtype)
     order = filters.abs().argsort(dim=1, descending=True, stable=True)
     rounded = torch.empty_like(filters, dtype=dtype)
-    left = torch.zeros(len(filters), 1, dtype=torch.float64)
+    error = torch.zeros(len(filters), 1, dtype=torch.float64)
     for column in torch.split(order, 1, dim=1):
-        wanted = filters.gather(1, column).double() + left
+        wanted = filters.gather(1, column).double() + error
         found = wanted.to(dtype)
-        left = wanted - found.double()
+        error = wanted - found.double()
         rounded.scatter_(1, column, found)
     return rounded.view_as(weight)

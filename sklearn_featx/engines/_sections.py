@@ -1,8 +1,8 @@
-"""Sections of a traced network: each takes as many rows at once as fit into a cache.
+"""Sections of a traced network: each computes as many rows together as fit into the CPU cache.
 
-Where feature maps are large, one row fills the cache. Where they are small, many rows share the
-cost of each call and of each weight that is read. One number of rows for the whole network is too
-large for one end or too small for the other.
+If feature maps are large, one row fills the cache. If they are small, many rows share the cost of
+each call and of reading the weights. A single number of rows would be too large for the first
+layers or too small for the last ones.
 """
 
 import itertools
@@ -18,25 +18,25 @@ from .._graphs import NodeByNode, crossings, dependents
 from .._parallel import ForkSafeLock
 from ._fused_layers import layer_of
 
-# Bytes that an operation may read and write, its weights not counted: near the best for a core with
-# a cache of 1 MiB that shares 32 MiB with another.
+# Bytes that an operation may read and write, without its weights: near the optimum for a core with
+# 1 MiB of its own cache and 32 MiB shared with another core.
 _BYTES_IN_CACHE = 4_000_000
-# In one pass, however small they are.
+# The maximum number of rows in one pass.
 MOST_ROWS = 256
 
 
 class Section(NamedTuple):
-    """A part of a network.
+    """A section of a network.
 
     Parameters
     ----------
     module : fx.GraphModule
-        Takes the one value that crosses into it; returns the one that leaves it, and then those of
-        the network's results that are made in it.
+        Takes the value that crosses into the section; returns the value that leaves it, followed by
+        the network's results that the section computes.
     results : list of fx.Node
-        Which results.
+        The nodes of these results.
     n_rows : int
-        How many rows it takes at once.
+        Number of rows that it computes together.
     """
 
     module: fx.GraphModule
@@ -44,30 +44,30 @@ class Section(NamedTuple):
     n_rows: int
 
     def run(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Run a batch of any size."""
+        """Compute a batch of any size."""
         parts: list[tuple[torch.Tensor, ...]]
         parts = [self.module(rows) for rows in torch.split(x, self.n_rows)]
         return parts[0] if len(parts) == 1 else [torch.cat(p) for p in zip(*parts, strict=True)]
 
 
 class Sectioned(nn.Module):
-    """A traced network, cut on its first batch, when the sizes of its maps are known.
+    """A traced network that is cut into sections on its first batch, by the sizes of its maps.
 
     Parameters
     ----------
     network : fx.GraphModule
-        Takes a batch; returns one tensor or a tuple of tensors.
+        The network, which takes a batch and returns one tensor or a tuple of tensors.
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__()
         self._network = network
         self._lock = ForkSafeLock()
-        # By the shape of a row.
+        # Sections by the shape of a row.
         self._cuts: dict[tuple[int, ...], list[Section]] = {}
 
     def forward(self, x: torch.Tensor) -> Any:
-        """Run a batch."""
+        """Compute a batch."""
         sections = self._sections_for(x) if len(x) else []
         if not sections:
             return self._network(x)
@@ -79,7 +79,7 @@ class Sectioned(nn.Module):
 
     def _sections_for(self, x: torch.Tensor) -> list[Section]:
         row_shape = tuple(x.shape[1:])
-        # One worker cuts, the others wait for it.
+        # One worker cuts the network while the others wait.
         with self._lock:
             if row_shape not in self._cuts:
                 self._cuts[row_shape] = cut_in_sections(self._network, x[:1])
@@ -87,7 +87,7 @@ class Sectioned(nn.Module):
 
 
 class _Group(NamedTuple):
-    """Operations between two places that one value crosses: the value before, and that after."""
+    """The operations between two positions that a single value crosses, and these two values."""
 
     nodes: list[fx.Node]
     enters: fx.Node
@@ -95,9 +95,9 @@ class _Group(NamedTuple):
 
 
 def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[Section]:
-    """Cut a network where a single value crosses, with a batch of one row.
+    """Cut a network at positions that a single value crosses, measured with one row.
 
-    No section is returned where rows are not the first axis of what the network returns.
+    Returns no sections if rows are not the first axis of the network's results.
     """
     sizes = _Sizes(network)
     sizes.measure(row)
@@ -107,7 +107,7 @@ def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[Section]
         return []
     groups = list(_groups(network.graph, sizes.rows_first))
     rows = sizes.rows_in_cache(groups)
-    # Neighbors that take the same number of rows are one section.
+    # Neighboring groups with the same number of rows form one section.
     sections = []
     for n_rows, same in itertools.groupby(zip(rows, groups, strict=True), operator.itemgetter(0)):
         part = [group for _, group in same]
@@ -117,17 +117,17 @@ def cut_in_sections(network: fx.GraphModule, row: torch.Tensor) -> list[Section]
 
 
 def _groups(graph: fx.Graph, rows_first: set[fx.Node]) -> Iterator[_Group]:
-    """Divide the operations that depend on the rows, where one value with rows first crosses."""
+    """Divide the operations at each position that one value, with rows as first axis, crosses."""
     (enters,) = graph.find_nodes(op="placeholder")
     nodes = dependents(graph, enters)
     start = 0
-    # Results wait for the end; they cross beside the value that the rest is computed from.
+    # The network's results may cross as well: they are kept until the end.
     for i, value in crossings(nodes, enters).items():
         if value in rows_first:
             yield _Group(nodes[start : i + 1], enters, value)
             enters, start = value, i + 1
     if rest := nodes[start:]:
-        # Nobody takes what leaves the last one, but it is joined like the others.
+        # The value that leaves the last group has no reader, but is concatenated like the others.
         yield _Group(rest, enters, next((n for n in reversed(rest) if n in rows_first), enters))
 
 
@@ -136,7 +136,7 @@ def _section(network: fx.GraphModule, group: _Group, n_rows: int) -> Section:
     copies = {group.enters: graph.placeholder("x")}
 
     def copied(node: fx.Node) -> fx.Node:
-        # What does not depend on rows is computed where it is needed.
+        # Values that do not depend on rows are computed in each section that needs them.
         if node not in copies:
             copies[node] = graph.node_copy(node, copied)
         return copies[node]
@@ -150,7 +150,7 @@ def _section(network: fx.GraphModule, group: _Group, n_rows: int) -> Section:
 
 
 class _Sizes(NodeByNode):
-    """Runs a network and notes how many bytes each operation moves."""
+    """Runs a network and records the number of bytes that each operation reads and writes."""
 
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__(network)
@@ -158,7 +158,7 @@ class _Sizes(NodeByNode):
         self._n_bytes: dict[fx.Node, int] = {}
 
     def measure(self, row: torch.Tensor) -> None:
-        """Run on a batch of one row."""
+        """Run a batch of one row."""
         for node, result in self.results(row):
             if isinstance(result, torch.Tensor):
                 self._n_bytes[node] = _n_bytes(result)
@@ -166,15 +166,15 @@ class _Sizes(NodeByNode):
                     self.rows_first.add(node)
 
     def rows_in_cache(self, groups: list[_Group]) -> list[int]:
-        """How many rows each group may take at once, and none more than the next."""
+        """Return the number of rows of each group, never more than that of the next."""
         rows = [self._rows(group.nodes) for group in groups]
         # Row counts never decrease along the network: batches are joined, not split again.
         return [min(rows[i:]) for i in range(len(rows))]
 
     def _rows(self, nodes: list[fx.Node]) -> int:
-        """How many rows operations may take at once: a power of two."""
+        """Return the number of rows for some operations, a power of two."""
         moved = max(self._moved(node) for node in nodes)
-        # Heavy weights do not stay in the cache: with more rows, they are read less often.
+        # Large weights do not stay in the cache: with more rows, they are read less often.
         room = _BYTES_IN_CACHE + max(self._weights(node) for node in nodes)
         return int(2 ** math.floor(math.log2(min(max(1, room / max(1, moved)), MOST_ROWS))))
 

@@ -1,8 +1,8 @@
-"""The threads that compute on a CPU: how many there are, and each one's share.
+"""Threads of a CPU: their number, and their division among workers.
 
-Two threads that each run a batch of their own finish sooner than one batch that two threads share:
-nothing waits for the slower half of each layer. So every worker reads its images and computes them
-itself, and workers times threads of each is what the process may use.
+Two threads that each compute a batch of their own are faster than two threads that share one batch,
+since none waits for the slower half of each layer. Therefore each worker reads its images and
+computes them itself.
 """
 
 import functools
@@ -16,16 +16,16 @@ from threadpoolctl import ThreadpoolController
 
 
 class Workers(NamedTuple):
-    """How many workers compute at the same time, and with how many threads in all.
+    """The number of simultaneous workers and of threads.
 
     Parameters
     ----------
     n_workers : int
         Number of workers.
     n_threads : int
-        Number of threads that may be used, for reading images too.
+        Total number of threads, including those that read images.
     start : callable
-        What each worker calls first, in its own thread.
+        A function that each worker calls first, in its own thread.
     """
 
     n_workers: int
@@ -34,12 +34,12 @@ class Workers(NamedTuple):
 
 
 def share_threads(n_threads: int, n_workers: int) -> Workers:
-    """Divide threads of a CPU among workers."""
+    """Divide the threads of a CPU among workers."""
     return Workers(n_workers, n_threads, partial(limit_this_thread, n_threads // n_workers))
 
 
 def count_threads(n_jobs: int | None) -> int:
-    """Return the number of threads that `n_jobs` stands for, in the calling thread.
+    """Return the number of threads for a value of `n_jobs`, in the calling thread.
 
     PyTorch's own number follows ``OMP_NUM_THREADS`` (which joblib sets in its workers),
     `threadpoolctl` and `torch.set_num_threads`; joblib's follows the limits of containers.
@@ -53,13 +53,13 @@ def count_threads(n_jobs: int | None) -> int:
 
 
 def limit_this_thread(n_threads: int) -> None:
-    """Let operations that this thread starts use so many threads; other threads keep their own."""
-    # PyTorch sets each thread up on its first operation, which would undo the limit.
+    """Limit the number of threads of operations that this thread starts."""
+    # PyTorch initializes each thread at its first operation, which would undo the limit.
     torch.get_num_threads()
     _libraries().limit(limits=n_threads, user_api="openmp")
 
 
 @functools.cache
 def _libraries() -> ThreadpoolController:
-    """Return the libraries with threads of their own; finding them takes milliseconds."""
+    """Return the libraries that have threads; finding them takes milliseconds."""
     return ThreadpoolController()

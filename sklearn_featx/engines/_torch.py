@@ -1,4 +1,4 @@
-"""The engine of PyTorch: runs a frozen module on batches of pixels or plain tensors."""
+"""The PyTorch engine: computes a frozen network on batches of pixels or plain numbers."""
 
 import math
 from collections.abc import Sequence
@@ -29,34 +29,33 @@ from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
 from ._trunk import Whole, optimize
 
-# Positions of an image of 224 x 224 pixels, and rows of that size in one pass. A network in
-# sections divides its rows itself. One that runs as a whole on a CPU gets few, so that its maps
-# stay in the cache: as many as fit into the bytes of four rows in float32.
-# Fixed: the last bits of a row may depend on the number of rows in its pass, and a row that another
-# process computes again is to be the same.
+# Number of rows of 224 x 224 pixels in one pass. A network in sections divides its rows itself. A
+# whole network on a CPU gets as many bytes as four rows in float32, so that its maps stay in the
+# cache. The numbers are fixed, because the last bits of a row may depend on the number of rows in
+# its pass, and another process must compute the same row.
 _USUAL_POSITIONS = 224 * 224
 _ROWS_IN_SECTIONS = 16
 _BYTES_OF_WHOLE_ROWS = 4 * 4
 _ROWS_ELSEWHERE = 128
-# Python starts every operation, for one thread at a time: more workers would wait for each other.
+# The GIL serializes the start of operations: more workers would wait for each other.
 _MOST_WORKERS = 16
 
 
 class TorchEngine:
-    """Runs one frozen network.
+    """Computes one frozen network.
 
     Parameters
     ----------
     network : nn.Module
-        Returns one tensor or a tuple of tensors; it is copied, and the copy is rewritten.
+        The network, which returns one tensor or a tuple of tensors. A copy of it is rewritten.
     pools : sequence of nn.Module
-        What is done to each of its results before they leave the device, in float32.
+        The pooling of each of its results on the device, in float32.
     normalize : nn.Module, default=None
-        What is done to a batch before the network, in float32.
+        The normalization of a batch before the network, in float32.
     device : torch.device
-        Where to compute.
+        The device.
     dtype : torch.dtype, default=torch.float32
-        Type of weights and activations.
+        Dtype of weights and activations.
     compiled : bool, default=False
         Whether to compile the network on its first batch.
     """
@@ -77,7 +76,7 @@ class TorchEngine:
         rewritten = rewrite_for_inference(network, dtype)
         if device.type != "cpu":
             _place_graphs(rewritten, device)
-        # Modules of others may keep notes on themselves, which two threads would mix up.
+        # Modules of other packages may store state, which two threads would mix up.
         self._reentrant = all(is_of_library(part) for part in rewritten.modules())
         whole = Whole(normalize, rewritten, pools, dtype).to(device)
         self._whole: nn.Module = compile_for(whole, device) if compiled else optimize(whole, device)
@@ -85,26 +84,26 @@ class TorchEngine:
         self._usual_rows = _usual_rows(device, dtype, in_sections=in_sections)
         self._pass_size = PassSize()
         self._first_pass = ForkSafeLock()
-        # Shapes of batches that went through.
+        # Shapes of batches that have been computed.
         self._known: set[tuple[int, ...]] = set()
         finish_copies(device)
 
     @property
     def computes_where_it_reads(self) -> bool:
-        """Whether the thread that reads a batch is the best one to compute it."""
+        """Whether the thread that reads a batch should also compute it."""
         return self.device.type == "cpu" and self._reentrant
 
     def batch_size(self, row_shape: Sequence[int] | None = None) -> int:
-        """Rows in one pass when the user leaves the choice to the engine.
+        """Return the default number of rows in one pass.
 
         Parameters
         ----------
         row_shape : sequence of int, default=None
-            Shape of what enters the network for one row, channels first; None: not known.
+            Shape of one row of the network's input, channels first. None: unknown.
         """
         positions = _USUAL_POSITIONS if row_shape is None else max(1, math.prod(row_shape[1:]))
         rows = max(1, min(MOST_ROWS, self._usual_rows * _USUAL_POSITIONS // positions))
-        # A power of two: the rows of a claim are then cut as those of a run without a store.
+        # With a power of two, claimed rows form the same passes as in a run without a store.
         return int(2 ** math.floor(math.log2(rows)))
 
     def workers(self, n_batches: int, n_jobs: int | None) -> Workers:
@@ -113,13 +112,13 @@ class TorchEngine:
         Parameters
         ----------
         n_batches : int
-            How many batches there are to run.
+            Number of batches.
         n_jobs : int or None
             As in the estimators.
         """
         n_threads = count_threads(n_jobs)
         if self.device.type != "cpu":
-            # The pixels of one batch cross to the device while another is computed there.
+            # The pixels of one batch are copied while the device computes another.
             overlap = copies_while_computing(self.device) and self._reentrant
             start = partial(use_worker_stream, self.device)
             return Workers(2 if overlap else 1, n_threads, start)
@@ -127,12 +126,12 @@ class TorchEngine:
         return share_threads(n_threads, max(1, n_workers))
 
     def run(self, batch: AnyArray) -> list[FloatArray]:
-        """Run a batch; where the device's memory does not hold it, its halves.
+        """Compute a batch; if it does not fit into the device's memory, its halves.
 
         Parameters
         ----------
         batch : ndarray of shape (n, ...)
-            What the network takes.
+            The network's input.
 
         Returns
         -------
@@ -145,7 +144,7 @@ class TorchEngine:
             rows = batch[start : start + self._pass_size.limit(len(batch) - start)]
             results = self._pass_if_it_fits(rows)
             if results is None:
-                # Outside of the handler, whose traceback keeps the failed pass's tensors alive.
+                # Outside of the exception handler, whose traceback keeps the tensors alive.
                 release_memory(self.device)
                 self._pass_size.does_not_fit(len(rows))
                 continue
@@ -157,7 +156,7 @@ class TorchEngine:
         return [np.concatenate(p) for p in zip(*parts, strict=True)]
 
     def _pass_if_it_fits(self, batch: AnyArray) -> list[FloatArray] | None:
-        """Run some rows; None where memory ends, an error where it ends with a single row."""
+        """Compute some rows; return None if memory is exhausted, raise if it is for one row."""
         try:
             return self._pass(batch)
         except (RuntimeError, MemoryError) as error:
@@ -168,8 +167,8 @@ class TorchEngine:
     def _pass(self, batch: AnyArray) -> list[FloatArray]:
         if self.device.type == "cpu" or batch.shape in self._known:
             return self._computed(batch)
-        # Layers keep what they make on their first pass, such as tables of positions; the stream of
-        # another worker would not wait until it is there.
+        # Layers may store tensors of their first pass, such as tables of positions; the stream of
+        # another worker would not wait for them.
         with self._first_pass:
             results = self._computed(batch)
             self._known.add(batch.shape)
@@ -186,14 +185,14 @@ class TorchEngine:
 
 
 def _place_graphs(network: nn.Module, device: torch.device) -> None:
-    """Bring the devices that traces have written in to where the network is to run."""
+    """Replace the devices that tracing has recorded by the device of the engine."""
     for part in network.modules():
         if isinstance(part, fx.GraphModule) and place(part.graph, device):
             part.recompile()
 
 
 def _usual_rows(device: torch.device, dtype: torch.dtype, *, in_sections: bool) -> int:
-    """Rows of 224 x 224 in one pass."""
+    """Return the number of rows of 224 x 224 pixels in one pass."""
     if device.type != "cpu":
         return _ROWS_ELSEWHERE
     return _ROWS_IN_SECTIONS if in_sections else _BYTES_OF_WHOLE_ROWS // dtype.itemsize

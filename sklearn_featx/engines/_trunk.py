@@ -1,4 +1,4 @@
-"""Normalization, network and pooling as one module: what an engine runs."""
+"""The module that an engine computes: normalization, network and pooling."""
 
 import copy
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from ._sections import Sectioned
 
 
 class Whole(nn.Module):
-    """From a batch of pixels or numbers to a list of results, in float32.
+    """Computation of a batch of pixels or numbers, with a list of float32 results.
 
     Parameters
     ----------
     normalize : nn.Module or None
-        What is done to a batch before the network, in float32.
+        The normalization of a batch before the network, in float32.
     network : nn.Module
-        Returns one tensor or a tuple of tensors.
+        The network, which returns one tensor or a tuple of tensors.
     pools : sequence of nn.Module
-        What is done to each of its results.
+        The pooling of each of its results.
     dtype : torch.dtype
-        Type in which the network computes.
+        Dtype in which the network computes.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Whole(nn.Module):
             x = x.to(self.dtype)
         outputs = self.network(x)
         found = outputs if isinstance(outputs, tuple) else (outputs,)
-        # Vectors of 16 bits would lose what a mean over many positions gains.
+        # Pooling in 16 bits would lose the precision that a mean over many positions gains.
         return [pool(output.float()) for pool, output in zip(self.pools, found, strict=True)]
 
 
 def optimize(whole: Whole, device: torch.device) -> Whole:
-    """Make a module fast, in place: on a CPU by fused layers, and by sections if it is traced."""
+    """Optimize a module, in place: on a CPU by fused layers, and by sections if it is traced."""
     if device.type == "cpu":
         fuse_layers(whole, whole.dtype)
         if isinstance(whole.network, fx.GraphModule):
