@@ -1,6 +1,6 @@
-"""A name or a module becomes a `Backbone`: ordered stages, recipe, digests.
+"""Backbones: pretrained networks as ordered stages, with their preprocessing and digests.
 
-Imports torch and torchvision; knows nothing of images, stores or training.
+The package imports torch and torchvision, and is independent of images, stores and training.
 """
 
 from ._backbone import Backbone

@@ -1,4 +1,4 @@
-"""Classification heads of own networks: recognized by name, reported, never removed."""
+"""Classification heads of users' networks: recognized by name, reported, never removed."""
 
 import warnings
 import weakref
@@ -18,25 +18,25 @@ _lock = ForkSafeLock()
 
 
 def classifier_of(module: nn.Module) -> str | None:
-    """Return the path of an own network's last layer if it looks like a classification head."""
+    """Return the path of a network's last layer if its name is that of a classification head."""
     if isinstance(module, LastHiddenState):
         return None
     layers = [(p, m) for p, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     if not layers or not isinstance(layers[-1][1], nn.Linear):
         return None
     path = layers[-1][0]
-    # Behind wrappers and places in a Sequential.
+    # Names of wrappers and positions in a Sequential are skipped.
     names = (name for name in path.split(".") if name not in _WRAPPERS and not name.isdigit())
     return path if next(names, None) in _HEADS else None
 
 
 def warn_of_classifier(backbone: Backbone) -> None:
-    """Warn once of an own network whose features are the outputs of a classification head.
+    """Warn once if the features of a user's network are the outputs of a classification head.
 
     Parameters
     ----------
     backbone : Backbone
-        Of any source; those by name have no head.
+        A backbone of any source; backbones by name have no head.
     """
     if backbone.network.origin.get("source") != "module":
         return
@@ -51,8 +51,8 @@ def warn_of_classifier(backbone: Backbone) -> None:
     warnings.warn(
         f"backbone: the last layer of {backbone.name!r} is {path!r} ({head.in_features} to "
         f"{head.out_features} numbers), by its name a classification head, whose outputs are poor "
-        f"features. Pass layer={instead} for what goes into it, or layer={path!r} if it is meant; "
-        f"for fine-tuning put nn.Identity() in its place.",
+        f"features. Pass layer={instead} for its input, or layer={path!r} to confirm this choice; "
+        f"for fine-tuning, replace it by nn.Identity().",
         BackboneWarning,
         stacklevel=3,
     )

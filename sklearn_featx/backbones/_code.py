@@ -1,7 +1,7 @@
-"""Compiled Python code: a digest that knows no line numbers, and what the code reads from outside.
+"""Python bytecode: digests that ignore line numbers, and the global names that code reads.
 
-Bytecode, not source: a file may have been edited since it was imported, and what runs is the
-bytecode. Docstrings, comments, line numbers and file names do not count.
+Bytecode is digested instead of source, since a file may have been edited after its import.
+Docstrings, comments, line numbers and file names do not matter.
 """
 
 import dis
@@ -18,14 +18,14 @@ _IDLE = ("RESUME", "NOP", "CACHE", "PRECALL")
 
 
 class Read(NamedTuple):
-    """Something that code reads from outside of itself.
+    """A global name or an import that code reads.
 
     Parameters
     ----------
     name : str
         Name of a global variable, or of a module that is imported when the code runs.
     attributes : tuple of str
-        Attributes that are read from it one after the other; empty where it is used itself.
+        Chain of attributes that are read from it; empty if the value itself is used.
     level : int, default=-1
         Level of an import, 0 for an absolute one; -1 for a global variable.
     """
@@ -36,18 +36,18 @@ class Read(NamedTuple):
 
 
 class Code(NamedTuple):
-    """What a code object is.
+    """The digest and the names of a code object.
 
     Parameters
     ----------
     digest : str
         Equal for equal instructions and constants.
     reads : tuple of Read
-        In a fixed order, each once; those of functions inside it included.
+        Distinct reads in a fixed order, including those of nested functions.
     names : frozenset of str
-        All names of global variables in it, and of attributes, with a dot before them.
+        All names of global variables, and of attributes with a leading dot.
     texts : frozenset of str
-        All constants in it that are text.
+        All string constants.
     """
 
     digest: str
@@ -58,7 +58,7 @@ class Code(NamedTuple):
 
 @functools.lru_cache(maxsize=8192)
 def read_code(code: CodeType) -> Code:
-    """Return digest and reads of a code object, which never changes."""
+    """Return the digest and the names of a code object, which is immutable."""
     instructions = [i for i in dis.get_instructions(code) if i.opname not in _IDLE]
     inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     own = digest(
@@ -95,7 +95,7 @@ def _reads(instructions: Sequence[dis.Instruction]) -> Iterator[Read]:
 
 
 def _chain(following: Sequence[dis.Instruction]) -> tuple[str, ...]:
-    """Attributes read from the value on top of the stack, one after the other."""
+    """Return the chain of attributes that are read from the value on top of the stack."""
     names = []
     for instruction in following:
         if instruction.opname not in _ATTRIBUTES:
@@ -105,7 +105,7 @@ def _chain(following: Sequence[dis.Instruction]) -> tuple[str, ...]:
 
 
 def _imported(following: Sequence[dis.Instruction]) -> list[tuple[str, ...]]:
-    """Names that ``from module import`` takes from a module."""
+    """Return the names that ``from module import`` imports."""
     names: list[tuple[str, ...]] = []
     for instruction in following:
         if instruction.opname == "IMPORT_FROM":
@@ -116,7 +116,7 @@ def _imported(following: Sequence[dis.Instruction]) -> list[tuple[str, ...]]:
 
 
 def _constant(value: Any) -> str:
-    """Write a constant as text; sets have no order of their own."""
+    """Convert a constant to text; the items of a set are sorted."""
     if isinstance(value, CodeType):
         return read_code(value).digest
     if isinstance(value, tuple):

@@ -14,26 +14,26 @@ from ._drawing import draws
 from ._naming import Namer
 from .cutting._segment import Segment
 
-# What every module has beside its settings: tensors, parts, hooks, its mode.
-# `torch.compile` leaves a mark.
+# Attributes of every module that are no settings: tensors, submodules, hooks, the mode, and a mark
+# of `torch.compile`.
 _NOT_SETTINGS = frozenset([*vars(nn.Module()), "_is_torch_compile"])
-# PyTorch's own layers keep under private names what follows from their settings.
+# Private attributes of PyTorch's own layers follow from their settings.
 _LAYERS = "torch.nn.modules."
 _KERNELS = ("aten", "prim", "prims", "quantized", "torchvision")
 
 
 class Digest(NamedTuple):
-    """Name of a network or of a part of it.
+    """The digest of a network or of a part of it.
 
     Parameters
     ----------
     text : str
-        Equal for what computes the same.
+        Equal for networks that compute the same.
     unnamed : tuple of str
-        What could not be named with certainty, in words. Where there is any, other networks may
+        Descriptions of objects without a certain digest. If there are any, a different network may
         have the same digest.
     libraries : frozenset of str
-        Top-level modules whose code it runs.
+        Top-level modules whose code the network runs.
     """
 
     text: str
@@ -42,27 +42,27 @@ class Digest(NamedTuple):
 
 
 def digest_module(module: nn.Module) -> Digest:
-    """Digest of a module's code, settings, parameters and buffers.
+    """Digest a module's code, settings, parameters and buffers.
 
-    Modes and gradients do not count.
+    Training mode and gradients do not matter.
     """
     return _digest_of(module)
 
 
 def digest_factory(function: Callable[[], nn.Module]) -> Digest:
-    """Digest of a function that builds a network, by all that it reads."""
-    # What the network gets where nothing else is said.
+    """Digest a function that builds a network, including everything that it reads."""
+    # The defaults of new parameters.
     defaults = (torch.get_default_dtype(), torch.get_default_device())
     return _digest_of((function, defaults), building=True)
 
 
 def digest_stage(module: nn.Module) -> Digest:
-    """Digest of a stage's operations in inference mode, with all that they use."""
+    """Digest a stage's operations in inference mode, including everything that they use."""
     return _digest_of(module)
 
 
 def digest_tensor(tensor: torch.Tensor) -> str:
-    """Digest of a tensor's dtype, shape and values."""
+    """Digest a tensor's dtype, shape and values."""
     plain = tensor.detach().cpu().contiguous()
     if plain.dtype is torch.bfloat16:
         return digest("bfloat16", digest_array(plain.view(torch.int16).numpy()))
@@ -85,7 +85,7 @@ def _tensor(namer: Namer, tensor: torch.Tensor) -> str:
 
 
 def _unusual_tensor(namer: Namer, tensor: torch.Tensor) -> str:
-    """Name a tensor that NumPy has no type or layout for, by the bytes that it is saved as."""
+    """Digest a tensor without an equivalent in NumPy, by its saved bytes."""
     try:
         file = io.BytesIO()
         torch.save(tensor, file)
@@ -107,7 +107,7 @@ def _module(namer: Namer, module: nn.Module) -> str:
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """Attributes of a module that are no tensors, parts or hooks, by name."""
+    """Return the attributes of a module that are no tensors, submodules or hooks."""
     of_torch = type(module).__module__.startswith(_LAYERS)
     return {
         key: value
@@ -132,7 +132,7 @@ def _hooks(namer: Namer, module: nn.Module) -> Iterator[str]:
 
 
 def _graph(namer: Namer, graph: fx.Graph, root: nn.Module) -> str:
-    """Name the operations of a graph; what they read from a module counts, not where it stands."""
+    """Digest the operations of a graph, and the values but not the paths of what they read."""
     numbers: dict[fx.Node, int] = {}
     parts = []
     for node in graph.nodes:
@@ -159,7 +159,7 @@ def _argument(namer: Namer, value: Any, numbers: Mapping[fx.Node, int]) -> str:
         items = (part for pair in value.items() for part in pair)
         return digest("dict", *(_argument(namer, part, numbers) for part in items))
     if isinstance(value, tuple | list):
-        # torch.fx has lists of its own; a tuple with fields is known by its class.
+        # torch.fx has its own list classes; a named tuple is identified by its class.
         kind = "list" if isinstance(value, list) else "tuple"
         named = namer.name(type(value)) if hasattr(value, "_fields") else ""
         return digest(kind, named, *(_argument(namer, item, numbers) for item in value))
@@ -174,7 +174,7 @@ def _at(root: nn.Module, path: str) -> Any:
 
 
 def _script(namer: Namer, script: Any) -> str:
-    """Name a TorchScript module or function by the archive that it is saved as."""
+    """Digest a TorchScript module or function by its saved archive."""
     try:
         return digest("script", *_archived(script.save_to_buffer()))
     except Exception:
@@ -182,15 +182,15 @@ def _script(namer: Namer, script: Any) -> str:
 
 
 def _archived(data: bytes) -> Iterator[str]:
-    """Digests of the files of one of PyTorch's archives that decide what it computes."""
+    """Yield the digests of the files in a PyTorch archive that determine its computation."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         contents = {
-            # The first folder is named after the file.
+            # The name of the first folder is that of the file.
             name.partition("/")[2]: _in_order(name, archive.read(name))
             for name in archive.namelist()
             if not name.endswith((".debug_pkl", "serialization_id", "version"))
         }
-    # Where a process compiles a class of a name for the second time, it numbers the name.
+    # A process numbers the names of classes that it compiles more than once.
     found: dict[bytes, bytes] = {}
     order = ("data.pkl", *sorted(contents))
     for name in order:
@@ -201,7 +201,7 @@ def _archived(data: bytes) -> Iterator[str]:
 
 
 def _in_order(name: str, content: bytes) -> bytes:
-    """Sort what a class declares before its methods: its constants come out of a set."""
+    """Sort a class's declarations before its methods: its constants are written from a set."""
     if not name.endswith(".py"):
         return content
     classes = []
@@ -219,13 +219,13 @@ def _unmangled(text: bytes, found: Mapping[bytes, bytes]) -> bytes:
 
 
 def _operator(namer: Namer, operator: Any) -> str:
-    """Name one of PyTorch's operators; of others the code is unknown."""
+    """Digest an operator of PyTorch by its name; the code of other operators is unknown."""
     if str(operator).partition(".")[0] in _KERNELS:
         return namer.library("torch", str(operator))
     return namer.give_up(operator, f"{operator} is an operator of its own")
 
 
-# The first that fits is asked.
+# The first matching type is used.
 Namer.register(torch.jit.ScriptModule, _script)
 Namer.register(torch.jit.ScriptFunction, _script)
 Namer.register(nn.Module, _module)

@@ -1,4 +1,4 @@
-"""Hooks on all modules of the process, which no network shows and no digest names."""
+"""Global hooks: hooks on all modules of the process, which no digest includes."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from torch.nn.modules import module as _modules
 from .._messages import shown
 from ..exceptions import BackboneError
 
-# PyTorch has no public way to ask for them.
+# PyTorch has no public interface for them.
 _KINDS = ("_global_forward_pre_hooks", "_global_forward_hooks")
 
 
 def refuse_global_hooks() -> None:
-    """Refuse hooks that may change what every network computes; PyTorch's own only observe.
+    """Raise an error if a hook may change the results of every network.
 
     Raises
     ------
     BackboneError
-        If a hook is registered on all modules.
+        If a hook that is not PyTorch's own is registered on all modules.
     """
     for kind in _KINDS:
         for hook in list(getattr(_modules, kind, {}).values()):

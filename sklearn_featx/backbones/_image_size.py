@@ -1,4 +1,4 @@
-"""Image size of vision transformers: positions learned at one size, interpolated for another."""
+"""Image size of vision transformers: interpolation of learned positions for another size."""
 
 import copy
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from ._network import Network, freeze
 
 
 def fixed_size(module: nn.Module) -> tuple[int, int] | None:
-    """Return the size of images that a network was built for and that can be changed; else None."""
+    """Return the image size that a network was built for and that can be changed, or None."""
     if isinstance(module, VisionTransformer):
         return module.image_size, module.image_size
     if not hasattr(module, "set_input_size"):
@@ -26,12 +26,12 @@ def fixed_size(module: nn.Module) -> tuple[int, int] | None:
 
 
 def for_image_size(network: Network, size: tuple[int, int]) -> Network:
-    """Return a network for images of another (height, width); the same one where it takes any.
+    """Return a network for images of another (height, width), or the same if it takes any size.
 
     Raises
     ------
     BackboneError
-        If its positions cannot be interpolated for that size.
+        If its positions cannot be interpolated for this size.
     """
     built_for = fixed_size(network.module)
     if built_for in (None, size):
@@ -40,7 +40,7 @@ def for_image_size(network: Network, size: tuple[int, int]) -> Network:
     try:
         return replace(network, module=freeze(_resized(network.module, size)))
     except Exception as error:
-        # timm's models and torchvision's refuse sizes by assertions and errors of their own.
+        # Models of timm and torchvision reject sizes by errors of any type.
         raise BackboneError(
             f"image_size={size}: backbone {network.name!r} takes {built_for[0]} x {built_for[1]} "
             f"pixels, and its positions cannot be interpolated ({cause(error)}). Pass a multiple "

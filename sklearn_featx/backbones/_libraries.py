@@ -1,4 +1,4 @@
-"""Libraries: code that is known by its name and version, and is not looked into."""
+"""Libraries: code that is identified by its name and version, without reading it."""
 
 import functools
 import importlib.metadata
@@ -11,9 +11,9 @@ from pathlib import Path
 from .._digest import digest, version_of
 
 OWN_PACKAGE = __name__.partition(".")[0]
-# Wherever they are installed: compiled for the most part, and too large to look into.
+# Mostly compiled and too large to read, wherever they are installed.
 _ALWAYS = {"torch", "torchvision", "numpy"}
-# Whoever changes these gives them another version.
+# Libraries whose version changes with every change of their code.
 _KNOWN = {*_ALWAYS, "timm"}
 # Folders that packages are installed into.
 _INSTALLED = ("site-packages", "dist-packages")
@@ -21,9 +21,9 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 @functools.cache
 def is_library(module: str | None) -> bool:
-    """Whether a module belongs to Python, to an installed distribution, or to this package.
+    """Whether a module belongs to Python, to an installed distribution or to this package.
 
-    What lies elsewhere, a script, a notebook, a repository on the path, may change under its name.
+    Other modules (a script, a notebook, a repository on the path) may change under their name.
     """
     root = (module or "").partition(".")[0]
     if root in _ALWAYS or root == OWN_PACKAGE or root in sys.builtin_module_names:
@@ -32,12 +32,12 @@ def is_library(module: str | None) -> bool:
 
 
 def versions(roots: Iterable[str]) -> list[str]:
-    """Name and version of libraries; of less known ones also what their files contain.
+    """Return names and versions of libraries, with a digest of the files of less known ones.
 
     Parameters
     ----------
     roots : iterable of str
-        Names of top-level modules. Those of Python, of this package, and a user's are left out.
+        Names of top-level modules. Modules of Python, of this package and of users are skipped.
     """
     return [
         f"{root} {version_of(root) if root in _KNOWN else _version(root)}"
@@ -53,7 +53,7 @@ def _version(root: str) -> str:
         found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
-    # A package that is worked on is installed again and again under one version.
+    # A package under development is installed repeatedly with the same version.
     record = (found.read_text("RECORD") or "").splitlines()
     code = sorted(line for line in record if ".py," in line or ".so," in line or ".pyd," in line)
     return f"{found.version} {digest(*code)}"
@@ -68,7 +68,7 @@ def _distributions() -> Mapping[str, list[str]]:
 def _in_python(root: str) -> bool:
     if root not in sys.stdlib_module_names:
         return False
-    # A script named like one of Python's modules is not that module.
+    # A user's script may have the name of a Python module.
     place = _place(root)
     if place is None:
         return True
@@ -85,7 +85,7 @@ def _in_distribution(root: str) -> bool:
 
 
 def _place(root: str) -> Path | None:
-    """File of a top-level module; None for what is compiled into Python."""
+    """Return the file of a top-level module; None if it is built into Python."""
     origin = getattr(sys.modules.get(root), "__file__", None)
     if origin is None:
         try:

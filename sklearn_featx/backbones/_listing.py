@@ -1,4 +1,4 @@
-"""What a backbone's stages are, for people who choose a depth."""
+"""The public lists of a backbone's stages and depths."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,20 +17,20 @@ class StageInfo(NamedTuple):
     Parameters
     ----------
     name : str
-        Module path; several joined by ``"+"`` where no cut separates them.
+        Module path, or several joined by ``"+"`` if no cut separates them.
     n_parameters : int
-        Parameters of the stage.
+        Number of parameters of the stage.
     output_shape : tuple of int
         Shape of its activations for one image.
     flops_before : float
-        Share of the network's floating-point operations in the stages before it, from 0 to 1:
-        what a frozen trunk that ends here saves in every epoch.
+        Share, from 0 to 1, of the network's floating-point operations in the stages before it. A
+        frozen trunk that ends here saves this share in every epoch.
     activation_kib : float
         Size of its activations for one image in float32, in KiB.
     unfreeze_depth : int
-        The depth from which on the stage is trained.
+        The smallest depth that trains the stage.
     n_trained : int
-        Parameters that this depth trains, the head not counted.
+        Number of parameters that this depth trains, without the head.
     """
 
     name: str
@@ -74,8 +74,8 @@ def backbone_stages(
     granularity : {"stage", "block"} or list of str, default="stage"
         What a stage is.
     input_shape : sequence of int, default=None
-        Shape of what enters the network for one image, (channels, height, width). None: as in
-        the network's training, or (3, 224, 224).
+        Shape of the network's input for one image, (channels, height, width). None: the shape
+        that the network was trained on, or (3, 224, 224).
 
     Returns
     -------
@@ -85,7 +85,7 @@ def backbone_stages(
     Raises
     ------
     BackboneError
-        If the backbone does not exist or does not take such an input.
+        If the backbone does not exist or does not accept this input shape.
 
     Examples
     --------
@@ -132,12 +132,12 @@ def unfreeze_depths(
     granularity : {"stage", "block"} or list of str, default="stage"
         What a stage is.
     max_depth : int, default=None
-        The largest depth wanted; None: up to ``"all"``.
+        The largest depth. None: up to ``"all"``.
 
     Returns
     -------
     depths : list of int and "all"
-        0 is the linear probe.
+        The depths; 0 is the linear probe.
 
     Examples
     --------

@@ -1,10 +1,10 @@
-"""Names of values: a digest of what a Python object is, down to the code that it can reach.
+"""Naming of Python objects: digests of values, including all code that they can reach.
 
-A value is named by its content, never by its address, its module's path or a pickle. Functions and
-classes are named by their bytecode and by all that it reads: closures, defaults, attributes, global
-variables, and so on. Libraries end the search: their functions and classes have a name. What cannot
-be named with certainty (state inside an extension, locks, open files) is noted, and gets the name
-of its type.
+The name of a value is a digest of its content, never of its address, its module's path or a pickle.
+The name of a function or class covers its bytecode and everything that the code reads: closures,
+defaults, attributes, global variables. The search stops at libraries, whose functions and classes
+are identified by their names. An object without a certain name (state inside an extension, a lock,
+an open file) is recorded and gets the name of its type.
 """
 
 import copyreg
@@ -48,10 +48,10 @@ _MAPPINGS = (dict, OrderedDict, defaultdict, MappingProxyType)
 _COMPILED = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
 _WRAPPERS = (staticmethod, classmethod)
 _CACHED = type(functools.lru_cache(len))
-# With these, code can read what is not written in it.
+# Names by which code can read values that its bytecode does not contain.
 _UNFOLLOWED = {"eval", "exec", "globals", "__import__"}
 _UNFOLLOWED |= {".import_module", ".environ", ".getenv", "import_module", "environ", "getenv"}
-# Code that builds a network may take it from a file, which may change under its name.
+# Names by which code may read a network from a file, which may change under its name.
 _READING = {
     "open", "load", "load_file", "safe_open", "load_state_dict_from_url", "from_pretrained",
     "load_from_checkpoint", "load_checkpoint", "read_text", "read_bytes", "fromfile", "loadtxt",
@@ -64,30 +64,30 @@ _NOTES = {
     "_backward_cls",
     "_compiled_autograd_backward_state",
 }
-# Names of the place, not of what is there.
+# Names of the location, not of the content.
 _PLACE = {"__name__", "__module__", "__qualname__", "__spec__", "__package__"}
-# A network reaches some hundreds of functions and objects; more is a whole application.
+# A network reaches some hundreds of functions and objects; more belong to a whole application.
 _MOST_VALUES = 20_000
 _LONGEST_PATH = 1024
 
 
 class Namer:
-    """Names values, each object once: where it comes again, its number stands for it.
+    """Names values. An object that occurs again is represented by its number.
 
     Parameters
     ----------
     building : bool, default=False
-        Whether the code is one that builds a network, and may read files.
+        Whether the code builds a network, and may read files.
 
     Attributes
     ----------
     unnamed : list of str
-        What could not be named with certainty, in words.
+        Descriptions of objects without a certain name.
     libraries : set of str
         Top-level modules whose code the values use.
     """
 
-    # Others than those that this file knows: type to the method that names its values.
+    # Types that other files register: type to the method that names its values.
     _special: ClassVar[dict[type, Callable[["Namer", Any], str]]] = {}
 
     def __init__(self, *, building: bool = False) -> None:
@@ -96,12 +96,12 @@ class Namer:
         self.unnamed: list[str] = []
         self.libraries: set[str] = set()
         self._numbers: dict[int, int] = {}
-        # So that no address is used twice.
+        # References to named objects, so that no id is reused.
         self._held: list[Any] = []
 
     @classmethod
     def register(cls, kind: type, method: Callable[["Namer", Any], str]) -> None:
-        """Name values of a type, and of those derived from it, in a way of their own."""
+        """Register a method that names the values of a type and its subclasses."""
         cls._special[kind] = method
 
     def name(self, value: Any) -> str:
@@ -128,15 +128,15 @@ class Namer:
             return self.give_up(value, "is nested too deeply")
 
     def give_up(self, value: Any, why: str = "has no name") -> str:
-        """Note that a value cannot be named with certainty, and return the name of its type."""
+        """Record a value without a certain name, and return the name of its type."""
         self.unnamed.append(f"{type(value).__module__}.{type(value).__qualname__} {why}")
         return digest("unnamed", type(value).__qualname__)
 
     def library(self, module: str, name: str) -> str:
-        """Name something of a library."""
+        """Return the name of an object of a library."""
         root = module.partition(".")[0]
         self.libraries.add(root)
-        # A file of this package may move.
+        # Files of this package may move.
         return digest("library", root if root == OWN_PACKAGE else module, name)
 
     def _named(self, value: Any) -> str:
@@ -156,7 +156,7 @@ class Namer:
         return self._container(value) or self._descriptor(value) or self._object(value)
 
     def _note_file(self, text: str) -> None:
-        """Note a text that names a file, which may be read, and changed."""
+        """Record a text that is the path of a file, whose content may change."""
         if "\0" not in text and len(text) < _LONGEST_PATH and os.path.isfile(text):  # noqa: PTH113
             self.unnamed.append(f"{text!r:.100} is a file")
 
@@ -180,7 +180,7 @@ class Namer:
         return None
 
     def _alone(self, item: Any) -> str:
-        """Name an item of a set, whose order differs in every process: without numbers."""
+        """Name an item of a set on its own, since the order of a set differs between processes."""
         namer = Namer(building=self._building)
         name = namer.name(item)
         self.unnamed += namer.unnamed
@@ -206,7 +206,7 @@ class Namer:
         return None
 
     def _caching_function(self, function: Any) -> str:
-        """Name a function under `functools.lru_cache`, whose results its code may not give now."""
+        """Name a function under `functools.lru_cache`, unless it has cached results."""
         wrapped = function.__wrapped__
         if function.cache_info().currsize and not is_library(str(wrapped.__module__)):
             return self.give_up(function, f"{wrapped.__qualname__} keeps results of earlier calls")
@@ -215,12 +215,12 @@ class Namer:
     # Code
 
     def _function(self, function: FunctionType) -> str:
-        # Not `__module__`, which `functools.wraps` copies.
+        # `functools.wraps` copies `__module__`.
         module = str(function.__globals__.get("__name__", ""))
         code = function.__code__
         closure = [self.name(_content(cell)) for cell in function.__closure__ or ()]
         if is_library(module):
-            # A decorator of a library holds what it decorates.
+            # A decorator of a library holds the decorated function in its closure.
             return digest(self.library(module, code.co_qualname), *closure)
         found = read_code(code)
         for name in sorted(found.names & self._suspect):
@@ -235,7 +235,7 @@ class Namer:
         return digest("function", found.digest, *closure, *map(self.name, settings), *reads)
 
     def _read(self, read: Read, scope: Mapping[str, Any]) -> str:
-        """Name what code reads from outside."""
+        """Name a value that code reads."""
         if read.level >= 0:
             value, missing = _import(read, scope)
         else:
@@ -250,7 +250,7 @@ class Namer:
                 break
             module, value = value.__name__, getattr(value, attribute, _MISSING)
             if is_library(module) and not _is_replaced(value):
-                # Its state, such as that of a generator of random numbers, is the library's.
+                # Its state, such as that of a random generator, belongs to the library.
                 return self.library(module, ".".join(read.attributes[i:]))
         return digest(read.name, *read.attributes, self.name(value))
 
@@ -267,13 +267,13 @@ class Namer:
         return digest("class", cls.__name__, *bases, *self._written(vars(cls)))
 
     def _written(self, members: Mapping[str, Any]) -> Iterator[str]:
-        """Name the members of a class, in the order of their names: that of a file may change."""
+        """Name the members of a class, sorted by name, since the order in a file may change."""
         for key, value in sorted(members.items()):
             if not _is_note(key, value):
                 yield digest(key, self.name(value))
 
     def _replaced(self, cls: type) -> Iterator[str]:
-        """Name functions that a user put into a class of a library, or of its bases there."""
+        """Name functions that a user has put into a library's class or into its bases."""
         for base in cls.__mro__:
             for key, value in _users_functions(base):
                 yield digest(base.__qualname__, key, self.name(value))
@@ -281,19 +281,19 @@ class Namer:
     def _module(self, module: ModuleType) -> str:
         if is_library(module.__name__):
             return self.library(module.__name__, "")
-        # It is used itself, hence all of it can be reached.
+        # The module itself is used, so all of its members can be reached.
         members = {k: v for k, v in vars(module).items() if not k.startswith("__")}
         return digest("module", *self._written(members))
 
     def _compiled(self, function: Any) -> str:
-        """Name a function that is compiled: of a library, or a method of some object."""
+        """Name a compiled function of a library, or a compiled method of an object."""
         owner = getattr(function, "__self__", None)
         owner = getattr(function, "__objclass__", owner)
         if isinstance(owner, type):
             return digest("compiled", function.__name__, self.name(owner))
         module = owner.__name__ if isinstance(owner, ModuleType) else function.__module__
         if module is not None or owner is None:
-            # PyTorch's own say no module.
+            # PyTorch's own functions have no module.
             if is_library(module) or (module is None and _is_torch(function)):
                 return self.library(module or "torch", function.__qualname__)
             return self.give_up(function, f"{function.__name__} is compiled")
@@ -302,19 +302,19 @@ class Namer:
     # Objects
 
     def _object(self, value: Any) -> str:
-        """Name any other object by its class and its state."""
+        """Name any other object by its class and state."""
         cls = type(value)
         if not is_library(cls.__module__) and _is_written_in_python(cls):
             return digest("object", self.name(cls), *self._state(value))
         try:
-            # How the object would be pickled, as values: its class, its arguments, its state.
+            # The values that a pickle would contain: class, arguments and state.
             reduce = copyreg.dispatch_table.get(cls)
             reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
         except Exception:
             return self.give_up(value)
         if isinstance(reduced, str):
             return digest("global", self.name(cls), reduced)
-        # What a class leaves out of its pickles counts as well.
+        # State that a class omits from its pickles matters as well.
         own = [] if is_library(cls.__module__) else list(self._state(value))
         function, arguments, *rest = reduced
         state, items, pairs = [*rest, None, None, None][:3]
@@ -327,7 +327,7 @@ class Namer:
         )
 
     def _state(self, value: Any) -> Iterator[str]:
-        """Name attributes, slots and items of an object whose class is written in Python."""
+        """Name the attributes, slots and items of an object whose class is written in Python."""
         yield self.name(dict(sorted(vars(value).items())) if hasattr(value, "__dict__") else None)
         for base in type(value).__mro__:
             slots = vars(base).get("__slots__", ())
@@ -345,7 +345,7 @@ _MISSING = enum.Enum("_MISSING", "missing").missing  # type: ignore[attr-defined
 
 
 def _is_note(key: str, value: Any) -> bool:
-    """Whether a member of a class was not written there: Python and others keep notes in it."""
+    """Whether a member of a class was added by Python or by a library, not written by its author."""
     if isinstance(value, MemberDescriptorType | GetSetDescriptorType):
         return True
     special = key.startswith("__") and key.endswith("__")
@@ -368,7 +368,7 @@ def _content(cell: Any) -> Any:
 
 
 def _import(read: Read, scope: Mapping[str, Any]) -> tuple[Any, bool]:
-    """Return the module that code imports when it runs, and whether it is missing."""
+    """Return the module that code imports at run time, and whether it is missing."""
     package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
     try:
         name = importlib.util.resolve_name("." * read.level + read.name, package or None)
@@ -381,7 +381,7 @@ def _import(read: Read, scope: Mapping[str, Any]) -> tuple[Any, bool]:
 
 
 def _found_in(module: str, cls: type) -> bool:
-    """Whether a class is what its module holds under its name; some are made when code runs."""
+    """Whether a module contains a class under its name; some classes are created at run time."""
     value: Any = sys.modules.get(module)
     for part in cls.__qualname__.split("."):
         value = getattr(value, part, None)
@@ -389,7 +389,7 @@ def _found_in(module: str, cls: type) -> bool:
 
 
 def _users_functions(cls: type) -> list[tuple[str, FunctionType]]:
-    """Functions in a class of a library that are no library's."""
+    """Return the functions in a library's class that belong to no library."""
     if not is_library(cls.__module__):
         return []
     return [
@@ -401,7 +401,7 @@ def _users_functions(cls: type) -> list[tuple[str, FunctionType]]:
 
 
 def _is_written_in_python(cls: type) -> bool:
-    """Whether a class and its bases are Python code or builtin containers: all state is visible."""
+    """Whether a class and its bases are Python code or builtin types, with all state visible."""
     known = (object, *_MAPPINGS, *_SEQUENCES, *_SETS, str, bytes, int, float)
     heap = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, or by an extension
     return all(
@@ -411,7 +411,7 @@ def _is_written_in_python(cls: type) -> bool:
 
 
 def _is_replaced(value: Any) -> bool:
-    """Whether what stands in a library's module is a user's; a module in it is looked into."""
+    """Whether a member of a library's module may be a user's; modules must be searched."""
     if isinstance(value, FunctionType):
         return not is_library(str(value.__globals__.get("__name__", "")))
     if isinstance(value, type):

@@ -1,4 +1,4 @@
-"""What every source of backbones hands over: a headless network and what is known about it."""
+"""Network: the result of every source, a headless network with its metadata."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,17 +21,16 @@ class Network:
     name : str
         Name of the backbone; the prefix of its feature names.
     module : nn.Module
-        The network in inference mode, without gradient; its last weight layer is removed when it
-        is a classification head.
+        The network in inference mode, without gradients and without its classification head.
     preprocess : Preprocess
-        What the weights were trained to see.
+        The preprocessing that the weights were trained with.
     stages : dict of str to tuple of str
-        The architecture's own stages: name, and the names of the parameters that make it one.
-        Parameters in none of them join the stage that is running when they are used.
+        The architecture's stages: name of a stage to the names of its parameters. Any other
+        parameter joins the stage that is running when it is used.
     blocks : dict of str to tuple of str
-        Likewise for its residual or transformer blocks.
+        The same for its residual or transformer blocks.
     origin : dict of str to str
-        Where it came from: plain values from which it can be built again.
+        The origin, as plain values from which the network can be built again.
     leaf_modules : tuple of type, default=()
         Module classes that tracing keeps as one operation.
     autowrap_functions : tuple of callable, default=()
@@ -55,5 +54,5 @@ class Network:
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """Put a module into inference mode and switch its gradients off."""
+    """Put a module into inference mode and disable its gradients."""
     return module.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Pixels to the tensor that a network was trained on: scale, mean, standard deviation."""
+"""Normalization of pixels: scale, mean and standard deviation."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from .._graphs import plain_new_tensors
 
 
 class Normalize(nn.Module):
-    """Levels (n, height, width, channels) to float32 (n, channels, height, width), normalized.
+    """Normalize levels (n, height, width, channels) to float32 (n, channels, height, width).
 
-    Levels run from 0 to 255: uint8, or float32 where images have more than 8 bits. Any other tensor
-    passes as it is: it was prepared by the user.
+    Levels are from 0 to 255: uint8, or float32 if images have more than 8 bits. Any other tensor was
+    prepared by the user and is returned unchanged.
 
     Parameters
     ----------
     mean, std : sequence of float or None
-        Per channel, on the scale where pixels run from 0 to 1. None: 0 and 1.
+        Value per channel, for pixels from 0 to 1. None: 0 and 1.
     float_levels : bool, default=False
-        Whether floating point tensors of four axes are levels; else they are prepared.
+        Whether floating-point tensors with four axes are levels, not prepared tensors.
     """
 
     scale: torch.Tensor
@@ -46,15 +46,15 @@ class Normalize(nn.Module):
         if x.dtype is not torch.uint8 and not (self.float_levels and x.ndim == 4):
             return x
         n_channels, width = x.shape[3], x.shape[2]
-        # A line of pixels at a time: three channels are too few for vector instructions.
+        # Whole lines of pixels: inner loops over three channels would not be vectorized.
         scale = self.scale.expand(n_channels).repeat(width)
         shift = self.shift.expand(n_channels).repeat(width)
-        # The batch itself is not to change.
+        # The batch itself must not change.
         lines = x.to(torch.float32, copy=not torch.compiler.is_compiling()).flatten(2)
         if torch.compiler.is_compiling():
-            # Compilers reuse memory by themselves, and older ones cannot export a change in place.
+            # Compilers reuse memory themselves, and older ones cannot export in-place operations.
             lines = lines * scale + shift
         else:
             lines.mul_(scale).add_(shift)
-        # Permuting (n, h, w, c) gives a channels_last tensor without moving a byte.
+        # Permuting (n, h, w, c) gives a channels_last tensor without a copy.
         return lines.view(x.shape).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
-"""How a feature map or a token grid becomes a vector.
+"""Pooling: conversion of feature maps and token grids to vectors.
 
 ========  =======================================================================================
-avg       mean over positions; over the patch tokens where there are class tokens
+avg       mean over positions; over the patch tokens if there are class tokens
 max       maximum over the same positions
 avgmax    mean of the two above
 gem       generalized mean, ``mean(max(x, 1e-6) ** 3) ** (1/3)`` (Radenović et al. 2019)
@@ -25,12 +25,12 @@ _GEM_FLOOR = 1e-6
 
 
 class Pool(nn.Module):
-    """Pool activations to one vector a row.
+    """Pool activations to one vector per row.
 
     Parameters
     ----------
     pooling : str or None
-        One of the rules above. None returns what comes in.
+        One of the rules above. None returns the input.
     channels_last : bool, default=False
         Whether four-dimensional activations are (n, height, width, channels).
     tokens : bool, default=True
@@ -55,7 +55,7 @@ class Pool(nn.Module):
 
     @property
     def digest(self) -> str:
-        """Digest of the rule, and of the layout of the activations that it is applied to."""
+        """Digest of the rule and of the layout of the activations."""
         layout = (self.channels_last, self.tokens, self.prefix_tokens)
         return digest(self.pooling, *layout)
 
@@ -70,7 +70,7 @@ class Pool(nn.Module):
         Returns
         -------
         pooled : torch.Tensor of shape (n, n_features)
-            The vectors; activations that are vectors already stay as they are.
+            The vectors. Activations that are already vectors are not changed.
         """
         if x.ndim == 2 or self.pooling is None:
             return x
@@ -80,11 +80,11 @@ class Pool(nn.Module):
         return maps.flatten(1) if self.pooling == "flatten" else _reduce(maps, self.pooling)
 
     def followed_by(self, head: nn.Module) -> nn.Module:
-        """Return one module that pools and then applies a head."""
+        """Return a module that applies this pooling and then a head."""
         return nn.Sequential(self, head)
 
     def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of a pooled row, from the shape of a row of activations."""
+        """Return the shape of a pooled row, from the shape of a row of activations."""
         if len(shape) <= 1 or self.pooling is None:
             return tuple(shape)
         if self.pooling == "cls":

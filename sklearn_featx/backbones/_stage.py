@@ -1,4 +1,4 @@
-"""A stage, what it costs, and stages run one after the other."""
+"""Stages: their modules, costs and output shapes."""
 
 import contextlib
 import functools
@@ -23,9 +23,9 @@ class Stage:
     Parameters
     ----------
     name : str
-        Module path in the network; several, joined by ``"+"``, where no cut separates them.
+        Module path in the network, or several joined by ``"+"`` if no cut separates them.
     module : nn.Module
-        Its operations; shares the network's parameters.
+        The operations of the stage, with the network's parameters.
     """
 
     name: str
@@ -33,12 +33,12 @@ class Stage:
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters, shared ones counted once."""
+        """Number of parameters; shared ones count once."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
 class Cost(NamedTuple):
-    """What a stage costs for one row.
+    """The cost of a stage for one row.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ class Cost(NamedTuple):
 
 
 class StageTaps(nn.Module):
-    """Stages in order, up to the deepest wanted one; returns what the wanted ones return.
+    """The stages up to the deepest wanted one; returns the activations of the wanted ones.
 
     Parameters
     ----------
     stages : sequence of Stage
         All stages.
     wanted : sequence of int
-        Positions of those whose activations are returned.
+        Positions of the stages whose activations are returned.
     """
 
     def __init__(self, stages: Sequence[Stage], wanted: Sequence[int]) -> None:
@@ -85,11 +85,11 @@ class StageTaps(nn.Module):
 
 @plain_new_tensors()
 def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    """Run on tensors that have a shape and no values; on zeros where that is not possible."""
+    """Run a module on tensors with a shape but no values, or on zeros if that fails."""
     with torch.no_grad():
         output = None
         if (fake_tensors := _fake_tensors()) is not None:
-            # Some modules read values; what is wrong with a shape, the run on zeros says.
+            # Some modules read values. The run on zeros reports a wrong shape.
             with (
                 contextlib.suppress(Exception),
                 _quiet_fake_tensors(),
@@ -102,24 +102,24 @@ def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ..
 
 
 class LayerError(Exception):
-    """A layer of a network failed; its cause is the layer's own error.
+    """A layer of a network failed; the cause is the layer's own error.
 
     Parameters
     ----------
     place : str
-        Which layer, in words.
+        Description of the layer.
     """
 
     def __init__(self, place: str) -> None:
-        # The interpreter of a graph adds lines to the message.
+        # The place is stored, because the interpreter of a graph adds lines to the message.
         self.place = place
         super().__init__(place)
 
 
 def _run(module: nn.Module, x: Any) -> Any:
-    """Run a module; of a traced part, `LayerError` names the layer that fails."""
+    """Run a module; in a traced part, `LayerError` names the failing layer."""
     for part in module if type(module) is nn.Sequential else (module,):
-        # A traced module that is called prints its own code when it fails.
+        # A call of a traced module would print its code after a failure.
         x = _Watched(part).last_result(x) if isinstance(part, fx.GraphModule) else part(x)
     return x
 
@@ -133,7 +133,7 @@ class _Watched(NodeByNode):
         return result
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one node; say which, if it fails."""
+        """Run one node; raise `LayerError` if it fails."""
         try:
             return super().run_node(n)
         except LayerError:
@@ -143,7 +143,7 @@ class _Watched(NodeByNode):
 
 
 def _place(node: fx.Node) -> str:
-    """Name a module that fails, or, of another operation, the last module before it."""
+    """Return the failing module, or the last module before a failing operation."""
     before = node
     while before.op not in ("call_module", "placeholder", "root"):
         before = before.prev
@@ -154,7 +154,7 @@ def _place(node: fx.Node) -> str:
 
 @contextlib.contextmanager
 def _quiet_fake_tensors() -> Iterator[None]:
-    """Keep PyTorch from logging the traceback of a failure, which is reported as an error."""
+    """Suppress PyTorch's log of a failure, which is reported as an error."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     logger.addFilter(_refuse)
     try:
@@ -169,12 +169,12 @@ def _refuse(_: logging.LogRecord) -> bool:
 
 @functools.cache
 def _fake_tensors() -> Any:
-    """Return PyTorch's mode of tensors without values, if a self-test passes; it is not public."""
+    """Return PyTorch's private mode of tensors without values, or None if a self-test fails."""
     try:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         _start_autograd()
-        # No operation that a counter of floating-point operations around it would count.
+        # An addition, which a FLOP counter around this code does not count.
         bias = torch.empty(4, 1)
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
             works = torch.relu(torch.empty(2, 1, 3) + bias).shape == (2, 4, 3)
@@ -185,9 +185,10 @@ def _fake_tensors() -> Any:
 
 
 def _start_autograd() -> None:
-    """Let autograd count the devices before there are pretended ones.
+    """Initialize autograd before fake tensors on other devices exist.
 
-    It starts a thread for each, and a process that has such threads cannot be forked for training.
+    Autograd starts a thread for each device that it finds at its first use, and a process with such
+    threads cannot train after a fork.
     """
     if not torch.accelerator.is_available():
         with torch.inference_mode(False), torch.enable_grad():

@@ -1,8 +1,8 @@
-"""Own networks that are torchvision's classification models: cut as they are by name.
+"""Users' torchvision models: cut like the models of the same name.
 
-An object does not say which weights it holds. They are recognized if their published file lies in
-torch's folder of downloads, where torchvision has put it; else the normalization is ImageNet's,
-which all of torchvision's classification weights were trained with, and a warning says so.
+An object does not state its weights. They are recognized if their published file is in torch's
+download folder. Otherwise the normalization is ImageNet's, which all classification weights of
+torchvision were trained with, and a warning is issued.
 """
 
 import os
@@ -23,7 +23,7 @@ from .cutting._granularity import groupings, input_channels
 from .sources._torchvision import OPENED, modern_keys, own_prefix_tokens, recipe_of
 from .sources._weights import read_state_dict
 
-# Where each class keeps its head. Removed is what stands there, whatever a user has put there.
+# Path of the head in each class. The module at this path is removed, even if a user replaced it.
 _HEADS = {
     "AlexNet": "classifier.6", "ConvNeXt": "classifier.2", "DenseNet": "classifier",
     "EfficientNet": "classifier.1", "GoogLeNet": "fc", "Inception3": "fc",
@@ -39,7 +39,7 @@ _IMAGENET = Preprocess(
 
 
 def is_torchvision(module: nn.Module) -> bool:
-    """Whether a module is one of torchvision's classification models, and not a subclass of one."""
+    """Whether a module is one of torchvision's classification models, not of a subclass."""
     kind = type(module)
     return kind.__name__ in _HEADS and any(
         kind.__module__ == get_model_builder(name).__module__ for name in _names(module)
@@ -47,17 +47,18 @@ def is_torchvision(module: nn.Module) -> bool:
 
 
 def build_torchvision_object(module: nn.Module) -> Network:
-    """Make a backbone of one of torchvision's classification models.
+    """Build a network from one of torchvision's classification models.
 
     Parameters
     ----------
     module : nn.Module
-        The model, which is changed: its head and its auxiliary heads are removed.
+        The model, changed in place: its head and its auxiliary heads are removed.
 
     Returns
     -------
     network : Network
-        As by name: its preprocessing, where the weights are recognized, and its stages.
+        The network, with the same stages as by name, and the preprocessing of its weights if they
+        are recognized.
     """
     freeze(module)
     _remove_auxiliary(module)
@@ -87,13 +88,13 @@ def _preprocess(module: nn.Module, entry: WeightsEnum | None) -> Preprocess:
 
 
 def remove_at(module: nn.Module, path: str) -> None:
-    """Put an identity at a path, or at the part of it that exists, if no identity is there."""
+    """Replace the module at a path, or at the existing part of the path, by an identity."""
     parent, _, name = path.rpartition(".")
     holder = module.get_submodule(parent)
     if isinstance(holder, nn.Identity):
         return
     if not hasattr(holder, name):
-        # The user has put one layer where the containers of the head were.
+        # The user has replaced the containers of the head by one layer.
         remove_at(module, parent)
     elif not isinstance(getattr(holder, name), nn.Identity):
         setattr(holder, name, nn.Identity())
@@ -107,13 +108,13 @@ def _remove_auxiliary(module: nn.Module) -> None:
 
 
 def _names(module: nn.Module) -> list[str]:
-    """Names of the models that the file of a module's class defines."""
+    """Return the names of the models that the file of a module's class defines."""
     names = list_models(module=torchvision.models)
     return [n for n in names if get_model_builder(n).__module__ == type(module).__module__]
 
 
 def _recognized(module: nn.Module) -> tuple[str | None, WeightsEnum | None]:
-    """Find the name and the weights of a model without its head among the downloaded files."""
+    """Return the name and the weights of a headless model, found among the downloaded files."""
     own = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     for name, entry, path in _downloaded(module):
         try:
@@ -138,10 +139,10 @@ def _downloaded(module: nn.Module) -> Iterator[tuple[str, WeightsEnum, Path]]:
 def _warn_of_normalization(module: nn.Module) -> None:
     mean, std = _IMAGENET.mean, _IMAGENET.std
     warnings.warn(
-        f"backbone: the weights of this {type(module).__name__} are no file that torchvision has "
-        f"published and downloaded here. Images are normalized as ImageNet's (mean={mean}, "
-        f"std={std}). If its training did otherwise, pass preprocessing=function, from a PIL image "
-        "to a tensor.",
+        f"backbone: the weights of this {type(module).__name__} match no published file in "
+        f"torchvision's download folder. Images are normalized as for ImageNet (mean={mean}, "
+        f"std={std}). If the network was trained differently, pass preprocessing=function, from a "
+        "PIL image to a tensor.",
         BackboneWarning,
         stacklevel=2,
     )
