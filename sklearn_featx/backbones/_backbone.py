@@ -1,4 +1,4 @@
-"""A backbone: an ordered chain of frozen stages, cut from a network."""
+"""Backbone: an ordered chain of frozen stages, cut from a network."""
 
 import copy
 import functools
@@ -26,7 +26,7 @@ from .cutting._granularity import by_first_use, named_ends, stage_ends, unknown_
 from .cutting._sequence import stages_by_order
 from .cutting._tracing import Trace, UntraceableError, trace
 
-# Two rows: with one, some networks drop the batch axis, and BatchNorm in training mode refuses.
+# With one row, some networks drop the batch axis, and BatchNorm in training mode fails.
 _DRY_ROWS = 2
 
 
@@ -36,18 +36,18 @@ class Backbone:
     Parameters
     ----------
     network : Network
-        The network and what is known about it.
+        The network with its metadata.
     granularity : {"stage", "block"} or list of str, default="stage"
-        What a stage is.
+        The size of a stage.
 
     Attributes
     ----------
     name : str
         Name of the backbone.
     preprocess : Preprocess
-        What the weights were trained to see.
+        The preprocessing that the weights were trained with.
     stages : tuple of Stage
-        From input to output; together they hold every parameter of the network once.
+        The stages from input to output. Each parameter of the network belongs to one of them.
     """
 
     def __init__(self, network: Network, granularity: Granularity = "stage") -> None:
@@ -76,12 +76,12 @@ class Backbone:
         Returns
         -------
         trained : range
-            Stages before ``trained.start`` are the trunk.
+            Positions of the trained stages; the stages before ``trained.start`` are the trunk.
 
         Raises
         ------
         UnknownLayerError
-            If there are not that many stages.
+            If the backbone has fewer stages.
         """
         n_stages = len(self.stages)
         if isinstance(unfreeze_depth, tuple | list):
@@ -107,7 +107,7 @@ class Backbone:
         return int(depths[0]), int(depths[1])
 
     def normalize(self, *, float_levels: bool = False) -> Normalize:
-        """Return the module that turns preprocessed pixels into what the first stage takes.
+        """Return the module that converts preprocessed pixels to the input of the first stage.
 
         Parameters
         ----------
@@ -117,41 +117,41 @@ class Backbone:
         return Normalize(self.preprocess.mean, self.preprocess.std, float_levels=float_levels)
 
     def tail(self, split: int) -> list[nn.Module]:
-        """Return private copies of the stages from `split` on, traced for training as well.
+        """Return copies of the stages from `split` on, which support training.
 
-        What these learn never reaches the backbone.
+        Training the copies does not change the backbone.
 
         Raises
         ------
         WeightsError
-            If the weights have gaps in these stages.
+            If the weights of these stages contain NaN.
         """
         for stage in self.stages[split:]:
             self._check_gaps(stage.module)
         return [copy.deepcopy(stage.module) for stage in self.stages[split:]]
 
     def tapped(self, layers: Sequence[str | int], *, float_levels: bool = False) -> nn.Module:
-        """Return normalization and the part of the network that computes the given layers.
+        """Return the normalization and the part of the network that computes the given layers.
 
         Parameters
         ----------
         layers : sequence of str or int
-            Names of modules, operations or stages; or numbers of stages from the input.
+            Names of modules, operations or stages, or numbers of stages counted from the input.
         float_levels : bool, default=False
             As in `Normalize`.
 
         Returns
         -------
         module : nn.Module
-            Returns a tuple with the activations of each layer; nothing after the deepest is run.
-            It shares the network's parameters.
+            Returns a tuple with the activations of each layer. It computes nothing after the
+            deepest layer and shares the network's parameters.
 
         Raises
         ------
         UnknownLayerError
-            If a name is unknown; the nearest names are listed.
+            If a name is unknown; the message lists the nearest names.
         WeightsError
-            If the weights have gaps in what the layers need.
+            If the weights that the layers need contain NaN.
         """
         if self._chains is None:
             part: nn.Module = StageTaps(self.stages, [self._stage_index(name) for name in layers])
@@ -162,7 +162,7 @@ class Backbone:
         return nn.Sequential(self.normalize(float_levels=float_levels), part)
 
     def pool(self, pooling: Pooling | None) -> Pool:
-        """Pooling that fits this network's layout of activations."""
+        """Return the pooling for the layout of this network's activations."""
         convolves_1d = any(isinstance(m, nn.Conv1d) for m in self.network.module.modules())
         return Pool(
             pooling,
@@ -172,24 +172,24 @@ class Backbone:
         )
 
     def shapes(self, module: nn.Module, input_shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shapes of what a module of this backbone returns for one row, without computing it.
+        """Return the output shapes of a module of this backbone for one row, without computing it.
 
         Parameters
         ----------
         module : nn.Module
-            A stage, a trunk, or what `tapped` returns.
+            A stage, a trunk, or the result of `tapped`.
         input_shape : sequence of int
             Shape of one row, without the batch axis.
 
         Raises
         ------
         BackboneError
-            If the network cannot take rows of that shape.
+            If the network does not accept rows of this shape.
         """
         try:
             outputs = dry_run(module, (_DRY_ROWS, *input_shape))
         except Exception as error:
-            # Networks fail on wrong sizes in as many ways as there are networks.
+            # Networks raise errors of any type for wrong sizes.
             raise BackboneError(
                 f"backbone {shown(self.name)} cannot take {_in_words(input_shape)}: "
                 f"{_cause_and_place(error)}. {self._other_type() or self._fitting_size()}"
@@ -211,7 +211,7 @@ class Backbone:
         return f"It was made for {made_for}: check image_size and preprocessing."
 
     def layer_before(self, layer: str) -> str | None:
-        """Return the name of what enters a layer; None where the network is not traced.
+        """Return the name of the layer before a layer; None if the network is not traced.
 
         Parameters
         ----------
@@ -227,14 +227,14 @@ class Backbone:
     def layer_shapes(
         self, layers: Sequence[str | int], input_shape: Sequence[int]
     ) -> list[tuple[int, ...]]:
-        """Shapes of the activations of layers for one row; computed once for each question.
+        """Return the shapes of the layers' activations for one row; the results are stored.
 
         Parameters
         ----------
         layers : sequence of str or int
             As for `tapped`.
         input_shape : sequence of int
-            Shape of what enters the network for one row.
+            Shape of the network's input for one row.
         """
         question = (tuple(layers), tuple(input_shape))
         if question not in self._known_shapes:
@@ -242,19 +242,19 @@ class Backbone:
         return self._known_shapes[question]
 
     def costs(self, input_shape: Sequence[int]) -> list[Cost]:
-        """Return shape and operations of each stage for one row, without computing it.
+        """Return the output shape and the operations of each stage for one row.
 
         Parameters
         ----------
         input_shape : sequence of int
-            Shape of what enters the first stage, without the batch axis.
+            Shape of the first stage's input, without the batch axis.
 
         Raises
         ------
         BackboneError
-            If the network cannot take rows of that shape.
+            If the network does not accept rows of this shape.
         """
-        # Here, since few ask for it and it takes a while to import.
+        # Imported here, because the import is slow and rarely needed.
         from torch.utils.flop_counter import FlopCounterMode
 
         costs, shape = [], tuple(input_shape)
@@ -265,7 +265,7 @@ class Backbone:
         return costs
 
     def digest(self, layer: str | int) -> str:
-        """Digest of all that happens to a preprocessed row up to a layer.
+        """Return the digest of the computation from a preprocessed row to a layer.
 
         Parameters
         ----------
@@ -276,26 +276,26 @@ class Backbone:
         if isinstance(layer, str) and self._chains is None:
             layer = self._stage_index(layer) + 1
         if isinstance(layer, str):
-            # A layer that is where a stage ends has the rows of that stage.
+            # A layer at the end of a stage has the same rows as the stage.
             layer = self._stage_ends.get(self._position(layer), layer)
         if isinstance(layer, int):
             return combine([digest("chain-2"), *stages[:layer]])
-        # Not its name: another network may have the same operations under other names.
+        # Not the layer's name: another network may have the same operations under other names.
         return combine([digest("layer-2", self._position(layer)), *stages])
 
     @functools.cached_property
     def _stage_ends(self) -> dict[int, int]:
-        """Number of the stage that ends at a position of the trace."""
+        """Number of the stage that ends at each position of the trace."""
         return {self._position(k): k for k in range(1, len(self.stages) + 1)}
 
     @property
     def unnamed(self) -> tuple[str, ...]:
-        """What the digests cannot name with certainty, in words: mostly nothing."""
+        """Descriptions of objects without a certain digest; usually empty."""
         return tuple(what for stage in self._stage_digests for what in stage.unnamed)
 
     @property
     def packages(self) -> list[str]:
-        """Names and versions of the packages whose code the network consists of, but PyTorch."""
+        """Names and versions of the packages that define the network, except PyTorch."""
         return versions(self._package_names)
 
     @functools.cached_property
@@ -312,7 +312,7 @@ class Backbone:
         return [digest_stage(stage.module) for stage in self.stages]
 
     def _check_gaps(self, part: nn.Module) -> None:
-        """Refuse NaN: some files hold the convolutions alone, and gaps for the rest."""
+        """Raise an error if weights are NaN: some files contain only those of the convolutions."""
         name = next((self._gaps[id(p)] for p in part.parameters() if id(p) in self._gaps), None)
         if name is not None:
             weights = self.network.origin.get("weights", "of the module")
@@ -323,7 +323,7 @@ class Backbone:
 
     @functools.cached_property
     def _gaps(self) -> dict[int, str]:
-        """Names of the parameters with NaN, by identity. Infinite ones may be masks."""
+        """Names of the parameters with NaN, by id. Infinite values may be masks."""
         return {
             id(parameter): name
             for name, parameter in self.network.module.named_parameters()
@@ -331,7 +331,7 @@ class Backbone:
         }
 
     def _layers_without_gaps(self) -> str:
-        """Say which layers can be used in spite of the gaps."""
+        """Describe the layers that do not need parameters with NaN."""
         whole = itertools.takewhile(
             lambda stage: not any(id(p) in self._gaps for p in stage.module.parameters()),
             self.stages,
@@ -340,7 +340,7 @@ class Backbone:
         return f"a layer up to stage {names[-1]!r}" if names else "a layer before it"
 
     def _trace(self) -> tuple[Chain, Chain] | None:
-        """Chains of the inference and the training mode; None where a mode cannot be traced."""
+        """Return the chains of the inference and the training mode; None if a trace fails."""
         network = self.network
         try:
             traces = [
@@ -375,7 +375,7 @@ class Backbone:
         return [Stage(name, part.eval()) for name, part in zip(names, segments, strict=True)]
 
     def _common_ends(self) -> dict[str, tuple[int, int]]:
-        """Return the ends that both modes have, with their positions in both."""
+        """Return the ends that both modes have, with their positions in each mode."""
         assert self._chains is not None
         in_eval, in_train = (self._ends(chain) for chain in self._chains)
         return {name: (in_eval[name], in_train[name]) for name in in_eval if name in in_train}
@@ -390,25 +390,25 @@ class Backbone:
         return self.network.blocks if self.granularity == "block" else self.network.stages
 
     def _stage_names(self, ends: Sequence[str]) -> list[str]:
-        """Name each stage by the modules that start in it, or as the user did."""
+        """Name each stage by the modules that start in it, or by the user's names."""
         assert self._chains is not None
         if isinstance(self.granularity, list):
             return [*ends, "output"]
         order = by_first_use(self._chains[0], self._grouping)
         starts = [0, *(order.index(end) for end in ends), len(order)]
         joined = ["+".join(order[a:b]) for a, b in itertools.pairwise(starts)]
-        # A network that is one layer, or has no weights, has no module path to be named by.
+        # A network that is a single layer or has no weights has no module path.
         return [name or "network" for name in joined]
 
     def _position(self, layer: str | int) -> int:
-        """Position in the inference chain of a module's, an operation's or a stage's end."""
+        """Return the end of a module, an operation or a stage in the inference chain."""
         assert self._chains is not None
         chain = self._chains[0]
         stops = [*(stop for stop, _ in self._common_ends().values()), len(chain.nodes) - 1]
         if isinstance(layer, int):
             return stops[layer - 1]
         by_stage = dict(zip((stage.name for stage in self.stages), stops, strict=True))
-        # A stage may end after its module, with the pooling that follows: the module goes first.
+        # A stage may end after its module, with the following pooling: the module has precedence.
         positions = by_stage | chain.named_positions()
         if layer not in positions:
             raise UnknownLayerError(unknown_name("layer", layer, positions))
@@ -428,7 +428,7 @@ class Backbone:
 
 
 def _check_followed(network: nn.Module, found: Trace) -> None:
-    """Refuse a trace in which one opaque module is most of the network: it leaves little to cut."""
+    """Raise an error if one opaque module has most of the parameters: few cuts are possible."""
     total = sum(parameter.numel() for parameter in network.parameters())
     for node in found.graph.find_nodes(op="call_module"):
         module = network.get_submodule(str(node.target))
@@ -439,7 +439,7 @@ def _check_followed(network: nn.Module, found: Trace) -> None:
 
 
 def _in_words(shape: Sequence[int]) -> str:
-    """Describe one row of what enters a network."""
+    """Describe one row of a network's input."""
     if len(shape) != 3:
         return f"rows of shape {short(str(tuple(shape)))}"
     channels, height, width = shape
@@ -447,7 +447,7 @@ def _in_words(shape: Sequence[int]) -> str:
 
 
 def _cause_and_place(error: Exception) -> str:
-    """Say what a network failed of, and where, if that is known."""
+    """Describe an error of a network, with the failing layer if it is known."""
     if isinstance(error, LayerError) and error.__cause__ is not None:
         return f"{error.place}, {cause(error.__cause__)}"
     return cause(error)

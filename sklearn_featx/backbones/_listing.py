@@ -72,7 +72,7 @@ def backbone_stages(
     weights : str, path or None, default=None
         As in the estimators. Stages do not depend on weights, so none are loaded by default.
     granularity : {"stage", "block"} or list of str, default="stage"
-        What a stage is.
+        The size of a stage.
     input_shape : sequence of int, default=None
         Shape of the network's input for one image, (channels, height, width). None: the shape
         that the network was trained on, or (3, 224, 224).
@@ -130,7 +130,7 @@ def unfreeze_depths(
     backbone : str, nn.Module or callable, default="efficientnet_lite0"
         As in the estimators.
     granularity : {"stage", "block"} or list of str, default="stage"
-        What a stage is.
+        The size of a stage.
     max_depth : int, default=None
         The largest depth. None: up to ``"all"``.
 

@@ -345,7 +345,7 @@ _MISSING = enum.Enum("_MISSING", "missing").missing  # type: ignore[attr-defined
 
 
 def _is_note(key: str, value: Any) -> bool:
-    """Whether a member of a class was added by Python or by a library, not written by its author."""
+    """Whether a member was added to a class by Python or a library, not by its author."""
     if isinstance(value, MemberDescriptorType | GetSetDescriptorType):
         return True
     special = key.startswith("__") and key.endswith("__")

@@ -11,8 +11,8 @@ from .._graphs import plain_new_tensors
 class Normalize(nn.Module):
     """Normalize levels (n, height, width, channels) to float32 (n, channels, height, width).
 
-    Levels are from 0 to 255: uint8, or float32 if images have more than 8 bits. Any other tensor was
-    prepared by the user and is returned unchanged.
+    Levels are from 0 to 255: uint8, or float32 if images have more than 8 bits. Any other tensor
+    was prepared by the user and is returned unchanged.
 
     Parameters
     ----------

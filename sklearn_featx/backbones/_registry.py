@@ -1,6 +1,6 @@
-"""From what a user names to a backbone; each network is built once per process.
+"""Registry of backbones: construction by name or module, once per process.
 
-Networks live here and nowhere else: estimators hold names, clones and threads share what is built.
+Only this module keeps networks: estimators hold names, and clones and threads share a network.
 """
 
 import os
@@ -48,13 +48,13 @@ from .sources._weights import sha256_of_file
 
 Value = TypeVar("Value")
 
-# Enough for a search over backbones; a network has up to some GB.
+# Sufficient for a search over backbones; a network may have some GB.
 _MAX_KEPT = 8
 _RACY_NS = 2_000_000_000
 
 
 class _Memo:
-    """The most recently used values by key; each is built once, whatever the number of threads."""
+    """The most recently used values by key; each is built once, from any thread."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -77,12 +77,12 @@ _backbones = _Memo(2 * _MAX_KEPT)
 
 
 def backbone_names() -> list[str]:
-    """List the backbones that need no further package: the packaged ones and torchvision's.
+    """List the backbones that need no additional package: the packaged ones and torchvision's.
 
     Returns
     -------
     names : list of str
-        Sorted; the packaged ones, whose weights need no download, first.
+        The packaged backbones, whose weights need no download, followed by torchvision's.
 
     Examples
     --------
@@ -104,36 +104,36 @@ def get_backbone(
     image_size: int | Sequence[int] | None = None,
     warn: bool = True,
 ) -> Backbone:
-    """Return the backbone that a user named, built at most once per process.
+    """Return a backbone, which is built at most once per process.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable
-        A name of `backbone_names`, an own network, or a function that builds one. It is called
-        again when its code, or what it reads, has changed; and each time where that cannot be
-        known, as with files. PyTorch's random numbers start from one seed in it.
+        A name of `backbone_names`, a network, or a function that builds one. The function is
+        called again if its code, or a value that it reads, has changed, and in every call if this
+        is uncertain, as with files. It draws PyTorch's random numbers from a fixed seed.
     weights : str, path or None, default="DEFAULT"
-        Name of weights, weights file, or None for random weights. Own networks bring their own.
+        Name of weights, weights file, or None for random weights. Not used for a network.
     granularity : {"stage", "block"} or list of str, default="stage"
-        What a stage is.
+        The size of a stage.
     image_size : int or (int, int), default=None
-        Size of the images; of networks with positions for one size, these are interpolated.
+        Size of the images. A network with positions for a fixed size is interpolated.
     warn : bool, default=True
-        Warn of random weights; False where weights do not matter.
+        Whether to warn of random weights.
 
     Returns
     -------
     backbone : Backbone
-        Frozen; shared by all who ask for the same.
+        The backbone, which is frozen and shared by all callers.
 
     Raises
     ------
     UnknownBackboneError
-        If there is no backbone of that name; the nearest names are listed.
+        If no backbone has this name; the message lists the nearest names.
     WeightsError
         If the weights do not exist, do not fit, or cannot be downloaded.
     UnknownLayerError
-        If `granularity` names what the network does not have.
+        If `granularity` contains an unknown name.
     BackboneError
         If a hook is registered on all modules of the process.
     """
@@ -148,7 +148,7 @@ def get_backbone(
         )
     size = None if image_size is None else checked_size(image_size)
     if key is None:
-        # Another network may look the same.
+        # Without a certain digest, another network may have the same key.
         unnamed = build()
         return Backbone(unnamed if size is None else for_image_size(unnamed, size), granularity)
     network = _networks.get(key, build)
@@ -160,7 +160,7 @@ def get_backbone(
 
 
 def _check_types(backbone: Any, weights: Any, granularity: Any) -> None:
-    """Refuse, for functions, what the estimators refuse by their constraints."""
+    """Check the types, as the estimators' parameter constraints do, for the public functions."""
     if not (isinstance(backbone, str | nn.Module) or callable(backbone)):
         raise BackboneError(
             f"backbone={shown(backbone)}: expected a name, a module, or a function that builds one."
@@ -177,7 +177,7 @@ def _check_types(backbone: Any, weights: Any, granularity: Any) -> None:
 def _source(
     backbone: str | nn.Module | Callable[[], nn.Module], weights: Weights
 ) -> tuple[Hashable, Callable[[], Network]]:
-    """Key of a network, None where it has none, and the function that builds it."""
+    """Return the key of a network, or None, and the function that builds it."""
     if isinstance(backbone, nn.Module):
         return _module_key(backbone), lambda: build_custom(backbone)
     if not isinstance(backbone, str):
@@ -189,13 +189,13 @@ def _source(
         return _module_key(module), lambda: build_custom(module, borrowed=False)
     chosen = None if weights is None else str(weights)
     build = _builder(backbone)
-    # A model of the user's own may be registered with timm again, under its old name.
+    # A user's model may be registered again with timm, under the same name.
     registered = timm_entrypoint(backbone) if build is build_timm else None
     return (backbone, registered, *_weights_key(chosen)), lambda: build(backbone, chosen)
 
 
 def _uncompiled(backbone: Any) -> Any:
-    """Return what `torch.compile` was given, of what it returned: engines have their own ways."""
+    """Return the original of a module from `torch.compile`, since engines compile it themselves."""
     inner = getattr(backbone, "_modules", {}).get("_orig_mod")
     return backbone if inner is None else inner
 
@@ -206,7 +206,7 @@ def _module_key(module: nn.Module) -> Hashable:
 
 
 def _builder(name: str) -> Callable[[str, str | None], Network]:
-    """Return the function that builds the backbone of a name."""
+    """Return the function that builds a backbone by its name."""
     if name.startswith(TIMM_PREFIX):
         return build_timm
     _check_name(name)
@@ -242,7 +242,7 @@ def _naming_the_factory(factory: Callable[[], nn.Module]) -> Iterator[None]:
 
 
 def _built(factory: Callable[[], nn.Module]) -> nn.Module:
-    # One seed: every process builds the same network, and finds the rows of another.
+    # With a fixed seed, every process builds the same network and finds the cached rows.
     with generator_lock, _naming_the_factory(factory):
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(0)
@@ -256,14 +256,14 @@ def _built(factory: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _weights_key(weights: str | None) -> tuple[Hashable, ...]:
-    """Name of the weights; a file by its path and state, one that was just written by content."""
+    """Return the key of weights: for a file its path and state, and the digest of a new file."""
     if weights is None:
         return (weights,)
     file = Path(weights).expanduser().absolute()
     if not _is_file(file):
         return (weights,)
     state = stat_signature(file)
-    # A second change within the clock's granularity would not show in times.
+    # A second change within the clock's granularity would not change the times.
     racy = max(state[1:3]) > time.time_ns() - _RACY_NS
     return (str(file), *state, sha256_of_file(file) if racy else "")
 
@@ -272,7 +272,7 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):
-        # Longer than the system allows, or with a null byte.
+        # The path is too long or contains a null byte.
         return False
 
 

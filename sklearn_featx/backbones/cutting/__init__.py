@@ -1,6 +1,6 @@
-"""Cutting: a network becomes an ordered chain of stages.
+"""Cutting of a network into an ordered chain of stages.
 
-`_tracing` follows the forward pass, `_chain` cuts it where exactly one value crosses, `_sequence`
-cuts by the order of the parts where tracing fails, `_granularity` names the stages, `_segment` is a
-piece of the network as a module.
+`_tracing` traces the forward pass, `_chain` cuts it where exactly one value crosses, `_sequence`
+cuts a network that cannot be traced by the order of its parts, `_granularity` names the stages, and
+`_segment` is a part of the network as a module.
 """

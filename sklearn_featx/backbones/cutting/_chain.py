@@ -1,8 +1,8 @@
-"""A trace as a chain: where exactly one value crosses, and what lies between two such places.
+"""Chain: the operations of a trace with their split points, and the segments between them.
 
-A *split point* is a place in the order of execution that exactly one computed value crosses: what
-comes after depends on the image through that value alone. Constants (parameters, and what is
-computed from parameters only) do not count; each segment computes its own.
+A *split point* is a position in the order of execution that exactly one computed value crosses: all
+later operations depend on the image through this value only. Constants (parameters, and values
+computed only from parameters) do not count; each segment computes its own.
 """
 
 import itertools
@@ -24,7 +24,7 @@ class Chain:
     Parameters
     ----------
     network : nn.Module
-        What was traced.
+        The traced network.
     trace : Trace
         Its trace.
 
@@ -33,7 +33,7 @@ class Chain:
     nodes : list of torch.fx.Node
         The operations that depend on the image, in order of execution.
     crossing : dict of int to torch.fx.Node
-        Split points: position ``i`` (after ``nodes[i]``) to the one value that crosses there.
+        Split points: maps position ``i`` (after ``nodes[i]``) to the only value that crosses it.
     """
 
     def __init__(self, network: nn.Module, trace: Trace) -> None:
@@ -46,11 +46,11 @@ class Chain:
         self.crossing = {i: value for i, value in found.items() if not _is_sequence(value)}
 
     def position(self, node: fx.Node) -> int:
-        """Place of a node in the chain."""
+        """Return the position of a node in the chain."""
         return self._index[node]
 
     def named_positions(self) -> dict[str, int]:
-        """Position of each node name, and of each module path: that of the last node inside it."""
+        """Return the position of each node, and of the last node of each module path, by name."""
         positions: dict[str, int] = {}
         for i, node in enumerate(self.nodes):
             name = self.trace.names[node]
@@ -61,25 +61,25 @@ class Chain:
         return positions
 
     def parameters_at(self, position: int) -> set[str]:
-        """Names of the parameters that the operation at a position reads."""
+        """Return the names of the parameters that the operation at a position reads."""
         return self._owned[position]
 
     def segment(self, start: int, stop: int) -> fx.Graph:
-        """Graph of the operations after position `start` up to and with position `stop`.
+        """Return the graph of the operations after position `start` up to and including `stop`.
 
         Both are split points; ``start=-1`` is the network's input.
         """
         return self._extract(self._value(start), [self._value(stop)])[0]
 
     def _value(self, position: int) -> fx.Node:
-        """Value after a position; the network's input before the first."""
+        """Return the value at a position; -1 is the network's input."""
         return self.trace.placeholder if position < 0 else self.nodes[position]
 
     def tapped(self, positions: Sequence[int]) -> fx.Graph:
-        """Graph from the network's input to the values at several positions, returned as a tuple.
+        """Return the graph from the network's input to a tuple of the values at several positions.
 
-        What no position needs is left out. All values but the deepest are copied, since a later
-        operation may change them, or what they are a view of, in place.
+        Operations that no position needs are omitted. All values but the deepest are copied, since
+        a later operation may change them, or the tensor they are a view of, in place.
         """
         wanted = [self._value(position) for position in positions]
         graph, copies = self._extract(self.trace.placeholder, wanted)
@@ -103,7 +103,7 @@ class Chain:
         values = tuple(copies[node] for node in wanted)
         graph.output(values[0] if len(values) == 1 else values)
         if changes(copies[source], self.network):
-            # What comes in belongs to the caller: remembered rows, or the stage before.
+            # The input belongs to the caller: it is a cached row or the output of another stage.
             given = copies[source]
             users = list(given.users)
             copy = _copied(graph, given)
@@ -136,13 +136,13 @@ class Chain:
 
 
 def _copied(graph: fx.Graph, value: fx.Node) -> fx.Node:
-    """Insert a copy of a value right after it."""
+    """Insert a copy of a value directly after it."""
     with graph.inserting_after(value):
         return graph.call_method("clone", (value,))
 
 
 def _is_sequence(value: fx.Node) -> bool:
-    """Whether a value is taken apart like a tuple: rows on disk are tensors."""
+    """Whether a value is unpacked like a tuple; only tensors can be rows on disk."""
     return bool(value.users) and all(
         user.target is operator.getitem and isinstance(user.args[1], int) for user in value.users
     )
@@ -168,7 +168,7 @@ def cut(eval_chain: Chain, train_chain: Chain, stops: Sequence[tuple[int, int]])
     Returns
     -------
     segments : list of Segment
-        As many as stops, in order.
+        One segment for each stop, in order.
     """
     starts = [(-1, -1), *stops[:-1]]
     return [
@@ -182,10 +182,10 @@ def cut(eval_chain: Chain, train_chain: Chain, stops: Sequence[tuple[int, int]])
 
 
 def adopt_unused(network: nn.Module, segments: Sequence[Segment]) -> None:
-    """Give each parameter that no operation uses to the segment with its nearest relatives.
+    """Assign each unused parameter to the segment with the most similar parameter paths.
 
-    Masked-image tokens and the layers of other tasks are part of many networks; stages hold every
-    parameter, used or not.
+    Many networks contain mask tokens or layers of other tasks. Every parameter belongs to a stage,
+    even if no operation uses it.
     """
     owned = {id(tensor) for segment in segments for tensor in segment.parameters()}
     names = [{name for name, _ in segment.named_parameters()} for segment in segments]
@@ -198,6 +198,6 @@ def adopt_unused(network: nn.Module, segments: Sequence[Segment]) -> None:
 
 
 def _shared_path(first: str, second: str) -> int:
-    """Count the leading path components that two names share."""
+    """Return the number of leading path components that two names share."""
     pairs = zip(first.split("."), second.split("."), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,8 +1,8 @@
-"""Which modules are stages, and where in the chain each stage ends.
+"""Granularity: the choice of modules as stages, and the end of each stage in the chain.
 
-A stage is a set of parameters, named by the module that holds them. It owns at least one weight:
-modules that hold only normalization parameters, operations without parameters, and single tensors
-such as a class token join the stage that is running when they are used.
+A stage is a set of parameters, named by their module. It has at least one weight: modules with only
+normalization parameters, operations without parameters, and single tensors such as a class token
+join the stage that is running when they are used.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def groupings(network: nn.Module, opened: Collection[str] = ()) -> tuple[Grouping, Grouping]:
-    """Return stages and blocks of a network, read off its module tree.
+    """Return stages and blocks of a network, derived from its module tree.
 
     Parameters
     ----------
@@ -39,21 +39,21 @@ def groupings(network: nn.Module, opened: Collection[str] = ()) -> tuple[Groupin
 
 
 def by_path(network: nn.Module, paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Names of the parameters under each module path."""
+    """Return the names of the parameters under each module path."""
     names = [name for name, _ in network.named_parameters()]
     return {path: tuple(name for name in names if name.startswith(f"{path}.")) for path in paths}
 
 
 def has_weights(network: nn.Module, names: Iterable[str]) -> bool:
-    """Whether parameters of these names are more than those of normalization layers."""
+    """Whether any of these parameters belongs to a layer other than normalization."""
     holders = {name.rpartition(".")[0] for name in names}
     return any(not _normalizes(network.get_submodule(path)) for path in holders)
 
 
 def top_level(network: nn.Module, opened: Collection[str] = ()) -> list[str]:
-    """Return the paths of the top-level modules with weights, those in `opened` opened.
+    """Return the paths of the top-level modules with weights; those in `opened` are expanded.
 
-    A network whose weights all sit in one child is opened there, whatever its name.
+    If one child contains all weights, it is expanded, whatever its name.
     """
     paths = _children(network, "")
     while any(path in opened for path in paths) or len(paths) == 1:
@@ -69,7 +69,7 @@ def top_level(network: nn.Module, opened: Collection[str] = ()) -> list[str]:
 
 
 def blocks(network: nn.Module, stages: Sequence[str]) -> list[str]:
-    """Paths of the blocks: what the containers among the stages hold, down to the first module."""
+    """Return the paths of the blocks: the outermost modules in the stages' containers."""
     found: list[str] = []
     for path in stages:
         inner = _container_inside(network, path)
@@ -78,20 +78,20 @@ def blocks(network: nn.Module, stages: Sequence[str]) -> list[str]:
 
 
 def stage_ends(chain: Chain, stages: Grouping) -> dict[str, int]:
-    """Where each stage ends, as far as the chain can be cut there.
+    """Return the end of each stage at which the chain can be cut.
 
     Parameters
     ----------
     chain : Chain
         A traced network.
     stages : dict of str to tuple of str
-        Names of the stages, and of the parameters that make each.
+        Name of each stage to the names of its parameters.
 
     Returns
     -------
     ends : dict of str to int
-        The first stage *after* the cut, and the position of the cut: the last split point before
-        that stage's first operation.
+        Maps the first stage *after* a cut to the position of the cut: the last split point before
+        the first operation of this stage.
     """
     spans = _spans(chain, stages)
     ends: dict[str, int] = {}
@@ -106,18 +106,18 @@ def stage_ends(chain: Chain, stages: Grouping) -> dict[str, int]:
 
 
 def by_first_use(chain: Chain, stages: Grouping) -> list[str]:
-    """Return the stages that the chain uses, in order of their first operation."""
+    """Return the stages that the chain uses, in the order of their first operation."""
     return list(_spans(chain, stages))
 
 
 def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
-    """Positions of the named ends of stages.
+    """Return the positions of stage ends that a user has named.
 
     Raises
     ------
     UnknownLayerError
-        If a name is unknown, more than one value crosses there, or a parameter is read before
-        it and after it.
+        If a name is unknown, if more than one value crosses the position, or if a parameter is
+        read on both sides of it.
     """
     positions, spans = chain.named_positions(), _shared_spans(chain)
     ends = {}
@@ -147,7 +147,7 @@ def input_channels(module: nn.Module) -> int:
 
 
 def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
-    """Message for an unknown name: the nearest known ones."""
+    """Return the message for an unknown name, with the nearest known names."""
     names = list(known)
     near = get_close_matches(str(name), names, n=3, cutoff=0.5) or names[:8]
     return f"{parameter}: there is no {shown(name)}. Did you mean one of {shown(near)}?"
@@ -160,7 +160,7 @@ def _children(network: nn.Module, path: str) -> list[str]:
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether a module holds more than normalization parameters."""
+    """Whether a module has parameters other than those of normalization."""
     return any(
         next(part.parameters(recurse=False), None) is not None
         for part in module.modules()
@@ -173,7 +173,7 @@ def _normalizes(module: nn.Module) -> bool:
 
 
 def _container_inside(network: nn.Module, path: str) -> str | None:
-    """Path of the container that a module is, or of the one container of blocks in it."""
+    """Return a module's path if it is a container, or that of its only container of blocks."""
     module = network.get_submodule(path)
     if isinstance(module, _CONTAINERS):
         return path
@@ -199,13 +199,13 @@ def _spans(chain: Chain, stages: Grouping) -> dict[str, tuple[int, int]]:
 
 
 def _without_shared(chain: Chain, ends: Mapping[str, int]) -> dict[str, int]:
-    """Leave out the cuts that would put one parameter into two segments."""
+    """Return the ends without those that would divide a parameter between two segments."""
     spans = _shared_spans(chain)
     return {name: end for name, end in ends.items() if _divided(spans, end) is None}
 
 
 def _shared_spans(chain: Chain) -> dict[str, tuple[int, int]]:
-    """First and last position at which each parameter is read that is read more than once."""
+    """Return the first and last reading position of parameters that are read repeatedly."""
     spans: dict[str, tuple[int, int]] = {}
     for i in range(len(chain.nodes)):
         for name in chain.parameters_at(i):

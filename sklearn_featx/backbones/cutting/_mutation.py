@@ -1,8 +1,8 @@
-"""Operations that work in place: which they are, and whether they reach a graph's input."""
+"""In-place operations: their recognition, and whether they change a graph's input."""
 
 from torch import fx, nn
 
-# Operations whose result may share memory with what they take.
+# Operations whose result may share memory with their input.
 _VIEWS = {
     "chunk", "contiguous", "expand", "flatten", "getitem", "movedim", "narrow", "permute",
     "reshape", "split", "squeeze", "transpose", "unbind", "unflatten", "unsqueeze", "view",

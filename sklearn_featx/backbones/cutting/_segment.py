@@ -1,4 +1,4 @@
-"""A piece of a network as a module of its own, with a graph for each mode."""
+"""Segment: a part of a network as a module, with a graph for each mode."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -10,19 +10,19 @@ from torch import fx, nn
 from ..._graphs import follow_input
 from ..._parallel import ForkSafeLock
 
-# One for all: a graph is turned into code once per process.
+# The lock of all segments: a graph is compiled to code once per process.
 _writing = ForkSafeLock()
 
 
 class Operations:
-    """The graphs of a segment and the functions that run them, which its copies share.
+    """The graphs of a segment and their compiled functions, which its copies share.
 
-    Threads that predict, and every fit, find the functions written; a function knows no network.
+    Threads and later fits reuse the functions; a function does not depend on a network.
 
     Parameters
     ----------
     graphs : tuple of torch.fx.Graph
-        That of the inference mode, and that of the training mode where it differs.
+        The graph of the inference mode, and that of the training mode if it differs.
     """
 
     def __init__(self, graphs: tuple[fx.Graph, ...]) -> None:
@@ -30,19 +30,19 @@ class Operations:
         self._functions: dict[fx.Graph, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {}
 
     def run(self, network: nn.Module, x: torch.Tensor, *, training: bool) -> torch.Tensor:
-        """Run the operations of a mode with the parameters of a network."""
+        """Compute the operations of a mode with the parameters of a network."""
         graph = self.graphs[-1 if training else 0]
         if graph not in self._functions:
             self._write(network, graph)
         return self._functions[graph](network, x)
 
     def _write(self, network: nn.Module, graph: fx.Graph) -> None:
-        """Write the function of a graph; it takes longer than cutting, and few stages need it."""
+        """Compile the function of a graph on its first use, which takes longer than cutting."""
         with _writing:
             if graph not in self._functions:
-                # A copy of the graph, since a graph holds the module that it was made part of.
+                # A copy of the graph, since a graph refers to the module that owns it.
                 own = copy.deepcopy(graph)
-                # Traced on the CPU, and perhaps run elsewhere.
+                # The graph was traced on the CPU, but may run on another device.
                 follow_input(own)
                 written = fx.GraphModule(network, own)
                 self._functions[graph] = type(written).forward
@@ -57,13 +57,14 @@ class Operations:
 class Segment(nn.Module):
     """The operations between two split points, sharing the network's parameters and buffers.
 
-    A trace bakes in what depends on the mode (``F.dropout(training=self.training)``); therefore a
-    segment holds a graph for inference and one for training, and `forward` follows the mode.
+    A trace fixes the values that depend on the mode (``F.dropout(training=self.training)``).
+    Therefore a segment has a graph for inference and one for training, and `forward` chooses by the
+    mode.
 
     Parameters
     ----------
     network : nn.Module
-        The network that the graphs were traced from; parameters keep their names in it.
+        The traced network; parameters keep their names.
     eval_graph : torch.fx.Graph
         Operations of the inference mode.
     train_graph : torch.fx.Graph
@@ -72,12 +73,12 @@ class Segment(nn.Module):
     Attributes
     ----------
     graphs : tuple of torch.fx.Graph
-        That of the inference mode, and that of the training mode where it differs.
+        The graph of the inference mode, and that of the training mode if it differs.
     """
 
     def __init__(self, network: nn.Module, eval_graph: fx.Graph, train_graph: fx.Graph) -> None:
         super().__init__()
-        # Where the mode makes no difference, one graph serves both.
+        # If the graphs are equal, one is used for both modes.
         same = _equal(eval_graph, train_graph)
         self._operations = Operations((eval_graph,) if same else (eval_graph, train_graph))
         for graph in self.graphs:
@@ -87,16 +88,16 @@ class Segment(nn.Module):
         self.training = network.training
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Run the operations of the current mode."""
+        """Compute the operations of the current mode."""
         return self._operations.run(self, x, training=self.training)
 
     @property
     def graphs(self) -> tuple[fx.Graph, ...]:
-        """That of the inference mode, and that of the training mode where it differs."""
+        """The graph of the inference mode, and that of the training mode if it differs."""
         return self._operations.graphs
 
     def adopt(self, network: nn.Module, names: Iterable[str]) -> None:
-        """Register parameters that no operation uses, so that they belong to some stage."""
+        """Register unused parameters, so that they belong to a stage."""
         for name in names:
             _share(network, self, name)
 
@@ -107,7 +108,7 @@ class Segment(nn.Module):
 
 
 def _equal(one: fx.Graph, other: fx.Graph) -> bool:
-    """Whether two graphs are the same operations on the same arguments, in the same order."""
+    """Whether two graphs have the same operations and arguments in the same order."""
     if len(one.nodes) != len(other.nodes):
         return False
     return all(
@@ -118,7 +119,7 @@ def _equal(one: fx.Graph, other: fx.Graph) -> bool:
 
 
 def _share(source: nn.Module, target: nn.Module, path: str) -> None:
-    """Register what stands at `path` in `source` at the same path in `target`."""
+    """Register the module or tensor at a path of `source` at the same path of `target`."""
     *parents, name = path.split(".")
     for parent in parents:
         source = getattr(source, parent)

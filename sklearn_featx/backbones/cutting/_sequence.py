@@ -1,9 +1,9 @@
-"""Cut a network that torch.fx cannot follow: at its parts, when they run one after the other.
+"""Cutting of an untraceable network at its parts, if they run in sequence.
 
-Whether they do is observed, not assumed. An example batch is sent through and every call of a
-module recorded; from the result back to the image, each value must be what one part returned and
-the next part took, the same object. Then the chain of parts is run on another example, and counts
-only if it returns exactly what the network returns.
+The sequence is observed. An example batch runs through the network, and every call of a module is
+recorded: from the result back to the image, the input of each part must be the same object as the
+output of the previous part. The chain of parts is then computed for another example, and is only
+used if its result equals that of the network exactly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,19 +18,19 @@ _EXAMPLE_SIZE = (224, 224)
 
 
 class Step(nn.Module):
-    """A part of a network, called as the network calls it: one tensor in, one tensor out.
+    """A part of a network with one input and one output tensor, called as the network calls it.
 
     Parameters
     ----------
     module : nn.Module
         The part.
     args : tuple
-        Further positional arguments: constants.
+        Additional positional arguments, which are constant.
     kwargs : dict
-        Keyword arguments: constants.
+        Keyword arguments, which are constant.
     """
 
-    # What rows know it by; another when `forward` computes something else.
+    # Part of the rows' keys. Change it if `forward` computes something else.
     digest_name = "Step 1"
 
     def __init__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -45,18 +45,18 @@ class Step(nn.Module):
         return output
 
     def extra_repr(self) -> str:
-        """Say with which constants the part is called."""
+        """Return the constant arguments as text."""
         return f"args={self.args!r}, kwargs={self.kwargs!r}"
 
 
 def stages_by_order(network: Network) -> list[tuple[str, nn.Module]]:
-    """Parts of a network as its stages, or the whole network as one.
+    """Return the parts of a network as stages, or the whole network as one stage.
 
     Returns
     -------
     parts : list of (str, nn.Module)
-        Names and modules, from input to output; parts without weights are in the stage before, the
-        first parts in the first stage.
+        Names and modules, from input to output. Parts without weights belong to the previous
+        stage, or to the first one.
     """
     steps = _observed_steps(network)
     if steps is None:
@@ -85,7 +85,7 @@ class _Call(NamedTuple):
 
 
 def _observed_steps(network: Network) -> list[tuple[str, Step]] | None:
-    """Return the calls that lead from the image to the result, if each leads to one other."""
+    """Return the calls that lead from the image to the result, or None if they are no sequence."""
     examples = [_example(network, seed) for seed in (0, 1)]
     try:
         calls, result = _observe(network, examples[0])
@@ -101,13 +101,13 @@ def _observed_steps(network: Network) -> list[tuple[str, Step]] | None:
                 value = step(value)
             same = torch.equal(value, network.module(examples[1].clone()))
     except Exception:
-        # The example is a guess at what the network takes; where it is wrong, nothing is known.
+        # The network may not accept the example, whose shape is only an assumption.
         return None
     return parts if same else None
 
 
 def _observe(network: Network, example: torch.Tensor) -> tuple[list[_Call], Any]:
-    """Record the calls of the parts that may be stages: those not opened for their children."""
+    """Record the calls of the parts that may be stages: those that are not expanded."""
     opened = _opened(network)
     calls: list[_Call] = []
     handles = [
@@ -125,7 +125,7 @@ def _observe(network: Network, example: torch.Tensor) -> tuple[list[_Call], Any]
 
 
 def _opened(network: Network) -> set[str]:
-    """Paths of the modules around the stages: each is cut, none is a stage."""
+    """Return the paths of the modules that contain stages."""
     parts = [path.split(".")[:-1] for path in network.stages]
     return {".".join(part[:depth]) for part in parts for depth in range(len(part) + 1)}
 
@@ -142,7 +142,7 @@ def _recorder(calls: list[_Call], path: str) -> Any:
 
 
 def _chain(calls: list[_Call], first: torch.Tensor, last: Any) -> list[_Call] | None:
-    """Walk from the result back to the image; calls that the result does not need are left out."""
+    """Return the calls from the image to the result; calls without effect on it are omitted."""
     chain: list[_Call] = []
     value = last
     for call in reversed(calls):
@@ -155,7 +155,7 @@ def _chain(calls: list[_Call], first: torch.Tensor, last: Any) -> list[_Call] | 
 
 
 def _constant(value: Any) -> bool:
-    """Whether arguments are the same for every image of every size: no tensors, no numbers."""
+    """Whether arguments contain neither tensors nor numbers, which may depend on the image."""
     if isinstance(value, tuple | list):
         return all(_constant(item) for item in value)
     if isinstance(value, Mapping):
@@ -164,7 +164,7 @@ def _constant(value: Any) -> bool:
 
 
 def _first_tensor(output: Any) -> Any:
-    """Return a tensor as it is; of a record its last hidden state, of a tuple its first item."""
+    """Return a tensor, the last hidden state of a record, or the first item of a tuple."""
     if isinstance(output, torch.Tensor):
         return output
     if hasattr(output, "last_hidden_state"):
@@ -173,11 +173,11 @@ def _first_tensor(output: Any) -> Any:
 
 
 def _adopt_unused(network: nn.Module, stages: Sequence[nn.Sequential]) -> None:
-    """Keep parameters outside the chain with its last part: stages hold every parameter."""
+    """Assign parameters outside the chain to its last part, so that every one has a stage."""
     owned = {id(parameter) for stage in stages for parameter in stage.parameters()}
     unused = [p for p in network.parameters() if id(p) not in owned]
     if unused:
-        # In the last step, not beside it: a Sequential would call it.
+        # An attribute of the last step, because a Sequential would call another child.
         stages[-1][-1].unused = nn.ParameterList(unused).requires_grad_(False)
 
 

@@ -1,7 +1,6 @@
-"""Follow a network's forward with torch.fx, in one mode.
+"""Tracing of a network's forward with torch.fx, in one mode.
 
-Promises: the graph is the same sequence of operations as the network's forward; the network itself
-is left as it was.
+The graph has the same sequence of operations as the network's forward. The network is not changed.
 """
 
 import contextlib
@@ -19,13 +18,13 @@ from ..._parallel import ForkSafeLock
 from ...exceptions import BackboneError
 from ._mutation import works_in_place
 
-# What a forward may raise when it is run on proxies instead of tensors: control flow on values,
-# `len`, conversions, attribute access on what is not there. The real run is not affected.
+# A forward may raise any error for proxies instead of tensors: control flow on values, `len`,
+# conversions, missing attributes.
 _TRACE_FAILURES = (Exception,)
 
 
 class UntraceableError(Exception):
-    """The network's own `forward` cannot be followed by torch.fx."""
+    """The network's own `forward` cannot be traced by torch.fx."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Trace:
     names : dict of torch.fx.Node to str
         Module path and operation of each node: ``"layer1.0.conv1"``, ``"layer1.0.add"``.
     opaque : tuple of str
-        Qualified names of the module classes that could not be traced and run as one operation.
+        Qualified names of untraceable module classes, which are one operation each.
     """
 
     graph: fx.Graph
@@ -69,15 +68,15 @@ def trace(
 ) -> Trace:
     """Trace a network in one mode.
 
-    Modules whose forward cannot be followed become one operation each; so does every other
-    module of the same class.
+    A module whose forward cannot be traced becomes one operation, like every other module of the
+    same class.
 
     Parameters
     ----------
     network : nn.Module
-        A network with one tensor in and one tensor out; further arguments keep their defaults.
+        A network with one input and one output tensor; other arguments keep their defaults.
     train : bool, default=False
-        Trace the training mode (dropout on) instead of the inference mode.
+        Whether to trace the training mode instead of the inference mode.
     leaf_modules : sequence of type, default=()
         Module classes to keep as one operation.
     autowrap_functions : sequence of callable, default=()
@@ -91,9 +90,9 @@ def trace(
     Raises
     ------
     UntraceableError
-        If the network's own forward cannot be followed.
+        If the network's own forward cannot be traced.
     BackboneError
-        If the network does not take one tensor and return one.
+        If the network does not have one input and one output tensor.
     """
     _check_inputs(network)
     _check_called_plainly(network)
@@ -137,7 +136,7 @@ def _check_inputs(network: nn.Module) -> None:
 
 
 def _check_called_plainly(network: nn.Module) -> None:
-    """Refuse what torch.fx passes by: it follows the class's `forward`, and calls no hooks."""
+    """Reject a replaced forward and hooks: torch.fx traces the class's forward without hooks."""
     if "forward" in vars(network):
         raise UntraceableError("its forward was replaced")
     if network._forward_hooks or network._forward_pre_hooks:
@@ -147,11 +146,11 @@ def _check_called_plainly(network: nn.Module) -> None:
 def _check_signature(graph: fx.Graph) -> None:
     result = graph.output_node().args[0]
     if not isinstance(result, fx.Node):
-        # torch.fx has containers of its own.
+        # torch.fx has its own container classes.
         kind = type(result).__name__.removeprefix("immutable_")
         raise BackboneError(
             f"backbone: the network returns a {kind}, and a backbone returns one "
-            "tensor. Wrap it in a module that returns the one that is wanted."
+            "tensor. Wrap it in a module that returns the wanted one."
         )
     inputs = [node.name for node in graph.find_nodes(op="placeholder")]
     if len(inputs) != 1:
@@ -162,7 +161,7 @@ def _check_signature(graph: fx.Graph) -> None:
 
 
 class _Tracer(fx.Tracer):
-    """A tracer that names every node by its module path and remembers where tracing failed."""
+    """A tracer that names every node by its module path and stores the module that failed."""
 
     def __init__(
         self, leaf_modules: Sequence[type[nn.Module]], autowrap_functions: Sequence[Any]
@@ -192,7 +191,7 @@ class _Tracer(fx.Tracer):
                 return self.create_proxy("call_module", self._path, args, kwargs)
             return forward(*args, **kwargs)
         except _TRACE_FAILURES:
-            # The innermost module is the first that the exception passes through.
+            # The exception passes through the innermost module first.
             self.failed = self.failed or m
             raise
         finally:
@@ -211,7 +210,7 @@ class _Tracer(fx.Tracer):
         return parameter_proxy_cache[name]
 
     def _path_of_tensor(self, value: Any) -> str | None:
-        """Look up a parameter or buffer; torch.fx walks the whole network for each instead."""
+        """Return the path of a parameter or buffer; torch.fx would search the network each time."""
         if not isinstance(value, torch.Tensor):
             return None
         if not self._tensors:
@@ -234,10 +233,10 @@ class _Tracer(fx.Tracer):
 
 
 # Modules of torchvision.ops with random or compiled behavior inside; its composite blocks
-# (Conv2dNormActivation, MLP) are to be traced through.
+# (Conv2dNormActivation, MLP) are traced.
 _TORCHVISION_LEAVES = {"StochasticDepth", "DropBlock2d", "DropBlock3d", "FrozenBatchNorm2d"}
 
-# fx patches nn.Module while it traces, and modes are flipped: one trace at a time per process.
+# fx patches nn.Module during a trace, and the mode changes, so traces of a process are serialized.
 _TRACE_LOCK = ForkSafeLock()
 
 
@@ -254,7 +253,7 @@ def _mode(network: nn.Module, *, train: bool) -> Iterator[None]:
 
 
 def _defaults(network: nn.Module) -> dict[str, Any] | None:
-    """Return the defaults of forward's optional arguments: pinned, so that none is an input."""
+    """Return the defaults of forward's optional arguments, so that none becomes an input."""
     parameters = list(inspect.signature(network.forward).parameters.values())
     optional = {
         parameter.name: parameter.default
@@ -265,7 +264,7 @@ def _defaults(network: nn.Module) -> dict[str, Any] | None:
 
 
 def _clean(graph: fx.Graph) -> None:
-    """Drop what the result does not depend on: assertions, shape reads, unused arguments."""
+    """Remove nodes that the result does not need: assertions, shape reads, unused arguments."""
     needed = ancestors([graph.output_node()], stop_at=None)
     for node in reversed(graph.nodes):
         if node not in needed:
@@ -273,7 +272,7 @@ def _clean(graph: fx.Graph) -> None:
 
 
 def _discarded_mutation(graph: fx.Graph, network: nn.Module) -> fx.Node | None:
-    """Return an operation that works in place and whose result is not used, if any."""
+    """Return an in-place operation whose result is not used, or None."""
     needed = ancestors([graph.output_node()], stop_at=None)
     for node in graph.nodes:
         called = node.op in ("call_module", "call_function", "call_method")
@@ -284,7 +283,7 @@ def _discarded_mutation(graph: fx.Graph, network: nn.Module) -> fx.Node | None:
 
 
 def ancestors(wanted: Sequence[fx.Node], *, stop_at: fx.Node | None) -> set[fx.Node]:
-    """Return nodes and all that they are computed from, down to `stop_at`, which is left out."""
+    """Return nodes and everything they are computed from, up to but without `stop_at`."""
     found: set[fx.Node] = set()
     stack = [node for node in wanted if node is not stop_at]
     while stack:

@@ -1,4 +1,4 @@
-"""Sources of backbones: each file makes a `Network` without its head, with its preprocessing.
+"""Sources of backbones: each file builds headless `Network` objects of one library.
 
-A new source is a file here and its names in `_registry`.
+A new source needs a file in this folder and its names in `_registry`.
 """

@@ -1,4 +1,4 @@
-"""Backbones from a user's own module, which is copied and never changed."""
+"""Users' modules as backbones: the module is copied and never changed."""
 
 import copy
 from collections.abc import Callable
@@ -27,23 +27,24 @@ _KNOWN: tuple[tuple[Callable[[nn.Module], bool], Callable[[nn.Module], Network]]
 
 
 def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
-    """Make a backbone of a copy of a user's module.
+    """Build a network from a copy of a user's module.
 
-    Nothing of it is removed, unless it is a model of timm or torchvision: that is cut as by name.
+    Only a model of timm or torchvision loses its head, like the model of the same name.
 
     Parameters
     ----------
     module : nn.Module
-        Any network that takes one tensor and returns one tensor.
+        A network with one input and one output tensor.
     borrowed : bool, default=True
-        Whether it is the user's, so that it must be copied; a new one is copied if it can be.
+        Whether the module belongs to the user and must be copied; otherwise, a module that cannot
+        be copied is used itself.
 
     Returns
     -------
     network : Network
-        Its stages are the module's top-level children. Pixels reach it on the scale 0 to 1; it
-        sees grayscale images when its first convolution has one input channel. A model of Hugging
-        Face's transformers is a backbone up to its last hidden state.
+        The stages are the module's top-level children. The pixels are from 0 to 1, in grayscale
+        if the first convolution has one input channel. A model of Hugging Face's transformers is
+        used up to its last hidden state.
 
     Raises
     ------
@@ -77,13 +78,14 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 def _copied(module: nn.Module, *, borrowed: bool) -> nn.Module:
     try:
-        # Shapes are tried on the CPU; each engine and each tail goes to its device itself.
+        # Shapes are determined on the CPU; each engine and each tail moves to its own device.
         return copy.deepcopy(module).cpu()
     except Exception as error:
         if not borrowed:
             return module
-        # Whatever a module holds (locks, generators, tensors of a graph) may refuse to be copied.
+        # A module may contain objects that cannot be copied (locks, generators, tensors of a
+        # graph).
         raise BackboneError(
-            f"backbone: the {type(module).__name__} cannot be copied ({cause(error)}), and it "
-            "is not used itself, so that it stays as it is. Pass a function that builds it instead."
+            f"backbone: the {type(module).__name__} cannot be copied ({cause(error)}), and the "
+            "original is never used, so that it does not change. Pass a function that builds it."
         ) from error

@@ -1,8 +1,8 @@
-"""Own networks that are Hugging Face vision models: recognized by shape, not by import.
+"""Hugging Face vision models as backbones, recognized without importing transformers.
 
-Such a model returns a record of several tensors. As a backbone it returns one: the last hidden
-state, tokens (n, tokens, channels) or a map (n, channels, height, width). The model's own pooling
-and its classification head are no part of it: they are pooling and head of the estimators.
+Such a model returns a record of several tensors. The backbone returns the last hidden state: tokens
+(n, tokens, channels) or a map (n, channels, height, width). It does not include the model's own
+pooling and classification head, which the estimators replace.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _PREFIX_TOKENS = ("cls_token", "class_embedding", "distillation_token", "registe
 
 
 class LastHiddenState(nn.Module):
-    """A Hugging Face vision model that returns its last hidden state alone.
+    """A Hugging Face vision model that returns only its last hidden state.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class LastHiddenState(nn.Module):
         A model whose output has the field ``last_hidden_state``.
     """
 
-    # What rows know it by; another when `forward` computes something else.
+    # Part of the rows' keys. Change it if `forward` computes something else.
     digest_name = "LastHiddenState 1"
 
     def __init__(self, model: nn.Module) -> None:
@@ -42,36 +42,36 @@ class LastHiddenState(nn.Module):
 
 
 def is_huggingface(module: nn.Module) -> bool:
-    """Whether a module is a model of the package transformers, which is not imported for this."""
+    """Whether a module is a model of the package transformers, without importing it."""
     configured = hasattr(getattr(module, "config", None), "model_type")
     return configured and hasattr(module, "main_input_name")
 
 
 def build_huggingface(module: nn.Module) -> Network:
-    """Make a backbone of a Hugging Face vision model.
+    """Build a network from a Hugging Face vision model.
 
     Parameters
     ----------
     module : nn.Module
-        A model that takes ``pixel_values``; not changed if it is a copy already. Of a model for a
-        task (``ViTForImageClassification``) the base model is taken.
+        A model that takes ``pixel_values``. A model for a task (``ViTForImageClassification``) is
+        replaced by its base model.
 
     Returns
     -------
     network : Network
-        Its stages are embeddings, each layer of the encoder, and what follows. The model carries
-        no preprocessing: images are resized to the size in its configuration, and pixels reach it
-        on the scale 0 to 1; where the weights were trained on another, pass `preprocessing`.
+        The stages are the embeddings, each layer of the encoder, and the rest. The model does not
+        state its preprocessing: images are resized to the size in its configuration, with pixels
+        from 0 to 1. Pass `preprocessing` if the weights were trained differently.
 
     Raises
     ------
     BackboneError
-        If the model takes no images.
+        If the model does not take images.
     """
     if module.main_input_name != "pixel_values":
         raise BackboneError(
             f"backbone: {type(module).__name__} takes {module.main_input_name!r}; a backbone takes "
-            "'pixel_values'. Of a model of images and text, pass the vision part."
+            "'pixel_values'. For a model of images and text, pass its vision part."
         )
     base = getattr(module, str(getattr(module, "base_model_prefix", "")), module)
     own = LastHiddenState(freeze(base))
@@ -88,7 +88,7 @@ def build_huggingface(module: nn.Module) -> Network:
 
 
 def _opened(network: nn.Module) -> list[str]:
-    """Return the models and the encoders inside them: what holds lists, and the lists."""
+    """Return the paths of the outermost module lists and of the modules that contain them."""
     lists = [path for path, part in network.named_modules() if isinstance(part, nn.ModuleList)]
     depth = min((path.count(".") for path in lists), default=0)
     outermost = [path for path in lists if path.count(".") == depth]
@@ -111,7 +111,7 @@ def _recipe(config: Any) -> Preprocess:
 
 
 def _prefix_tokens(model: nn.Module) -> int:
-    """Count the tokens before the patches, by the parameters that they start from."""
+    """Return the number of tokens before the patches, from the parameters of these tokens."""
     return sum(
         1 if tensor.ndim == 1 else tensor.shape[-2]
         for name, tensor in model.named_parameters()

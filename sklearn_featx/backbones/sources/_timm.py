@@ -1,7 +1,7 @@
-"""Backbones from timm (PyTorch Image Models): the one file that uses it.
+"""Models of timm (PyTorch Image Models) as backbones: the only file that uses timm.
 
-The stages are timm's own: each of its models states its ordered groups of parameters. Weights are
-read through safetensors, or by torch with ``weights_only=True``: nothing in them is executed.
+The stages are timm's: each model defines its ordered groups of parameters. Weights are read by
+safetensors, or by torch with ``weights_only=True``, without executing code.
 """
 
 import math
@@ -28,15 +28,15 @@ from ._weights import StateDict, exists, fits, load_state, read_state_dict, sha2
 
 TIMM_PREFIX = "timm/"
 
-# For a first answer of the hub, which usually takes tenths of a second.
+# Timeout for the first answer of the hub, which usually takes tenths of a second.
 _PATIENCE_SECONDS = 5.0
 
-# Containers whose children are the stages, for the few models that state no groups.
+# Containers whose children are the stages, for the few models without groups.
 _OPENED = ("stages", "blocks", "transformers", "layers", "features")
 
 
 def timm_names() -> list[str]:
-    """Names of timm's models, each with the prefix ``"timm/"``, sorted.
+    """Return the names of timm's models with the prefix ``"timm/"``, sorted.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def timm_names() -> list[str]:
 
 
 def timm_entrypoint(name: str) -> Any:
-    """Return the function that timm builds a model with; None if it has none of that name."""
+    """Return timm's function that builds a model; None if the name is unknown."""
     timm = _timm()
     architecture = name.removeprefix(TIMM_PREFIX).partition(".")[0]
     return timm.model_entrypoint(architecture) if timm.is_model(architecture) else None
@@ -67,14 +67,14 @@ def build_timm(name: str, weights: str | None) -> Network:
     Returns
     -------
     network : Network
-        The network up to what goes into its classifier, its preprocessing and its stages.
+        The network without its classifier, its preprocessing and its stages.
 
     Raises
     ------
     MissingDependencyError
         If timm is not installed.
     UnknownBackboneError
-        If timm has no such model or tag; the nearest are listed.
+        If timm has no such model or tag; the message lists the nearest names.
     WeightsError
         If the weights do not exist, do not fit, or cannot be downloaded.
     """
@@ -95,27 +95,28 @@ def build_timm(name: str, weights: str | None) -> Network:
 
 
 def is_timm(module: nn.Module) -> bool:
-    """Whether a module is one of timm's models, which say how their weights were trained."""
+    """Whether a module is one of timm's models."""
     library = type(module).__module__.partition(".")[0]
     return library == "timm" and hasattr(module, "reset_classifier")
 
 
 def build_timm_object(module: nn.Module) -> Network:
-    """Make a backbone of one of timm's models as it is by name, without its head.
+    """Build a network from one of timm's models, without its head.
 
     Parameters
     ----------
     module : nn.Module
-        The model, which is changed.
+        The model, changed in place.
 
     Returns
     -------
     network : Network
-        With the preprocessing of the model's own `pretrained_cfg`.
+        The network, with the preprocessing of the model's `pretrained_cfg`.
     """
     timm = _timm()
     recipe = _recipe(timm.data.resolve_model_data_config(module))
-    # The recipe is of the published weights: the model may be built for another size or for gray.
+    # This is the preprocessing of the published weights; the model may have another image size or
+    # number of channels.
     size = fixed_size(module)
     if size is not None and size != recipe.crop:
         recipe = recipe.with_image_size(size)
@@ -182,16 +183,16 @@ def _download(timm: ModuleType, bare: str) -> nn.Module:
         _require_hub(timm, bare)
         module: nn.Module = timm.create_model(bare, pretrained=True)
     except Exception as error:
-        # The hub's and the network's errors have no base in common: OSError, HTTPError, ValueError.
+        # The errors have no common base class: OSError, HTTPError, ValueError.
         raise WeightsError(_no_download(timm, bare, error)) from error
     return module
 
 
 def _require_hub(timm: ModuleType, bare: str) -> None:
-    """Raise an `OSError` at once where the hub is needed and out of reach: it would retry for long.
+    """Raise an `OSError` if the hub is needed but unreachable: its client would retry for long.
 
-    One connection is tried. Whatever is not certain is left to the hub's own client: certificates,
-    proxies that urllib does not know, files that are kept elsewhere.
+    The function tries one connection. The hub's own client decides uncertain cases: certificates,
+    proxies that urllib does not support, files in another cache.
     """
     config = timm.get_pretrained_cfg(bare)
     hub_id = getattr(config, "hf_hub_id", None)
@@ -205,7 +206,7 @@ def _require_hub(timm: ModuleType, bare: str) -> None:
     try:
         urlopen(Request(hub.constants.ENDPOINT, method="HEAD"), timeout=_PATIENCE_SECONDS).close()  # noqa: S310 (the hub's own address)
     except HTTPError:
-        # It answers.
+        # The hub has answered.
         return
     except URLError as error:
         if isinstance(error.reason, OSError) and not isinstance(error.reason, ssl.SSLError):
@@ -213,7 +214,7 @@ def _require_hub(timm: ModuleType, bare: str) -> None:
 
 
 def _is_kept(hub: ModuleType, hub_id: str, file: str | None) -> bool:
-    """Whether a file of weights was downloaded before."""
+    """Whether a weights file has been downloaded before."""
     repository, _, revision = str(hub_id).partition("@")
     names = [file] if file else ["model.safetensors", "pytorch_model.bin"]
     return any(
@@ -244,21 +245,21 @@ def _config(module: nn.Module) -> dict[str, Any]:
 
 
 def _remove_head(module: nn.Module) -> tuple[str, ...]:
-    """Remove the classifier, the model's own pooling kept; return the names of what went."""
+    """Remove the classifier but not the pooling; return the names of the removed parameters."""
     before = list(module.state_dict())
     if hasattr(module, "reset_classifier"):
         reset: Any = module.reset_classifier
         reset(0)
-    left = module.state_dict().keys()
-    return tuple(name for name in before if name not in left)
+    remaining = module.state_dict().keys()
+    return tuple(name for name in before if name not in remaining)
 
 
 def _load_file(module: nn.Module, file: Path, head: tuple[str, ...]) -> None:
-    """Load a file, whose classifier is ignored: of timm's naming, or of the model's publisher."""
+    """Load a file without its classifier, with timm's names or those of the publisher."""
     state: StateDict = read_state_dict(file)
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     if convert is not None and not fits(module, state, optional=head):
-        # timm knows how publishers name things; what it cannot make fit is reported below.
+        # timm converts the names of publishers; `load_state` reports files that do not fit.
         try:
             state = convert(dict(state), module)
         except (KeyError, ValueError, RuntimeError, AttributeError, TypeError):
@@ -267,11 +268,11 @@ def _load_file(module: nn.Module, file: Path, head: tuple[str, ...]) -> None:
 
 
 def _recipe(data: Mapping[str, Any]) -> Preprocess:
-    """Geometry as in timm's evaluation: resized to floor(size / crop_pct), the center cropped."""
+    """Return the preprocessing of timm's evaluation: resize to size / crop_pct, center crop."""
     channels, height, width = data["input_size"]
     scaled = tuple(math.floor(side / data["crop_pct"]) for side in (height, width))
-    # Only "center" keeps the proportions. "border" would pad; no image library does it in uint8
-    # with timm's color, so it is squashed, too.
+    # Only "center" keeps the proportions. "border" would pad, which is not supported: the image is
+    # squashed instead.
     proportional = data["crop_mode"] == "center" and height == width
     return Preprocess(
         resize=scaled[0] if proportional else (scaled[0], scaled[1]),
@@ -284,10 +285,10 @@ def _recipe(data: Mapping[str, Any]) -> Preprocess:
 
 
 def _groups(timm: ModuleType, module: nn.Module, *, coarse: bool) -> Grouping:
-    """Return the model's own groups of parameters, each by the modules that lie wholly in it.
+    """Return the model's own groups of parameters, named by the modules that each contains.
 
-    Groups without weights, and single tensors, are left out: they join the stage that uses them.
-    (CaiT counts its class token to the stem, and uses it after the last block.)
+    Groups without weights and single tensors are omitted: they join the stage that uses them.
+    (CaiT's stem contains the class token, which is used after the last block.)
     """
     if not hasattr(module, "group_matcher"):
         return groupings(module, _OPENED)[0 if coarse else 1]
@@ -306,7 +307,7 @@ def _matcher(module: nn.Module, *, coarse: bool) -> Any:
     try:
         return matcher(coarse=coarse)
     except AssertionError:
-        # A few models state only their fine groups, and say so in this way.
+        # A few models define only fine groups and raise an AssertionError for coarse ones.
         return matcher(coarse=False)
 
 
@@ -324,6 +325,6 @@ def _whole_modules(
 
 
 def _above(name: str) -> list[str]:
-    """Paths of the modules that hold a parameter, the outermost first, the network left out."""
+    """Return the paths of the modules that contain a parameter, outermost first."""
     parts = name.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts))]

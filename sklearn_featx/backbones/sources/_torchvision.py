@@ -1,4 +1,4 @@
-"""Backbones from torchvision's classification models."""
+"""Torchvision's classification models as backbones."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from .._network import Network, freeze
 from ..cutting._granularity import groupings, unknown_name
 from ._weights import StateDict, exists, load_state, read_state_dict, sha256_of_file
 
-# Containers that only hold the chain together: their children are the stages.
+# Containers whose children are the stages.
 OPENED = (
     "features",
     "encoder",
@@ -41,12 +41,12 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def torchvision_names() -> list[str]:
-    """Names of torchvision's classification models, sorted."""
+    """Return the names of torchvision's classification models, sorted."""
     return sorted(list_models(module=torchvision.models))
 
 
 def quantized_names() -> list[str]:
-    """Names of torchvision's quantized models, which cannot be backbones."""
+    """Return the names of torchvision's quantized models, which cannot be backbones."""
     return sorted(list_models(module=torchvision.models.quantization))
 
 
@@ -60,7 +60,8 @@ def build_torchvision(name: str, weights: str | None) -> Network:
     weights : str or None
         ``"DEFAULT"``, a name in the model's weights enum, the path of a ``.pth`` or
         ``.safetensors`` file, or None for random weights. A file that torchvision publishes is
-        recognized by its hash and gets its own preprocessing; others get that of ``"DEFAULT"``.
+        recognized by its hash and has its own preprocessing; other files have that of
+        ``"DEFAULT"``.
 
     Returns
     -------
@@ -104,14 +105,14 @@ def build_torchvision(name: str, weights: str | None) -> Network:
 
 
 def own_prefix_tokens(module: nn.Module) -> int:
-    """Count the tokens before the patches."""
+    """Return the number of tokens before the patches."""
     return 1 if isinstance(module, VisionTransformer) else 0
 
 
 def modern_keys(state: StateDict) -> dict[str, torch.Tensor]:
-    """Rename what published files of DenseNets and vision transformers call by older names.
+    """Replace older names in published files of DenseNets and vision transformers.
 
-    torchvision does so when it loads them.
+    torchvision does the same when it loads them.
     """
     renamed = {}
     for key, value in state.items():
@@ -121,7 +122,7 @@ def modern_keys(state: StateDict) -> dict[str, torch.Tensor]:
 
 
 def head_path(module: nn.Module) -> str:
-    """Path of the last weight layer: the classification head."""
+    """Return the path of the last weight layer, which is the classification head."""
     layers: list[str] = [
         n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)
     ]
@@ -129,7 +130,7 @@ def head_path(module: nn.Module) -> str:
 
 
 def remove_head(module: nn.Module, path: str) -> None:
-    """Put an identity in the head's place, so that what went into it comes out."""
+    """Replace the head by an identity."""
     parent, _, name = path.rpartition(".")
     setattr(module.get_submodule(parent), name, nn.Identity())
 
@@ -153,7 +154,7 @@ def _resolve(
 
 
 def _published(enum: type[WeightsEnum], sha256: str) -> WeightsEnum | None:
-    """Find the weights that a file holds: the names of published files end in their hash."""
+    """Return the published weights of a file, by the hash at the end of published file names."""
     for entry in enum:
         if sha256.startswith(Path(entry.url).stem.rpartition("-")[2]):
             return entry
@@ -162,8 +163,8 @@ def _published(enum: type[WeightsEnum], sha256: str) -> WeightsEnum | None:
 
 def _constructor_arguments(name: str, entry: WeightsEnum) -> dict[str, Any]:
     if name in _WITH_AUXILIARY_HEADS:
-        # Both were trained on inputs scaled otherwise than torchvision's preset; the networks undo
-        # it themselves when this is set.
+        # Both were trained on inputs with another scale than torchvision's preset; with this
+        # setting, the networks convert them.
         return {"transform_input": True, "aux_logits": False, "init_weights": False}
     if name.startswith("vit"):
         return {"image_size": entry.meta["min_size"][0]}

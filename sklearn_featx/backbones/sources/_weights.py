@@ -1,4 +1,4 @@
-"""Weights: from a file or a state dict into a network, nothing executed, all accounted for."""
+"""Weights: reading files without executing code, and loading state dicts completely."""
 
 import hashlib
 from collections import OrderedDict
@@ -16,13 +16,13 @@ StateDict = Mapping[str, torch.Tensor]
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def exists(path: Path) -> bool:
-    """Whether a path leads anywhere; one that the system refuses, as too long, does not."""
+    """Whether a path exists; False for a path that the system rejects, such as a too long one."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -30,23 +30,23 @@ def exists(path: Path) -> bool:
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Read a weights file without executing anything in it.
+    """Read a weights file without executing code from it.
 
     Parameters
     ----------
     path : Path
-        A ``.safetensors`` file, or a file of `torch.save` that holds tensors.
+        A ``.safetensors`` file, or a file of `torch.save` that contains only tensors.
 
     Returns
     -------
     state : dict of str to torch.Tensor
-        On the CPU. A checkpoint's ``"state_dict"`` or ``"model"`` entry is unwrapped, and a
-        ``"module."`` prefix of data-parallel training removed.
+        The tensors, on the CPU. The ``"state_dict"`` or ``"model"`` entry of a checkpoint is
+        unwrapped, and the ``"module."`` prefix of data-parallel training is removed.
 
     Raises
     ------
     WeightsError
-        If the file does not exist or holds anything but tensors.
+        If the file does not exist or contains other objects than tensors.
     """
     if not (exists(path) and path.is_file()):
         what = "is a folder, not a file" if exists(path) else "does not exist"
@@ -69,7 +69,7 @@ def load_state(
     ignored: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Load a state dict; everything must match except what is named.
+    """Load a state dict; all keys must match, except the given prefixes.
 
     Parameters
     ----------
@@ -78,17 +78,16 @@ def load_state(
     state : mapping of str to torch.Tensor
         The weights.
     source : str
-        Where they came from, for messages.
+        Origin of the weights, for messages.
     ignored : tuple of str, default=()
-        Prefixes of keys that are left alone when their shapes differ or they are missing: the
-        classification head.
+        Prefixes of keys that may be missing or of another shape: the classification head.
     optional : tuple of str, default=()
-        Prefixes of keys that the network need not have: auxiliary heads.
+        Prefixes of keys that the network may lack: auxiliary heads.
 
     Raises
     ------
     WeightsError
-        If keys are missing, unexpected or of another shape; all of them are listed.
+        If keys are missing, unexpected or of another shape.
     """
     missing, unexpected, misfits = _differences(module, state, ignored, optional)
     if missing or unexpected or misfits:
@@ -98,22 +97,22 @@ def load_state(
         )
     own = module.state_dict()
     fitting = OrderedDict((k, v) for k, v in state.items() if k in own and v.shape == own[k].shape)
-    # The versions of its modules, without which some refuse to load.
+    # Some modules do not load without the version of their class.
     fitting._metadata = own._metadata  # type: ignore[attr-defined]
     module.load_state_dict(fitting, strict=False)
 
 
 def fits(module: nn.Module, state: StateDict, *, optional: tuple[str, ...] = ()) -> bool:
-    """Whether a state dict can be loaded, keys that begin with `optional` left aside."""
+    """Whether a state dict can be loaded, ignoring keys that begin with `optional`."""
     return not any(_differences(module, state, (), optional))
 
 
 def _differences(
     module: nn.Module, state: StateDict, ignored: tuple[str, ...], optional: tuple[str, ...]
 ) -> tuple[list[str], list[str], list[str]]:
-    """Keys that are missing, unexpected, and of another shape (with both shapes)."""
+    """Return the keys that are missing, unexpected, and of another shape (with both shapes)."""
     own = module.state_dict()
-    # Counters of batches seen came with PyTorch 0.4.1: older files lack them, eval ignores them.
+    # Files from before PyTorch 0.4.1 lack batch counters, which inference does not use.
     missing = [
         k
         for k in own
@@ -132,20 +131,20 @@ def _attempt(load: Callable[[], object], path: Path) -> object:
     try:
         return load()
     except Exception as error:
-        # The readers' own errors range from UnpicklingError to struct.error; one name for all.
+        # The readers raise many types of errors, from UnpicklingError to struct.error.
         raise WeightsError(
             f"weights: {shown(str(path))} cannot be read as tensors ({_why(error)}). Files that "
-            "hold more than tensors are refused: reading them could run code. Save the network's "
-            "state_dict() instead."
+            "contain other objects are rejected, because reading them could run code. Save the "
+            "network's state_dict() instead."
         ) from error
 
 
 def _why(error: Exception) -> str:
-    """Say in one line why a file is refused; torch gives advice that does not apply here."""
+    """Return the reason of a failure in one line, without torch's advice, which does not apply."""
     if isinstance(error, FeatxError):
         return str(error)
     if "weights_only" in str(error):
-        return "it holds more than tensors, or is no file of torch.save"
+        return "it contains more than tensors, or is no file of torch.save"
     return "the file is damaged or incomplete" if "archive" in str(error) else cause(error)
 
 
@@ -157,7 +156,7 @@ def _state_of(loaded: object, path: Path) -> dict[str, torch.Tensor]:
         isinstance(value, torch.Tensor) for value in loaded.values()
     ):
         raise WeightsError(
-            f"weights: {shown(str(path))} holds no state dict of tensors. Save state_dict()."
+            f"weights: {shown(str(path))} contains no state dict of tensors. Save state_dict()."
         )
     return {str(key).removeprefix("module."): value for key, value in loaded.items()}
 

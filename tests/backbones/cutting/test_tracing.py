@@ -277,7 +277,7 @@ def test_the_innermost_part_is_the_one_that_stays_whole():
             Net(lambda s, x: (x, x)),
             BackboneError,
             "backbone: the network returns a tuple, and a backbone returns one tensor. Wrap it in "
-            "a module that returns the one that is wanted.",
+            "a module that returns the wanted one.",
         ),
         (
             Net(lambda s, x: s.token + 1, token=nn.Parameter(torch.zeros(2))),
