@@ -1,7 +1,7 @@
-"""The trainable half: rows (activations at a split point) in, a trained tail and head out.
+"""Training of a tail and a head on rows, the activations at a split point.
 
-It knows rows, targets and modules; not images, backbones, engines or stores. Arrays go in and out,
-torch and skorch stay inside.
+The package is independent of images, backbones, engines and stores. Its interface takes and returns
+arrays; torch and skorch are used inside.
 
 ::
 

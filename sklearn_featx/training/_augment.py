@@ -1,7 +1,7 @@
-"""Augmentation: what `augment` names, as a function from an image and a seed to a view.
+"""Augmentation: functions from an image and a seed to a view.
 
-Transforms of torchvision draw from torch's global generator. Here they run on a seeded one, one at
-a time, and the global state comes back: a view depends on the image and the seed alone.
+Transforms of torchvision draw from torch's global generator. Each call seeds it under a lock and
+restores its state afterwards, so a view depends only on the image and the seed.
 """
 
 import enum
@@ -23,8 +23,8 @@ from ._random import seeded
 
 AugmentSpec: TypeAlias = Literal["light", "strong"] | Callable[[Any], Any]
 
-# Share of the area that a crop keeps at least, and the range of its width over its height: ratios
-# as in Szegedy et al. 2015, "Going deeper with convolutions", whose 8 % suit millions of images.
+# The minimum share of the area that a crop keeps, and the range of its aspect ratio, as in Szegedy
+# et al. 2015, "Going deeper with convolutions", whose minimum of 8 % suits millions of images.
 _LIGHT_AREA, _STRONG_AREA = 0.7, 0.25
 _RATIO = (3 / 4, 4 / 3)
 
@@ -35,14 +35,14 @@ class Augment:
     Parameters
     ----------
     transform : callable
-        From an image, uint8 (C, H, W), to one of the same type and any size.
+        Maps an image, uint8 (C, H, W), to an image of the same dtype and any size.
     exact : bool, default=False
-        Whether it also takes float32, for images of more than 8 bits; else these are rounded.
+        Whether it also accepts float32, for images of more than 8 bits; otherwise they are rounded.
 
     Attributes
     ----------
     digest : str or None
-        Digest of what it does; None where that cannot be known.
+        Digest of the transform; None if it is unknown.
     """
 
     def __init__(self, transform: Callable[[Any], Any], *, exact: bool = False) -> None:
@@ -83,22 +83,22 @@ class Augment:
 
 
 def make_augment(augment: AugmentSpec) -> Augment:
-    """Find what `augment` names.
+    """Return the transform of a value of the parameter `augment`.
 
     Parameters
     ----------
     augment : {"light", "strong"} or callable
-        "light": a crop of 70 to 100 % of the area, mirrored half of the time. "strong": a crop of
-        25 to 100 %, mirrored half of the time, then one operation of TrivialAugmentWide (Müller &
-        Hutter 2021). Or a transform of torchvision's v2, or any function from a uint8 tensor
-        (C, H, W) to one.
+        "light": a crop of 70 to 100 % of the area, mirrored with probability 0.5. "strong": a crop
+        of 25 to 100 %, mirrored with probability 0.5, then one operation of TrivialAugmentWide
+        (Müller & Hutter 2021). Or a transform of torchvision's v2, or any function from a uint8
+        tensor (C, H, W) to such a tensor.
 
     Returns
     -------
     augment : Augment
-        Makes views.
+        The transform.
     """
-    # Importing it takes as long as all of this package.
+    # This import takes as long as that of the whole package.
     from torchvision.transforms import v2
 
     if augment == "light":
@@ -111,7 +111,7 @@ def make_augment(augment: AugmentSpec) -> Augment:
 
 
 class _Crop(nn.Module):
-    """A random part of the image, at its own resolution: resizing is left to the preprocessing."""
+    """A random crop at the image's own resolution; the preprocessing resizes it."""
 
     def __init__(self, least_area: float) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _Crop(nn.Module):
 
 
 def _to_pixels(view: Any, dtype: np.dtype[Any]) -> Levels:
-    # A transform may hand out a Pillow image, too.
+    # A transform may also return a Pillow image.
     array = view.numpy() if isinstance(view, torch.Tensor) else np.asarray(view)
     if isinstance(view, torch.Tensor) and array.ndim == 3:
         array = array.transpose(1, 2, 0)
@@ -138,9 +138,9 @@ def _to_pixels(view: Any, dtype: np.dtype[Any]) -> Levels:
 
 
 def _describe(value: Any) -> str | None:
-    """Write out a transform of torchvision with all its settings; None for what is not known.
+    """Describe a transform of torchvision with all its settings; None if an object is unknown.
 
-    `repr` will not do: it leaves out what it cannot show in short.
+    `repr` is not sufficient, because it abbreviates long values.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
@@ -169,5 +169,5 @@ def _describe_all(values: Any) -> str | None:
 
 
 def _is_known(kind: type) -> bool:
-    """Whether the code behind a class is torchvision's, torch's or our own."""
+    """Whether a class is of torchvision, torch or this package."""
     return kind.__module__.split(".")[0] in ("torchvision", "torch") or kind is _Crop

@@ -1,7 +1,7 @@
-"""Callbacks of the net: learning rates of each step, early stopping, gradual unfreezing.
+"""Callbacks of the net: learning rate schedule, early stopping, gradual unfreezing.
 
 Gradual unfreezing: Howard & Ruder 2018, "Universal language model fine-tuning for text
-classification". Stages far from the head, the most general ones, change last and least.
+classification". Stages far from the head, which are the most general ones, are trained last.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ from ._optimizer import schedule_factor
 
 
 def first_epoch(rank: int, n_stages: int, n_epochs: int) -> int:
-    """Tell in which epoch a stage joins the training.
+    """Return the epoch in which a stage joins the training.
 
-    The head is alone in epoch 0, and the stage of rank r joins in epoch r. Where there are more
-    stages than epochs for that, they join evenly, several at a time, and each is trained in the
-    last epoch.
+    Only the head is trained in epoch 0, and the stage of rank r joins in epoch r. If there are
+    fewer epochs than that, several stages join together, evenly, and all are trained in the last
+    epoch.
 
     Parameters
     ----------
     rank : int
-        1 for the trained stage that is next to the head, 2 for the one before it, and so on.
+        1 for the trained stage next to the head, 2 for the one before it, and so on.
     n_stages : int
         Number of trained stages.
     n_epochs : int
@@ -31,16 +31,16 @@ def first_epoch(rank: int, n_stages: int, n_epochs: int) -> int:
     Returns
     -------
     epoch : int
-        From 0.
+        Number of the epoch, from 0.
     """
     return min(rank, rank * n_epochs // (n_stages + 1))
 
 
 class GradualUnfreezing(Callback):
-    """Callback of the fine-tuners: the trained stages join one by one, over the epochs of a fit.
+    """Callback of the fine-tuners: the trained stages join one after the other during a fit.
 
-    The head is trained alone in the first epoch, and one more stage in each epoch after it, the
-    last stage first [1]_. `partial_fit`, which has no planned end, trains all of them.
+    Only the head is trained in the first epoch, and one more stage joins in each later epoch, the
+    last stage first [1]_. `partial_fit`, which has no planned end, trains all stages.
 
     References
     ----------
@@ -66,12 +66,12 @@ class GradualUnfreezing(Callback):
         self.epoch_ = 0
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Let the stages of this epoch join.
+        """Unfreeze the stages that join in this epoch.
 
         Parameters
         ----------
         net : FineTuneNet
-            The net; its `planned_` is false where the end of the training is open.
+            The net; its `planned_` is False for continued training.
         **kwargs : dict
             Not used.
         """
@@ -87,7 +87,7 @@ class GradualUnfreezing(Callback):
         self.epoch_ += 1
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Let all of them be trained, also after an early stop.
+        """Unfreeze all stages, also after an early stop.
 
         Parameters
         ----------
@@ -100,13 +100,13 @@ class GradualUnfreezing(Callback):
 
 
 class BestWeights(EarlyStopping):
-    """Stops when the validation loss no longer falls, and restores the weights of its best epoch.
+    """Early stopping on the validation loss that restores the weights of the best epoch.
 
-    Training that goes on without a validation split passes it by.
+    Has no effect on continued training, which has no validation split.
     """
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Compare the epoch, if it was validated, with the best one."""
+        """Compare the epoch with the best one, if it has a validation loss."""
         if self.monitor in net.history[-1]:
             super().on_epoch_end(net, **kwargs)
 
@@ -117,22 +117,22 @@ class BestWeights(EarlyStopping):
 
 
 class StepSchedule(Callback):
-    """Sets every group's learning rate before each step of a fit.
+    """Learning rate schedule that is applied before each step of a fit.
 
-    It applies to `net.fit`, whose length is known. Training that is continued afterwards
-    (`continue_fit`) has no planned end: it runs at the base rates.
+    It applies to `net.fit`, whose length is known. Continued training (`continue_fit`) has no
+    planned end and uses the base rates.
 
     Parameters
     ----------
     warmup_fraction : float, default=0.1
-        Share of all steps that warm up.
+        Share of the steps for the warmup.
     """
 
     def __init__(self, warmup_fraction: float = 0.1) -> None:
         self.warmup_fraction = warmup_fraction
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002 (skorch's interface)
-        """Start from the base rates, those that the optimizer was made with.
+        """Start from the base rates, which the optimizer was created with.
 
         Parameters
         ----------
@@ -145,14 +145,14 @@ class StepSchedule(Callback):
         self._set_rates(net, 1.0)
 
     def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:  # noqa: ARG002
-        """Set the rates of the step to come.
+        """Set the rates of the next step.
 
         Parameters
         ----------
         net : FineTuneNet
-            The net; `net.planned_steps_` is 0 when the end of the training is open.
+            The net; its `planned_steps_` is 0 for continued training.
         training : bool, default=False
-            Whether the batch is one of training.
+            Whether the batch is used for training.
         **kwargs : dict
             Not used.
         """
@@ -166,5 +166,5 @@ class StepSchedule(Callback):
 
     def _set_rates(self, net: Any, factor: float) -> None:
         for group in net.optimizer_.param_groups:
-            # torch's own schedulers keep the base rate under this key, too.
+            # torch's schedulers use the same key for the base rate.
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 
 from .._typing import AnyArray
 
-Batch: TypeAlias = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
+TrainingBatch: TypeAlias = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """An array, or rows that are read when they are asked for."""
 
     def __len__(self) -> int:
@@ -31,7 +31,7 @@ class Rows(Protocol):
         ...
 
 
-class RowsDataset(Dataset[Batch]):
+class RowsDataset(Dataset[TrainingBatch]):
     """Rows, targets and weights; an item is (row, (target, weight)).
 
     Parameters
@@ -63,10 +63,10 @@ class RowsDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        rows: Rows,
+        rows: RowSource,
         targets: npt.ArrayLike,
         weights: npt.ArrayLike | None = None,
-        validation_rows: Rows | None = None,
+        validation_rows: RowSource | None = None,
     ) -> None:
         self.rows = rows
         self.validation_rows = rows if validation_rows is None else validation_rows
@@ -103,11 +103,11 @@ class RowsDataset(Dataset[Batch]):
         if start is not None:
             start(epoch)
 
-    def __getitem__(self, position: int) -> Batch:
+    def __getitem__(self, position: int) -> TrainingBatch:
         row, (target, weight) = self.__getitems__([position])
         return row[0], (target[0], weight[0])
 
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
+    def __getitems__(self, positions: Sequence[int]) -> TrainingBatch:
         """Read a whole batch with one access to the rows.
 
         A DataLoader needs `collate_fn=as_is`, since the batch is already one.
@@ -127,7 +127,7 @@ class RowsDataset(Dataset[Batch]):
         return read_rows(self.rows, index), (targets, torch.from_numpy(self.weights[index]))
 
 
-def read_rows(rows: Rows, positions: list[int]) -> torch.Tensor:
+def read_rows(rows: RowSource, positions: list[int]) -> torch.Tensor:
     """Read some rows as one tensor.
 
     Parameters

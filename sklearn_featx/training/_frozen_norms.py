@@ -1,9 +1,10 @@
-"""Convolutions of a tail, faster in training: the same steps to float tolerance.
+"""Faster convolutions in training: folded batch normalization with frozen statistics.
 
-Batch normalization with frozen statistics is a scale and a shift. Its scale goes into the kernel of
-the convolution before it, its shift into the bias; gradients reach all of them through the product.
-What is saved are two passes over every feature map, forward and backward. Names, parameters and
-buffers stay as they are: only the ``forward`` of the modules is another.
+Batch normalization with frozen statistics is a scale and a shift. The scale is multiplied into the
+kernel of the previous convolution and the shift into its bias; gradients of all of them flow
+through the product. The steps are equal to float tolerance, and two passes over every feature map
+are saved, forward and backward. Names, parameters and buffers do not change, only the ``forward``
+of the modules.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,18 +17,18 @@ from .._graphs import norm_pairs
 
 
 def fold_norms(stages: Iterable[nn.Module]) -> None:
-    """Compute batch normalization in the convolution before it, wherever a stage is traced.
+    """Fold batch normalization into the previous convolution, in all traced stages.
 
     Parameters
     ----------
     stages : iterable of nn.Module
-        Stages whose running statistics never adapt. Changed in place.
+        Stages with frozen running statistics, changed in place.
     """
     for stage in stages:
-        # Own modules that cannot be traced have no graphs, and stay as they are.
+        # Untraced modules have no graphs and are not changed.
         graphs: Iterable[fx.Graph] = getattr(stage, "graphs", ())
         pairs = [{_targets(pair) for pair in norm_pairs(graph, stage)} for graph in graphs]
-        # What only one mode does between the two must not be lost.
+        # Only pairs of both modes: one mode may have an operation between the two.
         for names in set.intersection(*pairs) if pairs else ():
             _fold(*map(stage.get_submodule, names))
 
@@ -72,14 +73,14 @@ def _as_is(x: torch.Tensor) -> torch.Tensor:
 
 
 def keep_strided_groups_in_float32(stages: Iterable[nn.Module]) -> None:
-    """Leave strided convolutions of groups out of mixed precision on a CPU.
+    """Exclude strided grouped convolutions from mixed precision on a CPU.
 
-    Their gradient in bfloat16 has no fast kernel there: measured at 100 times the time of float32.
+    Their gradient in bfloat16 has no fast kernel there: it took 100 times as long as in float32.
 
     Parameters
     ----------
     stages : iterable of nn.Module
-        Changed in place.
+        Stages, changed in place.
     """
     for stage in stages:
         for part in stage.modules():

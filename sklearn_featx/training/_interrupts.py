@@ -1,4 +1,4 @@
-"""Ctrl-C, told from the `KeyboardInterrupt` with which skorch's callbacks end a training."""
+"""Interrupts: Ctrl-C, distinguished from a `KeyboardInterrupt` of a skorch callback."""
 
 import signal
 import threading
@@ -8,12 +8,12 @@ from types import FrameType
 
 
 class Interrupts:
-    """What was noticed.
+    """The record of interrupts.
 
     Attributes
     ----------
     any : bool
-        Whether Ctrl-C raised `KeyboardInterrupt`, whoever has caught it.
+        Whether Ctrl-C has raised `KeyboardInterrupt`, even if it was caught.
     """
 
     any = False
@@ -21,9 +21,9 @@ class Interrupts:
 
 @contextmanager
 def noticed_interrupts() -> Iterator[Interrupts]:
-    """Notice in the block whether Ctrl-C comes; what it does stays as it was.
+    """Context manager that records Ctrl-C without changing its effect.
 
-    Only the main thread notices: Python raises `KeyboardInterrupt` in no other.
+    Only the main thread records it, since Python raises `KeyboardInterrupt` in no other.
     """
     noticed = Interrupts()
     usual = signal.getsignal(signal.SIGINT)

@@ -1,7 +1,7 @@
-"""From plain settings to a net: what the estimators call.
+"""Construction of a net from plain settings, for the estimators.
 
-`make_net` decides (criterion, optimizer, callbacks, split); `FineTuneNet` does. Whatever is in
-`net_params` has the last word.
+`make_net` chooses criterion, optimizer, callbacks and validation split. `net_params` overrides each
+choice.
 """
 
 import difflib
@@ -67,46 +67,47 @@ def make_net(
     Parameters
     ----------
     module_factory : callable
-        Returns a new `TailAndHead` each time; called by `net.initialize()`, on seeded generators.
+        Returns a new `TailAndHead`; called by `net.initialize()` with seeded generators.
     task : {"classification", "multilabel", "regression"}
-        Cross entropy on codes, binary cross entropy on rows of 0 and 1, or the mean squared error.
+        Cross entropy of codes, binary cross entropy of rows of 0 and 1, or mean squared error.
     lr : float
         Learning rate of the head.
     backbone_lr_ratio : float
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float
-        Factor for each further stage away from the head.
+        Factor for each additional stage between a stage and the head.
     weight_decay : float
         Weight decay of weight matrices and kernels; norms, biases and tokens have none.
     max_epochs : int
         Number of epochs of `net.fit`.
     batch_size : int
-        Rows in a step; -1 takes all of them.
+        Number of rows in a step; -1 for all rows.
     optimizer : {"adamw", "adam", "sgd"} or class, default="adamw"
         See `resolve_optimizer`.
     early_stopping : bool, default=False
-        Set rows aside, stop when their loss no longer falls, and restore the best weights.
+        Whether to hold out rows, stop when their loss no longer decreases, and restore the best
+        weights.
     validation_fraction : float, default=0.1
-        Share of the rows that `early_stopping` sets aside, stratified by class.
+        Share of the rows that `early_stopping` holds out, stratified by class.
     n_iter_no_change : int, default=5
         Epochs without improvement before `early_stopping` stops.
     random_state : int, default=0
-        Seed of first weights, row order, dropout and the split.
+        Seed of initial weights, row order, dropout and the split.
     device : str or torch.device, default="cpu"
-        Where to train.
+        The device for training.
     callbacks : sequence, default=None
         skorch callbacks, or (name, callback) pairs. The learning rates follow a `StepSchedule`
-        named "schedule", unless an `LRScheduler`, or a callback of this name, is among them.
+        named "schedule", unless an `LRScheduler` or a callback of this name is given.
     net_params : mapping, default=None
-        Arguments of `FineTuneNet` and `skorch.NeuralNet`, dunder names included; they replace what
-        the other parameters say ("callbacks" then replaces the net's own, too).
+        Arguments of `FineTuneNet` and `skorch.NeuralNet`, including dunder names. They override the
+        other parameters ("callbacks" also replaces the net's own callbacks).
     verbose : int, default=0
         1 shows a progress bar, 2 skorch's table of epochs.
 
     Returns
     -------
     net : FineTuneNet
-        Not yet initialized.
+        The net, not yet initialized.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def make_net(
         "train_split": _split(task, validation_fraction, random_state) if early_stopping else None,
         "random_state": random_state,
         "device": device,
-        # Stopping interrupts the epoch's callbacks: it comes after the user's.
+        # Early stopping comes last, because it interrupts the epoch's callbacks.
         "callbacks": [*_with_schedule(_checked_callbacks(callbacks)), *stopping],
         "show_progress": verbose == 1,
         "verbose": max(0, verbose - 1),
@@ -134,41 +135,41 @@ def make_net(
     given = _checked_net_params(net_params or {})
     for name in ("criterion", "optimizer"):
         if name in given:
-            # The arguments of another class are not for this one.
+            # The arguments of the default class do not fit another class.
             settings = {key: settings[key] for key in settings if not key.startswith(f"{name}__")}
             settings |= {"criterion__reduction": "none"} if name == "criterion" else {}
     return FineTuneNet(**{"module": module_factory, **settings, **given})
 
 
 def continue_fit(net: FineTuneNet, dataset: RowsDataset, epochs: int) -> FineTuneNet:
-    """Train on for some epochs, at the base learning rates and on every row.
+    """Continue training for some epochs, at the base learning rates and on all rows.
 
-    The end of such training is not known, so there is no schedule, and no early stopping.
+    Continued training has no known end, so it has neither a schedule nor early stopping.
 
     Parameters
     ----------
     net : FineTuneNet
-        Initialized here if it is not yet.
+        The net; it is initialized if necessary.
     dataset : RowsDataset
         The rows, which may be new ones.
     epochs : int
-        How many.
+        Number of epochs.
 
     Returns
     -------
     net : FineTuneNet
-        The net that was given.
+        The same net.
 
     Raises
     ------
     DivergenceError
-        If the loss or a parameter is no longer finite.
+        If the loss or a parameter is NaN or infinite.
     """
     return net.partial_fit(dataset, dataset.targets, epochs=epochs)
 
 
 def _with_schedule(callbacks: list[Any]) -> list[Any]:
-    """Put the net's own schedule before the callbacks, unless they have another one."""
+    """Add the default schedule before the callbacks, unless they contain another one."""
     entries = [entry if isinstance(entry, tuple) else ("", entry) for entry in callbacks]
     if any(name == "schedule" or _is_scheduler(callback) for name, callback in entries):
         return callbacks
@@ -190,7 +191,7 @@ def _split(task: Task, fraction: float, random_state: int) -> ValidSplit:
 def _criterion(task: Task) -> dict[str, Any]:
     settings: dict[str, Any] = {"criterion": _CRITERIA[task], "criterion__reduction": "none"}
     if task == "multilabel":
-        # skorch's own choice adds an axis with the probability of each label's absence.
+        # skorch's default would add an axis with the probability of each label's absence.
         settings["predict_nonlinearity"] = torch.sigmoid
     return settings
 

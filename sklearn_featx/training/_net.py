@@ -1,8 +1,8 @@
 """The skorch net that trains a tail and a head.
 
-What it adds to `skorch.NeuralNet`: parameter groups with a learning rate for each depth, row
-weights in the loss, seeds that leave no trace, an error when training diverges, and batches that
-run in chunks on a CPU. Everything else is skorch's, and `net_params` reaches all of it.
+It extends `skorch.NeuralNet` by parameter groups with a learning rate for each depth, row weights
+in the loss, seeds that do not change global generators, an error when training diverges, and
+batches that are computed in chunks on a CPU. `net_params` sets any argument of `skorch.NeuralNet`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from .._graphs import plain_new_tensors
 from .._progress import Progress
 from .._typing import AnyArray
 from ..exceptions import DivergenceError
-from ._dataset import Batch, RowsDataset, as_is
+from ._dataset import RowsDataset, TrainingBatch, as_is
 from ._interrupts import noticed_interrupts
 from ._module import (
     TailAndHead,
@@ -35,52 +35,54 @@ from ._module import (
 from ._optimizer import parameter_groups
 from ._random import Draws, derive_seed
 
-# Rows at a time on a CPU: large feature maps of a few stay in its cache; of small ones so many that
-# calls and the folding of norms are no matter.
+# The minimum size of a chunk on a CPU, in rows and in numbers: a few rows with large feature maps
+# stay in the cache; small rows are so many that the overhead of calls and of folded norms is
+# negligible.
 CPU_MIN_ROWS, CPU_MIN_NUMBERS = 16, 2**18
-# Seeds of one random_state: 0 for first weights, 1 for prediction, 2 + n for epoch n.
+# Seed streams of one random_state: 0 for initial weights, 1 for prediction, 2 + n for epoch n.
 INITIAL_STREAM, PREDICT_STREAM, FIRST_EPOCH_STREAM = range(3)
-# Calls of callbacks in the middle of a step, which may draw as the step does. Between steps they
-# may wait for other threads, which then must not wait for them.
+# Callback methods within a step, which may draw random numbers under the lock of the step. Between
+# steps, callbacks may wait for other threads and must not hold that lock.
 _IN_A_STEP = ("on_batch_begin", "on_grad_computed")
 
 
 class _StoppedByCallback(KeyboardInterrupt):
-    """What skorch's callbacks raise after an epoch to end the training."""
+    """The `KeyboardInterrupt` by which a skorch callback ends the training after an epoch."""
 
 
 class FineTuneNet(NeuralNet):
     """A skorch net over a `TailAndHead`, fitted on a `RowsDataset`.
 
-    Its module is in eval mode whenever it is not trained, so that threads can share a prediction
-    that changes nothing.
+    Its module is in eval mode outside of training, so that threads can share the net for
+    prediction.
 
     Parameters
     ----------
     module : callable
-        Returns a new `TailAndHead` each time it is called.
+        Returns a new `TailAndHead`.
     *args : tuple
-        As `skorch.NeuralNet` takes them; the criterion must return one loss for each row
+        Arguments of `skorch.NeuralNet`. The criterion must return one loss for each row
         (`reduction="none"`).
     backbone_lr_ratio : float, default=0.1
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float, default=1.0
-        Factor for each further stage away from the head.
+        Factor for each additional stage between a stage and the head.
     weight_decay : float, default=0.0
         Weight decay of weight matrices and kernels.
     micro_batch_size : int, "auto" or None, default="auto"
-        Rows that run at a time; their gradients add up to those of the batch. "auto": of feature
-        maps and tokens on a CPU 16, or more until they hold 2**18 numbers; whole batches
-        elsewhere. Whole batches, too, when batch normalization needs the statistics of the batch.
+        Number of rows in a chunk; the gradients of the chunks are accumulated. "auto": for feature
+        maps and tokens on a CPU, at least 16 rows and at least 2**18 numbers; otherwise whole
+        batches. None: whole batches. Batch normalization that needs the statistics of the batch
+        always gets whole batches.
     random_state : int, default=0
-        Seed of first weights, row order and dropout.
+        Seed of initial weights, row order and dropout.
     show_progress : bool, default=False
         Whether a progress bar counts the rows.
     **kwargs : dict
-        As `skorch.NeuralNet` takes them.
+        Arguments of `skorch.NeuralNet`.
     """
 
-    # Steps of the fit that is under way; 0 when training goes on without a planned end.
+    # Number of steps of the current fit; 0 for continued training, which has no planned end.
     planned_steps_ = 0
     planned_ = False
     interrupted_ = False
@@ -88,7 +90,7 @@ class FineTuneNet(NeuralNet):
     progress_: Progress | None = None
     draws_: Draws | None = None
     released_ = False
-    # Whether prediction draws random numbers; None: not known yet.
+    # Whether prediction draws random numbers; None: unknown.
     predicts_at_random_: bool | None = None
 
     def __init__(
@@ -115,17 +117,17 @@ class FineTuneNet(NeuralNet):
 
     @plain_new_tensors()
     def initialize(self) -> "FineTuneNet":
-        """Build module, optimizer and callbacks, seeded, beside torch's global generator."""
+        """Build module, optimizer and callbacks, seeded, without changing torch's global state."""
         with self.draws(INITIAL_STREAM).active():
             super().initialize()
         self._set_training(False)
         return self
 
     def initialize_module(self) -> "FineTuneNet":
-        """Build the module, its kernels in the memory order that convolutions are fastest in."""
+        """Build the module, with convolution kernels in channels_last memory format."""
         super().initialize_module()
         for part in self.module_.modules():
-            # Not `module_.to(memory_format=...)`: it fails on buffers of five dimensions.
+            # `module_.to(memory_format=...)` fails on buffers with five dimensions.
             if isinstance(part, nn.Conv2d):
                 part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
         return self
@@ -147,7 +149,7 @@ class FineTuneNet(NeuralNet):
         return self
 
     def get_all_learnable_params(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Go through what is trained: frozen parameters are none of skorch's business."""
+        """Return the trained parameters, without frozen ones."""
         return (
             (name, parameter)
             for name, parameter in super().get_all_learnable_params()
@@ -155,9 +157,9 @@ class FineTuneNet(NeuralNet):
         )
 
     def get_iterator(self, dataset: Dataset[Any], training: bool = False) -> Any:
-        """Make the loader of batches: whole ones from a `RowsDataset`, in seeded order."""
+        """Return the loader of batches, in seeded order; a `RowsDataset` returns whole batches."""
         prefix = "iterator_train" if training else "iterator_valid"
-        # Without a generator a DataLoader would draw its base seed from torch's global one.
+        # Without a generator, a DataLoader would draw its base seed from torch's global generator.
         added: dict[str, Any] = {"generator": self.shuffler_ or torch.Generator()}
         if isinstance(_whole(dataset), RowsDataset):
             added["collate_fn"] = as_is
@@ -169,20 +171,20 @@ class FineTuneNet(NeuralNet):
     def get_split_datasets(
         self, X: Any, y: Any = None, **fit_params: Any
     ) -> tuple[Dataset[Any], Dataset[Any] | None]:
-        """Set validation rows aside in a planned fit; training that goes on uses every row.
+        """Hold out validation rows in a planned fit; continued training uses all rows.
 
-        What is measured on them is the dataset's `for_validation`.
+        The validation loss is that of the dataset's `for_validation`.
         """
         if not self.planned_:
             return self.get_dataset(X, y), None
         try:
             split: tuple[Dataset[Any], Dataset[Any] | None]
-            # A stratified split needs the targets; the rows carry them.
+            # A stratified split needs the targets, which the dataset contains.
             split = super().get_split_datasets(X, X.targets if y is None else y, **fit_params)
         except ValueError as error:
             raise ValueError(
-                f"early_stopping=True sets part of the {len(X)} rows aside, which failed: {error} "
-                "Give more rows, another validation_fraction, or early_stopping=False"
+                f"early_stopping=True holds out part of the {len(X)} rows, which failed: {error} "
+                "Use more rows, another validation_fraction, or early_stopping=False"
             ) from error
         train, valid = split
         if isinstance(valid, Subset) and isinstance(valid.dataset, RowsDataset):
@@ -192,7 +194,7 @@ class FineTuneNet(NeuralNet):
     # Training
 
     def fit(self, X: Any, y: Any = None, **fit_params: Any) -> "FineTuneNet":
-        """Build the net anew and train it for `max_epochs`."""
+        """Initialize the net and train it for `max_epochs`."""
         self.planned_ = True
         try:
             super().fit(X, y, **fit_params)
@@ -203,25 +205,25 @@ class FineTuneNet(NeuralNet):
     def partial_fit(
         self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any
     ) -> "FineTuneNet":
-        """Train on from where the net is; `interrupted_` tells whether Ctrl-C ended it."""
+        """Continue training; `interrupted_` is True if Ctrl-C ended it."""
         self.check_training_readiness()
         self.interrupted_ = False
         with noticed_interrupts() as interrupts:
             super().partial_fit(X, y, classes, **fit_params)
-        # Also one that came while skorch would take it for a callback's wish to stop.
+        # Including an interrupt that skorch has taken for a callback's request to stop.
         self.interrupted_ |= interrupts.any
         self._set_training(False)
-        # The last step may have done the damage: no loss was computed after it.
+        # The last step may have diverged, and no loss was computed after it.
         for name, parameter in named_trained_parameters(self.module_):
             if not torch.isfinite(parameter).all():
-                raise self._divergence(f"the parameter {name!r} is not finite")
+                raise self._divergence(f"the parameter {name!r} is NaN or infinite")
         return self
 
     @plain_new_tensors()
     def fit_loop(
         self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
     ) -> "FineTuneNet":
-        """Train for some epochs, beside torch's global generator."""
+        """Train for some epochs, without changing torch's global random state."""
         epochs = self.max_epochs if epochs is None else epochs
         self.planned_epochs_ = epochs
         self.classes_ = np.unique(X.targets)
@@ -234,7 +236,7 @@ class FineTuneNet(NeuralNet):
             except _StoppedByCallback:
                 raise
             except KeyboardInterrupt:
-                # skorch ends the training properly, and forgets that it was asked to stop.
+                # skorch ends the training without a record of the interrupt.
                 self.interrupted_ = True
                 raise
             finally:
@@ -242,17 +244,17 @@ class FineTuneNet(NeuralNet):
         return self
 
     def draws(self, stream: int) -> Draws:
-        """Return the random numbers of one use, on the net's device."""
+        """Return the random numbers of one stream, on the net's device."""
         return Draws(derive_seed(self.random_state, stream), self.device or "cpu")
 
     def _drawing(self) -> AbstractContextManager[None]:
-        """Open a block that draws the random numbers of the training that is under way."""
+        """Context manager in which torch draws the random numbers of the current training."""
         return nullcontext() if self.draws_ is None else self.draws_.active()
 
     def on_epoch_begin(
         self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
     ) -> None:
-        """Start an epoch on seeds of its own, so that training that goes on repeats nothing."""
+        """Seed an epoch by its number, so that continued training repeats no random numbers."""
         seed = derive_seed(self.random_state, FIRST_EPOCH_STREAM + len(self.history))
         if self.draws_ is not None:
             self.draws_.reseed(seed)
@@ -274,7 +276,7 @@ class FineTuneNet(NeuralNet):
             self.progress_.update(len(batch[0]))
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Show callbacks (rows, targets): scores do not expect the weights among the targets."""
+        """Call the callbacks with batches of (rows, targets), since scores expect no weights."""
         batch = cb_kwargs.get("batch")
         if batch is not None:
             rows, (targets, _) = batch
@@ -289,7 +291,7 @@ class FineTuneNet(NeuralNet):
             raise
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
-        """Run the module on rows, feature maps in channels-last order."""
+        """Compute the module on rows, with feature maps in channels_last memory format."""
         rows = to_tensor(x, device=self.device)
         if isinstance(rows, torch.Tensor) and rows.ndim == 4:
             rows = rows.contiguous(memory_format=torch.channels_last)
@@ -302,27 +304,27 @@ class FineTuneNet(NeuralNet):
         X: Any = None,  # noqa: ARG002 (skorch's interface)
         training: bool = False,  # noqa: ARG002
     ) -> torch.Tensor:
-        """Compute the mean over the rows of weight times loss, itself a mean over the outputs."""
+        """Return the mean of weight times loss over the rows, with the mean loss over outputs."""
         targets, weights = to_device(y_true, self.device)
         if targets.is_floating_point():
-            # Where the head is more precise than the targets, not every PyTorch converts them.
+            # Not every version of PyTorch converts targets of another precision than the outputs.
             targets = targets.reshape(y_pred.shape).to(y_pred.dtype)
         losses = self.criterion_(y_pred, targets).reshape(len(weights), -1).mean(1)
         mean: torch.Tensor = (weights * losses).mean()
         return mean
 
-    def train_step(self, batch: Batch, **fit_params: Any) -> Any:
-        """Do one step of the optimizer; torch's own draw nothing, others may."""
+    def train_step(self, batch: TrainingBatch, **fit_params: Any) -> Any:
+        """Perform one step; only optimizers that are not torch's may draw random numbers."""
         of_torch = type(self.optimizer_).__module__.startswith("torch.optim")
         with nullcontext() if of_torch else self._drawing():
             return super().train_step(batch, **fit_params)
 
-    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
-        """Compute loss and gradients of a batch, in chunks where that is the same and faster."""
+    def train_step_single(self, batch: TrainingBatch, **fit_params: Any) -> dict[str, torch.Tensor]:
+        """Compute loss and gradients of a batch, in chunks if that is equivalent and faster."""
         self._set_training(True)
         rows, (targets, weights) = unpack_data(batch)
         if len(rows) == 1:
-            # One row has no statistics of its own: this step uses the running ones.
+            # A single row has no batch statistics, so this step uses the running statistics.
             freeze_statistics(self.module_)
         steps = [
             self._chunk_step(chunk, len(rows), **fit_params)
@@ -333,29 +335,31 @@ class FineTuneNet(NeuralNet):
             "y_pred": torch.cat([step["y_pred"] for step in steps]),
         }
 
-    def _chunk_step(self, chunk: Batch, n_rows: int, **fit_params: Any) -> dict[str, torch.Tensor]:
-        """Add the gradients of some of a batch's rows."""
+    def _chunk_step(
+        self, chunk: TrainingBatch, n_rows: int, **fit_params: Any
+    ) -> dict[str, torch.Tensor]:
+        """Accumulate the gradients of a chunk of rows."""
         rows, target = chunk
-        # Without the way back, in which nothing is drawn: trainings in threads overlap there.
+        # The backward pass draws no random numbers: trainings in several threads overlap there.
         with self._drawing():
             y_pred = self.infer(rows, **fit_params)
-            # The mean over the batch is the sum of the chunks' means, by their shares of the rows.
+            # The mean over the batch is the sum of the chunks' means, weighted by their shares.
             loss = self.get_loss(y_pred, target, X=rows, training=True) * (len(rows) / n_rows)
         self._check_finite(loss)
         torch.autograd.backward(loss)
         return {"loss": loss.detach(), "y_pred": y_pred.detach()}
 
     def _chunk_size(self, rows: torch.Tensor) -> int:
-        """Decide how many rows run at a time."""
+        """Return the number of rows in a chunk."""
         size = self.micro_batch_size
         if size == "auto":
             on_cpu = torch.device(self.device or "cpu").type == "cpu"
-            # Rows of single numbers are small: chunks would only add calls.
+            # Vectors are small: chunks would only add calls.
             size = _cpu_rows(rows[0].numel()) if on_cpu and rows.ndim > 2 else None
         return len(rows) if size is None or needs_batch_statistics(self.module_) else size
 
-    def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
-        """Compute the loss of a validation batch; one that is not finite is an error."""
+    def validation_step(self, batch: TrainingBatch, **fit_params: Any) -> dict[str, torch.Tensor]:
+        """Compute the loss of a validation batch; raise an error if it is NaN or infinite."""
         with self._drawing():
             step: dict[str, torch.Tensor] = super().validation_step(batch, **fit_params)
         self._check_finite(step["loss"])
@@ -378,19 +382,19 @@ class FineTuneNet(NeuralNet):
     # After training
 
     def check_training_readiness(self) -> None:
-        """Refuse to train a net that was released."""
+        """Raise an error if the net was released."""
         if self.released_:
             raise SkorchTrainingImpossibleError(
-                "this net is that of a fitted estimator, which predicts only: its optimizer is "
-                "gone. Call fit or partial_fit of the estimator"
+                "this net belongs to a fitted estimator and only predicts: it has no optimizer. "
+                "Call fit or partial_fit of the estimator"
             )
 
     def release(self) -> None:
-        """Let go of all that only training needs: optimizer, gradients, callbacks."""
+        """Delete the parts that only training needs: optimizer, gradients, callbacks."""
         self._set_training(False)
         for _, callback in list[Any](vars(self)["callbacks_"]):
             if isinstance(callback, LRScheduler):
-                # The user's own, too, would hold the optimizer.
+                # A user's scheduler would also keep the optimizer.
                 callback.initialize()
         self.callbacks, self.callbacks_ = list[Any](), list[Any]()
         self.optimizer_ = None
@@ -399,13 +403,13 @@ class FineTuneNet(NeuralNet):
         self.released_ = True
 
     def restore_history(self, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Go on after epochs of an earlier net, as `plain_history` has them."""
+        """Continue the history of an earlier net, in the format of `plain_history`."""
         self.history_ = History(dict(epoch) for epoch in epochs)
 
     # scikit-learn's view of the net, for scoring callbacks
 
     def predict(self, X: Any) -> AnyArray:
-        """Predict class codes, a 0 or 1 for each label, or values, as the criterion has it."""
+        """Predict class codes, a 0 or 1 for each label, or values, depending on the criterion."""
         outputs = self.predict_proba(X)
         if isinstance(self.criterion_, nn.CrossEntropyLoss):
             return np.asarray(outputs.argmax(1))
@@ -421,7 +425,7 @@ class FineTuneNet(NeuralNet):
 
 
 def plain_module(net: FineTuneNet) -> TailAndHead:
-    """Get the module of a net, also when `torch.compile` has wrapped it.
+    """Return the module of a net, without the wrapper of `torch.compile`.
 
     Parameters
     ----------
@@ -431,18 +435,18 @@ def plain_module(net: FineTuneNet) -> TailAndHead:
     Returns
     -------
     module : TailAndHead
-        The module itself, whose names are those of the state.
+        The module, with the parameter names of the state.
     """
     return next(part for part in net.module_.modules() if isinstance(part, TailAndHead))
 
 
 def _cpu_rows(n_numbers: int) -> int:
-    """Rows of so many numbers that run at a time on a CPU."""
+    """Return the number of rows in a chunk on a CPU, from the size of a row."""
     return max(CPU_MIN_ROWS, CPU_MIN_NUMBERS // max(1, n_numbers))
 
 
 def _whole(dataset: Any) -> Any:
-    """Return what subsets are taken from."""
+    """Return the dataset that nested subsets are taken from."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return dataset
@@ -450,7 +454,7 @@ def _whole(dataset: Any) -> Any:
 
 def _chunks(
     rows: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, size: int
-) -> Iterator[Batch]:
+) -> Iterator[TrainingBatch]:
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         yield rows[part], (targets[part], weights[part])

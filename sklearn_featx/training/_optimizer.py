@@ -1,8 +1,9 @@
-"""Learning rates: one for each part of the network, and one factor for each step.
+"""Learning rates: a base rate for each stage, and a factor for each step.
 
-The head learns at `lr`; a stage at distance d from it (1 for the last stage) learns at
-`lr * backbone_lr_ratio * layer_decay**(d - 1)`: with a decay below 1, deeper stages, which are more
-general, learn more slowly (Howard & Ruder 2018, discriminative fine-tuning; Clark et al. 2020).
+The rate of the head is `lr`; that of a stage at distance d from it (1 for the last stage) is
+`lr * backbone_lr_ratio * layer_decay**(d - 1)`. With `layer_decay` below 1, stages near the input,
+which are more general, learn more slowly (Howard & Ruder 2018, discriminative fine-tuning; Clark et
+al. 2020). With the default of 1, all stages have the same rate.
 """
 
 import math
@@ -24,7 +25,7 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
 }
 
 _NORMS = (*RUNNING_NORMS, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
-# Learned tokens, position embeddings and layer scales have several axes but are no weight matrices.
+# Learned tokens, position embeddings and layer scales are no weight matrices, despite several axes.
 _NOT_DECAYED = re.compile(r"token|pos_emb|position|layer_scale|bias")
 
 
@@ -55,7 +56,7 @@ def parameter_groups(
     layer_decay: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Sort the trained parameters into groups for an optimizer.
+    """Return the trained parameters in groups for an optimizer.
 
     Parameters
     ----------
@@ -66,9 +67,9 @@ def parameter_groups(
     backbone_lr_ratio : float
         Learning rate of the last stage, as a multiple of `lr`.
     layer_decay : float
-        Factor for each further stage away from the head.
+        Factor for each additional stage between a stage and the head.
     weight_decay : float
-        Weight decay of weight matrices and kernels; all else has none.
+        Weight decay of weight matrices and kernels; other parameters have none.
 
     Returns
     -------
@@ -97,24 +98,24 @@ def _rate(distance: int, backbone_lr_ratio: float, layer_decay: float) -> float:
 def resolve_optimizer(
     optimizer: OptimizerSpec,
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """Find the class of an optimizer and the arguments that go with its name.
+    """Return the class of an optimizer and its arguments.
 
     Parameters
     ----------
     optimizer : {"adamw", "adam", "sgd"} or class
-        "sgd" has a momentum of 0.9, Nesterov's; the others are torch's with its own defaults.
+        "sgd" has a Nesterov momentum of 0.9; the others have torch's defaults.
 
     Returns
     -------
     optimizer_class : type
         Subclass of `torch.optim.Optimizer`.
     arguments : dict
-        Beyond learning rate and weight decay.
+        Arguments other than learning rate and weight decay.
 
     Raises
     ------
     ValueError
-        If it is neither a known name nor such a class.
+        If it is neither a known name nor a class of optimizers.
     """
     if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
         if issubclass(optimizer, torch.optim.LBFGS):
@@ -132,7 +133,7 @@ def resolve_optimizer(
 
 
 def schedule_factor(step: int, n_steps: int, *, warmup_fraction: float) -> float:
-    """Compute what the learning rates are multiplied by in one step.
+    """Return the factor of the learning rates in one step.
 
     The factor rises linearly over the first w = ceil(warmup_fraction * n_steps) steps,
     f = (step + 1) / (w + 1), and then falls along a half cosine,
@@ -145,7 +146,7 @@ def schedule_factor(step: int, n_steps: int, *, warmup_fraction: float) -> float
     n_steps : int
         Number of steps of the whole training.
     warmup_fraction : float
-        Share of the steps that warm up, in [0, 1].
+        Share of the steps for the warmup, in [0, 1].
 
     Returns
     -------

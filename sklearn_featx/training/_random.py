@@ -1,11 +1,10 @@
-"""Randomness that leaves no trace: seeds come from `random_state`, torch's global state comes back.
+"""Random numbers: seeds derived from `random_state`, without changing torch's global state.
 
-Everything random of this sub-package (a head's first weights, dropout) is drawn inside
-`Draws.active`; the order of rows is drawn from a generator of its own. Python's and NumPy's
-generators are not used.
+All random numbers of this package (initial weights of a head, dropout) are drawn in `Draws.active`;
+the order of rows comes from another generator. Python's and NumPy's generators are not used.
 
-Dropout always draws from torch's global generators, which all threads share. So blocks that draw
-run one at a time: in any number of threads, each draws what it would draw alone.
+Dropout always draws from torch's global generators, which all threads share. Therefore a lock
+serializes these blocks: each thread draws the same numbers as it would alone.
 """
 
 from collections.abc import Iterator
@@ -18,33 +17,33 @@ from .._parallel import generator_lock
 
 
 def derive_seed(random_state: int, stream: int) -> int:
-    """Give each use of one `random_state` a seed of its own.
+    """Return the seed of one stream of a `random_state`.
 
     Parameters
     ----------
     random_state : int
-        The seed that the user gave, at least 0.
+        The user's seed, at least 0.
     stream : int
-        Number of the use, at least 0.
+        Number of the stream, at least 0.
 
     Returns
     -------
     seed : int
-        In [0, 2**63), the same on every machine.
+        The seed, in [0, 2**63), the same on every machine.
     """
     words = np.random.SeedSequence((random_state, stream)).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 
 class Draws:
-    """Random numbers of one seed, which torch's global generators draw in blocks.
+    """A sequence of random numbers that torch's global generators draw in blocks of code.
 
     Parameters
     ----------
     seed : int
         The seed.
     device : str or torch.device, default="cpu"
-        The device that the blocks use, besides the CPU. No other device is seeded.
+        The device of the blocks, in addition to the CPU. No other device is seeded.
     """
 
     def __init__(self, seed: int, device: str | torch.device = "cpu") -> None:
@@ -53,7 +52,7 @@ class Draws:
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
-        """Start again from a seed, in an active block too.
+        """Restart from a seed, also in an active block.
 
         Parameters
         ----------
@@ -70,13 +69,13 @@ class Draws:
 
     @property
     def were_used(self) -> bool:
-        """Whether a block has drawn since the seed was set."""
+        """Whether a block has drawn random numbers since the seed was set."""
         pairs = zip(self._first, self._states, strict=True)
         return not all(torch.equal(first, now) for first, now in pairs)
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Open a block that draws these numbers; the global state is put back after it.
+        """Context manager: torch draws these numbers in the block, then restores its global state.
 
         Yields
         ------
@@ -111,14 +110,14 @@ class Draws:
 
 @contextmanager
 def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Run a block on seeded generators and put torch's global state back afterwards.
+    """Context manager: torch's generators are seeded in the block, then restored.
 
     Parameters
     ----------
     seed : int
         Seed of torch's generators in the block.
     device : str or torch.device, default="cpu"
-        The device that the block uses; the CPU's generator is always seeded and restored.
+        The device of the block; the CPU's generator is always seeded and restored.
 
     Yields
     ------

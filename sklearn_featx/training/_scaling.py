@@ -1,4 +1,4 @@
-"""Mean and spread of the columns of one layer, or of several side by side."""
+"""Scaling of embeddings by the mean and spread of their columns."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
@@ -7,29 +7,28 @@ import numpy as np
 
 from .._typing import AnyArray
 
-# A column that varies less than this, relative to its layer, counts as constant: what it has is
-# rounding.
+# A column with a smaller standard deviation, relative to its layer, is constant up to rounding.
 _LEAST_SPREAD = 1e-3
 # Values that are converted to float64 at once: 128 MB.
 _VALUES_AT_ONCE = 2**24
 
 
 class Scaling(NamedTuple):
-    """Mean and spread of embeddings; the mean variance of what is scaled is 1.
+    """Mean and spread of embeddings; scaled embeddings have a mean variance of 1.
 
-    Embeddings of one layer have one spread for all columns: a column that hardly varies in the
-    training rows is not blown up. On 50 to 2,000 images of Fashion-MNIST and MNIST, a logistic
-    regression gained up to 13 points on one with a spread for each column.
+    Embeddings of one layer have one spread for all columns, so that nearly constant columns are not
+    amplified. On 50 to 2,000 images of Fashion-MNIST and MNIST, the accuracy of a logistic
+    regression was up to 13 points higher than with a spread for each column.
 
-    Several layers side by side have a spread for each column, and all layers the same total
-    variance: with one spread, the layer with the largest numbers would decide alone.
+    Several layers have a spread for each column, and all layers have the same total variance: with
+    one spread, the layer with the largest numbers would dominate.
 
     Parameters
     ----------
     mean : ndarray of shape (n_features,)
         Mean of each column.
     spread : ndarray of shape (n_features,)
-        What each column is divided by.
+        Divisor of each column.
     """
 
     mean: AnyArray
@@ -39,7 +38,7 @@ class Scaling(NamedTuple):
     def of(
         cls, embeddings: AnyArray, weights: AnyArray | None, widths: Sequence[int] | None = None
     ) -> Self:
-        """Measure training embeddings.
+        """Compute the scaling of training embeddings.
 
         Parameters
         ----------
@@ -48,7 +47,7 @@ class Scaling(NamedTuple):
         weights : ndarray of shape (n_rows,) or None
             Their weights.
         widths : sequence of int, default=None
-            Numbers of columns of the layers; None: all are of one layer.
+            Number of columns of each layer. None: a single layer.
         """
         mean, variances = np.empty((2, embeddings.shape[1]))
         for columns in column_slices(embeddings):
@@ -84,7 +83,8 @@ def _spread_of_layers(deviations: AnyArray, widths: AnyArray) -> AnyArray:
     layer = np.repeat(np.arange(len(widths)), widths)
     squares = np.bincount(layer, deviations**2) / widths
     least = _LEAST_SPREAD * np.sqrt(squares)[layer]
-    # With columns of variance 1, a layer's total would be its width; each gets the mean width.
+    # With columns of variance 1, a layer's total variance would be its width; the factor makes it
+    # the mean width for all layers.
     share = np.sqrt(widths * len(widths) / widths.sum())[layer]
     spread: AnyArray = np.maximum(deviations, least) * share
     return spread

@@ -1,4 +1,4 @@
-"""What a trained net leaves behind: arrays, builtins and predictions."""
+"""State of a trained net: arrays, builtins and predictions."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from torch import nn
 from .._graphs import plain_new_tensors
 from .._typing import AnyArray
 from ..exceptions import WeightsError
-from ._dataset import Rows, read_rows
+from ._dataset import RowSource, read_rows
 from ._module import TailAndHead, named_trained_parameters
 from ._net import PREDICT_STREAM, FineTuneNet, plain_module
 
 
 def trained_state(net: FineTuneNet) -> dict[str, AnyArray]:
-    """Collect what training changes, and nothing that comes with the pretrained weights.
+    """Return the tensors that training changes, without pretrained weights.
 
-    That is the parameters that are trained, and the buffers of modules that are in train mode
-    during training: running statistics with `batch_norm="train"`, and those of the head.
+    These are the trained parameters, and the buffers of modules in train mode: running statistics
+    with `batch_norm="train"`, and the buffers of the head.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def trained_state(net: FineTuneNet) -> dict[str, AnyArray]:
     Returns
     -------
     state : dict of str to ndarray
-        Read-only copies by dotted name; bfloat16 as float32, which holds it exactly.
+        Read-only copies by dotted name; bfloat16 is converted to float32, which is exact.
     """
     state = {name: _to_array(tensor) for name, tensor in _trained_tensors(plain_module(net))}
     _lock(state)
@@ -38,19 +38,19 @@ def trained_state(net: FineTuneNet) -> dict[str, AnyArray]:
 
 
 def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> None:
-    """Put back what `trained_state` collected.
+    """Load the tensors of `trained_state`.
 
     Parameters
     ----------
     module : TailAndHead
-        Of the same stages, head, `trained` and `batch_norm`. Changed in place.
+        A module with the same stages, head, `trained` and `batch_norm`, changed in place.
     state : mapping of str to ndarray
         From `trained_state`. Its arrays become read-only: the module would not follow a change.
 
     Raises
     ------
     WeightsError
-        If names or shapes differ; nothing is changed then.
+        If names or shapes differ. The module is then not changed.
     """
     tensors = dict(_trained_tensors(module))
     _check_same_names(tensors, state)
@@ -67,11 +67,11 @@ def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> No
 
 
 @plain_new_tensors()
-def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
-    """Run the trained network on rows, in eval mode and without gradient.
+def predict_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray:
+    """Compute the outputs of a trained net for rows, in eval mode and without gradients.
 
-    Any number of threads may share a net: a prediction writes nothing that another one reads.
-    Torch's global generator is afterwards as it was before.
+    Any number of threads may share a net, since a prediction writes nothing that another one reads.
+    Torch's global generator does not change.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
     rows : array-like of shape (n_rows, ...)
         Activations at the split point, as `RowsDataset` takes them.
     batch_size : int
-        Rows at a time.
+        Number of rows in a batch.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
         Logits or regression values.
     """
     if plain_module(net).training:
-        # Somebody changed it from outside. It is not changed back, which another thread would see.
+        # The mode was changed from outside. It is not restored, which another thread would see.
         net.module_.eval()
     if net.predicts_at_random_ is False:
         return _predicted(net, rows, batch_size)
@@ -96,14 +96,14 @@ def predict_rows(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
     with draws.active():
         outputs = _predicted(net, rows, batch_size)
     if len(rows):
-        # Own networks may draw in eval mode, too; most do not, and need not take turns.
+        # A user's network may draw random numbers in eval mode. If not, no lock is needed.
         net.predicts_at_random_ = net.predicts_at_random_ or draws.were_used
     return outputs
 
 
-def _predicted(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
+def _predicted(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray:
     with torch.inference_mode():
-        # One batch of none, when there are no rows, has the right width.
+        # Without rows, one empty batch gives the right width.
         batches = [
             net.infer(read_rows(rows, list(range(start, min(start + batch_size, len(rows))))))
             for start in range(0, max(len(rows), 1), batch_size)
@@ -113,7 +113,7 @@ def _predicted(net: FineTuneNet, rows: Rows, batch_size: int) -> AnyArray:
 
 
 def plain_history(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Turn a skorch history into builtins, for pickles and files that outlive skorch.
+    """Convert a skorch history to builtins, which load without skorch.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def plain_history(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns
     -------
     epochs : list of dict
-        The same records; what is no number, string, list or mapping becomes a string.
+        The same records; other objects than numbers, strings, lists and mappings become strings.
     """
     return [_plain(epoch) for epoch in history]
 
@@ -172,7 +172,7 @@ def _to_array(tensor: torch.Tensor) -> AnyArray:
 
 @contextmanager
 def _train_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module that no other thread knows into train mode."""
+    """Context manager: a module that no other thread uses is in train mode."""
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.train()
