@@ -54,7 +54,7 @@ def as_image_collection(
         - Lists, tuples, 1-D arrays, series and one-column dataframes of paths, bytes (the content
           of a file), PIL images, arrays of one image, or tensors, also mixed.
         - torch datasets whose items are images or (image, target). The files of a torchvision
-        `ImageFolder` without a transform, or of a `Subset` of one, are read directly.
+          `ImageFolder` without a transform, or of a `Subset` of one, are read directly.
     image_shape : tuple of int, default=None
         Shape of one image: (H, W), (H, W, C) or (C, H, W). Required for 2-D arrays; resolves an
         ambiguous layout of other arrays. (1, -1): each row of a 2-D array is d plain numbers, not

@@ -3,9 +3,9 @@
 The contract:
 
 1. A row that is read equals the row that was put (after :meth:`RecipeRows.roundtrip`) bit for bit.
-A damaged row is a miss; it is deleted and counted in :meth:`FeatureStore.info`.
+   A damaged row is a miss; it is deleted and counted in :meth:`FeatureStore.info`.
 2. A failure (a full disk, a deleted folder, a damaged file) causes misses and at most one
-`StoreWarning` per store and process, never an error or a wrong result.
+   `StoreWarning` per store and process, never an error or a wrong result.
 3. Many processes may read and write at the same time, and each may be killed at any moment.
 4. Files of other programs are never deleted or changed.
 

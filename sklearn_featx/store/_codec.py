@@ -151,8 +151,8 @@ def decode_row(name: bytes, blob: object) -> tuple[RowFormat, AnyArray] | None:
     Returns
     -------
     row : tuple of (RowFormat, ndarray) or None
-    The row's format and its values, flat and in the disk dtype; None if the blob is not exactly
-    the one that was written under this name.
+        The row's format and its values, flat and in the disk dtype; None if the blob is not exactly
+        the one that was written under this name.
     """
     if not isinstance(blob, bytes) or len(blob) < _START:
         return None

@@ -135,7 +135,7 @@ class FeatureStore:
         Returns
         -------
         rows : RecipeRows
-        The rows, which all have the same shape and dtype.
+            The rows, which all have the same shape and dtype.
         """
         opened = self._open()
         text = recipe if recipe_text is None else recipe_text

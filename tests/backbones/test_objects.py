@@ -91,7 +91,7 @@ def test_an_object_with_other_weights_says_what_is_done(X, tmp_path):
     module = seeded(torchvision.models.resnet18)
     torch.save(module.state_dict(), tmp_path / "own.pth")
     extractor = PretrainedFeatureExtractor(module, cache=False)
-    wanted = r"ResNet.*ImageNet's \(mean=\(0.485.*preprocessing="
+    wanted = r"ResNet.*ImageNet \(mean=\(0.485.*preprocessing="
     with pytest.warns(BackboneWarning, match=wanted) as seen:
         by_object = extractor.fit(X).transform(X)
     assert len(seen) == 1

@@ -505,8 +505,8 @@ class TestSelfTest:
     @pytest.mark.parametrize(
         ("name", "what"),
         [
-            ("_convolution_pointwise", "convolution in 1 groups, activation none"),
-            ("_convolution_pointwise_", "sum after a convolution, activation none"),
+            ("_convolution_pointwise", "convolution in 1 groups, nonlinearity none"),
+            ("_convolution_pointwise_", "sum after a convolution, nonlinearity none"),
             ("_linear_pointwise", "linear layer"),
         ],
     )
