@@ -72,7 +72,7 @@ def _report(declared: ValueRange, seen: ValueRange, share: float) -> str:
         f"{low:g} to {high:g} that their type or file declares: in this range they have little "
         f"contrast. If {other_low:g} is black and {other_high:g} is white, pass "
         f"reader=ImageReader(value_range=({other_low:g}, {other_high:g})); if not, "
-        f"value_range=({low:g}, {high:g}) says so."
+        f"value_range=({low:g}, {high:g}) confirms the range."
     )
 
 
