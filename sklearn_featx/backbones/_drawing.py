@@ -1,4 +1,4 @@
-"""Operations that draw random numbers, in inference mode as well: no row is the row of an image."""
+"""Random operations: those that draw random numbers even in inference mode, so rows vary."""
 
 import inspect
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import fx
 
-# Functions of PyTorch and methods of tensors.
+# Functions of PyTorch and methods of tensors that always draw.
 _ALWAYS = {
     "bernoulli", "gumbel_softmax", "multinomial", "normal", "poisson", "rand", "rand_like",
     "randint", "randint_like", "randn", "randn_like", "randperm",
     "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_",
     "uniform_",
 }  # fmt: skip
-# Those that draw if an argument says so: the probability of dropping, and whether it is training.
+# Arguments that decide whether an operation draws: the dropout probability and the training mode.
 _PROBABILITIES = ("p", "dropout_p")
 _TRAINING = ("training", "train")
 _OF_BUILTINS = ("input", "p", "train")
@@ -26,7 +26,7 @@ def draws(node: fx.Node) -> bool:
     Parameters
     ----------
     node : fx.Node
-        Of a graph in inference mode. Modules that it calls are PyTorch's, and do not draw there.
+        A node of a graph in inference mode. Its modules are PyTorch's, which do not draw there.
     """
     if node.op not in ("call_function", "call_method"):
         return False
@@ -42,7 +42,7 @@ def draws(node: fx.Node) -> bool:
 
 
 def _arguments(node: fx.Node, name: str) -> Mapping[str, Any]:
-    """Arguments of a call by name, with the defaults of what was not passed."""
+    """Return the arguments of a call by name, including defaults."""
     if inspect.isbuiltin(node.target):
         names = _ATTENTION if name == "scaled_dot_product_attention" else _OF_BUILTINS
         return {**dict(zip(names, node.args, strict=False)), **node.kwargs}

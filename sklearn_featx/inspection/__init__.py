@@ -1,4 +1,4 @@
-"""Plots: scikit-learn's Display objects, which keep what they show and draw it when asked to.
+"""Plots: Display objects in the style of scikit-learn, which store arrays and draw them.
 
 They need matplotlib, the extra ``plot``; it is imported when a plot is drawn.
 """

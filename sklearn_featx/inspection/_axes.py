@@ -1,4 +1,4 @@
-"""Axes to draw on: the user's, or those of a new figure."""
+"""Axes of a plot: the user's, or those of a new figure."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a search over `unfreeze_depth` has found: scores, times, numbers of parameters."""
+"""UnfreezeDepthDisplay: scores, times and parameter counts of a search over `unfreeze_depth`."""
 
 from collections.abc import Sequence
 from typing import Any, Self

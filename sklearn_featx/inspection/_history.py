@@ -1,4 +1,4 @@
-"""The losses of a training, epoch by epoch."""
+"""TrainingHistoryDisplay: the losses of a training by epoch."""
 
 from collections.abc import Sequence
 from typing import Any, Self

@@ -67,7 +67,7 @@ class Scaling(NamedTuple):
         return scaled
 
     def apply_to(self, columns: slice, embeddings: AnyArray) -> AnyArray:
-        """Centre and scale some of the columns of embeddings."""
+        """Center and scale some of the columns of embeddings."""
         scaled: AnyArray = (embeddings[:, columns] - self.mean[columns]) / self.spread[columns]
         return scaled
 
