@@ -181,17 +181,23 @@ def _source(
     if isinstance(backbone, nn.Module):
         return _module_key(backbone), lambda: build_custom(backbone)
     if not isinstance(backbone, str):
-        named = digest_factory(backbone)
-        if not named.unnamed:
-            key = ("factory", named.text)
-            return key, lambda: build_custom(_built(backbone), borrowed=False)
+        code = digest_factory(backbone)
+        if not code.unnamed:
+            return ("factory", code.text), lambda: build_custom(_built(backbone), borrowed=False)
         module = _built(backbone)
         return _module_key(module), lambda: build_custom(module, borrowed=False)
     chosen = None if weights is None else str(weights)
     build = _builder(backbone)
     # A user's model may be registered again with timm, under the same name.
     registered = timm_entrypoint(backbone) if build is build_timm else None
-    return (backbone, registered, *_weights_key(chosen)), lambda: build(backbone, chosen)
+    named = (backbone, registered, *_weights_key(chosen))
+    return named, lambda: _in_float32(build(backbone, chosen))
+
+
+def _in_float32(network: Network) -> Network:
+    """Cast a network that was built by name, in whatever `torch.set_default_dtype` says."""
+    network.module.float()
+    return network
 
 
 def _uncompiled(backbone: Any) -> Any:

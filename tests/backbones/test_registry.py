@@ -2,10 +2,12 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from sklearn_featx import PretrainedFeatureExtractor
 from sklearn_featx.backbones import _registry, backbone_names, get_backbone
 from sklearn_featx.exceptions import RandomWeightsWarning, UnknownBackboneError
 
@@ -84,3 +86,18 @@ def test_names_are_unique_and_the_packaged_ones_are_first():
 
 def test_the_packaged_backbone_needs_no_download(assert_exact):
     assert_exact(get_backbone("efficientnet_lite0"), torch.randn(2, 3, 64, 64))
+
+
+def test_a_script_that_computes_in_double_precision_gets_the_same_rows(digits, monkeypatch):
+    images = digits[0][:2]
+    rows = []
+    for dtype in (torch.float64, torch.float32):
+        monkeypatch.setattr(_registry, "_networks", _registry._Memo(2))
+        monkeypatch.setattr(_registry, "_backbones", _registry._Memo(2))
+        torch.set_default_dtype(dtype)
+        try:
+            extractor = PretrainedFeatureExtractor(layer="blocks.0", image_size=32, cache=False)
+            rows.append(extractor.fit_transform(images))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(*rows)
