@@ -184,8 +184,20 @@ def recipe_of(entry: WeightsEnum) -> Preprocess:
     )
 
 
+def _on_disk(entry: WeightsEnum) -> str:
+    """Name other weights of the same network that were downloaded earlier."""
+    found = [
+        other.name for other in type(entry) if other is not entry and _kept_at(other).is_file()
+    ]
+    return f" On this disk: weights={found[0]!r}." if found else ""
+
+
+def _kept_at(entry: WeightsEnum) -> Path:
+    return Path(str(torch.hub.get_dir()), "checkpoints", os.path.basename(str(entry.url)))  # noqa: PTH119 # a URL
+
+
 def _download(name: str, entry: WeightsEnum) -> dict[str, torch.Tensor]:
-    target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(entry.url)  # noqa: PTH119 # a URL
+    target = _kept_at(entry)
     try:
         state: dict[str, torch.Tensor] = entry.get_state_dict(
             progress=False, check_hash=True, weights_only=True
@@ -193,8 +205,8 @@ def _download(name: str, entry: WeightsEnum) -> dict[str, torch.Tensor]:
     except (URLError, OSError) as error:
         raise WeightsError(
             f"weights: {entry} of backbone {name!r} could not be downloaded ({cause(error)}). "
-            f"Without a network: fetch {entry.url} elsewhere and put it at {str(target)!r}. "
-            "'efficientnet_lite0' needs no download."
+            f"Without a network: fetch {entry.url} elsewhere and put it at {str(target)!r}."
+            f"{_on_disk(entry)} 'efficientnet_lite0' needs no download."
         ) from error
     except RuntimeError as error:
         raise WeightsError(

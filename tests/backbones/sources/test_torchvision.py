@@ -176,3 +176,17 @@ def test_a_published_file_is_known_by_its_hash_and_gets_its_own_preprocessing(
         network = build_torchvision("mobilenet_v2", str(tmp_path / "w.pth"))
         sides[start] = network.preprocess.resize
     assert sides == {"b0353104": 256, "7ebf99e0": 232, "00000000": 232}
+
+
+def test_without_a_network_other_weights_on_the_disk_are_named(monkeypatch, tmp_path):
+    from urllib.error import URLError
+
+    def offline(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "mobilenet_v2-b0353104.pth").touch()
+    with pytest.raises(WeightsError, match=r"On this disk: weights='IMAGENET1K_V1'"):
+        build_torchvision("mobilenet_v2", "DEFAULT")
