@@ -445,7 +445,7 @@ def test_a_factory_that_reads_a_global(cache, builds):
     for width in (4, 5, 5):
         module.WIDTH = width
         assert features(module.build, cache).shape == (3, width)
-        assert features(module.build, None).shape == (3, width)
+        assert features(module.build, False).shape == (3, width)
     assert builds == ["sequential"] * 2
     again = loaded(FACTORY.format(width=5), "another_module")
     features(again.build, cache)
@@ -453,7 +453,7 @@ def test_a_factory_that_reads_a_global(cache, builds):
 
 
 def test_a_factory_is_known_by_its_arguments(builds):
-    widths = [features(functools.partial(network, width=w), None).shape[1] for w in (2, 3, 2)]
+    widths = [features(functools.partial(network, width=w), False).shape[1] for w in (2, 3, 2)]
     assert widths == [2, 3, 2]
     assert builds == ["sequential"] * 2
 

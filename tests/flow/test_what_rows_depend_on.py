@@ -300,6 +300,17 @@ def converted_mode(scene):
         yield gray
 
 
+def declared_range(scene):
+    """A TIFF of 16 bits says which value is white."""
+    levels = scene.rng.integers(0, 4096, (SIDE, SIDE), dtype=np.uint16)
+    # Most of either range is used: nothing is to be reported.
+    levels[0, 0] = 30_000
+    for white in (40_000, 50_000):
+        path = scene.path("tiff")
+        Image.fromarray(levels).save(path, tiffinfo={281: white})
+        yield path
+
+
 def set_palette(scene, opened):
     opened.putpalette(scene.rng.integers(0, 256, 768, dtype=np.uint8).tobytes())
 
@@ -326,6 +337,7 @@ IMAGE = {
     "the working folder of a relative path": working_folder,
     "a file mapped into memory": mapped_file,
     "the EXIF orientation of a file": exif_of_a_file,
+    "the white of a TIFF": declared_range,
     "the page of a TIFF": page("tiff"),
     "the frame of a GIF": page("gif"),
     "a picture drawn on": picture(draws),
@@ -557,7 +569,7 @@ RECIPE = {
         for name in CONSTANTS
         for kind, untraced in (("traced", False), ("untraced", True))
     },
-    "a hook": with_hook,
+    "a hook of a part": with_hook,
     "the version of timm": with_package("timm", timm_layer),
     "the version of this package": with_patch(_recipe, "__version__", version),
     "oneDNN": with_patch(torch.backends.mkldnn, "enabled", False),
