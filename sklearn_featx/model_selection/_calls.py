@@ -99,6 +99,9 @@ class Calls:
             yield from self._fit_search(estimator, rows, X)
         elif not isinstance(estimator, FrozenEstimator):
             yield from self._fit_parts(estimator, rows, X)
+        elif hasattr(estimator, "transform") and not hasattr(estimator, "predict"):
+            # A step before others: it is not fitted, and transforms all the same.
+            yield from self.predict(estimator, rows, X)
 
     def predict(self, estimator: Any, rows: Positions, X: Any = None) -> Iterator[Call]:
         """Give the calls of one prediction, or `transform`, of some rows."""

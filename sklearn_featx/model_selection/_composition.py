@@ -10,6 +10,7 @@ from sklearn.ensemble import StackingClassifier, StackingRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import _safe_indexing
 
+from .._messages import cause, shown
 from ..estimators._image_estimator import ImageEstimator
 
 _STACKING = StackingClassifier | StackingRegressor
@@ -92,20 +93,27 @@ class Composition:
 
     def _of_columns(self, transformer: ColumnTransformer, X: Any) -> Iterator[Part]:
         table = X if hasattr(X, "shape") else np.asarray(X, dtype=object)
-        used: set[int] = set()
-        for _, inner, columns in transformer.transformers:
-            chosen = columns(table) if callable(columns) else columns
-            used.update(_positions(chosen, table))
+        chosen = [
+            columns(table) if callable(columns) else columns
+            for _, _, columns in transformer.transformers
+        ]
+        for (_, inner, _), columns in zip(transformer.transformers, chosen, strict=True):
             if holds_ours(inner):
-                yield Part(inner, self._selected(chosen, table, X))
+                yield Part(inner, self._selected(columns, table, X))
         if holds_ours(transformer.remainder):
+            used = {position for columns in chosen for position in _positions(columns, table)}
             rest = [i for i in range(table.shape[1]) if i not in used]
             yield Part(transformer.remainder, self._selected(rest, table, X))
 
     def _selected(self, columns: Any, table: Any, X: Any) -> Any:
         name = (id(X), "columns", repr(columns))
         if name not in self._inputs:
-            self._inputs[name] = (X, _safe_indexing(table, columns, axis=1))
+            try:
+                self._inputs[name] = (X, _safe_indexing(table, columns, axis=1))
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(
+                    f"ColumnTransformer: X has no columns {shown(columns)} ({cause(error)})."
+                ) from error
         return self._inputs[name][1]
 
 

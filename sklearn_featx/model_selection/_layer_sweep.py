@@ -82,8 +82,8 @@ class LayerTable(Table[LayerScore]):
             return []
         mean, std = self.nested_scores.mean(), self.nested_scores.std()
         return [
-            f"nested score of the best row: {mean:.4f}, std {std:.4f}; its mean score above, the "
-            f"best of {len(self)}, is too high"
+            f"nested score of the choice: {mean:.4f}, std {std:.4f}; the mean score of the first "
+            f"row is the best of {len(self)}, chosen on these very folds"
         ]
 
 

@@ -129,8 +129,9 @@ def plan_search(
     plan : Plan
         The numbers of passes are those of a search in one process, with one prediction for each
         fold. A random search whose `random_state` is None will draw other candidates. Successive
-        halving counts as if each candidate had all images: exact with a cache, an upper bound
-        without. Transformers of other packages before ours are fitted to all of X.
+        halving counts as if each candidate had all images, and an estimator that fits copies of
+        ours, such as `MultiOutputClassifier`, as if there were one: both are exact with a cache.
+        Transformers of other packages before ours are fitted to all of X.
 
     Raises
     ------

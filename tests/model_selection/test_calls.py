@@ -7,6 +7,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.model_selection import (
     GridSearchCV,
@@ -15,6 +16,7 @@ from sklearn.model_selection import (
     RandomizedSearchCV,
     TunedThresholdClassifierCV,
 )
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -112,10 +114,51 @@ ON_IMAGES = {
         [{"clf": [tuner(net, cache)], "clf__unfreeze_depth": [0, 1]},
          {"clf": [classifier(net, cache)]}], cv=KFold(2),
     ),
+    "frozen": lambda net, cache: make_pipeline(
+        FrozenEstimator(extractor(net, cache)), RidgeClassifier()
+    ),
     "a scale of layers": lambda net, cache: make_pipeline(
         extractor(net, cache, layer="all", normalize="layer"), RidgeClassifier()
     ),
 }  # fmt: skip
+
+
+# Columns as others name them: numbers of an array of objects, a mask, polars.
+OTHER_TABLES = {
+    "numbers": (lambda X: X.to_numpy(dtype=object), 0),
+    "mask": (lambda X: X, [True, False, False]),
+    "names": (lambda X: X, np.array(["front"])),
+    "slice of names": (lambda X: X, slice("front", "front")),
+    "polars": (lambda X: pytest.importorskip("polars").from_pandas(X), "front"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TABLES)
+def test_columns_are_named_in_many_ways(name, small_net, table, trunk_rows):
+    make, columns = OTHER_TABLES[name]
+    X, y = make(table[0]), table[1]
+    pipe = make_pipeline(
+        ColumnTransformer([("images", extractor(small_net, False), columns)]), RidgeClassifier()
+    )
+    planned = plan_search(pipe, X, y, timed=False)
+    pipe.fit(X, y)
+    assert planned.n_passes == sum(trunk_rows) == len(X)
+
+
+@pytest.mark.parametrize("columns", ["frnt", ["frnt"], 7])
+def test_a_column_that_is_not_there(columns, small_net, table):
+    transformer = ColumnTransformer([("images", extractor(small_net, False), columns)])
+    with pytest.raises(ValueError, match="X has no columns"):
+        plan_search(transformer, *table)
+
+
+def test_an_estimator_of_another_package_around_ours(small_net, table, tmp_path, trunk_rows):
+    """Unknown kinds count as one fit: with a cache that is enough."""
+    X, y = given("foreign", table)
+    outer = MultiOutputClassifier(tuner(small_net, FeatureStore(tmp_path / "store")))
+    planned = plan_search(outer, X, np.column_stack([y, 1 - y]), timed=False)
+    outer.fit(X, np.column_stack([y, 1 - y]))
+    assert planned.n_passes == sum(trunk_rows) == len(X)
 
 
 def given(name, table):

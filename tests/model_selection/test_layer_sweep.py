@@ -100,7 +100,7 @@ def test_it_prints_as_a_table(small_net, digits):
     header, *lines = str(table).splitlines()
     assert header.split() == ["backbone", "layer", "pooling", "features", "mean", "score", "std"]
     assert lines[0].split()[:3] == ["smallnet", table[0].layer, table[0].pooling]
-    assert lines[-1].startswith(f"nested score of the best row: {table.nested_scores.mean():.4f}")
+    assert lines[-1].startswith(f"nested score of the choice: {table.nested_scores.mean():.4f}")
     markup = table._repr_html_()
     assert markup.count("<tr>") == len(table) + 1
     assert "<p>nested score" in markup
