@@ -16,6 +16,10 @@ The fits come in an order in which the first ones answer most:
 4. *start*: `head_init`, `batch_norm` and `layer_decay`, each with each; and, with up to 200 images,
    1. for the other backbones and data sets.
 
+``--heads`` fits another study in place of these, which `head_layers` and the learning rate of the
+backbone follow: a head that reads all stages, at two rates, beside one that reads the last. Small
+sets come first, and records and summary have files of their own.
+
 ``--report`` only prints the tables of what is there; ``--figure FILE`` draws them.
 """
 
@@ -128,6 +132,22 @@ def plan(settings):
         for n, seed in ordered(sizes, settings):
             for recipe in (*starts(), *(rates() if n <= 200 else ())):
                 yield from depths(data, backbone, n, seed, recipe, settings)
+
+
+def heads(settings):
+    """Yield the fits of the heads that read all stages, or the last one."""
+    for n, seed in ordered(settings.sizes, settings):
+        for data, backbone in itertools.product(settings.data, settings.backbones):
+            for reads, ratio in settings.heads:
+                recipe = {"head_layers": reads, "backbone_lr_ratio": ratio}
+                for depth in settings.depths:
+                    yield data, backbone, n, seed, depth, recipe
+
+
+def head(text):
+    """Read an argument such as all:1."""
+    reads, _, ratio = text.partition(":")
+    return reads, float(ratio)
 
 
 def ordered(sizes, settings):
@@ -245,15 +265,20 @@ def resolved(recipe):
     """Write a recipe out, with all that the study varies: defaults may change."""
     if recipe == "plain":
         return "plain"
-    varied = ("backbone_lr_ratio", "layer_decay", "head_init", "batch_norm")
+    varied = ["backbone_lr_ratio", "layer_decay", "head_init", "batch_norm"]
+    varied += ["head_layers"] * ("head_layers" in recipe)
     parameters = FineTuneClassifier(**recipe).get_params()
     return ", ".join(f"{name}={parameters[name]}" for name in varied)
 
 
 def as_record(cell):
     data, backbone, n_images, seed, depth, recipe = cell
+    name = resolved(recipe)
     # At depth 0 no stage is trained: the rates say nothing.
-    name = "probe" if depth == 0 and recipe == {} else resolved(recipe)
+    if depth == 0 and "head_layers" in recipe:
+        name = f"probe, head_layers={recipe['head_layers']}"
+    elif depth == 0 and recipe == {}:
+        name = "probe"
     return dict(zip(KEY, (data, backbone, n_images, seed, depth, name), strict=True))
 
 
@@ -279,7 +304,7 @@ def run(settings):
     fits = read(settings.records)
     done = {key(fit) for fit in fits}
     loaded = {}
-    for cell in plan(settings):
+    for cell in (heads if settings.heads else plan)(settings):
         record = as_record(cell)
         if key(record) in done:
             continue
@@ -358,6 +383,35 @@ def write_table(fits, settings):
     write_summary(settings.output, command, columns, rows, **about)
 
 
+def write_heads(fits, settings):
+    """Save accuracy and standard error by depth of each head; those of depth 0 are the probe's."""
+    found = {
+        (row["data"], row["backbone"], row["n_images"], row["recipe"], row["depth"]): row
+        for row in summarise(fits)
+    }
+    rows = []
+    for group in dict.fromkeys(key[:3] for key in found):
+        for reads, ratio in settings.heads:
+            recipe = {"head_layers": reads, "backbone_lr_ratio": ratio}
+            names = [as_record((*group, 0, depth, recipe))["recipe"] for depth in settings.depths]
+            cells = [found.get((*group, *at)) for at in zip(names, settings.depths, strict=True)]
+            if any(cells):
+                rows.append([*group, reads, ratio, *map(percent, cells)])
+    columns = ["data", "backbone", "n_images", "head_layers", "backbone_lr_ratio"]
+    columns += [f"depth {depth}" for depth in settings.depths]
+    command = "python benchmarks/finetune_study.py --fashion-mnist FOLDER --heads all:1 all:0.1"
+    about = {name: getattr(settings, name) for name in ("epochs", "image_size")}
+    write_summary(settings.output, command, columns, rows, **about)
+
+
+def percent(row):
+    """Accuracy, standard error and number of seeds."""
+    if row is None:
+        return None
+    error = row["standard_error"]
+    return [round(100 * row["accuracy"], 1), error and round(100 * error, 1), row["seeds"]]
+
+
 def draw_figure(fits, path):
     """Draw accuracy by depth: the defaults beside plain skorch, a panel for each set of images."""
     from matplotlib.figure import Figure
@@ -409,8 +463,9 @@ def parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER")
     parser.add_argument("--mobilenet", metavar="FILE", help="weights of torchvision's mobilenet_v2")
-    parser.add_argument("--records", type=Path, default=RECORDS / "finetune_study.json")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "finetune_study.json")
+    parser.add_argument("--heads", nargs="+", type=head, default=[], metavar="LAYERS:RATIO")
+    parser.add_argument("--records", type=Path)
+    parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--store", default=True, help="where rows of frozen parts are kept")
     parser.add_argument("--data", nargs="+", choices=list(DATA))
     parser.add_argument("--backbones", nargs="+")
@@ -440,9 +495,12 @@ def main(argv=None):
         "efficientnet_lite0",
         *(["mobilenet_v2"] if settings.mobilenet else []),
     ]
+    name = "head_layers.json" if settings.heads else "finetune_study.json"
+    settings.records = settings.records or RECORDS / name
+    settings.output = settings.output or RESULTS / name
     fits = read(settings.records) if settings.report else run(settings)
     report(fits)
-    write_table(fits, settings)
+    (write_heads if settings.heads else write_table)(fits, settings)
     if settings.figure is not None:
         draw_figure(fits, settings.figure)
     return fits

@@ -126,10 +126,11 @@ def make_module(head="linear", mixed_precision=False, state=None):
         start_head(made, embeddings, None, model=model) if model else None
     module = TailAndHead(
         backbone.tail(0),
-        backbone.pool("avg").followed_by(made),
+        made,
         trained=[k > 0 for k in range(len(backbone.stages))],
         batch_norm="train",
         mixed_precision=mixed_precision,
+        pool=backbone.pool("avg"),
     )
     if state is not None:
         load_trained_state(module, state)

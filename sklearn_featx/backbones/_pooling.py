@@ -79,10 +79,6 @@ class Pool(nn.Module):
         maps = self._channels_first(x)
         return maps.flatten(1) if self.pooling == "flatten" else _reduce(maps, self.pooling)
 
-    def followed_by(self, head: nn.Module) -> nn.Module:
-        """Return a module that applies this pooling and then a head."""
-        return nn.Sequential(self, head)
-
     def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of a pooled row, from the shape of a row of activations."""
         if len(shape) <= 1 or self.pooling is None:

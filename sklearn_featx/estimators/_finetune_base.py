@@ -6,6 +6,7 @@ estimators, never in them, so clones, copies and pickles stay small.
 """
 
 import copy
+import math
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +25,7 @@ from ..flow import (
     Failure,
     FixedViews,
     FreshViews,
+    JoinedRows,
     Recipe,
     StoredRows,
     Tap,
@@ -32,6 +34,7 @@ from ..flow import (
     choose_preprocess,
     decide,
     held_or_stored,
+    joined,
     open_store,
     readable,
     refuse_none_readable,
@@ -66,6 +69,7 @@ from ._finetune_net import (
     take_training,
 )
 from ._finetune_parameters import FineTuneParameters
+from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
 
 # Fixed, so that predictions do not depend on how the rows came: remembered or computed.
@@ -85,17 +89,22 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
 
     @abstractmethod
     def _probe(
-        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+        self,
+        features: AnyArray,
+        targets: AnyArray,
+        weights: AnyArray | None,
+        widths: Sequence[int],
     ) -> LinearModel:
-        """Weight and bias of the linear probe."""
+        """Weight and bias of the linear probe on layers of some widths."""
 
     def _shared_probe(
         self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
     ) -> LinearModel:
         """Return the probe, solved once for all depths and learning rates of a search."""
+        widths = tuple(self.layer_widths_)
         parts = (digest_array(a) for a in (features, targets, weights) if a is not None)
-        key = (self._task, *parts, self.n_outputs_, self.C)
-        return probes.get(key, lambda: self._probe(features, targets, weights))
+        key = (self._task, *parts, widths, self.n_outputs_, self.C)
+        return probes.get(key, lambda: self._probe(features, targets, weights, widths))
 
     # Images to rows
 
@@ -111,21 +120,29 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
     def _split(self, backbone: Backbone) -> int:
         return self._trained(backbone).start
 
-    def _recipe(self, backbone: Backbone, *splits: int) -> Recipe:
-        """Recipe whose rows are taken after the given numbers of stages."""
-        last = len(backbone.stages)
-        taps = tuple(Tap(k, "avg" if k == last else None) for k in splits)
+    def _recipe(self, backbone: Backbone, taps: Sequence[Tap]) -> Recipe:
+        """Recipe whose rows are taken at some taps."""
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
-        return Recipe(backbone, taps, preprocess, self.device, self.precision)
+        return Recipe(backbone, tuple(taps), preprocess, self.device, self.precision)
+
+    def _net_taps(self, backbone: Backbone) -> tuple[Tap, ...]:
+        """Taps of what the net reads."""
+        return net_taps(self._split(backbone), len(backbone.stages), self.head_layers)
+
+    def _fitting_taps(self, backbone: Backbone) -> tuple[Tap, ...]:
+        """Taps of what the net reads, then of what else a named head starts from."""
+        if not isinstance(self.head, str):
+            return self._net_taps(backbone)
+        return fitting_taps(self._split(backbone), len(backbone.stages), self.head_layers)
 
     def _rows(
         self, images: ImageCollection, backbone: Backbone, errors: list[ImageError]
-    ) -> AnyArray:
-        """Rows at the split point; `errors` gets what cannot be read."""
-        recipe = self._recipe(backbone, self._split(backbone))
+    ) -> AnyArray | StoredRows | JoinedRows:
+        """Rows that the net reads; `errors` gets what cannot be read."""
+        recipe = self._recipe(backbone, self._net_taps(backbone))
         taps = activations(images, recipe, self._settings(errors))
         refuse_none_readable(len(images), errors)
-        return taps[0]
+        return joined(taps)
 
     def _recipes(self, images: ImageCollection) -> tuple[Recipe, Recipe]:
         backbone = self._backbone()
@@ -133,37 +150,36 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
 
     def _training_rows(
         self, images: ImageCollection, backbone: Backbone, errors: list[ImageError]
-    ) -> tuple[AnyArray | StoredRows, AnyArray | None]:
-        """Rows at the split point, and the embeddings when the head needs them; in one pass."""
-        recipe = self._training_recipe(backbone)
-        taps = held_or_stored(images, recipe, self._settings(errors))
+    ) -> tuple[AnyArray | StoredRows | JoinedRows, AnyArray | None]:
+        """Rows that the net reads, and the embeddings if the head needs them, from one pass."""
+        recipe, embeddings = self._training_recipe(backbone), None
+        rows = held_or_stored(images, recipe, self._settings(errors))
         refuse_none_readable(len(images), errors)
-        # A named head starts from the embeddings, which come last.
-        return taps[0], np.asarray(taps[-1]) if isinstance(self.head, str) else None
-
-    def _training_splits(self, backbone: Backbone) -> list[int]:
-        """Numbers of stages after which training needs rows: the split, and the embeddings."""
-        split, last = self._split(backbone), len(backbone.stages)
-        return [split, last] if isinstance(self.head, str) and split < last else [split]
+        found = dict(zip(recipe.taps, rows, strict=True))
+        if isinstance(self.head, str):
+            layers = embedding_taps(len(backbone.stages), self.head_layers)
+            embeddings, parts = side_by_side([found.pop(tap) for tap in layers])
+            found.update(zip(layers, parts, strict=True))
+        return joined([found[tap] for tap in self._net_taps(backbone)]), embeddings
 
     def _training_recipe(self, backbone: Backbone) -> Recipe:
-        """Recipe of all rows that training needs, those at the split first."""
-        return self._recipe(backbone, *self._training_splits(backbone))
+        """Recipe of all rows that training needs, those that the net reads first."""
+        return self._recipe(backbone, self._fitting_taps(backbone))
 
     def _predicting_recipe(self, backbone: Backbone, images: ImageCollection) -> Recipe:
-        """Recipe whose first tap is the split, which predictions are made from.
+        """Recipe whose first taps are those that the net reads.
 
         Where rows are cached, a pass for a prediction computes what training needs as well: another
         fold of a search trains on the same image, which then needs no second pass.
         """
         training = self._training_recipe(backbone)
-        split = training.only(training.taps[:1])
-        if not split.network_taps:
+        needed = training.only(self._net_taps(backbone))
+        if not needed.network_taps:
             # No image passes the network, and none shall for rows that are not used.
-            return split
+            return needed
         store = open_store(self.cache)
         decision = decide(training, training.row_shapes(images), len(images), store)
-        return training if decision.remember else split
+        return training if decision.remember else needed
 
     def _head_start(
         self, embeddings: AnyArray | None, targets: AnyArray, weights: AnyArray | None
@@ -174,7 +190,18 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         model = None
         if self._starts_at_probe():
             model = self._shared_probe(embeddings, targets, weights)
-        return partial(start_head, embeddings=embeddings, weights=weights, model=model)
+        return self._start_at(embeddings, weights, model)
+
+    def _start_at(
+        self, embeddings: AnyArray, weights: AnyArray | None, model: LinearModel | None = None
+    ) -> Start:
+        return partial(
+            start_head,
+            embeddings=embeddings,
+            weights=weights,
+            model=model,
+            widths=self.layer_widths_,
+        )
 
     def _starts_at_probe(self) -> bool:
         return bool(self.head_init == "probe" and self.head == "linear")
@@ -194,6 +221,7 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
             self.n_outputs_,
             self.seed_,
             is_probe=is_probe,
+            reads_all=self.head_layers == "all",
             batch_norm=self.batch_norm,
             # float16 would need its losses scaled.
             mixed_precision=type_name(resolve_precision(self.precision, device)) == "bfloat16",
@@ -299,8 +327,8 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         return bool(self.warm_start) and hasattr(self, "trained_state_")
 
     def _seen_rows(
-        self, images: ImageCollection, rows: AnyArray | StoredRows, backbone: Backbone
-    ) -> AnyArray | StoredRows | FixedViews | FreshViews:
+        self, images: ImageCollection, rows: AnyArray | StoredRows | JoinedRows, backbone: Backbone
+    ) -> AnyArray | StoredRows | JoinedRows | FixedViews | FreshViews:
         """Rows that training sees: those of the images, or of views of them."""
         if self.augment is None:
             return rows
@@ -308,7 +336,7 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
             images,
             self._keys(images),
             make_augment(self.augment),
-            self._recipe(backbone, self._split(backbone)),
+            self._recipe(backbone, self._net_taps(backbone)),
             self._settings(),
             seed=self.seed_,
             n_views=self.n_views,
@@ -327,10 +355,11 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         warn_of_classifier(backbone)
         resolve_precision(self.precision, resolve_device(self.device))
         # Checks that the network takes such images, before any of them is read.
-        recipe = self._recipe(backbone, len(backbone.stages))
+        recipe = self._recipe(backbone, embedding_taps(len(backbone.stages), self.head_layers))
         self._split(backbone)
-        (shape,) = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
-        self.n_embedding_ = int(np.prod(shape))
+        shapes = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
+        self.layer_widths_ = [math.prod(shape) for shape in shapes]
+        self.n_embedding_ = sum(self.layer_widths_)
         self.backbone_digest_ = backbone.digest(len(backbone.stages))
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         return backbone
@@ -357,7 +386,7 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
     ) -> Self:
         """Train for one epoch, on from where the net is."""
         fitted = hasattr(self, "trained_state_")
-        rows: AnyArray | StoredRows
+        rows: AnyArray | StoredRows | JoinedRows
         errors: list[ImageError] = []
         embeddings: AnyArray | None = None
         if fitted:
@@ -376,7 +405,7 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
             targets = self._targets_left(targets, weights, partial=True) if errors else targets
             start = None
             if embeddings is not None:
-                start = partial(start_head, embeddings=embeddings, weights=weights)
+                start = self._start_at(embeddings, weights)
             net = self._make_net(plan, start).initialize()
         seen = self._seen_rows(images, rows, backbone)
         continue_fit(net, RowsDataset(seen, targets, weights), 1)
@@ -404,9 +433,10 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         backbone = self._backbone()
         net = self._predicting_net(backbone)
         recipe = self._predicting_recipe(backbone, images)
+        n_parts = len(self._net_taps(backbone))
         errors: list[ImageError] = []
         parts = [
-            predict_rows(net, taps[0], _ROWS_PER_PREDICTION)
+            predict_rows(net, joined(taps[:n_parts]), _ROWS_PER_PREDICTION)
             for taps in slices(images, recipe, self._settings(errors), _ROWS_PER_PREDICTION)
         ]
         outputs: FloatArray = np.concatenate(parts or [np.empty((0, self.n_outputs_))])

@@ -15,6 +15,7 @@ from ..training import AugmentSpec, LinearModel
 from ._class_scores import ClassScores
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import classifier_probe
+from ._head_layers import HeadLayers
 from ._image_reader import ImageReader
 from ._prior import ClassShares, ReadableScore, warn_of_prior
 from ._targets import (
@@ -58,6 +59,9 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
     head : {"linear", "mlp"}, nn.Module or callable, default="linear"
         The head: linear; one hidden layer; a module, which is copied; or a function
         ``(n_inputs, n_outputs) -> nn.Module``.
+    head_layers : {"all", "last"}, default="last"
+        What the head reads: the mean over positions of the activations of every stage, side by side
+        [5]_, or of the last one.
     head_init : {"probe", "random"}, default="probe"
         Where a linear head starts. Other heads start at random, and so does `partial_fit`.
     C : float or "auto", default="auto"
@@ -152,6 +156,8 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         What training changed, by name.
     backbone_digest_ : str
         Digest of the backbone; compared when a saved estimator is used again.
+    layer_widths_ : list of int
+        Number of columns of each layer that the head reads.
     n_embedding_, n_outputs_ : int
         Numbers of inputs and outputs of the head.
     seed_ : int
@@ -179,6 +185,8 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
        ICLR 2017.
     .. [4] S. Müller, F. Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data
        augmentation", ICCV 2021.
+    .. [5] U. Evci, V. Dumoulin, H. Larochelle, M. C. Mozer, "Head2Toe: Utilizing intermediate
+       representations for better transfer learning", ICML 2022.
 
     Examples
     --------
@@ -204,6 +212,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         unfreeze_depth: UnfreezeDepth = 1,
         granularity: Granularity = "stage",
         head: Any = "linear",
+        head_layers: HeadLayers = "last",
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
@@ -240,6 +249,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
             unfreeze_depth=unfreeze_depth,
             granularity=granularity,
             head=head,
+            head_layers=head_layers,
             head_init=head_init,
             C=C,
             lr=lr,
@@ -423,6 +433,10 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         )
 
     def _probe(
-        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+        self,
+        features: AnyArray,
+        targets: AnyArray,
+        weights: AnyArray | None,
+        widths: Sequence[int],
     ) -> LinearModel:
-        return classifier_probe(self, features, targets, weights)
+        return classifier_probe(self, features, targets, weights, widths)

@@ -44,6 +44,8 @@ class ModulePlan:
         Seed of the head.
     is_probe : bool
         Whether the head is a closed solution, exact to float64, which nothing trains in float32.
+    reads_all : bool
+        Whether the head reads all stages, not the last one alone.
     batch_norm : {"frozen", "train"}
         As in the estimators.
     mixed_precision : bool
@@ -62,6 +64,7 @@ class ModulePlan:
     n_outputs: int
     seed: int
     is_probe: bool
+    reads_all: bool
     batch_norm: Any
     mixed_precision: bool
     device: Any
@@ -80,11 +83,13 @@ class ModulePlan:
             start(head)
         module = TailAndHead(
             stages,
-            # Pooling does nothing to vectors; an own network may end in a feature map.
-            self.backbone.pool("avg").followed_by(head),
+            head,
             trained=trained,
             batch_norm=self.batch_norm,
             mixed_precision=self.mixed_precision,
+            # Pooling does nothing to vectors; an own network may end in a feature map.
+            pool=self.backbone.pool("avg"),
+            n_read=len(self.trained) if self.reads_all else 1,
         )
         if state is not None:
             load_trained_state(module, state)

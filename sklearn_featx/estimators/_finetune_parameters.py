@@ -13,6 +13,7 @@ from ..engines import Precision
 from ..flow import Cache
 from ..store import FeatureStore
 from ..training import AugmentSpec
+from ._head_layers import HeadLayers
 from ._image_estimator import ImageEstimator
 from ._image_reader import ImageReader
 
@@ -35,6 +36,7 @@ class FineTuneParameters(ImageEstimator):
         ],
         "granularity": [StrOptions({"stage", "block"}), list],
         "head": [StrOptions({"linear", "mlp"}), HasMethods(["forward"]), callable],
+        "head_layers": [StrOptions({"all", "last"})],
         "head_init": [StrOptions({"probe", "random"})],
         "C": [_POSITIVE, StrOptions({"auto"})],
         "lr": [_POSITIVE],
@@ -73,6 +75,7 @@ class FineTuneParameters(ImageEstimator):
         unfreeze_depth: UnfreezeDepth = 1,
         granularity: Granularity = "stage",
         head: Any = "linear",
+        head_layers: HeadLayers = "last",
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
@@ -107,6 +110,7 @@ class FineTuneParameters(ImageEstimator):
         self.unfreeze_depth = unfreeze_depth
         self.granularity = granularity
         self.head = head
+        self.head_layers = head_layers
         self.head_init = head_init
         self.C = C
         self.lr = lr

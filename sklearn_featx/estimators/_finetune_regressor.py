@@ -1,5 +1,6 @@
 """FineTuneRegressor: numbers in, numbers out."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -35,6 +36,8 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         What a stage is.
     head : {"linear", "mlp"}, nn.Module or callable, default="linear"
         The head.
+    head_layers : {"all", "last"}, default="last"
+        What the head reads: the pooled activations of every stage, or of the last one.
     head_init : {"probe", "random"}, default="probe"
         Where a linear head starts.
     C : float or "auto", default="auto"
@@ -115,6 +118,8 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         Number of axes that y had.
     backbone_digest_ : str
         Digest of the backbone; compared when a saved estimator is used again.
+    layer_widths_ : list of int
+        Number of columns of each layer that the head reads.
     n_embedding_, n_outputs_ : int
         Numbers of inputs and outputs of the head.
     seed_ : int
@@ -268,6 +273,10 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         return standard
 
     def _probe(
-        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
+        self,
+        features: AnyArray,
+        targets: AnyArray,
+        weights: AnyArray | None,
+        widths: Sequence[int],
     ) -> LinearModel:
-        return regressor_probe(self, features, targets, weights)
+        return regressor_probe(self, features, targets, weights, widths)

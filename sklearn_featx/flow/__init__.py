@@ -11,7 +11,16 @@ The way of an image through this package::
 Imports the parts (images, backbones, engines, store) and numpy.
 """
 
-from ._activations import StoredRows, activations, held_or_stored, renumbered, slices, stream
+from ._activations import (
+    JoinedRows,
+    StoredRows,
+    activations,
+    held_or_stored,
+    joined,
+    renumbered,
+    slices,
+    stream,
+)
 from ._cache import Cache, Decision, decide, open_store
 from ._failures import Failure, as_table, readable, refuse_none_readable, renumber, spread, warn_of
 from ._keys import row_keys
@@ -25,6 +34,7 @@ __all__ = [
     "Failure",
     "FixedViews",
     "FreshViews",
+    "JoinedRows",
     "Recipe",
     "Settings",
     "StoredRows",
@@ -34,6 +44,7 @@ __all__ = [
     "choose_preprocess",
     "decide",
     "held_or_stored",
+    "joined",
     "open_store",
     "readable",
     "refuse_none_readable",

@@ -190,6 +190,37 @@ class StoredRows:
         return in_order[places]
 
 
+class JoinedRows:
+    """Rows of several taps: an access gives a tuple, the rows of each.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray or StoredRows
+        Rows of each tap, of the same images in the same order.
+    """
+
+    def __init__(self, parts: "Sequence[AnyArray | StoredRows]") -> None:
+        self._parts = tuple(parts)
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, positions: list[int]) -> tuple[AnyArray, ...]:
+        """Read rows, in the order of their positions."""
+        return tuple(part[positions] for part in self._parts)
+
+
+def joined(parts: Sequence[AnyArray | StoredRows]) -> AnyArray | StoredRows | JoinedRows:
+    """Give the rows of one tap as they are, those of several as tuples.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray or StoredRows
+        Rows of each tap.
+    """
+    return parts[0] if len(parts) == 1 else JoinedRows(parts)
+
+
 def held_or_stored(
     images: ImageCollection, recipe: Recipe, settings: Settings
 ) -> list[AnyArray | StoredRows]:

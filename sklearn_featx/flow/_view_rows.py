@@ -14,11 +14,18 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..images import ImageCollection, Variation, Views
-from ._activations import StoredRows, activations, held_or_stored, renumbered
+from ._activations import (
+    JoinedRows,
+    StoredRows,
+    activations,
+    held_or_stored,
+    joined,
+    renumbered,
+)
 from ._recipe import Recipe
 from ._settings import Settings
 
-TrainingRows: TypeAlias = "AnyArray | StoredRows | FixedViews | FreshViews"
+TrainingRows: TypeAlias = "AnyArray | StoredRows | JoinedRows | FixedViews | FreshViews"
 # Gives views, by their numbers.
 MakeViews: TypeAlias = Callable[[Sequence[int]], ImageCollection]
 
@@ -28,13 +35,13 @@ class FixedViews:
 
     Parameters
     ----------
-    rows : ndarray or StoredRows of n_views * n rows
+    rows : ndarray, StoredRows or JoinedRows of n_views * n rows
         All images in the first view, then all in the second.
     n_views : int
         Number of views.
     """
 
-    def __init__(self, rows: AnyArray | StoredRows, n_views: int) -> None:
+    def __init__(self, rows: AnyArray | StoredRows | JoinedRows, n_views: int) -> None:
         self._rows = rows
         self._n_views = n_views
         self._view = 0
@@ -42,7 +49,7 @@ class FixedViews:
     def __len__(self) -> int:
         return len(self._rows) // self._n_views
 
-    def __getitem__(self, positions: list[int]) -> AnyArray:
+    def __getitem__(self, positions: list[int]) -> AnyArray | tuple[AnyArray, ...]:
         """Read rows of the epoch's view."""
         first = self._view * len(self)
         return self._rows[[first + position for position in positions]]
@@ -60,7 +67,7 @@ class FreshViews:
     make_views : callable
         Gives the views with some numbers.
     recipe : Recipe
-        With one tap.
+        Its taps are the parts of a row.
     settings : Settings
         Without a cache.
     n_images : int
@@ -79,11 +86,11 @@ class FreshViews:
     def __len__(self) -> int:
         return self._n_images
 
-    def __getitem__(self, positions: list[int]) -> AnyArray:
+    def __getitem__(self, positions: list[int]) -> AnyArray | tuple[AnyArray, ...]:
         """Compute rows of the epoch's view."""
         with renumbered(positions):
-            (rows,) = activations(self._views.take(positions), self._recipe, self._settings)
-        return rows
+            taps = activations(self._views.take(positions), self._recipe, self._settings)
+        return taps[0] if len(taps) == 1 else tuple(taps)
 
     def start_epoch(self, epoch: int) -> None:
         """Turn to the view that an epoch sees."""
@@ -111,7 +118,7 @@ def rows_of_views(
     variation : Variation
         Makes a view; where it has no digest, no row is remembered.
     recipe : Recipe
-        What is done to a view, with one tap.
+        What is done to a view; its taps are the parts of a row.
     settings : Settings
         How.
     seed : int
@@ -128,5 +135,5 @@ def rows_of_views(
     if variation.digest is None:
         settings = settings._replace(cache=False)
     with renumbered(np.tile(np.arange(len(images)), n_views).tolist()):
-        (rows,) = held_or_stored(make_views(range(n_views)), recipe, settings)
-    return FixedViews(rows, n_views)
+        taps = held_or_stored(make_views(range(n_views)), recipe, settings)
+    return FixedViews(joined(taps), n_views)

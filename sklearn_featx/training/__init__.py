@@ -25,7 +25,7 @@ from ._probe import (
 )
 from ._random import seeded
 from ._scaling import Scaling
-from ._state import load_trained_state, plain_history, predict_rows, trained_state
+from ._state import embed_rows, load_trained_state, plain_history, predict_rows, trained_state
 
 __all__ = [
     "AugmentSpec",
@@ -36,6 +36,7 @@ __all__ = [
     "Scaling",
     "TailAndHead",
     "continue_fit",
+    "embed_rows",
     "fit_linear_probe_classifier",
     "fit_linear_probe_multilabel",
     "fit_linear_probe_regressor",

@@ -1,12 +1,13 @@
 """RowsDataset: rows, targets and weights as a torch Dataset of whole batches.
 
-The rows are an array, or an object with a length and a `__getitem__` that takes a list of
-positions: rows on disk are read once per batch. An object with a method `start_epoch` gets the
-number of each epoch, and its rows may differ between epochs.
+The rows may be an array or anything with a length and a fancy `__getitem__`: rows that are read
+from disk are asked for once a batch, with the list of positions. RowSource of several parts, such as
+activations and vectors, are tuples. RowSource that have a method `start_epoch` are told of each epoch,
+and may differ from one to the next.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch.utils.data import Dataset
 
 from .._typing import AnyArray
 
-TrainingBatch: TypeAlias = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
+Parts: TypeAlias = tuple[torch.Tensor, ...]
+TrainingBatch: TypeAlias = tuple[torch.Tensor | Parts, tuple[torch.Tensor, torch.Tensor]]
 
 
 class RowSource(Protocol):
@@ -26,8 +28,8 @@ class RowSource(Protocol):
         """Count the rows."""
         ...
 
-    def __getitem__(self, positions: list[int], /) -> AnyArray:
-        """Read rows, in the order of their positions."""
+    def __getitem__(self, positions: list[int], /) -> AnyArray | tuple[AnyArray, ...]:
+        """Read rows, or the parts of rows, in the order of their positions."""
         ...
 
 
@@ -38,7 +40,7 @@ class RowsDataset(Dataset[TrainingBatch]):
     ----------
     rows : array-like of shape (n_rows, ...)
         Activations at the split point: an ndarray, or any object with `len(rows)` and
-        `rows[list of int] -> ndarray`. Floating point is served as float32.
+        `rows[list of int] -> ndarray or tuple of ndarray`. Floating point is served as float32.
     targets : ndarray of shape (n_rows,) or (n_rows, n_outputs)
         Integers in one dimension are class codes. Everything else is served as float32:
         regression targets, or 0 and 1 for several labels a row.
@@ -105,7 +107,7 @@ class RowsDataset(Dataset[TrainingBatch]):
 
     def __getitem__(self, position: int) -> TrainingBatch:
         row, (target, weight) = self.__getitems__([position])
-        return row[0], (target[0], weight[0])
+        return of_rows(row, lambda part: part[0]), (target[0], weight[0])
 
     def __getitems__(self, positions: Sequence[int]) -> TrainingBatch:
         """Read a whole batch with one access to the rows.
@@ -127,8 +129,8 @@ class RowsDataset(Dataset[TrainingBatch]):
         return read_rows(self.rows, index), (targets, torch.from_numpy(self.weights[index]))
 
 
-def read_rows(rows: RowSource, positions: list[int]) -> torch.Tensor:
-    """Read some rows as one tensor.
+def read_rows(rows: RowSource, positions: list[int]) -> torch.Tensor | Parts:
+    """Read some rows as one tensor, or as one for each part.
 
     Parameters
     ----------
@@ -139,14 +141,47 @@ def read_rows(rows: RowSource, positions: list[int]) -> torch.Tensor:
 
     Returns
     -------
-    batch : torch.Tensor of shape (len(positions), ...)
+    batch : torch.Tensor of shape (len(positions), ...), or tuple of these
         Float32 where the rows are floating point, else of their own type.
     """
-    batch = np.asarray(rows[positions])
-    if np.issubdtype(batch.dtype, np.floating):
-        batch = batch.astype(np.float32, copy=False)
-    # torch needs memory that is in order and may be written.
-    return torch.from_numpy(np.require(batch, requirements=["C", "W"]))
+    batch = rows[positions]
+    return tuple(map(_as_tensor, batch)) if isinstance(batch, tuple) else _as_tensor(batch)
+
+
+def of_rows(
+    rows: torch.Tensor | Parts, function: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor | Parts:
+    """Apply a function to rows, or to each part of them.
+
+    Parameters
+    ----------
+    rows : torch.Tensor or tuple of torch.Tensor
+        Rows.
+    function : callable
+        From a tensor to a tensor.
+
+    Returns
+    -------
+    results : torch.Tensor or tuple of torch.Tensor
+        As the rows.
+    """
+    return tuple(map(function, rows)) if isinstance(rows, tuple) else function(rows)
+
+
+def first_part(rows: torch.Tensor | Parts) -> torch.Tensor:
+    """Return the activations at the split point.
+
+    Parameters
+    ----------
+    rows : torch.Tensor or tuple of torch.Tensor
+        Rows.
+
+    Returns
+    -------
+    part : torch.Tensor
+        The rows themselves, or the first part of them.
+    """
+    return rows[0] if isinstance(rows, tuple) else rows
 
 
 def as_is(batch: Any) -> Any:
@@ -163,6 +198,14 @@ def as_is(batch: Any) -> Any:
         The same.
     """
     return batch
+
+
+def _as_tensor(batch: npt.ArrayLike) -> torch.Tensor:
+    batch = np.asarray(batch)
+    if np.issubdtype(batch.dtype, np.floating):
+        batch = batch.astype(np.float32, copy=False)
+    # torch needs memory that is in order and may be written.
+    return torch.from_numpy(np.require(batch, requirements=["C", "W"]))
 
 
 def _as_targets(targets: AnyArray) -> AnyArray:

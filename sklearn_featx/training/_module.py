@@ -6,7 +6,7 @@ group of the optimizer. Gradients still flow through a frozen stage to the train
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 # Instance normalization may keep running statistics too.
 RUNNING_NORMS = (*_BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 BatchNormMode = Literal["frozen", "train"]
+RowsOrParts: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 
 
 class TailAndHead(nn.Module):
@@ -28,7 +29,7 @@ class TailAndHead(nn.Module):
         Stages after the split point, in order; each takes what the one before returns. They are
         used as they are: the caller hands over copies of its own.
     head : torch.nn.Module
-        Takes what the last stage returns, or the rows when there is no stage. Always trained.
+        Takes the embedding, (n_rows, n_features). Always trained.
     trained : sequence of bool
         One for each stage; False freezes it: its parameters and buffers stay as they are, the
         gradient flows through it (surgical fine-tuning, Lee et al. 2023).
@@ -39,6 +40,10 @@ class TailAndHead(nn.Module):
     mixed_precision : bool, default=False
         Compute the products of the stages in bfloat16 (torch.autocast; Micikevicius et al. 2018).
         Parameters, their gradients, norms and the head stay as they are.
+    pool : torch.nn.Module, default=None
+        Turns activations into vectors, (n_rows, n_features); None: they are vectors already.
+    n_read : int, default=1
+        Number of stages, counted from the output, whose pooled activations are the embedding.
     """
 
     def __init__(
@@ -49,6 +54,8 @@ class TailAndHead(nn.Module):
         trained: Sequence[bool],
         batch_norm: BatchNormMode,
         mixed_precision: bool = False,
+        pool: nn.Module | None = None,
+        n_read: int = 1,
     ) -> None:
         super().__init__()
         if len(trained) != len(stages):
@@ -58,6 +65,8 @@ class TailAndHead(nn.Module):
         self.trained = tuple(bool(flag) for flag in trained)
         self.batch_norm = batch_norm
         self.mixed_precision = mixed_precision
+        self.pool = nn.Identity() if pool is None else pool
+        self.n_read = n_read
         self._active = self.trained
         fold_norms([s for s, t in zip(self.stages, self.trained, strict=True) if self._stands(t)])
         if mixed_precision:
@@ -65,28 +74,56 @@ class TailAndHead(nn.Module):
         self._set_gradients()
         self.train()
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+    def forward(self, rows: RowsOrParts) -> torch.Tensor:
         """Apply the stages in order, then the head.
 
         Parameters
         ----------
-        rows : torch.Tensor of shape (n_rows, ...)
-            Activations at the split point.
+        rows : torch.Tensor of shape (n_rows, ...), or several
+            Activations at the split point. The embedding begins with the others, in order: vectors
+            of stages before the split point. Without stages all are vectors.
 
         Returns
         -------
         outputs : torch.Tensor of shape (n_rows, n_outputs)
             What the head returns: logits or regression values.
         """
-        device = rows.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.mixed_precision):
-            for stage in self.stages:
-                rows = stage(rows)
+        embedding = self.embed(rows)
         # Not in the caller's mixed precision either.
-        with torch.autocast(device, enabled=False):
-            # A head may be more precise than the stages: a linear probe is solved in float64.
-            outputs: torch.Tensor = self.head(rows.to(self._head_dtype()))
+        with torch.autocast(embedding.device.type, enabled=False):
+            outputs: torch.Tensor = self.head(embedding)
         return outputs
+
+    def embed(self, rows: RowsOrParts) -> torch.Tensor:
+        """Apply the stages in order, and pool the activations of those that the head reads.
+
+        Parameters
+        ----------
+        rows : torch.Tensor of shape (n_rows, ...), or several
+            As in `forward`.
+
+        Returns
+        -------
+        embedding : torch.Tensor of shape (n_rows, n_features)
+            What the head reads, in the order of the stages.
+        """
+        x, *vectors = [rows] if isinstance(rows, torch.Tensor) else rows
+        dtype = self._head_dtype()
+        first_read = len(self.stages) - self.n_read
+        read = [self._vector(x, dtype)] if not self.stages else []
+        read += [vector.to(dtype) for vector in vectors]
+        for position, stage in enumerate(self.stages):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
+                x = stage(x)
+            if position >= first_read:
+                read.append(self._vector(x, dtype))
+        return read[0] if len(read) == 1 else torch.cat(read, dim=1)
+
+    def _vector(self, activations: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Pool activations, in the type of the head: a linear probe is solved in float64."""
+        with torch.autocast(activations.device.type, enabled=False):
+            vector: torch.Tensor = self.pool(activations.to(dtype))
+        return vector
 
     def train(self, mode: bool = True) -> Self:
         """Set train or eval mode where it applies: what is frozen stays in eval mode.

@@ -7,6 +7,7 @@ batches that are computed in chunks on a CPU. `net_params` sets any argument of 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from .._graphs import plain_new_tensors
 from .._progress import Progress
 from .._typing import AnyArray
 from ..exceptions import DivergenceError
-from ._dataset import RowsDataset, TrainingBatch, as_is
+from ._dataset import Parts, RowsDataset, TrainingBatch, as_is, first_part, of_rows
 from ._interrupts import noticed_interrupts
 from ._module import (
     TailAndHead,
@@ -273,7 +274,7 @@ class FineTuneNet(NeuralNet):
         """Count the rows of the batch on the progress bar."""
         super().on_batch_end(net, batch, training, **kwargs)
         if self.progress_ is not None:
-            self.progress_.update(len(batch[0]))
+            self.progress_.update(len(first_part(batch[0])))
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         """Call the callbacks with batches of (rows, targets), since scores expect no weights."""
@@ -291,11 +292,12 @@ class FineTuneNet(NeuralNet):
             raise
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
-        """Compute the module on rows, with feature maps in channels_last memory format."""
-        rows = to_tensor(x, device=self.device)
-        if isinstance(rows, torch.Tensor) and rows.ndim == 4:
-            rows = rows.contiguous(memory_format=torch.channels_last)
-        return super().infer(rows, **fit_params)
+        """Run the module on rows, feature maps in channels-last order."""
+        return super().infer(self.on_device(x), **fit_params)
+
+    def on_device(self, rows: Any) -> Any:
+        """Move rows, or their parts, to the net's device, feature maps in channels-last order."""
+        return of_rows(rows, lambda part: _channels_last(to_tensor(part, device=self.device)))
 
     def get_loss(
         self,
@@ -323,12 +325,13 @@ class FineTuneNet(NeuralNet):
         """Compute loss and gradients of a batch, in chunks if that is equivalent and faster."""
         self._set_training(True)
         rows, (targets, weights) = unpack_data(batch)
-        if len(rows) == 1:
-            # A single row has no batch statistics, so this step uses the running statistics.
+        n_rows = len(first_part(rows))
+        if n_rows == 1:
+            # One row has no statistics of its own: this step uses the running ones.
             freeze_statistics(self.module_)
         steps = [
-            self._chunk_step(chunk, len(rows), **fit_params)
-            for chunk in _chunks(rows, targets, weights, self._chunk_size(rows))
+            self._chunk_step(chunk, n_rows, **fit_params)
+            for chunk in _chunks(rows, targets, weights, self._chunk_size(first_part(rows)))
         ]
         return {
             "loss": sum((step["loss"] for step in steps), torch.zeros((), device=self.device)),
@@ -343,8 +346,8 @@ class FineTuneNet(NeuralNet):
         # The backward pass draws no random numbers: trainings in several threads overlap there.
         with self._drawing():
             y_pred = self.infer(rows, **fit_params)
-            # The mean over the batch is the sum of the chunks' means, weighted by their shares.
-            loss = self.get_loss(y_pred, target, X=rows, training=True) * (len(rows) / n_rows)
+            # The mean over the batch is the sum of the chunks' means, by their shares of the rows.
+            loss = self.get_loss(y_pred, target, X=rows, training=True) * (len(y_pred) / n_rows)
         self._check_finite(loss)
         torch.autograd.backward(loss)
         return {"loss": loss.detach(), "y_pred": y_pred.detach()}
@@ -452,9 +455,15 @@ def _whole(dataset: Any) -> Any:
     return dataset
 
 
+def _channels_last(rows: Any) -> Any:
+    if isinstance(rows, torch.Tensor) and rows.ndim == 4:
+        return rows.contiguous(memory_format=torch.channels_last)
+    return rows
+
+
 def _chunks(
-    rows: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, size: int
+    rows: torch.Tensor | Parts, targets: torch.Tensor, weights: torch.Tensor, size: int
 ) -> Iterator[TrainingBatch]:
-    for start in range(0, len(rows), size):
+    for start in range(0, len(weights), size):
         part = slice(start, start + size)
-        yield rows[part], (targets[part], weights[part])
+        yield of_rows(rows, itemgetter(part)), (targets[part], weights[part])

@@ -1,6 +1,6 @@
 """State of a trained net: arrays, builtins and predictions."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,9 +66,8 @@ def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> No
     _lock(state)
 
 
-@plain_new_tensors()
 def predict_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray:
-    """Compute the outputs of a trained net for rows, in eval mode and without gradients.
+    """Run the trained network on rows, in eval mode and without gradient.
 
     Any number of threads may share a net, since a prediction writes nothing that another one reads.
     Torch's global generator does not change.
@@ -87,25 +86,55 @@ def predict_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray
     outputs : ndarray of shape (n_rows, n_outputs), dtype float32
         Logits or regression values.
     """
+    return _run(net, net.infer, rows, batch_size)
+
+
+def embed_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray:
+    """Compute what the head of a trained network reads, as `predict_rows` does its outputs.
+
+    Parameters
+    ----------
+    net : FineTuneNet
+        An initialised net that is not being trained.
+    rows : array-like of shape (n_rows, ...)
+        Activations at the split point, as `RowsDataset` takes them.
+    batch_size : int
+        Rows at a time.
+
+    Returns
+    -------
+    embeddings : ndarray of shape (n_rows, n_features), dtype float32
+        Pooled activations of the stages that the head reads.
+    """
+    module = plain_module(net)
+    return _run(net, lambda batch: module.embed(net.on_device(batch)), rows, batch_size)
+
+
+@plain_new_tensors()
+def _run(
+    net: FineTuneNet, function: Callable[[Any], torch.Tensor], rows: RowSource, batch_size: int
+) -> AnyArray:
     if plain_module(net).training:
         # The mode was changed from outside. It is not restored, which another thread would see.
         net.module_.eval()
     if net.predicts_at_random_ is False:
-        return _predicted(net, rows, batch_size)
+        return _in_batches(function, rows, batch_size)
     draws = net.draws(PREDICT_STREAM)
     with draws.active():
-        outputs = _predicted(net, rows, batch_size)
+        outputs = _in_batches(function, rows, batch_size)
     if len(rows):
         # A user's network may draw random numbers in eval mode. If not, no lock is needed.
         net.predicts_at_random_ = net.predicts_at_random_ or draws.were_used
     return outputs
 
 
-def _predicted(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray:
+def _in_batches(
+    function: Callable[[Any], torch.Tensor], rows: RowSource, batch_size: int
+) -> AnyArray:
     with torch.inference_mode():
         # Without rows, one empty batch gives the right width.
         batches = [
-            net.infer(read_rows(rows, list(range(start, min(start + batch_size, len(rows))))))
+            function(read_rows(rows, list(range(start, min(start + batch_size, len(rows))))))
             for start in range(0, max(len(rows), 1), batch_size)
         ]
         outputs = torch.cat(batches).cpu()

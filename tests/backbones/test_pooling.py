@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from sklearn_featx.backbones._pooling import Pool
 from sklearn_featx.exceptions import UnknownLayerError
@@ -92,12 +91,6 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
     for rule in RULES:
         # Powers are computed in vectors of several rows: the last bit may differ.
         torch.testing.assert_close(Pool(rule)(x)[1:2], Pool(rule)(x[1:2]), rtol=1e-6, atol=0)
-
-
-def test_followed_by_a_head():
-    head = nn.Linear(5, 2)
-    x = torch.randn(2, 5, 3, 3)
-    assert torch.equal(Pool("avg").followed_by(head)(x), head(x.mean((2, 3))))
 
 
 @pytest.mark.parametrize("pooling", [*RULES, "flatten", None])
