@@ -1,9 +1,9 @@
 """RowsDataset: rows, targets and weights as a torch Dataset of whole batches.
 
-The rows may be an array or anything with a length and a fancy `__getitem__`: rows that are read
-from disk are asked for once a batch, with the list of positions. RowSource of several parts, such as
-activations and vectors, are tuples. RowSource that have a method `start_epoch` are told of each epoch,
-and may differ from one to the next.
+The rows are an array, or an object with a length and a `__getitem__` that takes a list of
+positions: rows on disk are read once per batch. Rows of several parts, such as activations and
+vectors, are tuples. An object with a method `start_epoch` gets the number of each epoch, and its
+rows may differ between epochs.
 """
 
 import copy
