@@ -20,7 +20,16 @@ from sklearn.utils.validation import (
 
 from ._messages import shown
 
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing: scikit-learn has callbacks from version 1.9 on."""
+
+
 __all__ = [
+    "CallbackSupportMixin",
     "CheckedParameters",
     "HasMethods",
     "Interval",

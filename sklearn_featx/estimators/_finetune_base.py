@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._digest import digest_array
+from .._sklearn_compat import CallbackSupportMixin
 from .._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
 from ..backbones import Backbone, get_backbone, warn_of_classifier
 from ..engines import resolve_device, resolve_precision, type_name
@@ -69,6 +70,7 @@ from ._finetune_net import (
     take_training,
 )
 from ._finetune_parameters import FineTuneParameters
+from ._fit_tasks import FitTasks
 from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
 
@@ -76,7 +78,7 @@ from ._prior import filled
 _ROWS_PER_PREDICTION = 32
 
 
-class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
+class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCMeta):
     """What classifier and regressor share: parameters, the way of the images, the net."""
 
     _task: Literal["classification", "multilabel", "regression"]
@@ -264,7 +266,11 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
     # Fit and predict
 
     def _fit_rows(
-        self, images: ImageCollection, targets: AnyArray, sample_weight: AnyArray | None
+        self,
+        images: ImageCollection,
+        targets: AnyArray,
+        sample_weight: AnyArray | None,
+        tasks: FitTasks,
     ) -> Self:
         backbone = self._start(images)
         weights = self._weighed(targets, sample_weight)
@@ -287,6 +293,7 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
         else:
             start = self._head_start(embeddings, targets, weights)
             net = self._make_net(plan, start)
+        tasks.begin(net, 0 if plan.is_probe else net.max_epochs)
         if plan.is_probe:
             net.initialize()
         else:
@@ -295,6 +302,7 @@ class FineTuneEstimator(FineTuneParameters, metaclass=ABCMeta):
                 net.fit(RowsDataset(seen, targets, weights, validation_rows=rows), None)
         self._learn(net)
         keep_predicting(self, plan, self.trained_state_, net)
+        tasks.end()
         return self._unless_interrupted(net)
 
     def _left(

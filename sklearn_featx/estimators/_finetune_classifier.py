@@ -15,6 +15,7 @@ from ..training import AugmentSpec, LinearModel
 from ._class_scores import ClassScores
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import classifier_probe
+from ._fit_tasks import FitTasks
 from ._head_layers import HeadLayers
 from ._image_reader import ImageReader
 from ._prior import ClassShares, ReadableScore, warn_of_prior
@@ -328,7 +329,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         codes, weights = codes_and_weights(self, labels, sample_weight)
         if not self.multilabel_:
             check_two_classes(codes, self._weighed(codes, weights), self.classes_)
-        return self._fit_rows(images, codes, weights)
+        return self._fit_rows(images, codes, weights, FitTasks(self, X, y, sample_weight))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:

@@ -13,6 +13,7 @@ from ..images import ImageCollection
 from ..training import LinearModel
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import regressor_probe
+from ._fit_tasks import FitTasks
 from ._prior import ReadableScore, warn_of_prior
 from ._targets import check_targets, row_weights, standardization
 
@@ -173,7 +174,8 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         # What was learned is about targets on the scale of the first call.
         if not self._continues():
             self._set_targets(targets, weights)
-        return self._fit_rows(images, self._standardized(targets), weights)
+        tasks = FitTasks(self, X, y, sample_weight)
+        return self._fit_rows(images, self._standardized(targets), weights, tasks)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

@@ -1,0 +1,97 @@
+"""Tasks of a fit, for scikit-learn's callbacks (1.9 and later): one for each epoch.
+
+`set_callbacks` of an estimator registers them; `callbacks`, the parameter, has those of skorch.
+"""
+
+from typing import Any
+
+from skorch.callbacks import Callback
+
+from ..training import FineTuneNet, plain_history, trained_state
+
+
+class FitTasks:
+    """The task of a fit and those of its epochs; nothing where scikit-learn has no callbacks.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        The estimator that is fitted.
+    X, y, sample_weight : object
+        Arguments of its `fit`.
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any) -> None:
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self._arguments = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        self._estimator = estimator
+        self._root: Any = None
+        self._epoch: Any = None
+
+    def begin(self, net: FineTuneNet, n_epochs: int) -> None:
+        """Begin the task of the fit, and let a net announce its epochs.
+
+        Parameters
+        ----------
+        net : FineTuneNet
+            Not yet initialized.
+        n_epochs : int
+            Number of epochs; 0 where the probe is the model.
+        """
+        if not hasattr(self._estimator, "_init_callback_context"):
+            return
+        self._root = self._estimator._init_callback_context(max_subtasks=n_epochs)
+        self._root.call_on_fit_task_begin(**self._arguments)
+        if n_epochs and hasattr(self._estimator, "_skl_callbacks"):
+            net.callbacks = [("scikit_learn", EpochTasks(self)), *(net.callbacks or ())]
+
+    def begin_epoch(self) -> None:
+        """Begin the task of an epoch."""
+        self._epoch = self._root.subcontext(task_name="epoch")
+        self._epoch.call_on_fit_task_begin(**self._arguments)
+
+    def end_epoch(self, net: FineTuneNet) -> bool:
+        """End the task of an epoch; return whether a callback wants the training to stop.
+
+        Parameters
+        ----------
+        net : FineTuneNet
+            The net, after the epoch.
+        """
+        epoch, self._epoch = self._epoch, None
+        learned = lambda: {  # noqa: E731 # computed only where a callback asks for it
+            "trained_state_": trained_state(net),
+            "history_": plain_history(net.history),
+        }
+        stop = epoch.call_on_fit_task_end(**self._arguments, reconstruction_attributes=learned)
+        return bool(stop)
+
+    def end(self) -> None:
+        """End the task of the fit."""
+        if self._epoch is not None:
+            # Ctrl-C has ended it.
+            self._epoch.call_on_fit_task_end(**self._arguments)
+        if self._root is not None:
+            self._root.call_on_fit_task_end(**self._arguments, reconstruction_attributes={})
+
+
+class EpochTasks(Callback):
+    """Callback of a net that announces its epochs.
+
+    Parameters
+    ----------
+    tasks : FitTasks
+        The tasks of the fit.
+    """
+
+    def __init__(self, tasks: FitTasks) -> None:
+        self.tasks = tasks
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002 (skorch's interface)
+        """Begin the task of the epoch."""
+        self.tasks.begin_epoch()
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """End the task of the epoch, and the training where a callback wants it."""
+        if self.tasks.end_epoch(net):
+            raise KeyboardInterrupt
