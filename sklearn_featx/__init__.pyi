@@ -4,7 +4,16 @@ from .estimators._extractor import PretrainedFeatureExtractor
 from .estimators._finetune_classifier import FineTuneClassifier
 from .estimators._finetune_regressor import FineTuneRegressor
 from .estimators._image_reader import ImageReader
-from .inspection import TrainingHistoryDisplay, UnfreezeDepthDisplay
+from .inspection import (
+    HeatMapDisplay,
+    HeatMaps,
+    NearestImages,
+    NeighborsDisplay,
+    TrainingHistoryDisplay,
+    UnfreezeDepthDisplay,
+    heat_maps,
+    nearest_images,
+)
 from .model_selection._layer_sweep import LayerScore, layer_sweep
 from .model_selection._plan_search import Plan, plan_search
 from .model_selection._precompute import precompute
@@ -18,8 +27,12 @@ __all__ = [
     "FineTuneClassifier",
     "FineTuneRegressor",
     "GradualUnfreezing",
+    "HeatMapDisplay",
+    "HeatMaps",
     "ImageReader",
     "LayerScore",
+    "NearestImages",
+    "NeighborsDisplay",
     "Plan",
     "PretrainedFeatureExtractor",
     "StageInfo",
@@ -27,7 +40,9 @@ __all__ = [
     "UnfreezeDepthDisplay",
     "backbone_names",
     "backbone_stages",
+    "heat_maps",
     "layer_sweep",
+    "nearest_images",
     "plan_search",
     "precompute",
     "unfreeze_depths",

@@ -5,14 +5,17 @@ The package imports torch and torchvision, and is independent of images, stores 
 
 from ._backbone import Backbone
 from ._classifier import warn_of_classifier
+from ._feature_map import FeatureMap, find_feature_map
 from ._listing import StageInfo, backbone_stages, unfreeze_depths
 from ._registry import backbone_names, get_backbone
 
 __all__ = [
     "Backbone",
+    "FeatureMap",
     "StageInfo",
     "backbone_names",
     "backbone_stages",
+    "find_feature_map",
     "get_backbone",
     "unfreeze_depths",
     "warn_of_classifier",

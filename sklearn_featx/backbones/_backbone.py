@@ -56,6 +56,8 @@ class Backbone:
         self.preprocess = network.preprocess
         self.granularity = granularity
         self._known_shapes: dict[object, list[tuple[int, ...]]] = {}
+        # Filled by `find_feature_map`.
+        self._known_maps: dict[object, Any] = {}
         self._chains = self._trace()
         self.stages = tuple(self._cut())
 

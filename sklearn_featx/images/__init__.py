@@ -13,6 +13,7 @@ dataframes are recognized by their methods, without importing their packages.
 from ._adapter import as_image_collection
 from ._collection import ImageCollection
 from ._decode import decode, digest_reading
+from ._geometry import seen_part
 from ._layout import check_image_shape
 from ._pillow import PillowSettings, apply_pillow_settings, image_suffixes, pillow_settings
 from ._prefetch import Batch, Prepare, iterate_batches, prepare_callable, prepare_geometry
@@ -35,4 +36,5 @@ __all__ = [
     "pillow_settings",
     "prepare_callable",
     "prepare_geometry",
+    "seen_part",
 ]

@@ -102,6 +102,22 @@ def resized_size(height: int, width: int, resize: int | tuple[int, int] | None) 
     return (resize, longer) if height <= width else (longer, resize)
 
 
+def seen_part(height: int, width: int, preprocess: Preprocess) -> tuple[float, float, float, float]:
+    """Return (top, left, bottom, right) of what is left of an image, in pixels of the image.
+
+    Where the crop pads, it reaches beyond the image.
+    """
+    new = resized_size(height, width, preprocess.resize)
+    if preprocess.crop is None:
+        return 0.0, 0.0, float(height), float(width)
+    ends = []
+    for old, size, wanted in zip((height, width), new, preprocess.crop, strict=True):
+        first = _span(size, wanted)[0] if wanted < size else -((wanted - size) // 2)
+        ends.append((first * old / size, (first + wanted) * old / size))
+    (top, bottom), (left, right) = ends
+    return top, left, bottom, right
+
+
 def _resize(picture: Image.Image, preprocess: Preprocess) -> Levels:
     """Resize a picture; if the result would be huge, compute only its crop."""
     old = (picture.height, picture.width)

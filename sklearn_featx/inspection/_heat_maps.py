@@ -1,0 +1,241 @@
+"""Heat maps: the score of an image as a sum over positions of its feature map."""
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from .._messages import shown
+from .._typing import AnyArray, FloatArray
+from ._affine import Affine, affine_map
+from ._model import Block, Model
+from ._position_effects import occlusion_effects, shapley_values
+from ._resample import interpolated, spread_out
+from ._scores import Score
+
+Method: TypeAlias = Literal["auto", "exact", "shapley", "occlusion"]
+_METHODS = ("auto", "exact", "shapley", "occlusion")
+
+
+class HeatMaps(NamedTuple):
+    """What `heat_maps` returns.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n_images, height, width)
+        Signed, in the unit of the score; NaN for images that cannot be read.
+    intercept : ndarray of shape (n_images,)
+        What no position accounts for: the sum of a map plus its intercept is the score.
+    target : ndarray of shape (n_images,)
+        Class or output that each map is of.
+    method : {"exact", "shapley", "occlusion"}
+        How the maps were found.
+    unit : {"decision function", "log-odds", "probability", "value"}
+        What the score is.
+    """
+
+    maps: FloatArray
+    intercept: FloatArray
+    target: AnyArray
+    method: str
+    unit: str
+
+    @property
+    def scores(self) -> FloatArray:
+        """Score of each image, (n_images,)."""
+        total: FloatArray = self.maps.sum((1, 2)) + self.intercept
+        return total
+
+
+def heat_maps(
+    estimator: Any,
+    X: Any,
+    target: Any = None,
+    size: Literal["image"] | tuple[int, int] | None = None,
+    *,
+    method: Method = "auto",
+) -> HeatMaps:
+    """Say where in an image a score comes from.
+
+    A score that is an affine function of pooled features is a sum over the positions of the feature
+    map, exactly: whatever scalers, projections, selections and linear models follow the extractor.
+    These are asked for their map, they need not be of known classes. Any other score gets Shapley
+    values of the positions: they are occluded in the feature map, which is pooled again, and the
+    backbone runs once for an image all the same.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted: a pipeline with a `PretrainedFeatureExtractor` and a predictor, or a search over
+        one.
+    X : array-like, list, Series, DataFrame or Dataset of n_images images
+        What it predicts on.
+    target : label, int or array-like of shape (n_images,), default=None
+        Class, or number of the output of a regressor; one for all images or one for each. None: of
+        two classes the second, whose score `decision_function` is; of more, the predicted one; the
+        first output of a regressor.
+    size : "image", (int, int) or None, default=None
+        None: the resolution of the feature map, of several layers the finest. "image", or a height
+        and width: interpolated for the eye, with the same sum.
+    method : {"auto", "exact", "shapley", "occlusion"}, default="auto"
+        "exact" is an error where the score is not affine; "shapley" as above, with as many
+        positions as the coarsest map has, at most 14 x 14. "occlusion": what the score loses when
+        one position is occluded. "auto": exact where possible, else Shapley values.
+
+    Returns
+    -------
+    found : HeatMaps
+        Maps, intercepts, targets, method, unit.
+
+    Raises
+    ------
+    TypeError
+        If there is no extractor, or no score, in the estimator.
+    ValueError
+        If `target` is none of the classes, the layer has no positions before it, or
+        ``method="exact"`` and the score is not affine.
+
+    See Also
+    --------
+    HeatMapDisplay : Draws them.
+    nearest_images : Which training images speak for a score.
+
+    Notes
+    -----
+    For the mean, the map of a linear model is the class activation map; its equal for a head inside
+    a network is HiResCAM [1]_. The maximum gives its value to the position where it is reached.
+
+    References
+    ----------
+    .. [1] R. L. Draelos, L. Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of
+       convolutional neural networks", arXiv:2011.08891, 2020.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_featx import PretrainedFeatureExtractor, heat_maps
+    >>> digits = load_digits(n_class=2)
+    >>> X, y = digits.images[:30] / 16, digits.target[:30]
+    >>> extractor = PretrainedFeatureExtractor(layer="blocks.2", image_size=32)
+    >>> model = make_pipeline(extractor, LogisticRegression()).fit(X, y)
+    >>> found = heat_maps(model, X)
+    >>> found.method, found.maps.shape
+    ('exact', (30, 4, 4))
+    >>> bool(abs(found.scores - model.decision_function(X)).max() < 1e-5)
+    True
+    """
+    if method not in _METHODS:
+        raise ValueError(f"method={shown(method)} must be one of {list(_METHODS)}.")
+    model = Model(estimator, X)
+    wanted = _per_image(target, len(model.images))
+    way: _Way | None = None
+    parts: list[tuple[list[int], FloatArray, FloatArray, AnyArray]] = []
+    for block in model.blocks():
+        features = block.features()
+        way = way or _decide(model, block, features, method)
+        chosen = _chosen(way.score, features, wanted, block.rows)
+        parts.append((block.rows, *_explained(way, block, features, chosen), chosen))
+    if way is None:
+        raise ValueError("X: none of the images can be read, so there is no map.")
+    maps, intercept, places = _joined(parts, len(model.images))
+    if size is not None:
+        maps = interpolated(maps, _checked_size(size, model))
+    return HeatMaps(maps, intercept, way.score.labels[places], way.method, way.score.unit)
+
+
+class _Way(NamedTuple):
+    """How maps are found: decided by the first images, for all."""
+
+    score: Score
+    method: str
+    affine: Affine | None = None
+
+
+def _decide(model: Model, block: Block, features: FloatArray, method: Method) -> _Way:
+    """Choose the exact way where the score is affine in sums over positions."""
+    first, *others = model.scores()
+    if method in ("auto", "exact") and all(layer.is_sum for layer in block.layers):
+        affine = affine_map(first.of, features, first.limit)
+        if affine is not None:
+            return _Way(first, "exact", affine)
+    if method == "exact":
+        raise ValueError(
+            "method='exact': the score is not an affine function of sums over positions. Use "
+            "method='auto', which takes Shapley values for it."
+        )
+    return _Way(others[0] if others else first, "shapley" if method == "auto" else method)
+
+
+def _per_image(target: Any, n_images: int) -> list[Any] | None:
+    """One target for each image; None where the scores decide."""
+    if target is None:
+        return None
+    if np.ndim(target) == 0:
+        return [target] * n_images
+    if len(target) != n_images:
+        raise ValueError(f"target has {len(target)} entries, and X has {n_images} images.")
+    return list(target)
+
+
+def _chosen(
+    score: Score, features: FloatArray, wanted: list[Any] | None, rows: list[int]
+) -> AnyArray:
+    """Position of each image's output."""
+    if wanted is not None:
+        return np.array([score.place(wanted[row]) for row in rows])
+    if score.unit == "value" or len(score.labels) == 2:
+        return np.full(len(rows), len(score.labels) - 1 if score.unit != "value" else 0)
+    best: AnyArray = score.of(features).argmax(1)
+    return best
+
+
+def _explained(
+    way: _Way, block: Block, features: FloatArray, chosen: AnyArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the maps of a block's images, and their intercepts."""
+    if way.affine is not None:
+        exact = [_exact(way.affine, block, i, int(k)) for i, k in enumerate(chosen)]
+        return np.stack([m for m, _ in exact]), np.array([rest for _, rest in exact])
+    effects = occlusion_effects if way.method == "occlusion" else shapley_values
+    maps = np.stack([
+        effects(block.layers, i, way.score.only(int(k))) for i, k in enumerate(chosen)
+    ])  # fmt: skip
+    scores = way.score.of(features)[np.arange(len(chosen)), chosen]
+    return maps, scores - maps.sum((1, 2))
+
+
+def _exact(affine: Affine, block: Block, i: int, output: int) -> tuple[FloatArray, float]:
+    """Map of one image, the layers' maps added on the finest grid, and its intercept."""
+    finest = max((layer.grid for layer in block.layers), key=lambda grid: grid[0] * grid[1])
+    rest, start = float(affine.intercept[output]), 0
+    of_grid: dict[tuple[int, int], FloatArray] = {}
+    for layer in block.layers:
+        stop = start + layer.n_features(i)
+        share, left = layer.shares(i, affine.weights[start:stop, output])
+        of_grid[layer.grid] = of_grid.get(layer.grid, 0.0) + share
+        rest, start = rest + left, stop
+    spread = [spread_out(share[np.newaxis], finest)[0] for share in of_grid.values()]
+    return np.sum(spread, axis=0), rest
+
+
+def _joined(
+    parts: list[tuple[list[int], FloatArray, FloatArray, AnyArray]], n_images: int
+) -> tuple[FloatArray, FloatArray, AnyArray]:
+    """Put the images of all blocks in order; NaN for those that cannot be read."""
+    maps = np.full((n_images, *parts[0][1].shape[1:]), np.nan)
+    intercept, places = np.full(n_images, np.nan), np.zeros(n_images, int)
+    for rows, found, rest, chosen in parts:
+        maps[rows], intercept[rows], places[rows] = found, rest, chosen
+    return maps, intercept, places
+
+
+def _checked_size(size: Any, model: Model) -> tuple[int, int]:
+    """Height and width of a map in pixels."""
+    if isinstance(size, str) and size == "image":
+        height, width = model.input_shape[-2:]
+        return int(height), int(width)
+    sides = size if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 1 for s in sides):
+        raise ValueError(f"size={shown(size)}: expected None, 'image' or (height, width).")
+    return int(sides[0]), int(sides[1])

@@ -1,0 +1,194 @@
+"""The activations of one layer at the positions of its feature map, and what a row takes of them.
+
+A row is a sum over positions, exactly: of the mean it is each position's part of it, of the maximum
+all of it where it is reached. The generalized mean is homogeneous: by Euler's theorem it is the sum
+of activation times derivative. Where positions are occluded, their activations are 0.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .._typing import AnyArray, FloatArray
+from ..backbones import FeatureMap
+
+_GEM_POWER, _GEM_FLOOR = 3.0, 1e-6
+# Values of activations that the network continues from in one pass.
+_VALUES_PER_PASS = 2**23
+
+
+class LayerMaps(NamedTuple):
+    """Activations of one layer for some images.
+
+    Parameters
+    ----------
+    found : FeatureMap or None
+        How rows come from them; None where the layer has no positions.
+    raw : ndarray of shape (n, ...)
+        Activations as the layer has them; rows where it has no positions.
+    grid : (int, int)
+        Height and width of the map; (1, 1) without positions.
+    """
+
+    found: FeatureMap | None
+    raw: AnyArray
+    grid: tuple[int, int] = (1, 1)
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether rows are sums over positions."""
+        return self.found is None or self.found.rule != "network"
+
+    def values(self, i: int) -> FloatArray:
+        """Activations of one image, (channels, positions), without tokens before them."""
+        found, x = self.found, self.raw[i]
+        assert found is not None
+        if found.channels_last:
+            x = np.moveaxis(x[found.n_prefix :], -1, 0)
+        values: FloatArray = x.reshape(len(x), -1)
+        return values
+
+    def n_features(self, i: int) -> int:
+        """Count the columns of the layer's row."""
+        if self.found is None:
+            return int(self.raw.shape[1])
+        if self.found.rule == "flatten":
+            return int(self.raw[i].size)
+        return int(self.raw.shape[-1 if self.found.channels_last else 1])
+
+    def row(self, i: int) -> FloatArray:
+        """Row of one image, float64."""
+        whole: FloatArray
+        if self.found is None:
+            whole = self.raw[i].astype(np.float64)
+        elif self.found.rule == "avg":
+            whole = self.values(i).mean(1, dtype=np.float64)
+        else:
+            cells = np.zeros(math.prod(self.grid), int)
+            whole = self.rows_without(i, np.ones((1, 1), bool), cells)[0]
+        return whole
+
+    def shares(self, i: int, weights: FloatArray) -> tuple[FloatArray, float]:
+        """Split the weighted sum of one image's row among positions.
+
+        Parameters
+        ----------
+        i : int
+            The image.
+        weights : ndarray of shape (n_features,)
+            Weight of each column of the row.
+
+        Returns
+        -------
+        share : ndarray of shape (height, width)
+            Of each position.
+        rest : float
+            Of what has no position.
+        """
+        if self.found is None:
+            return np.zeros(self.grid), float(self.raw[i].astype(np.float64) @ weights)
+        values, rule = self.values(i).astype(np.float64), self.found.rule
+        if rule == "flatten":
+            return self._flattened_shares(i, weights)
+        share = np.zeros(values.shape[1])
+        if rule in ("avg", "avgmax"):
+            share += weights @ values / values.shape[1]
+        if rule in ("max", "avgmax"):
+            at = values.argmax(1)
+            share += np.bincount(at, weights * values[np.arange(len(at)), at], len(share))
+        if rule == "avgmax":
+            share /= 2
+        if rule == "gem":
+            cubes = values.clip(_GEM_FLOOR) ** _GEM_POWER
+            mean = cubes.mean(1)
+            share += (weights * mean ** (1 / _GEM_POWER - 1)) @ cubes / values.shape[1]
+        return share.reshape(self.grid), 0.0
+
+    def _flattened_shares(self, i: int, weights: FloatArray) -> tuple[FloatArray, float]:
+        assert self.found is not None
+        x = self.raw[i].astype(np.float64)
+        x = np.moveaxis(x, -1, 0) if self.found.channels_last else x
+        share = (x * weights.reshape(x.shape)).sum(0).reshape(-1)
+        rest, n_prefix = 0.0, self.found.n_prefix
+        if n_prefix:
+            rest, share = float(share[:n_prefix].sum()), share[n_prefix:]
+        return share.reshape(self.grid), rest
+
+    def rows_without(self, i: int, kept: AnyArray, cells: AnyArray) -> FloatArray:
+        """Rows of one image when cells of its positions are occluded.
+
+        Parameters
+        ----------
+        i : int
+            The image.
+        kept : ndarray of bool, shape (n_rows, n_cells)
+            Cells that are not occluded.
+        cells : ndarray of int, shape (n_positions,)
+            Cell of each position.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_rows, n_features), float64
+            Pooled again.
+        """
+        if self.found is None:
+            fixed: FloatArray = self.raw[i : i + 1].astype(np.float64)
+            return np.repeat(fixed, len(kept), axis=0)
+        rule = self.found.rule
+        if rule in ("network", "flatten"):
+            return self._recomputed(i, kept[:, cells])
+        values, share = self.values(i).astype(np.float64), kept.astype(np.float64)
+        if rule == "max":
+            return _maxima(values, kept, cells)
+        if rule == "gem":
+            cubes = values.clip(_GEM_FLOOR) ** _GEM_POWER
+            gone = (1 - share) @ np.bincount(cells, minlength=kept.shape[1])
+            sums = share @ _sums(cubes, cells, kept.shape[1])
+            sums += gone[:, np.newaxis] * _GEM_FLOOR**_GEM_POWER
+            means: FloatArray = (sums / values.shape[1]) ** (1 / _GEM_POWER)
+            return means
+        means = share @ _sums(values, cells, kept.shape[1]) / values.shape[1]
+        if rule == "avgmax":
+            means = (means + _maxima(values, kept, cells)) / 2
+        return means
+
+    def _recomputed(self, i: int, kept: AnyArray) -> FloatArray:
+        """Rows of one image whose positions (n_rows, n_positions) are kept or set to 0."""
+        found, x = self.found, self.raw[i]
+        assert found is not None
+        step = max(1, _VALUES_PER_PASS // x.size)
+        parts = []
+        for start in range(0, len(kept), step):
+            some = kept[start : start + step]
+            if found.n_prefix:
+                some = np.pad(some, [(0, 0), (found.n_prefix, 0)], constant_values=True)
+            places = x.shape[:-1] if found.channels_last else x.shape[1:]
+            mask = np.expand_dims(some.reshape(-1, *places), -1 if found.channels_last else 1)
+            batch = (x * mask).astype(np.float32)
+            if found.row is not None:
+                parts.append(found.row(batch))
+            else:
+                batch = np.moveaxis(batch, -1, 1) if found.channels_last else batch
+                parts.append(batch.reshape(len(batch), -1))
+        rows: FloatArray = np.concatenate(parts).astype(np.float64)
+        return rows
+
+
+def _sums(values: FloatArray, cells: AnyArray, n_cells: int) -> FloatArray:
+    """Sum of the positions of each cell, (n_cells, channels)."""
+    sums = np.zeros((n_cells, len(values)))
+    np.add.at(sums, cells, values.T)
+    return sums
+
+
+def _maxima(values: FloatArray, kept: AnyArray, cells: AnyArray) -> FloatArray:
+    """Maximum over the kept positions, and 0 where any is occluded."""
+    tops = np.full((kept.shape[1], len(values)), -np.inf)
+    np.maximum.at(tops, cells, values.T)
+    found = np.full((len(kept), len(values)), -np.inf)
+    found[~kept.all(1)] = 0.0
+    for cell, top in enumerate(tops):
+        rows = kept[:, cell]
+        found[rows] = np.maximum(found[rows], top)
+    return found

@@ -1,0 +1,146 @@
+"""A fitted model taken apart: the extractor, what comes before it, and what follows."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import normalize as scale_to_unit_norm
+
+from .._messages import shown
+from .._typing import AnyArray, FloatArray
+from ..backbones import FeatureMap, find_feature_map
+from ..estimators._extractor import PretrainedFeatureExtractor
+from ..flow import Recipe, Settings, Tap, activations, readable, renumbered
+from ._layer_maps import LayerMaps
+from ._scores import Score, scores_of
+
+if TYPE_CHECKING:
+    from ..images import ImageCollection
+
+# Bytes of activations in memory.
+_BLOCK_BYTES = 2**28
+
+
+class Block(NamedTuple):
+    """Some of the images: their rows in X, and their activations, one entry for each layer."""
+
+    rows: list[int]
+    layers: list[LayerMaps]
+
+    def features(self) -> FloatArray:
+        """Pooled features, as the extractor concatenates them, float64."""
+        rows = [np.concatenate([la.row(i) for la in self.layers]) for i in range(len(self.rows))]
+        return np.stack(rows)
+
+
+class Model:
+    """A fitted extractor with what follows it.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted pipeline, or a search over one.
+    X : array-like, list, Series, DataFrame or Dataset of n_images images
+        What it predicts on.
+
+    Raises
+    ------
+    TypeError
+        If there is no extractor in it, or nothing that predicts after it.
+    """
+
+    def __init__(self, estimator: Any, X: Any) -> None:
+        steps = _steps(estimator)
+        places = [i for i, s in enumerate(steps) if isinstance(s, PretrainedFeatureExtractor)]
+        if len(places) != 1:
+            raise TypeError(
+                f"estimator={shown(estimator)}: expected a fitted pipeline, or a search over one, "
+                "with one PretrainedFeatureExtractor among its steps and a predictor after it."
+            )
+        (at,) = places
+        self.before = steps[:at]
+        for step in self.before:
+            X = step.transform(X)
+        self.extractor = steps[at]
+        self.after = steps[at + 1 :]
+        work = self.extractor.work(X)
+        self.images: ImageCollection = work.images
+        self.recipe: Recipe = work.predicting
+        self.settings: Settings = work.settings
+
+    def scores(self) -> list[Score]:
+        """Scores of pooled features, the normalization of the extractor included."""
+        return [s._replace(of=self._normalized(s.of)) for s in scores_of(self.after)]
+
+    def normalize(self, features: FloatArray) -> FloatArray:
+        """Pooled features as the extractor returns them."""
+        if self.extractor.normalize == "layer":
+            scaled: FloatArray = (features - self.extractor.mean_) / self.extractor.scale_
+            return scaled
+        unit: FloatArray = scale_to_unit_norm(features) if self.extractor.normalize else features
+        return unit
+
+    def _normalized(self, of: Any) -> Any:
+        return lambda features: of(self.normalize(features))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what enters the network for one image."""
+        return self.recipe.input_shape(self.images, self.settings.skip_unreadable)
+
+    def blocks(self) -> Iterator[Block]:
+        """Go through the images, some at a time; those that cannot be read are left out."""
+        shape = self.input_shape
+        backbone = self.recipe.backbone
+        found = [find_feature_map(backbone, t.layer, t.pooling, shape) for t in self.recipe.taps]
+        if not any(found):
+            raise ValueError(
+                f"layer={shown(self.extractor.layer)} of backbone {backbone.name!r} has no feature "
+                "map before it: its values have no positions. Choose another layer."
+            )
+        sources = [
+            Tap(m.layer, None) if m else tap for m, tap in zip(found, self.recipe.taps, strict=True)
+        ]
+        taps = tuple(dict.fromkeys(sources))
+        recipe = self.recipe.only(taps)
+        shapes = recipe.output_shapes(shape)
+        step = max(1, _BLOCK_BYTES // (4 * sum(map(math.prod, shapes))))
+        for start in range(0, len(self.images), step):
+            rows = range(start, min(start + step, len(self.images)))
+            with renumbered(rows):
+                settings = self.settings.for_another_call()
+                arrays = activations(self.images.take(rows), recipe, settings)
+            if not arrays:
+                continue
+            by_tap = dict(zip(taps, arrays, strict=True))
+            layers = [
+                LayerMaps(m, by_tap[source], _grid(m, by_tap[source], shape))
+                for m, source in zip(found, sources, strict=True)
+            ]
+            yield Block([rows[i] for i in readable(len(rows), settings.failures or [])], layers)
+
+
+def _steps(estimator: Any) -> list[Any]:
+    """Fitted steps, of the best estimator of a search and of pipelines in pipelines."""
+    while hasattr(estimator, "best_estimator_"):
+        estimator = estimator.best_estimator_
+    if isinstance(estimator, Pipeline):
+        return [part for _, step in estimator.steps for part in _steps(step)]
+    return [] if estimator is None or isinstance(estimator, str) else [estimator]
+
+
+def _grid(found: FeatureMap | None, raw: AnyArray, input_shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a map; tokens lie as the image does."""
+    if found is None:
+        return 1, 1
+    places = raw.shape[1:-1] if found.channels_last else raw.shape[2:]
+    if len(places) == 2:
+        return int(places[0]), int(places[1])
+    n = math.prod(places) - found.n_prefix
+    if len(input_shape) == 3:
+        height = round(math.sqrt(n * input_shape[1] / input_shape[2]))
+        if height and n % height == 0:
+            return height, n // height
+    return 1, n

@@ -1,0 +1,153 @@
+"""Training images that are near an image, and what they add to its score."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from .._messages import shown
+from .._typing import AnyArray, FloatArray
+from ._model import Model
+from ._representers import representer_values
+from ._scores import transformed
+
+
+class NearestImages(NamedTuple):
+    """What `nearest_images` returns.
+
+    Parameters
+    ----------
+    indices : ndarray of shape (n_images, n_neighbors)
+        Positions in X_train, the nearest first.
+    distances : ndarray of shape (n_images, n_neighbors)
+        Their Euclidean distances.
+    values : ndarray of shape (n_images, n_train) or None
+        What each training image adds to the score; None without `y_train`, or where the predictor
+        is no L2-penalized linear model.
+    intercept : ndarray of shape (n_images,) or None
+        The sum of an image's values plus its intercept is its score.
+    target : ndarray of shape (n_images,) or None
+        Class or output that the score is of.
+    """
+
+    indices: AnyArray
+    distances: FloatArray
+    values: FloatArray | None
+    intercept: FloatArray | None
+    target: AnyArray | None
+
+
+def nearest_images(
+    estimator: Any,
+    X: Any,
+    X_train: Any,
+    y_train: Any = None,
+    *,
+    target: Any = None,
+    n_neighbors: int = 5,
+) -> NearestImages:
+    """Find the training images that are nearest, and those that a score comes from.
+
+    Nearness is that of the features that the predictor gets: after the extractor and the steps
+    between them. The score of an L2-penalized linear model is a sum over its training images,
+    exactly: their representer values [1]_. A positive one speaks for the target.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted: a pipeline with a `PretrainedFeatureExtractor` and a predictor, or a search over
+        one.
+    X : array-like, list, Series, DataFrame or Dataset of n_images images
+        What it predicts on.
+    X_train : array-like, list, Series, DataFrame or Dataset of n_train images
+        What it was trained on; for the nearest images alone, any images.
+    y_train : array-like of shape (n_train,), default=None
+        Their targets. None: no representer values.
+    target : label or int, default=None
+        As in `heat_maps`, one for all images.
+    n_neighbors : int, default=5
+        How many of the nearest.
+
+    Returns
+    -------
+    found : NearestImages
+        Indices, distances, representer values, intercepts, targets.
+
+    Raises
+    ------
+    TypeError
+        If there is no extractor, or no score, in the estimator.
+    ValueError
+        If there are fewer training images than neighbors, or `target` is none of the classes.
+
+    See Also
+    --------
+    NeighborsDisplay : Draws them.
+    heat_maps : Where in an image its score comes from.
+
+    References
+    ----------
+    .. [1] C.-K. Yeh, J. S. Kim, I. E. H. Yen, P. Ravikumar, "Representer point selection for
+       explaining deep neural networks", NeurIPS 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_featx import PretrainedFeatureExtractor, nearest_images
+    >>> digits = load_digits(n_class=2)
+    >>> X, y = digits.images[:30] / 16, digits.target[:30]
+    >>> extractor = PretrainedFeatureExtractor(layer="blocks.2", image_size=32)
+    >>> model = make_pipeline(extractor, LogisticRegression()).fit(X[:20], y[:20])
+    >>> found = nearest_images(model, X[20:], X[:20], y[:20])
+    >>> scores = found.values.sum(axis=1) + found.intercept
+    >>> bool(abs(scores - model.decision_function(X[20:])).max() < 1e-5)
+    True
+    """
+    model, train = Model(estimator, X), Model(estimator, X_train)
+    if not 1 <= n_neighbors <= len(train.images):
+        raise ValueError(
+            f"n_neighbors={shown(n_neighbors)}: expected 1 to {len(train.images)}, the number of "
+            "training images."
+        )
+    rows, seen = _rows(model, X), _rows(train, X_train)
+    search = NearestNeighbors(n_neighbors=n_neighbors).fit(seen)
+    distances, indices = search.kneighbors(rows)
+    final = model.after[-1] if model.after else None
+    values = None if y_train is None else representer_values(final, seen, np.asarray(y_train))
+    if values is None:
+        return NearestImages(indices, distances, None, None, None)
+    return NearestImages(indices, distances, *_of_target(model, final, values, rows, seen, target))
+
+
+def _rows(model: Model, X: Any) -> FloatArray:
+    """Features as the predictor gets them."""
+    for step in model.before:
+        X = step.transform(X)
+    features = model.extractor.transform(X)
+    rows: FloatArray = np.asarray(transformed(model.after[:-1], features), dtype=np.float64)
+    if not np.isfinite(rows).all():
+        bad = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
+        raise ValueError(
+            f"X, row {bad}: an image that cannot be read has no neighbors. Leave it out."
+        )
+    return rows
+
+
+def _of_target(
+    model: Model, final: Any, values: FloatArray, rows: FloatArray, seen: FloatArray, target: Any
+) -> tuple[FloatArray, FloatArray, AnyArray]:
+    """Contributions, intercepts and targets of images."""
+    score = model.scores()[0]
+    intercepts = np.broadcast_to(np.ravel(final.intercept_), values.shape[1:])
+    if values.shape[1] == 1 and score.unit == "decision function":
+        values, intercepts = np.hstack([-values, values]), np.hstack([-intercepts, intercepts])
+    if target is not None:
+        chosen = np.full(len(rows), score.place(target))
+    elif score.unit == "value" or len(score.labels) == 2:
+        chosen = np.full(len(rows), 0 if score.unit == "value" else 1)
+    else:
+        chosen = ((rows @ seen.T) @ values + intercepts).argmax(1)
+    found: FloatArray = (rows @ seen.T) * values.T[chosen]
+    return found, intercepts[chosen], score.labels[chosen]

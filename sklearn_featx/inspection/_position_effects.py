@@ -1,0 +1,101 @@
+"""What positions do to any score: occlusion and Shapley values, without a pass of the backbone.
+
+A coalition is a set of positions that are kept; the activations of the others are 0, the row is
+pooled again and the model is asked. Shapley values are estimated as in KernelSHAP [1]_: coalitions
+are drawn with their complements, and the additive game that fits them best, and the whole exactly,
+is solved for. Of a game that is additive, as of affine scores of means, they are exact.
+
+.. [1] S. M. Lundberg, S.-I. Lee, "A unified approach to interpreting model predictions",
+   NeurIPS 2017.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from .._typing import AnyArray, FloatArray
+from ._layer_maps import LayerMaps
+
+# Positions to a side: finer maps are cut into so many cells.
+_FINEST_SIDE = 14
+_FEWEST_COALITIONS = 256
+_COALITIONS_PER_CELL = 4
+_SEED = 0
+
+
+def cell_grid(layers: list[LayerMaps]) -> tuple[int, int]:
+    """Return the grid that all layers' positions are occluded by: the coarsest, at most 14 x 14."""
+    grids = [layer.grid for layer in layers if layer.found is not None]
+    height, width = (min(min(sides), _FINEST_SIDE) for sides in zip(*grids, strict=True))
+    return height, width
+
+
+def shapley_values(
+    layers: list[LayerMaps], i: int, score: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """Shapley value of each cell for one image; their sum is what all positions do together.
+
+    Parameters
+    ----------
+    layers : list of LayerMaps
+        Activations.
+    i : int
+        The image.
+    score : callable
+        From rows to scores (n,).
+
+    Returns
+    -------
+    values : ndarray of shape (height, width)
+        Of the cells of `cell_grid`.
+    """
+    grid = cell_grid(layers)
+    n_cells = grid[0] * grid[1]
+    kept, solve = _design(n_cells)
+    ends = np.array([np.zeros(n_cells, bool), np.ones(n_cells, bool)])
+    found = score(_rows(layers, i, np.concatenate([ends, kept]), grid))
+    nothing, whole, games = found[0], found[1] - found[0], found[2:]
+    first = solve @ (games - nothing - kept[:, -1] * whole)
+    return np.append(first, whole - first.sum()).reshape(grid)
+
+
+def occlusion_effects(
+    layers: list[LayerMaps], i: int, score: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """Return what the score of one image loses with each cell; as `shapley_values`."""
+    grid = cell_grid(layers)
+    n_cells = grid[0] * grid[1]
+    kept = np.concatenate([np.ones((1, n_cells), bool), ~np.eye(n_cells, dtype=bool)])
+    found = score(_rows(layers, i, kept, grid))
+    effects: FloatArray = (found[0] - found[1:]).reshape(grid)
+    return effects
+
+
+def _rows(layers: list[LayerMaps], i: int, kept: AnyArray, grid: tuple[int, int]) -> FloatArray:
+    parts = [layer.rows_without(i, kept, _cells(layer.grid, grid)) for layer in layers]
+    return np.concatenate(parts, axis=1)
+
+
+def _cells(grid: tuple[int, int], coarse: tuple[int, int]) -> AnyArray:
+    """Cell of each position."""
+    down, across = (np.arange(n) * m // n for n, m in zip(grid, coarse, strict=True))
+    cells: AnyArray = (down[:, np.newaxis] * coarse[1] + across).ravel()
+    return cells
+
+
+@functools.lru_cache(maxsize=8)
+def _design(n_cells: int) -> tuple[AnyArray, FloatArray]:
+    """Coalitions, and the matrix from their games to all values but the last."""
+    if n_cells == 1:
+        return np.zeros((0, 1), bool), np.zeros((0, 0))
+    rng = np.random.default_rng(_SEED)
+    n_pairs = max(_FEWEST_COALITIONS, _COALITIONS_PER_CELL * n_cells) // 2
+    sizes = np.arange(1, n_cells)
+    frequencies = 1 / (sizes * (n_cells - sizes))
+    drawn = rng.choice(sizes, n_pairs, p=frequencies / frequencies.sum())
+    ranks = rng.random((n_pairs, n_cells)).argsort(1).argsort(1)
+    half = ranks < drawn[:, np.newaxis]
+    kept = np.concatenate([half, ~half])
+    matrix = kept[:, :-1].astype(float) - kept[:, -1:]
+    return kept, np.linalg.pinv(matrix)

@@ -1,0 +1,75 @@
+"""Maps on finer grids, without a change of their sums."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from .._typing import FloatArray
+
+
+def spread_out(maps: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Spread each value evenly over the part of a finer grid that its position covers.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n, h, w)
+        The maps.
+    size : (int, int)
+        (height, width) of the finer grid.
+
+    Returns
+    -------
+    finer : ndarray of shape (n, height, width)
+        With the sums of the maps.
+    """
+    return _resampled(maps, size, _overlaps)
+
+
+def interpolated(maps: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Interpolate linearly, for the eye; each value keeps its sum.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n, h, w)
+        The maps.
+    size : (int, int)
+        (height, width) of the finer grid.
+
+    Returns
+    -------
+    finer : ndarray of shape (n, height, width)
+        With the sums of the maps.
+    """
+    return _resampled(maps, size, _hats)
+
+
+def _resampled(
+    maps: FloatArray, size: tuple[int, int], weights: Callable[[int, int], FloatArray]
+) -> FloatArray:
+    if maps.shape[1:] == tuple(size):
+        return maps
+    down, across = (weights(*sides) for sides in zip(maps.shape[1:], size, strict=True))
+    finer: FloatArray = down @ maps @ across.T
+    return finer
+
+
+@functools.lru_cache(maxsize=64)
+def _overlaps(n: int, wanted: int) -> FloatArray:
+    """Share of each of `n` cells that lies in each of the wanted cells, (wanted, n)."""
+    edges, new = np.arange(n + 1) / n, np.arange(wanted + 1) / wanted
+    starts = np.maximum(new[:-1, np.newaxis], edges[:-1])
+    stops = np.minimum(new[1:, np.newaxis], edges[1:])
+    shares: FloatArray = (stops - starts).clip(0) * n
+    return shares
+
+
+@functools.lru_cache(maxsize=64)
+def _hats(n: int, wanted: int) -> FloatArray:
+    """Weights of linear interpolation, (wanted, n), each column with the sum 1."""
+    if wanted <= n:
+        return _overlaps(n, wanted)
+    places = ((np.arange(wanted) + 0.5) / wanted * n - 0.5).clip(0, n - 1)
+    hats: FloatArray = (1 - np.abs(places[:, np.newaxis] - np.arange(n))).clip(0)
+    hats /= hats.sum(0)
+    return hats

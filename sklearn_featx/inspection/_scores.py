@@ -1,0 +1,119 @@
+"""The score that a fitted model gives to rows of features, for each class or output."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._messages import shown
+from .._typing import AnyArray, FloatArray
+
+# Log-odds beyond it have lost their digits: the probability is 1 but for rounding.
+LOG_ODDS_LIMIT = 15.0
+_TINY = 1e-300
+
+
+class Score(NamedTuple):
+    """What a model says of rows.
+
+    Parameters
+    ----------
+    unit : str
+        "decision function", "log-odds", "probability" or "value".
+    labels : ndarray of shape (n_outputs,)
+        Class or number of each output.
+    of : callable
+        From rows (n, n_features) to scores (n, n_outputs).
+    limit : float, default=inf
+        Scores beyond it are not precise.
+    """
+
+    unit: str
+    labels: AnyArray
+    of: Callable[[AnyArray], FloatArray]
+    limit: float = np.inf
+
+    def only(self, output: int) -> Callable[[AnyArray], FloatArray]:
+        """Scores of one output, (n,)."""
+        return lambda rows: self.of(rows)[:, output]
+
+    def place(self, target: Any) -> int:
+        """Position of a class or output."""
+        matches = np.flatnonzero(self.labels == target)
+        if len(matches) != 1:
+            raise ValueError(
+                f"target={shown(target)} is none of the classes or outputs: "
+                f"{shown(self.labels.tolist())}."
+            )
+        return int(matches[0])
+
+
+def scores_of(steps: Sequence[Any]) -> list[Score]:
+    """Scores that fitted steps give; the second, if there is one, where the first is not affine.
+
+    Parameters
+    ----------
+    steps : sequence of estimators
+        Transformers and, last, a predictor.
+
+    Raises
+    ------
+    TypeError
+        If the last has no method that predicts.
+    """
+    final = steps[-1] if steps else None
+
+    def ask(name: str) -> Callable[[AnyArray], FloatArray]:
+        return lambda rows: _columns(getattr(final, name)(transformed(steps[:-1], rows)), name)
+
+    if hasattr(final, "decision_function"):
+        of = ask("decision_function")
+        return [Score("decision function", _labels(final), of)]
+    if hasattr(final, "predict_proba"):
+        of = ask("predict_proba")
+        odds = Score("log-odds", _labels(final), lambda rows: _log_odds(of(rows)), LOG_ODDS_LIMIT)
+        return [odds, Score("probability", _labels(final), of)]
+    if hasattr(final, "predict") and not hasattr(final, "classes_"):
+        return [Score("value", _labels(final), ask("predict"))]
+    raise TypeError(
+        f"{shown(final)} after the extractor has no decision_function, predict_proba or values to "
+        "predict: there is no score to look into."
+    )
+
+
+def transformed(steps: Sequence[Any], rows: AnyArray) -> AnyArray:
+    """Rows after fitted transformers."""
+    with warnings.catch_warnings():
+        # Names of columns say nothing here: their order is that of the fit.
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        for step in steps:
+            rows = step.transform(rows)
+    return rows
+
+
+def _columns(scores: Any, name: str) -> FloatArray:
+    """Scores with one column for each class or output; a binary score has both signs."""
+    found = np.asarray(scores, dtype=np.float64)
+    if found.ndim == 1:
+        column = found[:, np.newaxis]
+        return np.hstack([-column, column]) if name == "decision_function" else column
+    return found
+
+
+def _labels(final: Any) -> AnyArray:
+    classes = getattr(final, "classes_", None)
+    if classes is not None and np.ndim(classes) == 1:
+        return np.asarray(classes)
+    coefficients = np.asarray(getattr(final, "coef_", ()))
+    n_outputs = coefficients.shape[0] if coefficients.ndim == 2 else 1
+    return np.arange(int(getattr(final, "n_outputs_", n_outputs)))
+
+
+def _log_odds(probabilities: FloatArray) -> FloatArray:
+    if probabilities.shape[1] == 2:
+        logs = np.log(probabilities.clip(_TINY))
+        odds: FloatArray = logs - logs[:, ::-1]
+    else:
+        odds = np.log(probabilities.clip(_TINY) / (1 - probabilities).clip(_TINY))
+    return odds

@@ -1,0 +1,264 @@
+"""Heat maps: they sum to the score, exactly; what is not affine gets Shapley values."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from sklearn_featx import PretrainedFeatureExtractor, exceptions, heat_maps
+
+HEADS = {
+    "logistic": lambda: LogisticRegression(),
+    "PCA": lambda: make_pipeline(StandardScaler(), PCA(8), LogisticRegression()),
+    "selector": lambda: make_pipeline(VarianceThreshold(), SelectKBest(k=12), LinearSVC()),
+    "LDA": lambda: make_pipeline(StandardScaler(), PCA(8), LinearDiscriminantAnalysis()),
+    "SGD": lambda: make_pipeline(StandardScaler(), SGDClassifier(random_state=0)),
+    "ridge": lambda: make_pipeline(StandardScaler(), RidgeClassifier()),
+    "linear SVC": lambda: make_pipeline(StandardScaler(), SVC(kernel="linear")),
+    "search": lambda: GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2),
+}
+NOT_AFFINE = {
+    "RBF": lambda: make_pipeline(StandardScaler(), SVC()),
+    "forest": lambda: RandomForestClassifier(10, random_state=0),
+    "neighbors": lambda: KNeighborsClassifier(),
+    "MLP": lambda: MLPClassifier((8,), random_state=0, tol=1.0, n_iter_no_change=2),
+    "ensemble": lambda: CalibratedClassifierCV(LogisticRegression(), cv=2),
+}
+
+# Networks that take a second or more.
+LARGE = ("packaged", "torchvision", "timm", "Swin")
+
+
+def seeded(build):
+    """A network with random weights, the same in each run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build().eval()
+
+
+@pytest.fixture(scope="module")
+def backbones(small_net_factory):
+    """Networks by kind, with the layer that is pooled by the mean."""
+    tokens = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 2}
+    return {
+        "own": (small_net_factory(), None),
+        "packaged": ("efficientnet_lite0", None),
+        "torchvision": (seeded(torchvision.models.resnet18), None),
+        "timm": (seeded(lambda: timm.create_model("resnet10t")), None),
+        "ViT, avg": (
+            seeded(lambda: timm.create_model("vit_tiny_patch16_224", **tokens)),
+            "blocks.1",
+        ),
+        "Swin": (seeded(lambda: torchvision.models.swin_t()), "features.3"),
+    }
+
+
+@pytest.fixture(scope="module")
+def two(digits):
+    X, y = digits
+    return X[y < 2][:20], y[y < 2][:20]
+
+
+def extractor(backbone, layer=None, **parameters):
+    size = 32 if layer not in (None, "all") or hasattr(backbone, "body") else 64
+    return PretrainedFeatureExtractor(backbone, layer=layer, **{"image_size": size} | parameters)
+
+
+def small(**parameters):
+    return extractor("efficientnet_lite0", **{"layer": "blocks.2"} | parameters)
+
+
+def relative(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+class TestExact:
+    @pytest.mark.filterwarnings("ignore:backbone. the weights:UserWarning")
+    @pytest.mark.parametrize(
+        "kind", ["own", "ViT, avg", *(pytest.param(k, marks=pytest.mark.slow) for k in LARGE)]
+    )
+    @pytest.mark.parametrize("all_layers", [False, True], ids=["one layer", "all layers"])
+    def test_sums_are_scores_on_each_backbone(self, backbones, two, kind, all_layers):
+        backbone, layer = backbones[kind]
+        if all_layers and kind in ("ViT, avg", "Swin"):
+            layer = {"ViT, avg": ["blocks.0", "blocks.1"],
+                     "Swin": ["features.1", "features.3", "norm"]}[kind]  # fmt: skip
+        elif all_layers:
+            layer = "all"
+        features = extractor(backbone, layer, normalize="layer")
+        rows = features.fit_transform(two[0])
+        X, seen = two[0], set()
+        for make in HEADS.values():
+            model = make_pipeline(features, make().fit(rows, two[1]))
+            found = heat_maps(model, X)
+            assert found.method == "exact"
+            assert found.unit == "decision function"
+            assert relative(found.scores, model.decision_function(X)) < 1e-5
+            seen.add(found.maps.shape[1:])
+        assert len(seen) == 1
+        assert min(seen) >= (2, 2)
+
+    @pytest.mark.parametrize("pooling", ["avg", "max", "avgmax", "gem", "flatten", ["avg", "max"]])
+    @pytest.mark.parametrize("normalize", [False, "layer"])
+    def test_poolings(self, two, pooling, normalize):
+        model = make_pipeline(small(pooling=pooling, normalize=normalize), LogisticRegression())
+        model.fit(*two)
+        found = heat_maps(model, two[0])
+        assert found.method == "exact"
+        assert relative(found.scores, model.decision_function(two[0])) < 1e-5
+
+    def test_maximum_goes_where_it_is_reached(self, two):
+        X, y = two
+        model = make_pipeline(small(pooling="max"), LogisticRegression()).fit(X, y)
+        maps = small(pooling=None).fit_transform(X[:3])
+        weights = model[-1].coef_[0]
+        for found, values in zip(heat_maps(model, X[:3]).maps, maps, strict=True):
+            expected = np.zeros(16)
+            for weight, channel in zip(weights, values.reshape(len(values), -1), strict=True):
+                expected[channel.argmax()] += weight * channel.max()
+            np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6, atol=1e-9)
+
+    def test_equals_gradient_times_activation(self, two):
+        """HiResCAM, by automatic differentiation of mean and head."""
+        X, y = two
+        model = make_pipeline(small(), StandardScaler(), PCA(5), LogisticRegression()).fit(X, y)
+        scaler, pca, head = model[1:]
+        maps = torch.from_numpy(small(pooling=None).fit_transform(X)).double().requires_grad_()
+        arrays = (scaler.mean_, scaler.scale_, pca.mean_, pca.components_.T, head.coef_[0])
+        mean, scale, center, axes, weights = (torch.tensor(a).double() for a in arrays)
+        (((maps.mean((2, 3)) - mean) / scale - center) @ axes @ weights).sum().backward()
+        expected = (maps * maps.grad).sum(1).detach().numpy()
+        assert relative(heat_maps(model, X).maps, expected) < 1e-6
+
+    def test_each_class_and_each_image_has_a_target(self, digits):
+        X, y = digits
+        names = np.array(["zero", "one", "two"])[y]
+        model = make_pipeline(small(), LogisticRegression()).fit(X, names)
+        scores = model.decision_function(X)
+        found = heat_maps(model, X)
+        assert (found.target == model.predict(X)).all()
+        assert relative(found.scores, scores.max(1)) < 1e-5
+        one = heat_maps(model, X, target="one")
+        assert relative(one.scores, scores[:, list(model.classes_).index("one")]) < 1e-5
+        each = heat_maps(model, X, target=names)
+        assert (each.target == names).all()
+        with pytest.raises(ValueError, match="none of the classes"):
+            heat_maps(model, X, target="three")
+
+    def test_the_first_class_has_the_opposite_map(self, two):
+        model = make_pipeline(small(), LogisticRegression()).fit(*two)
+        one, zero = (heat_maps(model, two[0], target=k) for k in (1, 0))
+        np.testing.assert_allclose(one.maps, -zero.maps)
+        np.testing.assert_allclose(one.intercept, -zero.intercept)
+
+    def test_regression_and_log_odds(self, two):
+        X, y = two
+        model = make_pipeline(small(), StandardScaler(), Ridge()).fit(X, y)
+        found = heat_maps(model, X)
+        assert (found.method, found.unit) == ("exact", "value")
+        assert relative(found.scores, model.predict(X)) < 1e-5
+        head = CalibratedClassifierCV(LogisticRegression(C=1e-3), ensemble=False, cv=2)
+        model = make_pipeline(small(), head).fit(X, y)
+        found = heat_maps(model, X)
+        assert (found.method, found.unit) == ("exact", "log-odds")
+        odds = model.predict_proba(X)
+        assert relative(found.scores, np.log(odds[:, 1] / odds[:, 0])) < 1e-5
+
+    @pytest.mark.parametrize("size", ["image", (50, 70)])
+    def test_interpolated_maps_keep_the_sum(self, two, size):
+        model = make_pipeline(small(), LogisticRegression()).fit(*two)
+        found, finer = heat_maps(model, two[0]), heat_maps(model, two[0], size=size)
+        assert finer.maps.shape[1:] == ((32, 32) if size == "image" else size)
+        np.testing.assert_allclose(finer.scores, found.scores)
+
+    def test_rows_of_other_images_change_nothing(self, two):
+        model = make_pipeline(small(), LogisticRegression()).fit(*two)
+        together, alone = heat_maps(model, two[0]), heat_maps(model, two[0][:1])
+        np.testing.assert_allclose(alone.maps[0], together.maps[0], rtol=1e-6, atol=1e-9)
+
+    def test_unreadable_images_have_no_map(self, digit_files, digits):
+        paths, y = digit_files
+        features = small(on_error="nan")
+        model = make_pipeline(features, LogisticRegression()).fit(paths, y)
+        found = heat_maps(model, [paths[0], "nowhere.png", paths[1]])
+        assert np.isnan(found.maps[1]).all()
+        assert np.isfinite(found.maps[[0, 2]]).all()
+
+
+class TestNotAffine:
+    @pytest.mark.parametrize("name", NOT_AFFINE)
+    def test_shapley_values_sum_to_the_score(self, two, name):
+        X, y = two
+        model = make_pipeline(small(), NOT_AFFINE[name]()).fit(X, y)
+        found = heat_maps(model, X[:4])
+        assert found.method == "shapley"
+        scores = (
+            model.predict_proba(X[:4])[:, 1] if name != "RBF" else model.decision_function(X[:4])
+        )
+        np.testing.assert_allclose(found.scores, scores, rtol=1e-5, atol=1e-7)
+        with pytest.raises(ValueError, match="not an affine function"):
+            heat_maps(model, X[:4], method="exact")
+
+    @pytest.mark.parametrize("method", ["shapley", "occlusion"])
+    @pytest.mark.parametrize("pooling", ["avg", "flatten"])
+    def test_equal_to_the_exact_map_where_there_is_one(self, two, method, pooling):
+        model = make_pipeline(small(pooling=pooling), StandardScaler(), LogisticRegression())
+        model.fit(*two)
+        exact = heat_maps(model, two[0][:5])
+        found = heat_maps(model, two[0][:5], method=method)
+        np.testing.assert_allclose(found.maps, exact.maps, atol=1e-9)
+        np.testing.assert_allclose(found.intercept, exact.intercept, atol=1e-9)
+
+    def test_unit_norm_rows_are_not_affine(self, two):
+        model = make_pipeline(small(normalize=True), LogisticRegression()).fit(*two)
+        found = heat_maps(model, two[0][:3])
+        assert found.method == "shapley"
+        assert relative(found.scores, model.decision_function(two[0][:3])) < 1e-5
+
+    def test_class_token_is_seen_through_the_last_block(self, backbones, two):
+        net, _ = backbones["ViT, avg"]
+        for layer, pooling in ((None, "avg"), ("blocks.1", "cls")):
+            features = extractor(net, layer, pooling=pooling, image_size=32)
+            model = make_pipeline(features, LogisticRegression()).fit(*two)
+            found = heat_maps(model, two[0][:3])
+            assert (found.method, found.maps.shape) == ("shapley", (3, 4, 4))
+            assert relative(found.scores, model.decision_function(two[0][:3])) < 1e-5
+            assert (found.maps != 0).all()
+
+    def test_no_further_pass_of_the_backbone(self, two, trunk_rows):
+        model = make_pipeline(small(), NOT_AFFINE["forest"]()).fit(*two)
+        heat_maps(model, two[0])
+        computed = sum(trunk_rows)
+        heat_maps(model, two[0])
+        heat_maps(model, two[0], method="occlusion")
+        assert sum(trunk_rows) == computed
+
+
+def test_what_has_no_map_is_refused(two):
+    X, y = two
+    with pytest.raises(TypeError, match="one PretrainedFeatureExtractor"):
+        heat_maps(LogisticRegression(), X)
+    with pytest.raises(TypeError, match="no decision_function"):
+        heat_maps(make_pipeline(small(), StandardScaler()).fit(X), X)
+    model = make_pipeline(small(), LogisticRegression()).fit(X, y)
+    with pytest.raises(ValueError, match="method='best'"):
+        heat_maps(model, X, method="best")
+    with pytest.raises(ValueError, match="size=7"):
+        heat_maps(model, X, size=7)
+    with pytest.raises(ValueError, match="target has 2 entries"):
+        heat_maps(model, X, target=[0, 1])
+    with pytest.raises(exceptions.ImageError):
+        heat_maps(model, ["nowhere.png"])

@@ -1,0 +1,185 @@
+"""Displays of heat maps and neighbors, by what they draw; representer values."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from sklearn_featx import (
+    HeatMapDisplay,
+    NeighborsDisplay,
+    PretrainedFeatureExtractor,
+    heat_maps,
+    nearest_images,
+)
+
+mpl.use("Agg")
+
+
+@pytest.fixture
+def pyplot():
+    from matplotlib import pyplot as plt
+
+    yield plt
+    plt.close("all")
+
+
+def small(**parameters):
+    settings = {"layer": "blocks.2", "image_size": 32}
+    return PretrainedFeatureExtractor(**settings | parameters)
+
+
+@pytest.fixture(scope="module")
+def model(digits):
+    X, y = digits
+    return make_pipeline(small(), LogisticRegression()).fit(X[y < 2], y[y < 2])
+
+
+def composed(n, seed=0, size=96, side=36):
+    """Digits 0 and 1 at known boxes on texture: images, labels, (top, left) of each box."""
+    rng, data = np.random.default_rng(seed), load_digits()
+    images, corners = [], rng.integers(0, size - side, (n, 2))
+    for i, (top, left) in enumerate(corners):
+        coarse = rng.integers(60, 180, (12, 12, 3), dtype=np.uint8)
+        image = np.asarray(Image.fromarray(coarse).resize((size, size))).astype(float)
+        digit = data.images[rng.choice(np.flatnonzero(data.target == i % 2))]
+        mask = np.asarray(Image.fromarray((digit * 15.9).astype(np.uint8)).resize((side, side)))
+        share = mask[..., np.newaxis] / 255
+        box = image[top : top + side, left : left + side]
+        box[:] = box * (1 - share) + 255 * share
+        images.append(image.astype(np.uint8))
+    return np.stack(images), np.arange(n) % 2, corners
+
+
+class TestHeatMapDisplay:
+    def test_one_scale_titles_and_method(self, model, digits, pyplot):
+        X = digits[0][:3]
+        display = HeatMapDisplay.from_estimator(model, X)
+        top = np.abs(heat_maps(model, X).maps).max()
+        drawn = [ax.images for ax in display.axes_.ravel()]
+        assert [len(images) for images in drawn] == [2, 2, 2]
+        assert {images[1].get_clim() for images in drawn} == {(-top, top)}
+        scores = model.decision_function(X)
+        assert [ax.get_title() for ax in display.axes_.ravel()] == [f"1: {s:+.2f}" for s in scores]
+        assert display.colorbar_.ax.get_ylabel() == "decision function\nper position (exact)"
+
+    def test_the_mass_lies_where_the_map_is_strong(self, model, digits, pyplot):
+        display = HeatMapDisplay.from_estimator(model, digits[0][:2])
+        for ax, values in zip(display.axes_.ravel(), display.heat_maps.maps, strict=True):
+            drawn = np.asarray(ax.images[1].get_array())
+            blocks = drawn.reshape(4, len(drawn) // 4, 4, -1).sum((1, 3))
+            assert np.corrcoef(blocks.ravel(), values.ravel())[0, 1] > 0.9
+            opacity = ax.images[1].get_alpha()
+            assert opacity.max() <= 0.7
+            assert opacity.flat[np.abs(drawn).argmax()] == opacity.max()
+
+    def test_the_file_is_drawn_whole(self, model, digits, pyplot):
+        wide = np.pad(digits[0][0], [(0, 0), (6, 10)])
+        display = HeatMapDisplay.from_estimator(model, wide[np.newaxis], view="file")
+        ax = display.axes_[0, 0]
+        assert ax.images[0].get_array().shape == (8, 24)
+        left, right, bottom, top = ax.images[1].get_extent()
+        # The crop keeps 7/8 of the shorter side, in the center.
+        np.testing.assert_allclose([right - left, bottom - top], [7, 7], atol=0.4)
+        np.testing.assert_allclose((left + right) / 2, 12, atol=0.2)
+        assert ax.get_xlim() == (0, 24)
+
+    def test_on_given_axes(self, model, digits, pyplot):
+        figure, axes = pyplot.subplots(1, 2)
+        display = HeatMapDisplay.from_estimator(model, digits[0][:2], ax=axes)
+        assert display.figure_ is figure
+        assert display.axes_.ravel().tolist() == axes.tolist()
+        with pytest.raises(ValueError, match="ax has 2 axes"):
+            display.__class__.from_estimator(model, digits[0][:3], ax=axes)
+        with pytest.raises(ValueError, match="view='screen'"):
+            HeatMapDisplay.from_estimator(model, digits[0][:1], view="screen")
+
+    def test_unreadable_images_have_a_place(self, digit_files, pyplot):
+        paths, y = digit_files
+        model = make_pipeline(small(on_error="nan"), LogisticRegression()).fit(paths, y)
+        display = HeatMapDisplay.from_estimator(model, ["nowhere.png", paths[0]])
+        assert display.titles[0] == "unreadable"
+        assert [len(ax.images) for ax in display.axes_.ravel()] == [0, 2]
+
+
+@pytest.mark.slow
+def test_pointing_game():
+    """The strongest position lies on the object that decides, on texture that does not."""
+    X, y, corners = composed(260)
+    features = PretrainedFeatureExtractor(layer="all", image_size=96, normalize="layer")
+    head = LogisticRegression(C=1e-2, max_iter=1000)
+    model = make_pipeline(features, head).fit(X[:160], y[:160])
+    maps = heat_maps(model, X[160:], target=y[160:], size="image").maps
+    places = np.stack(np.divmod(maps.reshape(len(maps), -1).argmax(1), 96), axis=1)
+    # 96 pixels are resized to 110, of which the center is seen.
+    boxes = corners[160:] * 110 / 96 - 7
+
+    def hits(points):
+        return ((points >= boxes) & (points < boxes + 36 * 110 / 96)).all(1).mean()
+
+    center = hits(np.full((100, 2), 48))
+    random = hits(np.random.default_rng(0).integers(0, 96, (100, 2)))
+    assert hits(places) >= max(0.9, center + 0.3, random + 0.3)
+
+
+class TestNearestImages:
+    @pytest.mark.parametrize(
+        "head",
+        [LogisticRegression(), LogisticRegression(C=0.1, class_weight="balanced"), LinearSVC(),
+         RidgeClassifier(), Ridge(alpha=2.0), make_pipeline(StandardScaler(), LinearSVC(C=0.01))],
+        ids=["logistic", "balanced", "SVC", "ridge classifier", "ridge", "scaled"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_representer_values_sum_to_the_score(self, digits, head, n_classes):
+        X, y = digits
+        X, y = X[y < n_classes], y[y < n_classes]
+        model = make_pipeline(small(normalize="layer"), head).fit(X[5:], y[5:])
+        found = nearest_images(model, X, X[5:], y[5:])
+        ask = getattr(model, "decision_function", None) if hasattr(head, "classes_") else None
+        scores = (ask or getattr(model, "decision_function", model.predict))(X)
+        scores = scores if scores.ndim == 1 else scores.max(1)
+        error = found.values.sum(1) + found.intercept - scores
+        assert np.abs(error).max() <= 1e-6 * np.abs(found.values).sum(1).max()
+
+    def test_images_of_the_class_speak_for_it(self, digits, model):
+        X, y = digits[0][digits[1] < 2], digits[1][digits[1] < 2]
+        values = nearest_images(model, X, X, y).values
+        zeros, ones = (values[y == 1][:, y == k].sum() for k in (0, 1))
+        assert zeros < 0 < ones
+        opposite = nearest_images(model, X, X, y, target=0).values
+        np.testing.assert_allclose(opposite, -values)
+
+    def test_an_image_is_nearest_to_itself(self, digits, model):
+        X = digits[0]
+        found = nearest_images(model, X[:4], X, n_neighbors=3)
+        assert found.indices[:, 0].tolist() == [0, 1, 2, 3]
+        assert np.abs(found.distances[:, 0]).max() < 1e-3
+        assert found.values is None
+
+    def test_other_models_have_neighbors_alone(self, digits):
+        X, y = digits
+        model = make_pipeline(small(), SVC()).fit(X, y)
+        assert nearest_images(model, X[:2], X, y).values is None
+        with pytest.raises(ValueError, match="n_neighbors=70"):
+            nearest_images(model, X[:2], X, n_neighbors=70)
+
+    def test_display(self, digits, model, pyplot):
+        X, y = digits[0][digits[1] < 2], digits[1][digits[1] < 2]
+        display = NeighborsDisplay.from_estimator(model, X[:2], X, y, n_neighbors=4)
+        values = display.neighbors.values
+        assert display.axes_.shape == (2, 5)
+        for row in range(2):
+            assert display.shown[row, 0] == values[row].argmax()
+            assert display.shown[row, 2] == values[row].argmin()
+            ax = display.axes_[row, 1]
+            assert ax.get_title() == f"{y[values[row].argmax()]}: {values[row].max():+.2g}"
+            np.testing.assert_allclose(
+                ax.images[0].get_array(), display.train_pictures[display.shown[row, 0]].pixels
+            )
+        plain = NeighborsDisplay.from_estimator(model, X[:1], X, n_neighbors=2)
+        assert plain.axes_[0, 1].get_title().endswith(" away")
