@@ -14,5 +14,7 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 Pooling: TypeAlias = Literal["avg", "max", "avgmax", "gem", "cls", "flatten"]
 Granularity: TypeAlias = Literal["stage", "block"] | list[str]
 UnfreezeDepth: TypeAlias = int | Literal["all"] | tuple[int, int]
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "auto"]
+EngineChoice: TypeAlias = Literal["torch", "openvino"]
 OnError: TypeAlias = Literal["raise", "nan"]
 Weights: TypeAlias = str | os.PathLike[str] | None

@@ -27,7 +27,9 @@ from sklearn_featx import (
     precompute,
 )
 from sklearn_featx.exceptions import ImageError, ImageWarning
-from sklearn_featx.store import FeatureStore
+from sklearn_featx.flow import row_keys
+from sklearn_featx.images import _decode, _items, as_image_collection
+from sklearn_featx.store import FeatureStore, _file_digests
 
 
 def chunk(name, data):
@@ -87,7 +89,7 @@ class TestExtractor:
         self, cached, n_jobs, small_net, mixed, store
     ):
         paths, rows, said = mixed
-        images = extractor(small_net, cache=store if cached else None, n_jobs=n_jobs)
+        images = extractor(small_net, cache=store if cached else False, n_jobs=n_jobs)
         for _ in range(2):
             with pytest.warns(ImageWarning) as caught:
                 features = images.transform(paths)
@@ -154,7 +156,7 @@ class TestExtractor:
         paths = [str(tmp_path / f"{i}.png") for i in range(n_bad)]
         for path in paths:
             Path(path).write_bytes(b"bad")
-        images = extractor(small_net, cache=store if cached else None, normalize=True)
+        images = extractor(small_net, cache=store if cached else False, normalize=True)
         with pytest.warns(ImageWarning, match=f"{n_bad} of {n_bad} images .* rows are NaN"):
             features = images.transform(paths)
         assert features.shape == (n_bad, 32)
@@ -277,7 +279,7 @@ class TestFineTuners:
         paths, rows, _ = mixed
         settings = {
             "unfreeze_depth": depth, "image_size": 16, "max_epochs": 2, "random_state": 0, "C": 1.0,
-            "batch_size": 4, "cache": store if cached else None,
+            "batch_size": 4, "cache": store if cached else False,
         }  # fmt: skip
         clf = FineTuneClassifier(small_net, on_error="nan", **settings)
         with pytest.warns(ImageWarning, match=r"5 of 17 .*left out of the training") as caught:
@@ -426,56 +428,73 @@ def gray(path, level):
 
 
 class TestDuringTheRun:
-    """Files that vanish or change between their digest and their reading."""
+    """Files that vanish or change while rows are computed."""
+
+    @pytest.fixture(params=["known", "unknown"])
+    def paths(self, request, tmp_path, store, monkeypatch):
+        """Files whose digests the store knows, or has yet to learn."""
+        monkeypatch.setattr(_file_digests, "_RACY_NS", -(10**18))
+        paths = [gray(tmp_path / f"{i}.png", 50 * i) for i in range(4)]
+        if request.param == "known":
+            row_keys(as_image_collection(paths), store)
+        return paths
 
     @pytest.fixture
-    def on_digest(self, monkeypatch):
-        """Do something to a file as soon as its digest was taken."""
-        from sklearn_featx.images import _items
-
+    def read(self, monkeypatch):
+        """Do something to a file just before or after it is read."""
         actions = {}
-        original = _items.FileItem.content
 
-        def content(item):
-            found = original(item)
-            actions.pop(item.path, lambda: None)()
+        def spied(path, original=_decode.read_file):
+            actions.pop(("before", path), lambda: None)()
+            found = original(path)
+            actions.pop(("after", path), lambda: None)()
             return found
 
-        monkeypatch.setattr(_items.FileItem, "content", content)
+        for module in (_decode, _items):
+            monkeypatch.setattr(module, "read_file", spied)
         return actions
 
-    def test_a_file_that_vanishes(self, tmp_path, store, on_digest):
-        paths = [gray(tmp_path / f"{i}.png", 50 * i) for i in range(4)]
-        on_digest[paths[2]] = Path(paths[2]).unlink
+    def test_a_file_that_vanishes_before_it_is_read(self, paths, store, read):
+        read["before", paths[2]] = Path(paths[2]).unlink
         images = extractor(FirstPixel(), cache=store)
         with pytest.warns(ImageWarning, match=r"row 2 .*FileNotFoundError"):
             features = images.transform(paths)
         assert np.isnan(features[:, 0]).tolist() == [False, False, True, False]
         assert n_claims(store) == 0
 
+    def test_a_file_that_vanishes_once_it_is_read_is_not_missed(self, paths, store, read):
+        expected = extractor(FirstPixel()).transform(paths)
+        read["after", paths[2]] = Path(paths[2]).unlink
+        features = extractor(FirstPixel(), cache=store).transform(paths)
+        np.testing.assert_array_equal(features, expected)
+        assert n_claims(store) == 0
+
+    @pytest.mark.parametrize("when", ["before", "after"])
     def test_a_file_that_changes_is_never_remembered_as_what_it_was(
-        self, tmp_path, store, on_digest
+        self, when, paths, tmp_path, store, read
     ):
-        paths = [gray(tmp_path / f"{i}.png", 50 * i) for i in range(4)]
-        old = Path(paths[1]).read_bytes()
         images = extractor(FirstPixel(), cache=store)
-        level = images.transform([gray(tmp_path / "other.png", 200)])[0, 0]
+        contents = {"after": Path(paths[1]).read_bytes()}
+        levels = {"after": extractor(FirstPixel()).transform(paths)[1, 0]}
+        gray(tmp_path / "other.png", 200)
+        contents["before"] = (tmp_path / "other.png").read_bytes()
+        levels["before"] = images.transform([tmp_path / "other.png"])[0, 0]
 
         def change():
             gray(paths[1], 200)
             os.utime(paths[1], (1e9, 1e9))
 
-        on_digest[paths[1]] = change
-        features = images.transform(paths)
-        assert features[1, 0] == level
+        read[when, paths[1]] = change
+        # The row is that of the bytes that were read.
+        assert images.transform(paths)[1, 0] == levels[when]
         assert n_claims(store) == 0
-        # A file with the content of before finds no row that was computed from the new one.
-        (tmp_path / "copy.png").write_bytes(old)
-        restored = images.transform([str(tmp_path / "copy.png")])
-        np.testing.assert_array_equal(
-            restored, extractor(FirstPixel()).transform([str(tmp_path / "copy.png")])
-        )
-        assert restored[0, 0] != level
+        # Neither the new file nor one with the content of before finds a row of the other.
+        assert images.transform(paths)[1, 0] == levels["before"]
+        for name, content in contents.items():
+            copy = tmp_path / f"copy {name}.png"
+            copy.write_bytes(content)
+            assert images.transform([copy])[0, 0] == levels[name]
+        assert levels["before"] != levels["after"]
 
     @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
     def test_a_file_without_permission(self, tmp_path):

@@ -47,7 +47,7 @@ def check_growth(extractor, images, n_transforms):
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_1000_transforms_leave_memory_and_open_files_flat(cached, digits, small_net, tmp_path):
-    cache = FeatureStore(tmp_path / "store") if cached else None
+    cache = FeatureStore(tmp_path / "store") if cached else False
     check_growth(PretrainedFeatureExtractor(small_net, cache=cache), digits[0], 1_000)
 
 
@@ -55,7 +55,7 @@ def test_1000_transforms_leave_memory_and_open_files_flat(cached, digits, small_
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("cached", [False, True])
 def test_50000_transforms_leave_memory_and_open_files_flat(cached, digits, small_net, tmp_path):
-    cache = FeatureStore(tmp_path / "store") if cached else None
+    cache = FeatureStore(tmp_path / "store") if cached else False
     check_growth(PretrainedFeatureExtractor(small_net, cache=cache), digits[0], 50_000)
 
 

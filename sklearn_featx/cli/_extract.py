@@ -10,19 +10,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, get_args
 
 import numpy as np
 
 from .._messages import shown
 from .._optional import import_optional
-from .._typing import AnyArray, FloatArray
+from .._typing import AnyArray, EngineChoice, FloatArray, Pooling, Precision
 from ..estimators._extractor import PretrainedFeatureExtractor
 from ..exceptions import InputError
 from ._folder import find_images
-
-PRECISIONS = ("float32", "bfloat16", "float16", "auto")
-POOLINGS = ("avg", "max", "avgmax", "gem", "cls", "flatten")
 
 
 class Table(NamedTuple):
@@ -192,11 +189,11 @@ def add_extract(commands: Any) -> None:
     add("--backbone", default="efficientnet_lite0", help="default: %(default)s")
     add("--weights", default="DEFAULT", help="name, file, or 'none' for random weights")
     add("--layer", action="append", help="stage or layer; repeatable")
-    add("--pooling", choices=POOLINGS, default="avg", help="default: %(default)s")
+    add("--pooling", choices=get_args(Pooling), default="avg", help="default: %(default)s")
     add("--image-size", type=_image_size, metavar="PIXELS", help="side, or HEIGHTxWIDTH")
     add("--device", default="auto", help="default: %(default)s")
-    add("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
-    add("--engine", choices=("torch", "openvino"), default="torch", help="default: %(default)s")
+    add("--precision", choices=get_args(Precision), default="float32", help="default: %(default)s")
+    add("--engine", choices=get_args(EngineChoice), default="torch", help="default: %(default)s")
     add("--fast", action="store_true", help="decode large JPEG files at a fraction of their size")
     add(
         "--on-error",

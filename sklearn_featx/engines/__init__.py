@@ -3,13 +3,12 @@
 from ._arithmetic import arithmetic_facts
 from ._device import resolve_device
 from ._engine import Engine, EngineName, make_engine
-from ._precision import Precision, resolve_precision, type_name
+from ._precision import resolve_precision, type_name
 from ._threads import Workers, count_threads
 
 __all__ = [
     "Engine",
     "EngineName",
-    "Precision",
     "Workers",
     "arithmetic_facts",
     "count_threads",

@@ -6,12 +6,12 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import nn
 
-from .._typing import AnyArray, FloatArray
+from .._typing import AnyArray, EngineChoice, FloatArray
 from ._openvino import OpenVinoEngine
 from ._threads import Workers
 from ._torch import TorchEngine
 
-EngineName: TypeAlias = Literal["torch", "compiled", "openvino"]
+EngineName: TypeAlias = EngineChoice | Literal["compiled"]
 
 
 class Engine(Protocol):

@@ -2,13 +2,11 @@
 
 import functools
 import time
-from typing import Literal, TypeAlias
 
 import torch
 
+from .._typing import Precision
 from ._device import computes_in, fastest_gpu_type
-
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "auto"]
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -20,9 +20,9 @@ from .._sklearn_compat import (
     _check_feature_names_in,
     _fit_context,
 )
-from .._typing import AnyArray, FloatArray, OnError, Pooling, Weights
+from .._typing import AnyArray, EngineChoice, FloatArray, OnError, Pooling, Precision, Weights
 from ..backbones import Backbone, get_backbone, warn_of_classifier
-from ..engines import EngineName, Precision, resolve_device, resolve_precision
+from ..engines import EngineName, resolve_device, resolve_precision
 from ..exceptions import ImageError, UnknownLayerError
 from ..flow import (
     Cache,
@@ -30,6 +30,7 @@ from ..flow import (
     Recipe,
     Settings,
     Tap,
+    TapRows,
     activations,
     as_table,
     choose_preprocess,
@@ -174,9 +175,9 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         "reader": [ImageReader, None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str],
-        "precision": [StrOptions({"float32", "bfloat16", "float16", "auto"})],
+        "precision": [StrOptions(set(get_args(Precision)))],
         "compile": ["boolean"],
-        "engine": [StrOptions({"torch", "openvino"})],
+        "engine": [StrOptions(set(get_args(EngineChoice)))],
         "n_jobs": [Integral, None],
         "cache": ["boolean", str, os.PathLike, FeatureStore],
         "on_error": [StrOptions({"raise", "nan"})],
@@ -198,7 +199,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         device: str = "auto",
         precision: Precision = "float32",
         compile: bool = False,  # noqa: A002 # skorch's and PyTorch's word
-        engine: Literal["torch", "openvino"] = "torch",
+        engine: EngineChoice = "torch",
         n_jobs: int | None = None,
         cache: Cache = True,
         on_error: OnError = "raise",
@@ -402,15 +403,11 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
             refuse_none_readable(len(errors), errors)
             raise
 
-    def _rows(
-        self, images: ImageCollection, recipe: Recipe
-    ) -> tuple[list[AnyArray], list[ImageError]]:
-        """Rows of each tap of a recipe for the images that can be read, and the others' errors."""
-        errors: list[ImageError] = []
-        return activations(images, recipe, self._settings(errors)), errors
+    def _rows(self, images: ImageCollection, recipe: Recipe) -> TapRows:
+        return activations(images, recipe, self._settings())
 
-    def _settings(self, errors: list[ImageError] | None = None) -> Settings:
-        return super()._settings(errors)._replace(batch_size=self.batch_size)
+    def _settings(self) -> Settings:
+        return super()._settings()._replace(batch_size=self.batch_size)
 
     def _recipes(self, images: ImageCollection) -> tuple[Recipe, Recipe]:  # noqa: ARG002
         return self._recipe(), self._recipe()

@@ -138,31 +138,31 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
         return fitting_taps(self._split(backbone), len(backbone.stages), self.head_layers)
 
     def _rows(
-        self, images: ImageCollection, backbone: Backbone, errors: list[ImageError]
-    ) -> AnyArray | StoredRows | JoinedRows:
-        """Rows that the net reads; `errors` gets what cannot be read."""
+        self, images: ImageCollection, backbone: Backbone
+    ) -> tuple[AnyArray | StoredRows | JoinedRows, list[ImageError]]:
+        """Rows that the net reads, and the images that cannot be read."""
         recipe = self._recipe(backbone, self._net_taps(backbone))
-        taps = activations(images, recipe, self._settings(errors))
+        taps, errors = activations(images, recipe, self._settings())
         refuse_none_readable(len(images), errors)
-        return joined(taps)
+        return joined(taps), errors
 
     def _recipes(self, images: ImageCollection) -> tuple[Recipe, Recipe]:
         backbone = self._backbone()
         return self._training_recipe(backbone), self._predicting_recipe(backbone, images)
 
     def _training_rows(
-        self, images: ImageCollection, backbone: Backbone, errors: list[ImageError]
-    ) -> tuple[AnyArray | StoredRows | JoinedRows, AnyArray | None]:
-        """Rows that the net reads, and the embeddings if the head needs them, from one pass."""
+        self, images: ImageCollection, backbone: Backbone
+    ) -> tuple[AnyArray | StoredRows | JoinedRows, AnyArray | None, list[ImageError]]:
+        """Rows that the net reads, the embeddings if the head needs them, and failures."""
         recipe, embeddings = self._training_recipe(backbone), None
-        rows = held_or_stored(images, recipe, self._settings(errors))
+        rows, errors = held_or_stored(images, recipe, self._settings())
         refuse_none_readable(len(images), errors)
         found = dict(zip(recipe.taps, rows, strict=True))
         if isinstance(self.head, str):
             layers = embedding_taps(len(backbone.stages), self.head_layers)
             embeddings, parts = side_by_side([found.pop(tap) for tap in layers])
             found.update(zip(layers, parts, strict=True))
-        return joined([found[tap] for tap in self._net_taps(backbone)]), embeddings
+        return joined([found[tap] for tap in self._net_taps(backbone)]), embeddings, errors
 
     def _training_recipe(self, backbone: Backbone) -> Recipe:
         """Recipe of all rows that training needs, those that the net reads first."""
@@ -276,9 +276,8 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
         weights = self._weighed(targets, sample_weight)
         # Rows without weight would still take places in batches and in their statistics.
         counted = np.arange(len(images)) if weights is None else np.flatnonzero(weights > 0)
-        errors: list[ImageError] = []
         with renumbered(counted.tolist()):
-            rows, embeddings = self._training_rows(images.take(counted), backbone, errors)
+            rows, embeddings, errors = self._training_rows(images.take(counted), backbone)
         left = self._left(counted, errors, len(images))
         counted = counted[left]
         targets = targets[counted]
@@ -395,14 +394,13 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
         """Train for one epoch, on from where the net is."""
         fitted = hasattr(self, "trained_state_")
         rows: AnyArray | StoredRows | JoinedRows
-        errors: list[ImageError] = []
         embeddings: AnyArray | None = None
         if fitted:
             backbone = self._backbone()
-            rows = self._rows(images, backbone, errors)
+            rows, errors = self._rows(images, backbone)
         else:
             backbone = self._start(images)
-            rows, embeddings = self._training_rows(images, backbone, errors)
+            rows, embeddings, errors = self._training_rows(images, backbone)
         left = self._left(np.arange(len(images)), errors, len(images))
         images, targets = images.take(left), targets[left]
         weights = self._weighed(targets, _taken(sample_weight, left))
@@ -443,10 +441,11 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
         recipe = self._predicting_recipe(backbone, images)
         n_parts = len(self._net_taps(backbone))
         errors: list[ImageError] = []
-        parts = [
-            predict_rows(net, joined(taps[:n_parts]), _ROWS_PER_PREDICTION)
-            for taps in slices(images, recipe, self._settings(errors), _ROWS_PER_PREDICTION)
-        ]
+        parts = []
+        for taps, failed in slices(images, recipe, self._settings(), _ROWS_PER_PREDICTION):
+            errors += failed
+            if taps:
+                parts.append(predict_rows(net, joined(taps[:n_parts]), _ROWS_PER_PREDICTION))
         outputs: FloatArray = np.concatenate(parts or [np.empty((0, self.n_outputs_))])
         failures = as_table(errors)
         if self.on_error == "nan":

@@ -8,8 +8,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 
 from .._sklearn_compat import StrOptions, _fit_context
-from .._typing import AnyArray, FloatArray, Granularity, OnError, UnfreezeDepth, Weights
-from ..engines import Precision
+from .._typing import AnyArray, FloatArray, Granularity, OnError, Precision, UnfreezeDepth, Weights
 from ..flow import Cache
 from ..training import AugmentSpec, LinearModel
 from ._class_scores import ClassScores

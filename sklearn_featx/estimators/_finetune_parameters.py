@@ -3,13 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from .._sklearn_compat import HasMethods, Interval, StrOptions
-from .._typing import Granularity, OnError, UnfreezeDepth, Weights
-from ..engines import Precision
+from .._typing import Granularity, OnError, Precision, UnfreezeDepth, Weights
 from ..flow import Cache
 from ..store import FeatureStore
 from ..training import AugmentSpec
@@ -60,7 +59,7 @@ class FineTuneParameters(ImageEstimator):
         "image_size": [_COUNT, list, tuple, None],
         "reader": [ImageReader, None],
         "device": [str],
-        "precision": [StrOptions({"float32", "bfloat16", "float16", "auto"})],
+        "precision": [StrOptions(set(get_args(Precision)))],
         "n_jobs": [Integral, None],
         "cache": ["boolean", str, os.PathLike, FeatureStore],
         "on_error": [StrOptions({"raise", "nan"})],

@@ -9,7 +9,6 @@ from sklearn.utils.validation import validate_data
 
 from .._sklearn_compat import CheckedParameters, _check_feature_names, _check_n_features
 from .._typing import OnError
-from ..exceptions import ImageError
 from ..flow import Recipe, Settings
 from ..images import ImageCollection, as_image_collection, check_image_shape
 from ._image_reader import ImageReader
@@ -57,16 +56,18 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         """
         self._validate_params()
         images = self._images(X, reset=False)
-        return Work(images, *self._recipes(images), self._settings([]))
+        return Work(images, *self._recipes(images), self._settings())
 
     @abstractmethod
     def _recipes(self, images: ImageCollection) -> tuple[Recipe, Recipe]:
         """Recipes of fitting and of predicting."""
 
-    def _settings(self, errors: list[ImageError] | None = None) -> Settings:
-        failures = errors if self.on_error == "nan" else None
+    def _settings(self) -> Settings:
         return Settings(
-            n_jobs=self.n_jobs, cache=self.cache, verbose=int(self.verbose), failures=failures
+            n_jobs=self.n_jobs,
+            cache=self.cache,
+            verbose=int(self.verbose),
+            on_error=self.on_error,
         )
 
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:

@@ -3,7 +3,8 @@
 The way of an image through this package::
 
     images ──activations──▶ cached_rows ──▶ row in the store?  yes: read
-                            keys, claims                        no: compute ──▶ workers ──▶ engine
+                            shelves, keys                       no: compute ──▶ workers ──▶ engine
+                                                                    claims: by whoever reads
     recipe: what is done to an image (every part of it is in the key of a row)
     settings: how it is computed (none of it changes a row)
     failures: records of unreadable images, which keep the other rows aligned
@@ -14,6 +15,7 @@ Imports the parts (images, backbones, engines, store) and numpy.
 from ._activations import (
     JoinedRows,
     StoredRows,
+    TapRows,
     activations,
     held_or_stored,
     joined,
@@ -39,6 +41,7 @@ __all__ = [
     "Settings",
     "StoredRows",
     "Tap",
+    "TapRows",
     "activations",
     "as_table",
     "choose_preprocess",

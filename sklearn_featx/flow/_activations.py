@@ -7,9 +7,9 @@ a result: the rows that come back decide, not what was written.
 """
 
 import contextlib
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,13 @@ from .._progress import Progress
 from .._typing import AnyArray
 from ..exceptions import ImageError, RangeWarning
 from ..images import ImageCollection
-from ._cache import decide, open_store
-from ._cached_rows import CachedRows, cached_rows, missing_rows, read_or_computed, read_rows
+from ._cache import Decision, decide, open_store
+from ._cached_rows import missing_rows, read_all, read_or_computed, read_rows
 from ._compute import Result, computed
 from ._failures import readable, renumber
-from ._recipe import Recipe
+from ._recipe import Recipe, Tap
 from ._settings import Settings
+from ._shelves import CachedRows, cached_rows
 
 _SLICE_BYTES = 2**30
 # Rows of one tap that training holds in memory; more are read from the store when they are needed,
@@ -31,7 +32,7 @@ _HELD_BYTES = 2 * 2**30
 
 
 def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Iterator[Result]:
-    """Give the rows of images, some at a time, remembered or computed.
+    """Give the rows of images, some at once, remembered or computed.
 
     Parameters
     ----------
@@ -44,25 +45,34 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
 
     Yields
     ------
-    rows : list of int
-        Positions of images; each that can be read comes once, in any order.
-    taps : list of ndarray of shape (len(rows), ...)
-        Rows of each tap, float32; preprocessed images as they are, mostly uint8.
+    result : Result
+        Each image comes once, as a row or as a failure, in any order.
 
     Raises
     ------
     ImageError
-        For the first image that cannot be read, where `settings.failures` is None.
+        For the first image that cannot be read, where `settings.on_error` is "raise".
     """
     store = open_store(settings.cache)
+    decision = decide(recipe, recipe.row_shapes(images), len(images), store)
+    job = None
+    if decision.remember and store is not None:
+        job = cached_rows(images, recipe, settings, store)
+    yield from _streamed(images, recipe, settings, decision, job)
+
+
+def _streamed(
+    images: ImageCollection,
+    recipe: Recipe,
+    settings: Settings,
+    decision: Decision,
+    job: CachedRows | None,
+) -> Iterator[Result]:
     with Progress(
         len(images), verbose=settings.verbose, description=recipe.backbone.name
     ) as progress:
-        decision = decide(recipe, recipe.row_shapes(images), len(images), store)
-        missing = None
-        if decision.remember and store is not None:
-            job = cached_rows(images, recipe, settings, store)
-            missing = missing_rows(job)
+        missing = None if job is None else missing_rows(job)
+        if job is not None and missing is not None:
             results = read_or_computed(job, missing)
         else:
             results = computed(images, range(len(images)), recipe, settings)
@@ -71,9 +81,9 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
             verb = "remembers" if decision.remember else "does not remember"
             progress.note(f"{recipe.backbone.name} {verb} rows: {decision.reason}")
         with contextlib.closing(results):
-            for rows, taps in results:
-                yield rows, taps
-                progress.update(len(rows))
+            for result in results:
+                yield result
+                progress.update(len(result.rows))
     _warn_of_range(images)
 
 
@@ -84,7 +94,22 @@ def _warn_of_range(images: ImageCollection) -> None:
         warnings.warn(report, RangeWarning, stacklevel=4)
 
 
-def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> list[AnyArray]:
+class TapRows(NamedTuple):
+    """Rows of each tap, and the images that have none.
+
+    Parameters
+    ----------
+    taps : list of ndarray or StoredRows of shape (n_readable, ...)
+        Rows of each tap, in the order of the images that can be read; an empty list where none can.
+    failures : list of ImageError
+        Images that cannot be read, in no particular order.
+    """
+
+    taps: list[Any]
+    failures: list[ImageError]
+
+
+def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> TapRows:
     """Give the rows of images, all in memory.
 
     Parameters
@@ -94,20 +119,25 @@ def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> 
 
     Returns
     -------
-    taps : list of ndarray of shape (n_images, ...)
-        Rows of each tap, in the order of the images. With `settings.failures`: of the images that
-        can be read; an empty list where none can.
+    found : TapRows
+        Rows and failures.
     """
+    return _in_order(stream(images, recipe, settings), len(images))
+
+
+def _in_order(results: Iterable[Result], n_images: int) -> TapRows:
     found: list[AnyArray] = []
-    for rows, results in stream(images, recipe, settings):
-        if not found:
-            found = [np.empty((len(images), *r.shape[1:]), dtype=r.dtype) for r in results]
-        for whole, result in zip(found, results, strict=True):
-            whole[rows] = result
-    if settings.failures:
-        left = readable(len(images), settings.failures)
-        return [whole[left] for whole in found]
-    return found
+    failures: list[ImageError] = []
+    for result in results:
+        failures += result.failures
+        if result.rows and not found:
+            found = [np.empty((n_images, *t.shape[1:]), dtype=t.dtype) for t in result.taps]
+        for whole, tap in zip(found, result.taps, strict=bool(result.rows)):
+            whole[result.rows] = tap
+    if failures:
+        left = readable(n_images, failures)
+        found = [whole[left] for whole in found]
+    return TapRows(found, failures)
 
 
 @contextlib.contextmanager
@@ -128,8 +158,8 @@ def renumbered(rows: Sequence[int]) -> Iterator[None]:
 
 def slices(
     images: ImageCollection, recipe: Recipe, settings: Settings, multiple: int
-) -> Iterator[list[AnyArray]]:
-    """Give the rows of images in order, as many at a time as fit into 1 GiB of memory.
+) -> Iterator[TapRows]:
+    """Give the rows of images in order, as many at once as fit into 1 GiB of memory.
 
     Parameters
     ----------
@@ -140,33 +170,29 @@ def slices(
 
     Yields
     ------
-    taps : list of ndarray of shape (n_rows, ...)
-        Rows of each tap.
+    found : TapRows
+        Rows and failures of the next images; failures name their rows in all images.
     """
     per_row = _bytes_per_row(images, recipe, settings)
     step = multiple * max(1, _SLICE_BYTES // (per_row * multiple))
     for start in range(0, len(images), step):
         rows = range(start, min(start + step, len(images)))
-        part = settings.for_another_call()
         with renumbered(rows):
-            found = activations(images.take(rows), recipe, part)
-        if settings.failures is not None and part.failures:
-            settings.failures.extend(renumber(part.failures, rows))
-        if found:
-            yield found
+            found = activations(images.take(rows), recipe, settings)
+        yield TapRows(found.taps, renumber(found.failures, rows))
 
 
 def _bytes_per_row(images: ImageCollection, recipe: Recipe, settings: Settings) -> int:
     shapes = recipe.row_shapes(images)
     if shapes is None:
         try:
-            shapes = [recipe.input_shape(images, settings.skip_unreadable)]
+            shapes = recipe.shapes_from(recipe.input_shape(images, settings.skip_unreadable))
         except ImageError:
             if not settings.skip_unreadable:
                 raise
             # None of the images can be read: there will be no rows.
             return 1
-    return 4 * sum(math.prod(shape) for shape in shapes)
+    return sum(recipe.row_bytes(shapes))
 
 
 class StoredRows:
@@ -175,7 +201,7 @@ class StoredRows:
     A row that the store has lost in the meantime is computed again.
     """
 
-    def __init__(self, job: "CachedRows") -> None:
+    def __init__(self, job: CachedRows) -> None:
         self._job = job
 
     def __len__(self) -> int:
@@ -185,8 +211,8 @@ class StoredRows:
         """Read rows, in the order of their positions."""
         distinct, places = np.unique(positions, return_inverse=True)
         parts = list(read_rows(self._job, distinct.tolist()))
-        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-        in_order: AnyArray = np.concatenate([result for _, (result,) in parts])[order]
+        order = np.argsort(np.concatenate([part.rows for part in parts]))
+        in_order: AnyArray = np.concatenate([part.taps[0] for part in parts])[order]
         return in_order[places]
 
 
@@ -221,9 +247,7 @@ def joined(parts: Sequence[AnyArray | StoredRows]) -> AnyArray | StoredRows | Jo
     return parts[0] if len(parts) == 1 else JoinedRows(parts)
 
 
-def held_or_stored(
-    images: ImageCollection, recipe: Recipe, settings: Settings
-) -> list[AnyArray | StoredRows]:
+def held_or_stored(images: ImageCollection, recipe: Recipe, settings: Settings) -> TapRows:
     """Give the rows of images: in memory, or where a tap's exceed 2 GiB, read when asked for.
 
     Parameters
@@ -233,30 +257,36 @@ def held_or_stored(
 
     Returns
     -------
-    taps : list of ndarray or StoredRows, of n_images rows
-        Rows of each tap, in the order of the images; as in `activations` for those that cannot be
-        read.
+    found : TapRows
+        Rows and failures.
     """
     store = open_store(settings.cache)
-    shapes = recipe.row_shapes(images) or []
-    large = [
-        tap
-        for tap, shape in zip(recipe.taps, shapes, strict=False)
-        # Vectors are always held: the start of a head needs all of them.
-        if len(shape) > 1 and 4 * math.prod(shape) * len(images) > _HELD_BYTES
-    ]
-    if not large or store is None or not decide(recipe, shapes, len(images), store).remember:
-        return list(activations(images, recipe, settings))
-    for _ in stream(images, recipe, settings):
-        pass
-    if settings.failures:
-        images = images.take(readable(len(images), settings.failures))
+    shapes = recipe.row_shapes(images)
+    large = [] if shapes is None else _large_taps(recipe, shapes, len(images))
+    decision = decide(recipe, shapes, len(images), store)
+    if not large or store is None or not decision.remember:
+        return activations(images, recipe, settings)
+    job = cached_rows(images, recipe, settings, store)
+    results = _streamed(images, recipe, settings, decision, job)
+    failures = [failure for result in results for failure in result.failures]
     # What could be read and then no longer is an error: these rows have been promised.
-    quiet = settings._replace(verbose=0, failures=None)
-    stored = cached_rows(images, recipe, quiet, store)
-    return [
-        StoredRows(stored.only((tap,)))
-        if tap in large
-        else activations(images, recipe.only((tap,)), quiet)[0]
-        for tap in recipe.taps
-    ]
+    quiet = settings._replace(verbose=0, on_error="raise")
+    stored = job.take(readable(len(images), failures).tolist())._replace(settings=quiet)
+    taps = [_held(stored.only((tap,)), stored=tap in large) for tap in recipe.taps]
+    return TapRows(taps, failures)
+
+
+def _large_taps(recipe: Recipe, shapes: Sequence[tuple[int, ...]], n_images: int) -> list[Tap]:
+    """Taps whose rows are not held in memory."""
+    sizes = zip(recipe.taps, shapes, recipe.row_bytes(shapes), strict=True)
+    # Vectors always are: the start of a head needs all of them.
+    return [tap for tap, shape, size in sizes if len(shape) > 1 and size * n_images > _HELD_BYTES]
+
+
+def _held(job: CachedRows, *, stored: bool) -> AnyArray | StoredRows:
+    """Give the rows of a job of one tap."""
+    if stored:
+        return StoredRows(job)
+    n_images = len(job.keys)
+    rows: AnyArray = _in_order(read_all(job, range(n_images)), n_images).taps[0]
+    return rows

@@ -1,7 +1,6 @@
 """The cache: which store a user named, and whether rows go into it."""
 
 import contextlib
-import math
 import os
 import shutil
 import warnings
@@ -94,10 +93,7 @@ def decide(
         return Decision(False, f"what the network computes cannot be named: {unnamed[0]:.100}")
     if row_shapes is None:
         return Decision(True, f"{n_rows} rows in {store.path}")
-    per_row = sum(
-        math.prod(shape) * (1 if tap.layer == 0 else 4)
-        for tap, shape in zip(recipe.taps, row_shapes, strict=True)
-    )
+    per_row = sum(recipe.row_bytes(row_shapes, store.storage))
     needed = per_row * n_rows
     size = f"{n_rows} rows of {per_row / 1024:.1f} KiB"
     if needed > _LARGEST_SHARE * parse_size(store.max_size):

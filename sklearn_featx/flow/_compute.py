@@ -17,11 +17,11 @@ import numpy as np
 
 from .._messages import cause, short, shown
 from .._parallel import ForkSafeLock, answer_in_children
-from .._typing import AnyArray, OnError
+from .._typing import AnyArray
 from ..backbones import Backbone
 from ..engines import Engine, count_threads, make_engine, type_name
 from ..exceptions import BackboneError, FeatxError, ImageError
-from ..images import Batch, ImageCollection, iterate_batches
+from ..images import Batch, Choose, ImageCollection, choose_all, iterate_batches
 from ._recipe import Recipe
 from ._settings import Settings
 from ._workers import compute_batches, read_and_compute
@@ -33,14 +33,36 @@ _ROWS_PER_RESULT = 32
 # Engines that are kept, each with the weights of its trunk; an accelerator's memory is for batches.
 _MOST_ENGINES, _MOST_ON_ACCELERATOR = 8, 2
 
-Result = tuple[list[int], list[AnyArray]]
 Run = Callable[[AnyArray], list[AnyArray]]
 
 
+class Result(NamedTuple):
+    """Some rows, as they come.
+
+    Parameters
+    ----------
+    rows : list of int
+        Positions of images that could be read.
+    taps : list of ndarray of shape (len(rows), ...)
+        Their rows of each tap, float32; preprocessed images as they are, mostly uint8. Empty
+        without any row.
+    failures : list of ImageError
+        Images that could not be read, each with its row.
+    """
+
+    rows: list[int]
+    taps: list[AnyArray]
+    failures: list[ImageError]
+
+
 def computed(
-    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+    images: ImageCollection,
+    positions: Sequence[int],
+    recipe: Recipe,
+    settings: Settings,
+    choose: Choose = choose_all,
 ) -> Generator[Result]:
-    """Compute rows, some at a time.
+    """Compute rows, some at once, by workers that live until the last one is there.
 
     Parameters
     ----------
@@ -51,17 +73,17 @@ def computed(
     recipe : Recipe
         What is done to each.
     settings : Settings
-        How; `settings.failures` gets the images that cannot be read.
+        How.
+    choose : callable, default=choose_all
+        Says which of some positions are computed, in the thread that is about to read them.
 
     Yields
     ------
-    rows : list of int
-        Positions of images that can be read.
-    taps : list of ndarray of shape (len(rows), ...)
-        Rows of each tap.
+    result : Result
+        Each image that is chosen comes once, as a row or as a failure.
     """
     # An interrupt in here has a traceback that holds what is not closed, and its threads with it.
-    with closing(_passes(images, positions, recipe, settings)) as passes:
+    with closing(_passes(images, positions, recipe, settings, choose)) as passes:
         yield from _gathered(passes)
 
 
@@ -82,7 +104,7 @@ def _gathered(passes: Iterator[Result]) -> Iterator[Result]:
             yield _joined(gathered)
             gathered = []
         gathered.append(result)
-        if sum(len(rows) for rows, _ in gathered) >= _ROWS_PER_RESULT:
+        if sum(len(part.rows) for part in gathered) >= _ROWS_PER_RESULT:
             yield _joined(gathered)
             gathered = []
     if gathered:
@@ -90,31 +112,38 @@ def _gathered(passes: Iterator[Result]) -> Iterator[Result]:
 
 
 def _shapes(result: Result) -> list[tuple[int, ...]]:
-    return [tap.shape[1:] for tap in result[1]]
+    return [tap.shape[1:] for tap in result.taps]
 
 
 def _joined(results: Sequence[Result]) -> Result:
-    taps = zip(*(taps for _, taps in results), strict=True)
-    return [row for rows, _ in results for row in rows], [np.concatenate(parts) for parts in taps]
+    taps = zip(*(result.taps for result in results), strict=True)
+    return Result(
+        [row for result in results for row in result.rows],
+        [np.concatenate(parts) for parts in taps],
+        [failure for result in results for failure in result.failures],
+    )
 
 
 def _passes(
-    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+    images: ImageCollection,
+    positions: Sequence[int],
+    recipe: Recipe,
+    settings: Settings,
+    choose: Choose,
 ) -> Generator[Result]:
     """Compute rows, one pass through the network at a time."""
     checked = recipe.network_taps and type_name(recipe.arithmetic.dtype) == "float16"
-    for batch, results in _batches(images, positions, recipe, settings):
-        if settings.failures is not None:
-            settings.failures.extend(batch.failures)
+    batches = _batches(images, positions, recipe, settings, choose)
+    for batch, results in batches:
         if not batch.rows:
+            if batch.failures:
+                yield Result([], [], batch.failures)
             continue
         if checked:
             _check_finite(batch.rows, results, images)
         of_network = iter(results)
-        yield (
-            batch.rows,
-            [batch.data if tap.layer == 0 else next(of_network) for tap in recipe.taps],
-        )
+        taps = [batch.data if tap.layer == 0 else next(of_network) for tap in recipe.taps]
+        yield Result(batch.rows, taps, batch.failures)
 
 
 def _check_finite(
@@ -134,18 +163,27 @@ def _check_finite(
 
 
 def _batches(
-    images: ImageCollection, positions: Sequence[int], recipe: Recipe, settings: Settings
+    images: ImageCollection,
+    positions: Sequence[int],
+    recipe: Recipe,
+    settings: Settings,
+    choose: Choose,
 ) -> Iterator[tuple[Batch, list[AnyArray]]]:
     """Read images and run them through the network, in threads that share the processor."""
     prepare = recipe.prepare(images)
-    on_error: OnError = "nan" if settings.skip_unreadable else "raise"
     # A user's function may be random, or keep notes: called in order, unless threads are asked for.
     ordered = settings.n_jobs is None and not recipe.deterministic
     n_readers = 1 if ordered else count_threads(settings.n_jobs)
     engine = engine_for(recipe) if recipe.network_taps else None
     batch_size = settings.batch_size or _default_batch_size(engine, images, recipe)
     read = partial(
-        iterate_batches, images, positions, prepare, batch_size=batch_size, on_error=on_error
+        iterate_batches,
+        images,
+        positions,
+        prepare,
+        batch_size=batch_size,
+        on_error=settings.on_error,
+        choose=choose,
     )
     if engine is None:
         return ((batch, []) for batch in read(n_threads=n_readers))
@@ -164,7 +202,8 @@ def _batches(
         n_workers=workers.n_workers,
         n_threads=workers.n_threads,
         start=workers.start,
-        on_error=on_error,
+        on_error=settings.on_error,
+        choose=choose,
     )
 
 

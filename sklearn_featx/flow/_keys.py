@@ -1,12 +1,13 @@
 """Keys of images: digests of their content, known for files that have not changed."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from .._digest import stat_signature
+from .._typing import OnError
 from ..exceptions import ImageError
-from ..images import ImageCollection
+from ..images import BytesItem, ImageCollection
 from ..store import FeatureStore
 
 # Absolute path of a file, and its `stat_signature`.
@@ -32,10 +33,7 @@ def file_signatures(images: ImageCollection, positions: Sequence[int]) -> list[S
 
 
 def row_keys(
-    images: ImageCollection,
-    store: FeatureStore | None,
-    signatures: Sequence[Signature | None] | None = None,
-    failures: list[ImageError] | None = None,
+    images: ImageCollection, store: FeatureStore | None, on_error: OnError = "raise"
 ) -> list[str]:
     """Digest of each image; files whose state is known to the store are not opened.
 
@@ -45,11 +43,8 @@ def row_keys(
         The images.
     store : FeatureStore or None
         Knows files by path and state.
-    signatures : sequence of (str, int, int, int, int) or None, default=None
-        Those of all files, where they are known already.
-    failures : list of ImageError, default=None
-        Gets an error for each image that cannot be read, whose key is then empty. None: the first
-        is raised.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether the first image that cannot be read is an error, or its key is empty.
 
     Returns
     -------
@@ -59,40 +54,94 @@ def row_keys(
     Raises
     ------
     ImageError
-        If a file cannot be read, where `failures` is None.
+        If a file cannot be read, where `on_error` is "raise".
     """
-    if signatures is None:
-        signatures = file_signatures(images, range(len(images)))
-    files = [signature for signature in signatures if signature is not None]
-    known = dict(zip(files, store.file_digests(files), strict=True)) if files and store else {}
-    keys, learned = [], {}
+    signatures = file_signatures(images, range(len(images)))
+    keys, failures = known_keys(images, store, signatures, on_error)
+    failed = {failure.row for failure in failures}
+    learned = {}
     for i, signature in enumerate(signatures):
-        if signature is None:
-            keys.append(_noted(images.digest, images, i, failures))
-            continue
-        content = known.get(signature)
-        if content is None:
-            content = _noted(images.content, images, i, failures)
-            if content:
-                learned[signature] = content
-        keys.append(images.digest_of(i, content) if content else "")
+        if keys[i] is None and signature is not None and i not in failed:
+            item = open_file(images, i)
+            if isinstance(item, BytesItem):
+                learned[signature] = item.content()
+                keys[i] = images.digest_of(i, learned[signature])
+            elif on_error == "raise":
+                raise item
     if learned and store:
         store.remember_files(list(learned), list(learned.values()))
-    return keys
+    return [key or "" for key in keys]
 
 
-def _noted(
-    ask: Callable[[int], str], images: ImageCollection, i: int, failures: list[ImageError] | None
-) -> str:
-    """Return what is asked of one image; "" and a note if it cannot be read."""
+def known_keys(
+    images: ImageCollection,
+    store: FeatureStore | None,
+    signatures: Sequence[Signature | None],
+    on_error: OnError,
+) -> tuple[list[str | None], list[ImageError]]:
+    """Digest of each image for which no file has to be opened.
+
+    Parameters
+    ----------
+    images : ImageCollection
+        The images.
+    store : FeatureStore or None
+        Knows files by path and state.
+    signatures : sequence of (str, int, int, int, int) or None
+        Those of all files.
+    on_error : {"raise", "nan"}
+        Whether the first image that cannot be read is an error.
+
+    Returns
+    -------
+    keys : list of str or None
+        None for a file whose state the store does not know, and for a failure.
+    failures : list of ImageError
+        Images that cannot be read.
+    """
+    files = [signature for signature in signatures if signature is not None]
+    known = dict(zip(files, store.file_digests(files), strict=True)) if files and store else {}
+    keys: list[str | None] = []
+    failures = []
+    for i, signature in enumerate(signatures):
+        if signature is not None:
+            content = known.get(signature)
+            keys.append(images.digest_of(i, content) if content else None)
+            continue
+        try:
+            keys.append(images.digest(i))
+        except ImageError as error:
+            if on_error == "raise":
+                raise
+            keys.append(None)
+            failures.append(_failure(error, images, i))
+    return keys, failures
+
+
+def open_file(images: ImageCollection, i: int) -> BytesItem | ImageError:
+    """Read the file of one image; an error where that fails.
+
+    Parameters
+    ----------
+    images : ImageCollection
+        The images.
+    i : int
+        Position of the image.
+
+    Returns
+    -------
+    item : BytesItem or ImageError
+        The open file, or why it cannot be read.
+    """
     try:
-        return ask(i)
+        return images.opened(i)
     except ImageError as error:
-        if failures is None:
-            raise
-        # Without its cause: the traceback of that keeps the bytes of the file alive.
-        failures.append(ImageError(error.reason, i, error.path or images.path(i)))
-        return ""
+        return _failure(error, images, i)
+
+
+def _failure(error: ImageError, images: ImageCollection, i: int) -> ImageError:
+    # Without its cause: the traceback of that keeps the bytes of the file alive.
+    return ImageError(error.reason, i, error.path or images.path(i))
 
 
 def _signature(path: str | None) -> Signature | None:

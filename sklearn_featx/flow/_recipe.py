@@ -1,5 +1,6 @@
 """What is done to an image until it is a row: backbone, taps, preprocessing, device."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Self
@@ -9,9 +10,9 @@ import numpy as np
 from .. import __version__
 from .._digest import combine, digest
 from .._preprocess import Preprocess
-from .._typing import AnyArray, Pooling
+from .._typing import AnyArray, Pooling, Precision
 from ..backbones import Backbone
-from ..engines import EngineName, Precision, arithmetic_facts, resolve_device, resolve_precision
+from ..engines import EngineName, arithmetic_facts, resolve_device, resolve_precision
 from ..images import (
     ImageCollection,
     digest_reading,
@@ -19,6 +20,7 @@ from ..images import (
     prepare_callable,
     prepare_geometry,
 )
+from ..store import Storage
 from ._failures import refuse_none_readable
 
 
@@ -141,6 +143,11 @@ class Recipe:
         device = resolve_device(self.device)
         return Arithmetic(device, resolve_precision(self.precision, device), self.engine)
 
+    @property
+    def pass_key(self) -> tuple[int, str, str]:
+        """Equal for recipes whose rows one pass over the images can give, whatever their taps."""
+        return id(self.backbone), repr(self.preprocess), repr(self.arithmetic)
+
     def describe(self, tap: Tap) -> str:
         """Describe a tap's rows in words."""
         return f"{self.backbone.name}, layer {tap.layer}, pooling {tap.pooling}"
@@ -173,10 +180,27 @@ class Recipe:
     def row_shapes(self, images: ImageCollection) -> list[tuple[int, ...]] | None:
         """Shape of a row of each tap; None where the images would have to be read to know."""
         input_shape = self.stated_input_shape(images)
-        if input_shape is None:
-            return None
+        return None if input_shape is None else self.shapes_from(input_shape)
+
+    def shapes_from(self, input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Shape of a row of each tap, from that of what enters the network."""
         inside = iter(self.output_shapes(input_shape) if self.network_taps else ())
         return [input_shape if tap.layer == 0 else next(inside) for tap in self.taps]
+
+    def row_bytes(self, shapes: Sequence[Sequence[int]], storage: Storage = "float32") -> list[int]:
+        """Bytes of one row of each tap.
+
+        Parameters
+        ----------
+        shapes : sequence of tuple of int
+            Shape of a row of each tap.
+        storage : {"float32", "float16", "bfloat16"}, default="float32"
+            How a store keeps floating point.
+        """
+        return [
+            math.prod(shape) * _item_bytes(tap, shape, storage)
+            for tap, shape in zip(self.taps, shapes, strict=True)
+        ]
 
     def output_shapes(self, input_shape: Sequence[int]) -> list[tuple[int, ...]]:
         """Shape of a row of each tap inside the network, without computing it."""
@@ -217,6 +241,13 @@ def choose_preprocess(
     if image_size is not None:
         own = own.with_image_size(image_size)
     return replace(own, fast=preprocessing == "fast")
+
+
+def _item_bytes(tap: Tap, shape: Sequence[int], storage: Storage) -> int:
+    # A preprocessed picture has three axes, and mostly levels of 8 bits.
+    if tap.layer == 0 and len(shape) == 3:
+        return 1
+    return 4 if storage == "float32" else 2
 
 
 def _unchanged(item: AnyArray) -> AnyArray:

@@ -1,8 +1,8 @@
 """Settings of a computation: none of them changes a row."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from ..exceptions import ImageError
+from .._typing import OnError
 from ._cache import Cache
 
 
@@ -19,22 +19,18 @@ class Settings(NamedTuple):
         Where rows are remembered.
     verbose : int, default=0
         1 shows a progress bar.
-    failures : list of ImageError, default=None
-        A list of the call's own, which gets an error for each image that cannot be read; its rows
-        are left out. None: the first such image is an error.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether the first image that cannot be read is an error, or is left out and returned as a
+        failure beside the rows.
     """
 
     batch_size: int | None = None
     n_jobs: int | None = None
     cache: Cache = False
     verbose: int = 0
-    failures: list[ImageError] | None = None
+    on_error: OnError = "raise"
 
     @property
     def skip_unreadable(self) -> bool:
         """Whether images that cannot be read are left out."""
-        return self.failures is not None
-
-    def for_another_call(self) -> Self:
-        """Return the same with an empty list of failures, where there is one."""
-        return self._replace(failures=[]) if self.skip_unreadable else self
+        return self.on_error == "nan"

@@ -89,8 +89,8 @@ class FreshViews:
     def __getitem__(self, positions: list[int]) -> AnyArray | tuple[AnyArray, ...]:
         """Compute rows of the epoch's view."""
         with renumbered(positions):
-            taps = activations(self._views.take(positions), self._recipe, self._settings)
-        return taps[0] if len(taps) == 1 else tuple(taps)
+            found = activations(self._views.take(positions), self._recipe, self._settings)
+        return found.taps[0] if len(found.taps) == 1 else tuple(found.taps)
 
     def start_epoch(self, epoch: int) -> None:
         """Turn to the view that an epoch sees."""
@@ -132,8 +132,10 @@ def rows_of_views(
 
     if n_views is None:
         return FreshViews(make_views, recipe, settings, len(images))
+    # These images have been read once.
+    settings = settings._replace(on_error="raise")
     if variation.digest is None:
         settings = settings._replace(cache=False)
     with renumbered(np.tile(np.arange(len(images)), n_views).tolist()):
-        taps = held_or_stored(make_views(range(n_views)), recipe, settings)
-    return FixedViews(joined(taps), n_views)
+        found = held_or_stored(make_views(range(n_views)), recipe, settings)
+    return FixedViews(joined(found.taps), n_views)

@@ -10,12 +10,16 @@ from contextlib import closing
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from .._parallel import in_threads
 from .._typing import AnyArray, OnError
-from ..images import Batch, ImageCollection, Prepare, iterate_batches
+from ..images import Batch, Choose, ImageCollection, Prepare, choose_all, iterate_batches
 
 Compute: TypeAlias = Callable[[AnyArray], list[AnyArray]]
 Computed: TypeAlias = tuple[Batch, list[AnyArray]]
+
+_NOTHING = Batch([], np.empty(0, dtype=np.uint8), [])
 
 
 def read_and_compute(
@@ -29,6 +33,7 @@ def read_and_compute(
     n_threads: int,
     start: Callable[[], Any] | None = None,
     on_error: OnError = "raise",
+    choose: Choose = choose_all,
 ) -> Generator[Computed]:
     """Read and compute batches, each as a whole in one of several threads.
 
@@ -52,6 +57,8 @@ def read_and_compute(
     start : callable, default=None
         What each worker calls first, in its own thread.
     on_error : {"raise", "nan"}, default="raise"
+        As in `iterate_batches`.
+    choose : callable, default=choose_all
         As in `iterate_batches`.
 
     Yields
@@ -80,9 +87,10 @@ def read_and_compute(
             batch_size=len(chunk),
             n_threads=n_readers if n_readers > 1 else 0,
             on_error=on_error,
+            choose=choose,
         )
         with closing(batches):
-            return _computed(compute, next(batches))
+            return _computed(compute, next(batches, _NOTHING))
 
     yield from in_threads(work, range(n_batches), n_workers, in_flight=2 * n_workers, start=start)
 

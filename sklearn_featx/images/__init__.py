@@ -14,13 +14,26 @@ from ._adapter import as_image_collection
 from ._collection import ImageCollection
 from ._decode import decode, digest_reading
 from ._geometry import seen_part
+from ._items import BytesItem
 from ._layout import check_image_shape
 from ._pillow import PillowSettings, apply_pillow_settings, image_suffixes, pillow_settings
-from ._prefetch import Batch, Prepare, iterate_batches, prepare_callable, prepare_geometry
+from ._prefetch import (
+    Batch,
+    Choose,
+    Chosen,
+    Prepare,
+    choose_all,
+    iterate_batches,
+    prepare_callable,
+    prepare_geometry,
+)
 from ._views import Variation, Views
 
 __all__ = [
     "Batch",
+    "BytesItem",
+    "Choose",
+    "Chosen",
     "ImageCollection",
     "PillowSettings",
     "Prepare",
@@ -29,6 +42,7 @@ __all__ = [
     "apply_pillow_settings",
     "as_image_collection",
     "check_image_shape",
+    "choose_all",
     "decode",
     "digest_reading",
     "image_suffixes",

@@ -19,6 +19,7 @@ from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
 from ._geometry import resize_and_crop
 from ._items import (
+    BytesItem,
     FileItem,
     Item,
     UnreadableItem,
@@ -132,8 +133,8 @@ class ImageCollection(ABC):
             If the image cannot be read. The error has `row`, which is `i`, and `path`.
         """
 
-    def content(self, i: int) -> str:
-        """Return the digest of the bytes of one image's file; `path` must not be None.
+    def opened(self, i: int) -> BytesItem:
+        """Read the file of one image, where `path` names one: once for its digest and its picture.
 
         Parameters
         ----------
@@ -142,8 +143,9 @@ class ImageCollection(ABC):
 
         Returns
         -------
-        content : str
-            The digest depends on the bytes alone, so it can be recorded for the file.
+        item : BytesItem
+            Its `content` depends on the bytes alone, so that it may be kept with the state of the
+            file.
 
         Raises
         ------
@@ -160,7 +162,7 @@ class ImageCollection(ABC):
         i : int
             Position of the image, which has a file.
         content : str
-            The result of `content`.
+            That of what `opened` returned.
 
         Returns
         -------
@@ -333,9 +335,9 @@ class ItemList(ImageCollection):
         with errors_at(i):
             return load_resized(self._items[i], preprocess)
 
-    def content(self, i: int) -> str:
+    def opened(self, i: int) -> BytesItem:
         with errors_at(i):
-            return self._file(i).content()
+            return self._file(i).opened()
 
     def digest_of(self, i: int, content: str) -> str:
         return self._file(i).digest_of(content)

@@ -57,17 +57,17 @@ class FileItem:
         """Decode the file."""
         return decode(self.path, self.value_range, self.note)
 
-    def content(self) -> str:
-        """Return the digest of the file's bytes, which the store records for the file."""
-        return digest_file(read_file(self.path))
+    def opened(self) -> "BytesItem":
+        """Read the file, once for its digest and its picture."""
+        return BytesItem(read_file(self.path), self.value_range, self.note)
 
     def digest_of(self, content: str) -> str:
         """Return the digest of the image from its file's content, without reading the file."""
         return digest_ranged(content, self.value_range)
 
     def digest(self) -> str:
-        """Return the digest of the image."""
-        return self.digest_of(self.content())
+        """Digest of the image."""
+        return self.opened().digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,13 @@ class BytesItem:
         """Decode the bytes."""
         return decode(self.data, self.value_range, self.note)
 
+    def content(self) -> str:
+        """Digest of the bytes alone: all that a memo of files may keep."""
+        return digest_file(self.data)
+
     def digest(self) -> str:
-        """Return the digest of the bytes and of the range, equal to that of a file."""
-        return digest_ranged(digest_file(self.data), self.value_range)
+        """Digest of the bytes and of the range, that of a file with this content."""
+        return digest_ranged(self.content(), self.value_range)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +144,17 @@ class UnreadableItem:
         """Raise the error."""
         raise ImageError(self.reason, path=self.path)
 
-    def content(self) -> str:
-        """Raise the error."""
+    def opened(self) -> "BytesItem":
+        """Say what is wrong."""
         raise ImageError(self.reason, path=self.path)
 
     def digest_of(self, content: str) -> str:  # noqa: ARG002
-        """Raise the error."""
-        return self.content()
+        """Say what is wrong."""
+        raise ImageError(self.reason, path=self.path)
 
     def digest(self) -> str:
-        """Raise the error."""
-        return self.content()
+        """Say what is wrong."""
+        raise ImageError(self.reason, path=self.path)
 
 
 def n_pixels(item: Item) -> int | None:

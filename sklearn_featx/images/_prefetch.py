@@ -4,10 +4,10 @@ The batches are in the order of the rows. The number of images in flight is boun
 not grow with the number of images. The threads end with the iteration, also after an error.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,11 +21,39 @@ from ..exceptions import ImageError
 from ._appearance import picture_to_levels
 from ._collection import ImageCollection
 from ._geometry import as_picture, resize_and_crop
+from ._items import Item, load_resized
 from ._recognize import is_array_like, is_tensor, tensor_to_array
 from ._scaling import to_pixels
 
 Prepare: TypeAlias = Callable[[AnyArray], AnyArray]
 _Outcome: TypeAlias = AnyArray | ImageError
+
+# Rows that a reader chooses from at once.
+_ROWS_PER_CHOICE = 16
+
+
+class Chosen(NamedTuple):
+    """An image that is to be read.
+
+    Parameters
+    ----------
+    row : int
+        Its position in the collection.
+    item : Item, ImageError or None, default=None
+        The image where it is open already, or why it cannot be opened.
+    """
+
+    row: int
+    item: Item | ImageError | None = None
+
+
+# Says which of some rows are read, in the thread that reads them.
+Choose: TypeAlias = Callable[[Sequence[int]], Iterable[Chosen]]
+
+
+def choose_all(rows: Sequence[int]) -> Iterator[Chosen]:
+    """Choose every row."""
+    return (Chosen(int(row)) for row in rows)
 
 
 class Batch(NamedTuple):
@@ -104,6 +132,7 @@ def iterate_batches(
     batch_size: int,
     n_threads: int,
     on_error: OnError = "raise",
+    choose: Choose = choose_all,
 ) -> Generator[Batch]:
     """Yield batches of prepared images, in order, read ahead of the consumer.
 
@@ -121,13 +150,15 @@ def iterate_batches(
         Number of worker threads; 0 uses the caller's thread. Rows of plain numbers are always read
         in the caller's thread.
     on_error : {"raise", "nan"}, default="raise"
-        Whether the first unreadable image raises its error, or is omitted from its batch and
-        reported in `Batch.failures`.
+        Whether the first image that cannot be read ends the iteration, or is left out of its
+        batch and reported in `Batch.failures`.
+    choose : callable, default=choose_all
+        Says which of some rows are read, in the thread that reads them; the others are left out.
 
     Yields
     ------
     batch : Batch
-        `batch_size` consecutive rows, without those of unreadable images.
+        The next `batch_size` rows that are read, less those that could not be.
 
     Raises
     ------
@@ -148,24 +179,52 @@ def iterate_batches(
     [2, 3] (2, 16, 16, 3)
     [4] (1, 16, 16, 3)
     """
-    outcome = partial(_outcome, collection, prepare)
+    with closing(_outcomes(collection, rows, prepare, choose, batch_size, n_threads)) as outcomes:
+        for first in outcomes:
+            yield _batch(collection, chain([first], islice(outcomes, batch_size - 1)), on_error)
+
+
+def _outcomes(
+    collection: ImageCollection,
+    rows: Sequence[int],
+    prepare: Prepare,
+    choose: Choose,
+    batch_size: int,
+    n_threads: int,
+) -> Generator[tuple[int, _Outcome]]:
+    """Read the chosen rows, in order."""
+
+    def read(group: Sequence[int]) -> Iterator[tuple[int, _Outcome]]:
+        return ((c.row, _outcome(collection, prepare, c)) for c in choose(group))
+
     if n_threads == 0 or collection.kind == "values":
-        outcomes = (outcome(row) for row in rows)
-    else:
-        # One batch for the consumer's next step, and images for every thread in the meantime.
-        outcomes = in_threads(outcome, rows, n_threads, in_flight=batch_size + 2 * n_threads)
-    with closing(outcomes):
         for start in range(0, len(rows), batch_size):
-            chunk = [int(row) for row in rows[start : start + batch_size]]
-            yield _batch(collection, chunk, islice(outcomes, len(chunk)), on_error)
+            yield from read(rows[start : start + batch_size])
+        return
+    # A choice may cost as much for one row as for several; every thread is to have some.
+    most = 1 if choose is choose_all else _ROWS_PER_CHOICE
+    step = max(1, min(most, batch_size, len(rows) // n_threads))
+    groups = (rows[start : start + step] for start in range(0, len(rows), step))
+    # One batch for the consumer's next step, and work for every thread while it is collected.
+    in_flight = batch_size // step + 2 * n_threads
+    with closing(
+        in_threads(lambda group: list(read(group)), groups, n_threads, in_flight=in_flight)
+    ) as parts:
+        for part in parts:
+            yield from part
 
 
-def _outcome(collection: ImageCollection, prepare: Prepare, row: int) -> _Outcome:
-    """Read and prepare one image; return its error if it is unreadable."""
+def _outcome(collection: ImageCollection, prepare: Prepare, chosen: Chosen) -> _Outcome:
+    """Read and prepare one image; an image that cannot be read is an outcome like another."""
+    row, item = chosen
     try:
+        if isinstance(item, ImageError):
+            raise item
         if isinstance(prepare, _Geometry):
+            if item is not None:
+                return load_resized(item, prepare.preprocess)
             return collection.load_resized(row, prepare.preprocess)
-        return prepare(collection.load(row))
+        return prepare(collection.load(row) if item is None else item.load())
     except ImageError as error:
         path = error.path if error.path is not None else collection.path(row)
         located = ImageError(error.reason, row=int(row), path=path)
@@ -174,12 +233,12 @@ def _outcome(collection: ImageCollection, prepare: Prepare, row: int) -> _Outcom
 
 
 def _batch(
-    collection: ImageCollection, rows: list[int], outcomes: Iterable[_Outcome], on_error: OnError
+    collection: ImageCollection, outcomes: Iterable[tuple[int, _Outcome]], on_error: OnError
 ) -> Batch:
     good: list[int] = []
     items: list[AnyArray] = []
     failures: list[ImageError] = []
-    for row, outcome in zip(rows, outcomes, strict=True):
+    for row, outcome in outcomes:
         if isinstance(outcome, ImageError):
             if on_error == "raise":
                 raise outcome

@@ -43,14 +43,7 @@ class Job(NamedTuple):
     @property
     def way(self) -> tuple[Any, ...]:
         """Equal for jobs that one pass of the images can serve."""
-        recipe = self.fitting
-        return (
-            id(recipe.backbone),
-            repr(recipe.preprocess),
-            recipe.arithmetic,
-            id(self.keys),
-            self.store and self.store.path,
-        )
+        return (*self.fitting.pass_key, id(self.keys), self.store and self.store.path)
 
 
 class Jobs:
@@ -81,7 +74,7 @@ class Jobs:
         reading = (estimator.reader, estimator.on_error)
         how = (id(X), store and store.path, repr(reading))
         if how not in self._keys:
-            keys = row_keys(images, store, failures=settings.failures)
+            keys = row_keys(images, store, settings.on_error)
             # An unreadable image is no copy of another.
             self._keys[how] = [key or f"unreadable {i}" for i, key in enumerate(keys)]
             self._first.setdefault(id(X), self._keys[how])

@@ -194,8 +194,7 @@ def _columns(
     names = [stage.name for stage in recipe.backbone.stages]
     chosen: list[str | int] = list(range(1, len(names) + 1)) if layers is None else list(layers)
     taps = tuple(Tap(layer, pooling) for layer in chosen for pooling in poolings)
-    rows = activations(images, replace(recipe, taps=taps), settings)
-    errors = settings.failures or []
+    rows, errors = activations(images, replace(recipe, taps=taps), settings)
     refuse_none_readable(len(images), errors)
     columns, seen = [], set()
     for tap, features in zip(taps, rows, strict=True):

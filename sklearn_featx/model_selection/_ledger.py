@@ -1,6 +1,5 @@
 """The ledger: passes and new rows, counted as the calls of a search go by."""
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -85,8 +84,7 @@ class Ledger:
 
     def _counts(self, call: Call) -> npt.NDArray[np.intp]:
         recipe, job = call.recipe, call.job
-        how = (recipe.backbone, recipe.network_taps, repr(recipe.preprocess), recipe.arithmetic)
-        name = (*how, id(job.keys))
+        name = (recipe.pass_key, recipe.network_taps, id(job.keys))
         if name not in self._loads:
             self._loads[name] = Load(job, recipe, np.zeros(len(job.images), dtype=np.intp))
         return self._loads[name].counts
@@ -95,13 +93,15 @@ class Ledger:
         """Digests of the images that pass the network for a call."""
         wanted = {call.job.keys[i] for i in call.rows}
         passing: set[str] = set()
-        shapes = _row_shapes(call.recipe, call.job)
-        for tap, shape in zip(call.recipe.taps, shapes, strict=True):
+        images, settings = call.job.images, call.job.settings
+        input_shape = call.recipe.input_shape(images, settings.skip_unreadable)
+        sizes = call.recipe.row_bytes(call.recipe.shapes_from(input_shape), store.storage)
+        for tap, size in zip(call.recipe.taps, sizes, strict=True):
             new = self._lacking_rows(call, tap, store) & wanted
             name = (store.path, call.recipe.digest(tap))
             new -= self._added.setdefault(name, set())
             self._added[name] |= new
-            self.n_bytes += len(new) * math.prod(shape) * _item_bytes(tap, call.job, store)
+            self.n_bytes += len(new) * size
             if tap.layer != 0:
                 passing |= new
         return passing
@@ -119,15 +119,3 @@ class Ledger:
         if id(keys) not in self._positions:
             self._positions[id(keys)] = {key: i for i, key in enumerate(keys)}
         return self._positions[id(keys)]
-
-
-def _row_shapes(recipe: Recipe, job: Job) -> list[tuple[int, ...]]:
-    input_shape = recipe.input_shape(job.images, job.settings.skip_unreadable)
-    inside = iter(recipe.output_shapes(input_shape) if recipe.network_taps else ())
-    return [input_shape if tap.layer == 0 else next(inside) for tap in recipe.taps]
-
-
-def _item_bytes(tap: Tap, job: Job, store: FeatureStore) -> int:
-    if tap.layer == 0 and job.images.kind == "pixels":
-        return 1
-    return 4 if store.storage == "float32" else 2

@@ -58,7 +58,7 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
         alike = list(group)
         settings = alike[0].settings._replace(verbose=verbose)
         for recipe in _recipes(alike):
-            for _ in stream(alike[0].images, recipe, settings.for_another_call()):
+            for _ in stream(alike[0].images, recipe, settings):
                 pass
 
 

@@ -69,5 +69,5 @@ def _sample(stratum: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]) -> npt.
 def _timed(load: Load, positions: npt.NDArray[np.intp]) -> float:
     settings = load.job.settings._replace(cache=False)
     start = time.perf_counter()
-    activations(load.job.images.take(positions), load.recipe, settings.for_another_call())
+    activations(load.job.images.take(positions), load.recipe, settings)
     return time.perf_counter() - start

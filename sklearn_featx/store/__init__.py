@@ -19,6 +19,7 @@ Correct use: claim rows, compute and put them, and only then wait for the rows o
 The package imports numpy, the standard library and the ground modules.
 """
 
+from ._codec import Storage
 from ._rows import RecipeRows
 from ._session import session_store
 from ._store import FeatureStore, parse_size
@@ -26,6 +27,7 @@ from ._store import FeatureStore, parse_size
 __all__ = [
     "FeatureStore",
     "RecipeRows",
+    "Storage",
     "parse_size",
     "session_store",
 ]

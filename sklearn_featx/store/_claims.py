@@ -1,8 +1,8 @@
 """Claims: processes that need the same rows share the computation.
 
-A claim belongs to one thread of one process. It ends when the row is put, when the claim is
-released, when the process ends, or after ten minutes. A claim that ends too early or too late costs
-a computation, never a result.
+A claim belongs to one thread of one process, and to the workers of that thread. It ends when the
+row is put, when the claim is released, when the process ends, or after ten minutes. A claim that
+ends too early or too late costs a computation, never a result.
 """
 
 import sqlite3
@@ -30,45 +30,46 @@ def present(connection: sqlite3.Connection, names: Iterable[bytes]) -> set[bytes
     }
 
 
-def take(connection: sqlite3.Connection, names: list[bytes], limit: int | None) -> list[bytes]:
-    """Claim the first rows that are neither in the store nor claimed by other threads.
+def take(connection: sqlite3.Connection, names: list[bytes], owner: str) -> list[bytes]:
+    """Claim the rows that are neither in the store nor claimed by others.
 
     Parameters
     ----------
     connection : sqlite3.Connection
         A connection without an open transaction.
     names : list of bytes
-        Distinct names of rows, in order of preference.
-    limit : int or None
-        The maximum number of claims.
+        Distinct names of rows.
+    owner : str
+        Who claims them: what `this_thread` returned.
 
     Returns
     -------
     taken : list of bytes
-        The claimed names.
+        The names that the owner holds now.
     """
     with transaction(connection):
         _sweep(connection)
-        unavailable = present(connection, names) | held_by_others(connection, names)
-        taken = [name for name in names if name not in unavailable][:limit]
-        mine, now = _this_thread(), int(time.time())
+        unavailable = present(connection, names) | held_by_others(connection, names, owner)
+        taken = [name for name in names if name not in unavailable]
+        now = int(time.time())
         connection.executemany(
-            "INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", [(name, mine, now) for name in taken]
+            "INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", [(name, owner, now) for name in taken]
         )
     return taken
 
 
-def give_back(connection: sqlite3.Connection, names: list[bytes]) -> None:
-    """Release this thread's claims on rows."""
-    mine = _this_thread()
+def give_back(connection: sqlite3.Connection, names: list[bytes], owner: str) -> None:
+    """End an owner's claims on rows."""
     with transaction(connection):
         connection.executemany(
-            "DELETE FROM claims WHERE name = ? AND owner = ?", [(name, mine) for name in names]
+            "DELETE FROM claims WHERE name = ? AND owner = ?", [(name, owner) for name in names]
         )
 
 
-def held_by_others(connection: sqlite3.Connection, names: Iterable[bytes]) -> set[bytes]:
-    """Return the names that another thread or process has claimed."""
+def held_by_others(
+    connection: sqlite3.Connection, names: Iterable[bytes], owner: str
+) -> set[bytes]:
+    """Those of the names that are claimed by others than the owner now."""
     claims = [
         claim
         for chunk in chunked(list(names))
@@ -77,9 +78,9 @@ def held_by_others(connection: sqlite3.Connection, names: Iterable[bytes]) -> se
             chunk,
         )
     ]
-    alive = {owner: _holds(owner) for owner in {owner for _, owner, _ in claims}}
+    alive = {other: _holds(other, owner) for other in {other for _, other, _ in claims}}
     now = time.time()
-    return {name for name, owner, since in claims if alive[owner] and _within_lease(since, now)}
+    return {name for name, other, since in claims if alive[other] and _within_lease(since, now)}
 
 
 def _sweep(connection: sqlite3.Connection) -> None:
@@ -89,13 +90,14 @@ def _sweep(connection: sqlite3.Connection) -> None:
     connection.executemany("DELETE FROM claims WHERE CAST(owner AS BLOB) = ?", dead)
 
 
-def _this_thread() -> str:
-    return f"{process_token()}/{threading.get_ident()}"
+def this_thread(ident: int | None = None) -> str:
+    """Name a thread of this process, the one that calls or another, as the owner of claims."""
+    return f"{process_token()}/{threading.get_ident() if ident is None else ident}"
 
 
-def _holds(owner: object) -> bool:
-    """Whether a claim of this owner prevents this thread from computing the row."""
-    return _lives(owner) and owner != _this_thread().encode()
+def _holds(other: object, owner: str) -> bool:
+    """Whether a claim of another keeps an owner from computing."""
+    return _lives(other) and other != owner.encode()
 
 
 def _lives(owner: object) -> bool:

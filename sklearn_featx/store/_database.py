@@ -266,17 +266,19 @@ _TALLIES: dict[Path, Tally] = {}
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Context manager of a transaction, rolled back after an exception."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # A failed COMMIT may have rolled back already.
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
+    """All of a block's changes, or none of them."""
+    # Threads of this process wait here: SQLite would let them sleep and look again.
+    with _WRITING:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            # A failed COMMIT may have rolled back already.
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
 
 
 def log_limit(max_bytes: int) -> int:
@@ -366,6 +368,8 @@ def _close_all() -> None:
 
 _FORK_HELD: list[Connection] = []
 _NEW_CONNECTION = threading.Lock()
+# Open at every fork: who holds it holds the lock of a connection, which a fork waits for.
+_WRITING = threading.Lock()
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

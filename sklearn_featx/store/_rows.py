@@ -4,10 +4,13 @@ A row's name in the database is a digest of the recipe, of the storage dtype and
 so float16 and float32 stores in one folder do not share rows.
 """
 
+import copy
 import hashlib
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +65,15 @@ class RecipeRows:
         self._text = text
         self._storage = storage
         self._max_bytes = max_bytes
+        # Whose claims these are; None: those of the thread that calls.
+        self._claimant: int | None = None
         self._prefix = hashlib.blake2b(f"{recipe}\0{storage}\0".encode(), digest_size=_NAME_BYTES)
+
+    def for_workers(self) -> Self:
+        """Return the same rows, whose claims are this thread's whichever thread makes them."""
+        shared = copy.copy(self)
+        shared._claimant = threading.get_ident()
+        return shared
 
     def missing(self, keys: Sequence[str]) -> list[int]:
         """Return the positions of the keys whose rows are not in the store.
@@ -158,18 +169,16 @@ class RecipeRows:
         code = check_rows(values, self._storage)
         return widen(narrow(values, code), code)
 
-    def claim(self, keys: Sequence[str], limit: int | None = None) -> list[int]:
-        """Claim rows that this thread should compute.
+    def claim(self, keys: Sequence[str]) -> list[int]:
+        """Choose the rows that this thread should compute now.
 
-        A claim ends when the row is put or released, or when the process ends. Threads that claim
-        one batch after the other (`limit`) share the work on the same keys.
+        A claim ends when its row is put or released, or when its process dies. Processes that claim
+        some rows at once share the work on the same keys.
 
         Parameters
         ----------
         keys : sequence of str
             Digests of images.
-        limit : int, default=None
-            The maximum number of rows.
 
         Returns
         -------
@@ -182,8 +191,9 @@ class RecipeRows:
         absent = [name for name in first if name not in known]
         if not absent:
             return []
+        owner = self._owner()
         taken = self._database.attempt(
-            lambda c: _claims.take(c, absent, limit), absent[:limit], writing=True
+            lambda c: _claims.take(c, absent, owner), absent, writing=True
         )
         return [first[name] for name in taken]
 
@@ -203,11 +213,12 @@ class RecipeRows:
             Rows that are not in the store because their claim or the timeout ended.
         """
         first = self._first_positions(keys)
+        owner = self._owner()
         deadline = time.monotonic() + timeout
         pause = _FIRST_POLL_SECONDS
         alone: tuple[list[bytes], set[bytes]] = (list(first), set())
         while True:
-            absent, pending = self._database.attempt(lambda c: _progress(c, first), alone)
+            absent, pending = self._database.attempt(lambda c: _progress(c, first, owner), alone)
             remaining = deadline - time.monotonic()
             if not pending or remaining <= 0:
                 return [first[name] for name in absent]
@@ -222,8 +233,11 @@ class RecipeRows:
         keys : sequence of str
             Digests of images.
         """
-        names = self._names(keys)
-        self._database.attempt(lambda c: _claims.give_back(c, names), None)
+        names, owner = self._names(keys), self._owner()
+        self._database.attempt(lambda c: _claims.give_back(c, names, owner), None)
+
+    def _owner(self) -> str:
+        return _claims.this_thread(self._claimant)
 
     def _names(self, keys: Sequence[str]) -> list[bytes]:
         names = []
@@ -326,11 +340,11 @@ class _Reader:
 
 
 def _progress(
-    connection: sqlite3.Connection, first: dict[bytes, int]
+    connection: sqlite3.Connection, first: dict[bytes, int], owner: str
 ) -> tuple[list[bytes], set[bytes]]:
-    """Return the absent names, and those of them that other threads have claimed."""
-    # Claims are read first: a row that is put between the two statements is then present.
-    pending = _claims.held_by_others(connection, first)
+    """Names that are absent, and those of them that someone else computes."""
+    # Claims first: a row that is put between the two statements is then present, not lost.
+    pending = _claims.held_by_others(connection, first, owner)
     known = _claims.present(connection, first)
     return [name for name in first if name not in known], pending - known
 

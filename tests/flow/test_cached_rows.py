@@ -87,7 +87,7 @@ class TestOnce:
         for cls in ImageCollection.__subclasses__():
             monkeypatch.setattr(cls, "load", refuse)
             monkeypatch.setattr(cls, "digest", refuse)
-            monkeypatch.setattr(cls, "content", refuse)
+            monkeypatch.setattr(cls, "opened", refuse)
         np.testing.assert_array_equal(extractor.transform(paths), first)
 
     def test_shuffled_subset_and_grown_compute_only_what_is_new(
@@ -373,8 +373,8 @@ class TestRowsBeyondMemory:
         from sklearn_featx.flow._activations import activations, held_or_stored
 
         images, recipe, settings = flow_of(tuner(small_net, cache=store, unfreeze_depth=1), digits)
-        (whole,) = activations(images, recipe, settings)
-        (stored,) = held_or_stored(images, recipe, settings)
+        whole = activations(images, recipe, settings).taps[0]
+        stored = held_or_stored(images, recipe, settings).taps[0]
         assert not isinstance(stored, np.ndarray)
         assert len(stored) == len(whole)
         np.testing.assert_array_equal(stored[[5, 2, 5, 0]], whole[[5, 2, 5, 0]])

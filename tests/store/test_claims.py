@@ -50,9 +50,18 @@ def test_a_claim_of_ones_own_can_be_taken_again(rows):
     assert rows.claim(KEYS) == rows.claim(KEYS) == [0, 1, 2, 3]
 
 
-def test_claims_come_in_batches_and_once_for_a_repeated_key(rows):
-    assert rows.claim(["a", "a", "b", "c"], limit=2) == [0, 2]
-    assert in_thread(lambda: rows.claim(["a", "a", "b", "c"], limit=2)) == [3]
+def test_claims_come_once_for_a_repeated_key(rows):
+    assert rows.claim(["a", "a", "b"]) == [0, 2]
+    assert in_thread(lambda: rows.claim(["a", "a", "b", "c"])) == [3]
+
+
+def test_claims_of_workers_are_those_of_the_thread_that_they_work_for(rows):
+    shared = rows.for_workers()
+    assert in_thread(lambda: shared.claim(["a"])) == [0]
+    assert in_thread(lambda: rows.claim(["a", "b"])) == [1]
+    assert rows.claim(["a", "b"]) == [0]
+    in_thread(lambda: shared.release(["a"]))
+    assert in_thread(lambda: rows.claim(["a"])) == [0]
 
 
 def test_rows_in_the_store_are_not_claimed(rows):

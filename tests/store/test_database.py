@@ -29,7 +29,6 @@ def use_everything(store):
     rows = store.rows("recipe")
     assert rows.missing(KEYS) == [0, 1]
     assert rows.claim(KEYS) == [0, 1]
-    assert rows.claim(KEYS, limit=1) == [0]
     rows.put_many(KEYS, VALUES)
     rows.release(KEYS)
     assert rows.wait(KEYS, timeout=60) == [0, 1]

@@ -236,7 +236,7 @@ def test_waiting_looks_less_and_less_often(store, monkeypatch):
 def claim_as_another(store, monkeypatch):
     """Claim row "a" as another thread of this process would."""
     with monkeypatch.context() as patch:
-        patch.setattr(_claims, "_this_thread", lambda: f"{process_token()}/0")
+        patch.setattr(_claims, "this_thread", lambda ident: f"{process_token()}/0")
         assert store.rows("recipe").claim(["a"]) == [0]
 
 

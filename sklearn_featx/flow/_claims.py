@@ -1,0 +1,129 @@
+"""Claims: which rows this call computes, chosen by the threads that read the images.
+
+Processes that want the same rows share the work: who is about to read an image claims its row. A
+file whose content is not known is read once. Its bytes are digested, and decoded if nobody has a
+row of this content yet.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from ..exceptions import ImageError
+from ..images import BytesItem, Chosen
+from ._failures import row_of
+from ._keys import Signature, open_file
+from ._shelves import CachedRows, Missing
+
+# Of files that are open at once in a thread: few photographs, or many thumbnails.
+_MOST_OPEN_BYTES = 16 * 2**20
+# Files whose digests are written at once: each write is a transaction.
+_NOTES_PER_WRITE = 256
+
+
+class Claims:
+    """Chooses images whose rows nobody has and nobody else computes, and claims them.
+
+    Several threads may call it at once.
+
+    Parameters
+    ----------
+    job : CachedRows
+        The images; of those whose keys are known, the store lacks the rows of all taps.
+
+    Attributes
+    ----------
+    elsewhere : list of int
+        Images whose rows are in the store by now, or computed by others.
+    partly : dict of tuple of Tap to list of int
+        Files that turned out to lack some taps only, by these.
+    """
+
+    def __init__(self, job: CachedRows) -> None:
+        self.elsewhere: list[int] = []
+        self.partly: Missing = {}
+        self._job = job
+        self._rows = job.shelves[0].rows.for_workers()
+        # By key: the first image that has it, and those that are claimed.
+        self._first: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+        self._learned: dict[Signature, str] = {}
+
+    def __call__(self, rows: Sequence[int]) -> Iterator[Chosen]:
+        """Choose some of the images; give those that were opened as they are."""
+        for part in self._parts(rows):
+            yield from self._choose(part)
+
+    def end(self, done: set[int]) -> None:
+        """End the claims on rows that did not come, so that nobody waits for them."""
+        left = [key for key, row in self._held.items() if row not in done]
+        if left:
+            self._rows.release(left)
+        self.note_files(1)
+
+    def drop(self, failures: Sequence[ImageError]) -> None:
+        """End the claims on images that could not be read."""
+        keys = [self._job.keys[row_of(error)] for error in failures]
+        held = [key for key in keys if key and self._held.pop(key, None) is not None]
+        if held:
+            self._rows.release(held)
+
+    def note_files(self, least: int = _NOTES_PER_WRITE) -> None:
+        """Let the store remember the digests of files that were read, if they are enough."""
+        if len(self._learned) >= least:
+            # One by one: readers go on adding.
+            notes = [self._learned.popitem() for _ in range(len(self._learned))]
+            files, digests = zip(*notes, strict=True)
+            self._job.store.remember_files(files, digests)
+
+    def _parts(self, rows: Sequence[int]) -> Iterator[list[int]]:
+        """Cut rows into parts whose files may be open at once."""
+        part: list[int] = []
+        n_bytes = 0
+        for row in rows:
+            signature = self._job.signatures[row]
+            size = 0 if self._job.keys[row] or signature is None else signature[1]
+            if part and n_bytes + size > _MOST_OPEN_BYTES:
+                yield part
+                part, n_bytes = [], 0
+            part.append(int(row))
+            n_bytes += size
+        if part:
+            yield part
+
+    def _choose(self, part: Sequence[int]) -> Iterator[Chosen]:
+        opened = {i: open_file(self._job.images, i) for i in part if self._job.keys[i] is None}
+        mine = self._claim(self._wanted(part, opened))
+        for row in part:
+            item = opened.pop(row, None)
+            if row in mine or isinstance(item, ImageError):
+                yield Chosen(row, item)
+
+    def _wanted(self, part: Sequence[int], opened: dict[int, BytesItem | ImageError]) -> list[int]:
+        """Images whose rows of all taps are missing, as far as the store knows now."""
+        for row, item in opened.items():
+            if isinstance(item, BytesItem):
+                self._learn(row, item)
+        keys = self._job.keys
+        # Failures have no key.
+        first = [i for i in part if (key := keys[i]) and self._first.setdefault(key, i) == i]
+        missing = self._job.missing([i for i in first if i in opened])
+        new = set(missing.pop(self._job.recipe.taps, ()))
+        for taps, rows in missing.items():
+            self.partly.setdefault(taps, []).extend(rows)
+        return [i for i in first if i not in opened or i in new]
+
+    def _learn(self, row: int, item: BytesItem) -> None:
+        content, signature = item.content(), self._job.signatures[row]
+        self._job.keys[row] = self._job.images.digest_of(row, content)
+        assert signature is not None
+        self._learned[signature] = content
+
+    def _claim(self, wanted: Sequence[int]) -> set[int]:
+        keys = self._job.keys_of(wanted)
+        # Before: an interrupt may come when they are written down but not returned.
+        self._held.update(zip(keys, wanted, strict=True))
+        mine = {wanted[c] for c in self._rows.claim(keys)} if keys else set()
+        for key, row in zip(keys, wanted, strict=True):
+            if row not in mine:
+                del self._held[key]
+                self.elsewhere.append(row)
+        return mine
