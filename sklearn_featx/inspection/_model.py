@@ -110,8 +110,7 @@ class Model:
         for start in range(0, len(self.images), step):
             rows = range(start, min(start + step, len(self.images)))
             with renumbered(rows):
-                settings = self.settings.for_another_call()
-                arrays = activations(self.images.take(rows), recipe, settings)
+                arrays, failures = activations(self.images.take(rows), recipe, self.settings)
             if not arrays:
                 continue
             by_tap = dict(zip(taps, arrays, strict=True))
@@ -119,7 +118,7 @@ class Model:
                 LayerMaps(m, by_tap[source], _grid(m, by_tap[source], shape))
                 for m, source in zip(found, sources, strict=True)
             ]
-            yield Block([rows[i] for i in readable(len(rows), settings.failures or [])], layers)
+            yield Block([rows[i] for i in readable(len(rows), failures)], layers)
 
 
 def _steps(estimator: Any) -> list[Any]:
