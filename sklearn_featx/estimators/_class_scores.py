@@ -64,7 +64,7 @@ class ClassScores:
         return log_probabilities
 
     def decision_function(self, X: Any) -> FloatArray:
-        """Logit of each class.
+        """Score of each class: its log-odds or log-probability.
 
         Parameters
         ----------
@@ -74,16 +74,18 @@ class ClassScores:
         Returns
         -------
         scores : ndarray of shape (n_images,) or (n_images, n_classes), float64
-            Of two classes: the logarithm of the odds of ``classes_[1]``. Of more classes: their
-            logits, whose softmax is `predict_proba`. Of a matrix of labels: the logarithm of the
-            odds of each label. With ``on_error="nan"``, those of `class_prior_` for images that
+            Of two classes: the logarithm of the odds of ``classes_[1]``. Of more classes: the
+            logarithms of their probabilities. Of a matrix of labels: the logarithm of the odds of
+            each label. With ``on_error="nan"``, those of `class_prior_` for images that
             cannot be read; where a probability is 0, the smallest float.
         """
         logits, failures = self._outputs(X)
         warn_of_prior(failures, len(logits))
         scores = logits
-        if self.n_outputs_ == 2 and not self.multilabel_:
-            scores = logits[:, 1] - logits[:, 0]
+        if not self.multilabel_:
+            # Logits have a constant that training does not determine.
+            binary = self.n_outputs_ == 2
+            scores = logits[:, 1] - logits[:, 0] if binary else log_softmax(logits, axis=1)
         # Scorers and calibration refuse infinity.
         finite: FloatArray = np.nan_to_num(scores)
         return finite
