@@ -8,7 +8,7 @@ estimators, never in them, so clones, copies and pickles stay small.
 import copy
 import math
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -73,12 +73,15 @@ from ._finetune_parameters import FineTuneParameters
 from ._fit_tasks import FitTasks
 from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
+from ._tuned_embedding import TunedEmbedding
 
 # Fixed, so that predictions do not depend on how the rows came: remembered or computed.
 _ROWS_PER_PREDICTION = 32
 
 
-class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCMeta):
+class FineTuneEstimator(
+    TunedEmbedding, CallbackSupportMixin, FineTuneParameters, metaclass=ABCMeta
+):
     """What classifier and regressor share: parameters, the way of the images, the net."""
 
     _task: Literal["classification", "multilabel", "regression"]
@@ -270,7 +273,7 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
         images: ImageCollection,
         targets: AnyArray,
         sample_weight: AnyArray | None,
-        tasks: FitTasks,
+        tasks: FitTasks | None = None,
     ) -> Self:
         backbone = self._start(images)
         weights = self._weighed(targets, sample_weight)
@@ -292,7 +295,8 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
         else:
             start = self._head_start(embeddings, targets, weights)
             net = self._make_net(plan, start)
-        tasks.begin(net, 0 if plan.is_probe else net.max_epochs)
+        if tasks is not None:
+            tasks.begin(net, 0 if plan.is_probe else net.max_epochs)
         if plan.is_probe:
             net.initialize()
         else:
@@ -301,7 +305,8 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
                 net.fit(RowsDataset(seen, targets, weights, validation_rows=rows), None)
         self._learn(net)
         keep_predicting(self, plan, self.trained_state_, net)
-        tasks.end()
+        if tasks is not None:
+            tasks.end()
         return self._unless_interrupted(net)
 
     def _left(
@@ -436,6 +441,18 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
         """Logits or standardized values of images, the prior's for those that cannot be read."""
         check_is_fitted(self, "trained_state_")
         images = self._images(X, reset=False)
+        outputs, failures = self._computed(images, predict_rows, self.n_outputs_)
+        if failures:
+            outputs = filled(outputs, len(images), failures, self._prior())
+        return outputs, failures
+
+    def _computed(
+        self,
+        images: ImageCollection,
+        function: Callable[[FineTuneNet, Any, int], AnyArray],
+        n_columns: int,
+    ) -> tuple[FloatArray, list[Failure]]:
+        """Apply a function of net and rows to the images that can be read."""
         backbone = self._backbone()
         net = self._predicting_net(backbone)
         recipe = self._predicting_recipe(backbone, images)
@@ -445,16 +462,13 @@ class FineTuneEstimator(CallbackSupportMixin, FineTuneParameters, metaclass=ABCM
         for taps, failed in slices(images, recipe, self._settings(), _ROWS_PER_PREDICTION):
             errors += failed
             if taps:
-                parts.append(predict_rows(net, joined(taps[:n_parts]), _ROWS_PER_PREDICTION))
-        outputs: FloatArray = np.concatenate(parts or [np.empty((0, self.n_outputs_))])
+                parts.append(function(net, joined(taps[:n_parts]), _ROWS_PER_PREDICTION))
+        results: FloatArray = np.concatenate(parts or [np.empty((0, n_columns))])
         failures = as_table(errors)
         if self.on_error == "nan":
             # Assigned whole: with several threads, it is the table of one of their calls.
             self.failures_ = failures
-        outputs = outputs.astype(np.float64)
-        if failures:
-            outputs = filled(outputs, len(images), failures, self._prior())
-        return outputs, failures
+        return results.astype(np.float64), failures
 
     @abstractmethod
     def _prior(self) -> FloatArray:

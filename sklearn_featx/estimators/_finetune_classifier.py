@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score
 from .._sklearn_compat import StrOptions, _fit_context
 from .._typing import AnyArray, FloatArray, Granularity, OnError, Precision, UnfreezeDepth, Weights
 from ..flow import Cache
+from ..images import ImageCollection
 from ..training import AugmentSpec, LinearModel
 from ._class_scores import ClassScores
 from ._finetune_base import FineTuneEstimator
@@ -100,6 +101,10 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         trunk once and are remembered. None: a fresh view in each epoch, never remembered.
     warm_start : bool, default=False
         Let `fit` go on from the weights of the call before, in place of the pretrained ones.
+    cross_fit : int or None, default=None
+        Number of folds of `fit_transform`: each image's embedding comes from a network that was
+        trained on the other folds, so that a learner after it sees no embedding that knows its
+        target. None: from the network that was trained on all images.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
     random_state : int, RandomState or None, default=None
@@ -229,6 +234,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         augment: AugmentSpec | None = None,
         n_views: int | None = 4,
         warm_start: bool = False,
+        cross_fit: int | None = None,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         random_state: int | np.random.RandomState | None = None,
         callbacks: Sequence[Any] | None = None,
@@ -266,6 +272,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
             augment=augment,
             n_views=n_views,
             warm_start=warm_start,
+            cross_fit=cross_fit,
             random_state=random_state,
             callbacks=callbacks,
             net_params=net_params,
@@ -320,15 +327,8 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
             If Ctrl-C ends the training. The estimator keeps what was learned until then, with early
             stopping the best weights, and can be used.
         """
-        images = self._images(X, reset=not self._continues())
-        labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
-        if self._continues():
-            self._check_same_classes(labels)
-        self._set_classes(labels)
-        codes, weights = codes_and_weights(self, labels, sample_weight)
-        if not self.multilabel_:
-            check_two_classes(codes, self._weighed(codes, weights), self.classes_)
-        return self._fit_rows(images, codes, weights, FitTasks(self, X, y, sample_weight))
+        tasks = FitTasks(self, X, y, sample_weight)
+        return self._fit_rows(*self._prepared(X, y, sample_weight), tasks)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -389,6 +389,19 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+    def _prepared(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[ImageCollection, AnyArray, AnyArray | None]:
+        images = self._images(X, reset=not self._continues())
+        labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
+        if self._continues():
+            self._check_same_classes(labels)
+        self._set_classes(labels)
+        codes, weights = codes_and_weights(self, labels, sample_weight)
+        if not self.multilabel_:
+            check_two_classes(codes, self._weighed(codes, weights), self.classes_)
+        return images, codes, weights
 
     def _targets_left(
         self, targets: AnyArray, weights: AnyArray | None, *, partial: bool = False

@@ -52,6 +52,7 @@ class FineTuneParameters(ImageEstimator):
         "augment": [StrOptions({"light", "strong"}), callable, None],
         "n_views": [_COUNT, None],
         "warm_start": ["boolean"],
+        "cross_fit": [Interval(Integral, 2, None, closed="left"), None],
         "random_state": ["random_state"],
         "callbacks": [list, tuple, None],
         "net_params": [dict, None],
@@ -91,6 +92,7 @@ class FineTuneParameters(ImageEstimator):
         augment: AugmentSpec | None = None,
         n_views: int | None = 4,
         warm_start: bool = False,
+        cross_fit: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         callbacks: Sequence[Any] | None = None,
         net_params: Mapping[str, Any] | None = None,
@@ -126,6 +128,7 @@ class FineTuneParameters(ImageEstimator):
         self.augment = augment
         self.n_views = n_views
         self.warm_start = warm_start
+        self.cross_fit = cross_fit
         self.random_state = random_state
         self.callbacks = callbacks
         self.net_params = net_params

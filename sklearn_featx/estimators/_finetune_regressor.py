@@ -72,6 +72,10 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         Number of views of each image, which the epochs see in turn; None: a fresh one in each.
     warm_start : bool, default=False
         Let `fit` go on from the weights of the call before, in place of the pretrained ones.
+    cross_fit : int or None, default=None
+        Number of folds of `fit_transform`: each image's embedding comes from a network that was
+        trained on the other folds, so that a learner after it sees no embedding that knows its
+        target. None: from the network that was trained on all images.
     random_state : int, RandomState or None, default=None
         Seed of everything random.
     callbacks : list, default=None
@@ -169,13 +173,8 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         self : FineTuneRegressor
             The fitted regressor.
         """
-        images = self._images(X, reset=not self._continues())
-        targets, weights = self._checked(images, y, sample_weight)
-        # What was learned is about targets on the scale of the first call.
-        if not self._continues():
-            self._set_targets(targets, weights)
         tasks = FitTasks(self, X, y, sample_weight)
-        return self._fit_rows(images, self._standardized(targets), weights, tasks)
+        return self._fit_rows(*self._prepared(X, y, sample_weight), tasks)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -241,6 +240,16 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         self.target_mean_, self.target_scale_ = standardization(targets, weights)
         self.target_ndim_ = targets.ndim
         self.n_outputs_ = len(self.target_mean_)
+
+    def _prepared(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[ImageCollection, AnyArray, AnyArray | None]:
+        images = self._images(X, reset=not self._continues())
+        targets, weights = self._checked(images, y, sample_weight)
+        # What was learned is about targets on the scale of the first call.
+        if not self._continues():
+            self._set_targets(targets, weights)
+        return images, self._standardized(targets), weights
 
     def _targets_left(
         self,

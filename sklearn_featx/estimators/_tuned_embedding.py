@@ -1,0 +1,136 @@
+"""The tuned embedding: columns for another learner, out of fold where that learner is trained."""
+
+import copy
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from .._sklearn_compat import _check_feature_names_in, _fit_context
+from .._typing import AnyArray, FloatArray
+from ..flow import Failure, warn_of
+from ..images import ImageCollection
+from ..training import embed_rows
+from ._fit_tasks import FitTasks
+from ._prior import filled
+
+_CONSEQUENCE = "their rows are NaN, which an imputer after the estimator replaces."
+
+
+class TunedEmbedding(TransformerMixin):
+    """Mixin of the fine-tuners: what their head reads, as columns."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_transform(self, X: Any, y: Any, sample_weight: Any = None) -> FloatArray:
+        """Train the tail and the head, then return the embeddings of the training images.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+        y : array-like of shape (n_images,) or (n_images, n_outputs)
+            Targets, as in `fit`.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_images, n_embedding_), float32
+            With `cross_fit`, those of networks that were not trained on the image.
+        """
+        images, targets, weights = self._prepared(X, y, sample_weight)
+        self._fit_rows(images, targets, weights, FitTasks(self, X, y, sample_weight))
+        if self.cross_fit is None or not self._embedding_is_tuned():
+            return self._embeddings(images)[0]
+        return self._out_of_fold(images, targets, weights)
+
+    def transform(self, X: Any) -> FloatArray:
+        """Compute the embeddings of images: what the head reads, before its scaling.
+
+        Parameters
+        ----------
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            As in `fit`.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_images, n_embedding_), float32
+            Pooled activations of the layers that the head reads. With ``on_error="nan"``, NaN for
+            images that cannot be read.
+        """
+        check_is_fitted(self, "trained_state_")
+        embeddings, failures = self._embeddings(self._images(X, reset=False))
+        warn_of(failures, len(embeddings), _CONSEQUENCE)
+        return embeddings
+
+    def get_feature_names_out(self, input_features: Any = None) -> AnyArray:
+        """Return the names of the columns: estimator, stage and number.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Checked against the names seen in `fit`; not used.
+
+        Returns
+        -------
+        names : ndarray of shape (n_embedding_,), object
+            ``finetuneclassifier_blocks.4_012`` and so on.
+        """
+        check_is_fitted(self, "trained_state_")
+        _check_feature_names_in(self, input_features, generate_names=False)
+        stages = self._backbone().stages[-len(self.layer_widths_) :]
+        names = [
+            f"{type(self).__name__.lower()}_{stage.name}_{i:0{len(str(width - 1))}d}"
+            for stage, width in zip(stages, self.layer_widths_, strict=True)
+            for i in range(width)
+        ]
+        return np.asarray(names, dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def _embedding_is_tuned(self) -> bool:
+        """Whether the embedding depends on targets."""
+        backbone = self._backbone()
+        return bool(self._split(backbone) < len(backbone.stages))
+
+    def _embeddings(self, images: ImageCollection) -> tuple[FloatArray, list[Failure]]:
+        embeddings, failures = self._computed(images, embed_rows, self.n_embedding_)
+        if failures:
+            missing = np.full(self.n_embedding_, np.nan)
+            embeddings = filled(embeddings, len(images), failures, missing)
+        return embeddings.astype(np.float32), failures
+
+    def _out_of_fold(
+        self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
+    ) -> FloatArray:
+        """Embeddings of each fold by a network that was trained on the other folds."""
+        unreadable = [failure.row for failure in self.failures_]
+        known = np.setdiff1d(np.arange(len(images)), unreadable)
+        embeddings = np.full((len(images), self.n_embedding_), np.nan, np.float32)
+        for train, test in self._folds(known, targets[known]):
+            # Not the estimator itself: a warm start has seen all targets.
+            fold = copy.copy(self)
+            fold.warm_start = False
+            own = None if weights is None else weights[train]
+            fold._fit_rows(images.take(train), fold._targets_left(targets[train], own), own)
+            embeddings[test], _ = fold._embeddings(images.take(test))
+        return embeddings
+
+    def _folds(self, rows: AnyArray, targets: AnyArray) -> list[tuple[AnyArray, AnyArray]]:
+        # Here, since it takes a while to import.
+        from sklearn.model_selection import KFold, StratifiedKFold
+
+        make = StratifiedKFold if self._task == "classification" else KFold
+        folds = make(self.cross_fit, shuffle=True, random_state=self.seed_)
+        return [(rows[train], rows[test]) for train, test in folds.split(rows, targets)]
+
+    @abstractmethod
+    def _prepared(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[ImageCollection, AnyArray, AnyArray | None]:
+        """Images, targets and weights of a fit, checked."""
