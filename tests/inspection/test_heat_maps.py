@@ -95,7 +95,7 @@ class TestExact:
         backbone, layer = backbones[kind]
         if all_layers and kind in ("ViT, avg", "Swin"):
             layer = {"ViT, avg": ["blocks.0", "blocks.1"],
-                     "Swin": ["features.1", "features.3", "norm"]}[kind]  # fmt: skip
+                     "Swin": ["features.1", "features.3"]}[kind]  # fmt: skip
         elif all_layers:
             layer = "all"
         features = extractor(backbone, layer, normalize="layer")
