@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, cross_val_score
 
 from .._typing import AnyArray
 from ._calls import Fold
@@ -59,11 +59,20 @@ def nested_scores(
         for f in np.flatnonzero(np.isnan(inner[k])).tolist():
             train = folds[f][0]
             inner[k, f] = cross_val_score(
-                estimator, rows[train], y[train], cv=_INNER_FOLDS, scoring=scoring
+                estimator, rows[train], y[train], cv=_inner(estimator, y[train]), scoring=scoring
             ).mean()
     chosen = np.argmax(np.where(np.isnan(inner), -np.inf, inner), axis=0)
     nested: Scores = scores[chosen, np.arange(len(folds))]
     return nested
+
+
+def _inner(estimator: Any, y: AnyArray) -> int | KFold:
+    """Inner folds, no more than the smallest class has rows."""
+    if not is_classifier(estimator) or y.ndim > 1:
+        return _INNER_FOLDS
+    smallest = int(np.unique(y, return_counts=True)[1].min())
+    shuffled = KFold(_INNER_FOLDS, shuffle=True, random_state=0)
+    return min(_INNER_FOLDS, smallest) if smallest > 1 else shuffled
 
 
 def _of_pairs(

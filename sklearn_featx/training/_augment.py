@@ -19,6 +19,7 @@ from .._digest import digest, digest_array
 from .._graphs import plain_new_tensors
 from .._messages import cause, shown
 from .._typing import Levels
+from ..exceptions import ImageError
 from ._random import seeded
 
 AugmentSpec: TypeAlias = Literal["light", "strong"] | Callable[[Any], Any]
@@ -75,6 +76,8 @@ class Augment:
     def _called(self, image: torch.Tensor) -> Any:
         try:
             return self._transform(image)
+        except ImageError:
+            raise
         except Exception as error:
             raise ValueError(
                 f"augment={shown(self._transform)} raised {cause(error)}. It is called with a "

@@ -90,7 +90,7 @@ def test_options_reach_the_extractor(pictures, tmp_path):
     ).transform([str(pictures / path) for path in find_images(pictures).paths])
     with np.load(output, allow_pickle=False) as arrays:
         np.testing.assert_allclose(arrays["features"], features, atol=1e-6)
-        assert arrays["feature_names"][0] == "efficientnet_lite0_blocks.3_00"
+        assert arrays["feature_names"][0] == "efficientnet_lite0_blocks.3_max_00"
 
 
 def test_random_weights_are_asked_for_by_none(pictures, tmp_path):
@@ -208,7 +208,7 @@ def test_ways_to_be_faster(pictures, expected, tmp_path):
         (["extract", ".", "-o", "f.npz"], "FOLDER: no image file in"),
         (["extract", ".", "-o", "f.xlsx"], "must end in one of .csv, .npz, .parquet"),
         (["extract", ".", "-o", "nowhere/f.npz"], "--output: there is no folder 'nowhere'"),
-        (["stages", "efficientnet_lite"], "Did you mean one of ['efficientnet_lite0'"),
+        (["stages", "efficientnet_lite"], "Did you mean one of ['efficientnet_lite"),
         (["backbones", "no such"], "no backbone matches 'no such'"),
     ],
 )

@@ -205,7 +205,9 @@ def test_rule_for_int_and_float_pictures(encode, values, wanted, as_file):
 def test_int_and_float_pictures_of_other_ranges(encode, values, value_range, wanted, as_file):
     picture = Image.fromarray(values)
     source = encode(picture, "TIFF") if as_file else picture
-    with pytest.raises(ImageError, match=r"outside the range 0 to .*Pass value_range="):
+    with pytest.raises(
+        ImageError, match=r"outside the range 0 to .*Pass reader=ImageReader\(value_range="
+    ):
         seen(source)
     pixels = as_image_collection([source], value_range=value_range).load(0)
     np.testing.assert_allclose(pixels[:, :, 0], wanted, rtol=1e-6)
