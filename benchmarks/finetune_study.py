@@ -101,14 +101,14 @@ DATA = {"Fashion-MNIST": fashion, "MNIST": mnist, "digits": small_digits}
 
 def rates():
     for backbone_lr, layer_decay in itertools.product((0.1, 0.3, 1.0), (0.75, 1.0)):
-        yield {"backbone_lr_ratio": backbone_lr, "layer_decay": layer_decay}
+        yield {"backbone_lr_ratio": backbone_lr, "net_params": {"layer_decay": layer_decay}}
 
 
 def starts():
     varied = {
         "head_init": ("probe", "random"),
         "batch_norm": ("frozen", "train"),
-        "layer_decay": (1.0, 0.75),
+        "net_params": ({"layer_decay": 1.0}, {"layer_decay": 0.75}),
     }
     for values in itertools.product(*varied.values()):
         yield dict(zip(varied, values, strict=True))
@@ -265,7 +265,7 @@ def resolved(recipe):
     """Write a recipe out, with all that the study varies: defaults may change."""
     if recipe == "plain":
         return "plain"
-    varied = ["backbone_lr_ratio", "layer_decay", "head_init", "batch_norm"]
+    varied = ["backbone_lr_ratio", "net_params", "head_init", "batch_norm"]
     varied += ["head_layers"] * ("head_layers" in recipe)
     parameters = FineTuneClassifier(**recipe).get_params()
     return ", ".join(f"{name}={parameters[name]}" for name in varied)

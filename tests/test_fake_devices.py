@@ -142,7 +142,6 @@ def initialized(**settings):
         "task": "classification",
         "lr": 0.01,
         "backbone_lr_ratio": 0.1,
-        "layer_decay": 0.5,
         "weight_decay": 0.1,
         "max_epochs": 1,
         "batch_size": 4,

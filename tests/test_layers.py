@@ -36,7 +36,7 @@ PACKAGES = {
     "store": {"numpy"},
     "training": {"numpy", "torch", "torchvision", "skorch", "sklearn", "scipy"},
     "flow": {"numpy"},
-    "estimators": {"numpy", "scipy", "sklearn", "joblib"},
+    "estimators": {"numpy", "scipy", "sklearn", "skorch", "joblib"},
     "model_selection": {"numpy", "sklearn"},
     "inspection": {"numpy", "matplotlib", "sklearn"},
     "cli": {"numpy"},

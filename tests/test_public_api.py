@@ -125,7 +125,7 @@ def test_estimators_document_every_parameter_in_order(name):
 
 
 def test_the_classifier_has_few_parameters():
-    assert len(sklearn_featx.FineTuneClassifier().get_params(deep=False)) <= 36
+    assert len(sklearn_featx.FineTuneClassifier().get_params(deep=False)) <= 35
 
 
 def test_version_is_that_of_the_project():

@@ -165,7 +165,6 @@ def test_only_networks_that_draw_in_eval_mode_take_turns(draws):
         task="classification",
         lr=0.1,
         backbone_lr_ratio=0.1,
-        layer_decay=1.0,
         weight_decay=0.0,
         max_epochs=1,
         batch_size=8,

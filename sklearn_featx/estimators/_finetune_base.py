@@ -251,7 +251,6 @@ class FineTuneEstimator(
             task=self._task,
             lr=self.lr,
             backbone_lr_ratio=self.backbone_lr_ratio,
-            layer_decay=self.layer_decay,
             weight_decay=self.weight_decay,
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,

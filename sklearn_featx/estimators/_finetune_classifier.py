@@ -72,8 +72,6 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         Learning rate of the head.
     backbone_lr_ratio : float, default=0.1
         Learning rate of the last stage, as a multiple of `lr`.
-    layer_decay : float, default=1.0
-        Factor on the learning rate for each stage further from the output.
     weight_decay : float, default=0.01
         Weight decay of weights; norms and biases have none.
     max_epochs : int, default=10
@@ -222,7 +220,6 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
         backbone_lr_ratio: float = 0.1,
-        layer_decay: float = 1.0,
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
@@ -260,7 +257,6 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
             C=C,
             lr=lr,
             backbone_lr_ratio=backbone_lr_ratio,
-            layer_decay=layer_decay,
             weight_decay=weight_decay,
             max_epochs=max_epochs,
             batch_size=batch_size,

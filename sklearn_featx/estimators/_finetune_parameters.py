@@ -40,7 +40,6 @@ class FineTuneParameters(ImageEstimator):
         "C": [_POSITIVE, StrOptions({"auto"})],
         "lr": [_POSITIVE],
         "backbone_lr_ratio": [_AT_LEAST_ZERO],
-        "layer_decay": [_POSITIVE],
         "weight_decay": [_AT_LEAST_ZERO],
         "max_epochs": [_COUNT],
         "batch_size": [_COUNT],
@@ -80,7 +79,6 @@ class FineTuneParameters(ImageEstimator):
         C: float | Literal["auto"] = "auto",
         lr: float = 1e-3,
         backbone_lr_ratio: float = 0.1,
-        layer_decay: float = 1.0,
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
@@ -116,7 +114,6 @@ class FineTuneParameters(ImageEstimator):
         self.C = C
         self.lr = lr
         self.backbone_lr_ratio = backbone_lr_ratio
-        self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.max_epochs = max_epochs
         self.batch_size = batch_size

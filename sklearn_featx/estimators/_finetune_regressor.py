@@ -48,8 +48,6 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         Learning rate of the head.
     backbone_lr_ratio : float, default=0.1
         Learning rate of the last stage, as a multiple of `lr`.
-    layer_decay : float, default=1.0
-        Factor on the learning rate for each stage further from the output.
     weight_decay : float, default=0.01
         Weight decay of weights; norms and biases have none.
     max_epochs : int, default=10

@@ -48,7 +48,6 @@ def make_net(
     task: Task,
     lr: float,
     backbone_lr_ratio: float,
-    layer_decay: float,
     weight_decay: float,
     max_epochs: int,
     batch_size: int,
@@ -74,8 +73,6 @@ def make_net(
         Learning rate of the head.
     backbone_lr_ratio : float
         Learning rate of the last stage, as a multiple of `lr`.
-    layer_decay : float
-        Factor for each additional stage between a stage and the head.
     weight_decay : float
         Weight decay of weight matrices and kernels; norms, biases and tokens have none.
     max_epochs : int
@@ -118,7 +115,6 @@ def make_net(
     settings: dict[str, Any] = {
         "lr": lr,
         "backbone_lr_ratio": backbone_lr_ratio,
-        "layer_decay": layer_decay,
         "weight_decay": weight_decay,
         "max_epochs": max_epochs,
         "batch_size": batch_size,

@@ -56,7 +56,6 @@ def quick_net():
             "task": "classification",
             "lr": 0.03,
             "backbone_lr_ratio": 0.5,
-            "layer_decay": 1.0,
             "weight_decay": 0.01,
             "max_epochs": 4,
             "batch_size": 8,
