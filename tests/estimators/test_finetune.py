@@ -377,9 +377,8 @@ class TestTraining:
             {"callbacks": [("schedule", None)]},
             {"callbacks": [GradientNormClipping(1e-3)]},
             {"net_params": {"criterion__label_smoothing": 0.2}},
-            {"net_params": {"layer_decay": 0.1}, "unfreeze_depth": "all"},
         ],
-        ids=["schedule", "clipping", "smoothing", "decay"],
+        ids=["schedule", "clipping", "smoothing"],
     )
     def test_each_setting_changes_what_is_learned(self, small_net, digits, change):
         usual = classifier(small_net, lr=1e-2).fit(*digits)
