@@ -225,9 +225,12 @@ def share(folder, keys, barrier, results):
     rows = FeatureStore(folder, "64MiB").rows("small shared")
     computed = 0
     barrier.wait()
-    while todo := rows.claim(keys, limit=16):
+    for start in range(0, len(keys), 16):
+        some = keys[start : start + 16]
+        todo = [some[i] for i in rows.claim(some)]
         time.sleep(0.002 * len(todo))
-        rows.put_many(*compute("small shared", [keys[i] for i in todo]))
+        if todo:
+            rows.put_many(*compute("small shared", todo))
         computed += len(todo)
     left = [keys[i] for i in rows.wait(keys, timeout=30)]
     if left:
