@@ -86,7 +86,7 @@ def as_image_collection(
     >>> digits = load_digits().data
     >>> images = as_image_collection(digits, image_shape=(8, 8), value_range=(0, 16))
     >>> images.load(0).shape, images.load(0).dtype, images.n_features
-    ((8, 8, 1), dtype('uint8'), 64)
+    ((8, 8, 1), dtype('float32'), 64)
     """
     shape, limits = check_image_shape(image_shape), check_value_range(value_range)
     if isinstance(X, ImageCollection):

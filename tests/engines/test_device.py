@@ -1,6 +1,7 @@
 """Devices: names, types, copies, streams and memory, with stand-ins where no GPU is."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,12 +161,21 @@ class TestWorkers:
         assert used == [1, 2, 1, 2, 1, 2]
 
     def test_one_thread_at_a_time_where_needed(self):
+        def is_free():
+            """Whether another thread gets the lock at once."""
+            lock = _device._alone._lock
+            with ThreadPoolExecutor(1) as other:
+                free = other.submit(lock.acquire, False).result()
+                if free:
+                    other.submit(lock.release).result()
+            return free
+
         with _device.alone_where_needed(MPS):
-            assert _device._alone.locked()
-        assert not _device._alone.locked()
+            assert not is_free()
+        assert is_free()
         for device in (CPU, CUDA):
             with _device.alone_where_needed(device), _device.alone_where_needed(device):
-                assert not _device._alone.locked()
+                assert is_free()
 
 
 def test_a_first_pass_runs_alone_on_a_gpu(monkeypatch):

@@ -160,6 +160,9 @@ class Oracle(BaseEstimator):
 
 
 def _of_dummy(dummy, method, X):
+    if method == "decision_function":
+        logs = np.log(dummy.predict_proba(X))
+        return logs[:, 1] - logs[:, 0] if logs.shape[1] == 2 else logs
     answers = getattr(dummy, method)(X)
     if isinstance(answers, list):
         # Of several labels: a list of (n, 2).
@@ -176,6 +179,9 @@ class OracleClassifier(ClassifierMixin, Oracle):
 
     def predict_proba(self, X):
         return self._merged("predict_proba", np.asarray(X))
+
+    def decision_function(self, X):
+        return self._merged("decision_function", np.asarray(X))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
+from sklearn_featx.flow import Tap
 from sklearn_featx.images import ImageCollection
 from sklearn_featx.store import FeatureStore, _file_digests
 
@@ -384,7 +385,8 @@ def flow_of(estimator, digits):
     """What `fit` hands to the flow: images, the recipe of the split, settings."""
     images = estimator._images(digits[0], reset=True)
     backbone = estimator._backbone()
-    return images, estimator._recipe(backbone, estimator._split(backbone)), estimator._settings()
+    recipe = estimator._recipe(backbone, [Tap(estimator._split(backbone))])
+    return images, recipe, estimator._settings()
 
 
 def assert_same_state(first, second):

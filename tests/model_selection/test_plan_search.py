@@ -68,7 +68,7 @@ class TestPasses:
         search = SEARCHES[name](small_net, store)
         before = plan_search(search, *digits, timed=False)
         assert trunk_rows == []
-        if hasattr(search, "fit_transform"):
+        if isinstance(search, PretrainedFeatureExtractor):
             search.fit_transform(*digits)
         else:
             search.fit(*digits)
@@ -80,7 +80,7 @@ class TestPasses:
     def test_counts_without_cache_are_those_of_the_run(self, name, small_net, digits, trunk_rows):
         search = SEARCHES[name](small_net, False)
         before = plan_search(search, *digits, timed=False)
-        if hasattr(search, "fit_transform"):
+        if isinstance(search, PretrainedFeatureExtractor):
             search.fit_transform(*digits)
         else:
             search.fit(*digits)
