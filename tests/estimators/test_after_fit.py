@@ -161,7 +161,10 @@ class Oracle(BaseEstimator):
 
 def _of_dummy(dummy, method, X):
     if method == "decision_function":
-        logs = np.log(dummy.predict_proba(X))
+        shares = dummy.predict_proba(X)
+        if isinstance(shares, list):
+            return np.stack([np.log(s[:, 1]) - np.log(s[:, 0]) for s in shares], axis=1)
+        logs = np.log(shares)
         return logs[:, 1] - logs[:, 0] if logs.shape[1] == 2 else logs
     answers = getattr(dummy, method)(X)
     if isinstance(answers, list):
