@@ -26,7 +26,7 @@ class RangeUse:
     >>> use = RangeUse()
     >>> use.note(np.array([100, 4000], np.uint16), (0.0, 65535.0))
     >>> use.report()
-    'values run from 100 to 4000 in all images seen, 6% of ... ImageReader(value_range=(0, 4095))...'
+    'values run from 100 to 4000 in all images seen, 6% of ...'
     >>> use.report()
     """
 
