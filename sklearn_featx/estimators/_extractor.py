@@ -83,9 +83,9 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         stay as they are.
     preprocessing : "fast", callable or None, default=None
         None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
-        from large JPEG files several times as fast: they are decoded at a fraction of their size,
-        and features turn by a cosine of 0.999 or more. Else a function from a PIL image to a tensor
-        or array, used as it is.
+        faster for large JPEG files, which are decoded at a fraction of their size; the cosine
+        similarity to the exact features is at least 0.999. Else a function from a PIL image to a
+        tensor or array, used as it is.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of what the network sees. None: as in its training;
         for an own network: as the images are, which must then have one size.
@@ -98,8 +98,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         ``"auto"``: a GPU if there is one. Any other name is never changed silently.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
         Type of weights and activations; features are float32. ``"auto"``: the fastest that the
-        device has, on a CPU by measurement. Of 16-bit types, features turn by a cosine of 0.999 or
-        more.
+        device has, on a CPU by measurement. With 16-bit types the cosine similarity to the exact
+        features is at least 0.999.
     compile : bool, default=False
         Compile the network, which takes seconds to minutes, once in each process. A warning says
         so where it cannot be compiled.
@@ -108,9 +108,9 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         runs it on a CPU, often faster than PyTorch; needs the extra ``openvino``.
     n_jobs : int, default=None
         Number of threads; each reads images and computes their features. None: as many as PyTorch
-        would use (one a core, fewer in workers of joblib and under `threadpoolctl`). A function as
-        `preprocessing` is then called by one thread, in the order of the images. On a GPU, the
-        number of threads that read.
+        would use (one per core, fewer in workers of joblib and under `threadpoolctl`). One thread
+        then calls a function as `preprocessing`, in the order of the images. On a GPU, the number
+        of threads that read.
     cache : bool, path or FeatureStore, default=True
         Where features are remembered, by the content of the image and of all that is done to it:
         True, a bounded temporary store of this process and its joblib workers, gone at exit; a

@@ -1,4 +1,4 @@
-"""Images that could not be read: told apart, told about, and kept out of the way of the others."""
+"""Unreadable images: records, warnings, and keeping the other rows aligned."""
 
 import warnings
 from collections.abc import Sequence
