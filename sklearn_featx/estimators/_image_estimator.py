@@ -10,7 +10,7 @@ from sklearn.utils.validation import validate_data
 from .._sklearn_compat import CheckedParameters, _check_feature_names, _check_n_features
 from .._typing import OnError
 from ..flow import Recipe, Settings
-from ..images import ImageCollection, as_image_collection, check_image_shape
+from ..images import ImageCollection, ReadOptions, as_image_collection
 from ._image_reader import ImageReader
 from ._saved_state import CheckedState
 from ._worker_settings import SentWithSettings
@@ -158,18 +158,15 @@ def read_images(
         If X cannot be read as images.
     """
     reader._validate_params()
-    image_shape = None if reader.image_shape is None else tuple(reader.image_shape)
-    image_shape = check_image_shape(image_shape)
-    if image_shape is not None and _is_table(X, plain_numbers=image_shape[-1] == -1):
-        dtype = np.float32 if image_shape[-1] == -1 else "numeric"
+    options = ReadOptions(reader.image_shape, reader.value_range, on_error)
+    if options.image_shape is not None and _is_table(X, plain_numbers=options.of_numbers):
+        dtype = np.float32 if options.of_numbers else "numeric"
         X = validate_data(estimator, X, reset=reset, dtype=dtype)
     elif hasattr(X, "columns") and (reset or hasattr(estimator, "feature_names_in_")):
         # Without names from `fit` there is nothing to compare: `transform` works unfitted.
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, X, reset=reset)
-    return as_image_collection(
-        X, image_shape=image_shape, value_range=reader.value_range, on_error=on_error
-    )
+    return as_image_collection(X, options)
 
 
 def _is_table(X: Any, *, plain_numbers: bool) -> bool:

@@ -15,7 +15,7 @@ from ._collection import ImageCollection
 from ._decode import decode, digest_reading
 from ._geometry import seen_part
 from ._items import BytesItem
-from ._layout import check_image_shape
+from ._options import ReadOptions
 from ._pillow import PillowSettings, apply_pillow_settings, image_suffixes, pillow_settings
 from ._prefetch import (
     Batch,
@@ -37,11 +37,11 @@ __all__ = [
     "ImageCollection",
     "PillowSettings",
     "Prepare",
+    "ReadOptions",
     "Variation",
     "Views",
     "apply_pillow_settings",
     "as_image_collection",
-    "check_image_shape",
     "choose_all",
     "decode",
     "digest_reading",

@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 
 from .._messages import said, short, shown
-from .._typing import AnyArray, OnError
+from .._typing import AnyArray
 from ..exceptions import InputError
 from ._arrays import array_to_collection, refuse_empty, refuse_vector
 from ._collection import ImageCollection, ItemList
 from ._dataset import DatasetItems, dataset_paths
 from ._foreign import is_base64_image
 from ._items import as_item, as_item_or_unreadable
-from ._layout import ImageShape, check_image_shape
+from ._options import ReadOptions
 from ._range_use import RangeUse
 from ._recognize import (
     is_array_like,
@@ -32,16 +32,9 @@ from ._recognize import (
     is_tensor,
     tensor_to_array,
 )
-from ._scaling import ValueRange, check_value_range
 
 
-def as_image_collection(
-    X: Any,
-    *,
-    image_shape: tuple[int, ...] | None = None,
-    value_range: tuple[float, float] | None = None,
-    on_error: OnError = "raise",
-) -> ImageCollection:
+def as_image_collection(X: Any, options: ReadOptions | None = None) -> ImageCollection:
     """Convert X to a collection of images.
 
     No file is read; every path is checked to lead to a file.
@@ -55,16 +48,8 @@ def as_image_collection(
           of a file), PIL images, arrays of one image, or tensors, also mixed.
         - torch datasets whose items are images or (image, target). The files of a torchvision
           `ImageFolder` without a transform, or of a `Subset` of one, are read directly.
-    image_shape : tuple of int, default=None
-        Shape of one image: (H, W), (H, W, C) or (C, H, W). Required for 2-D arrays; resolves an
-        ambiguous layout of other arrays. (1, -1): each row of a 2-D array is d plain numbers, not
-        pixels. (C, -1): each row is a signal of C channels, X of shape (n, C, L) or (n, C * L).
-    value_range : (float, float), default=None
-        Values of black and white, for arrays, files and PIL images. None: the range that the file
-        declares; else 0 to 1 for floats and booleans, 0 to 65535 for unsigned 16-bit integers, 0
-        to 255 for other integers.
-    on_error : {"raise", "nan"}, default="raise"
-        Whether an invalid entry of a list raises an error immediately, or when it is read.
+    options : ReadOptions, default=None
+        How entries become images; None: the defaults.
 
     Returns
     -------
@@ -82,25 +67,28 @@ def as_image_collection(
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from sklearn_featx.images import as_image_collection
+    >>> from sklearn_featx.images import ReadOptions, as_image_collection
     >>> digits = load_digits().data
-    >>> images = as_image_collection(digits, image_shape=(8, 8), value_range=(0, 16))
+    >>> options = ReadOptions(image_shape=(8, 8), value_range=(0, 16))
+    >>> images = as_image_collection(digits, options)
     >>> images.load(0).shape, images.load(0).dtype, images.n_features
     ((8, 8, 1), dtype('float32'), 64)
     """
-    shape, limits = check_image_shape(image_shape), check_value_range(value_range)
+    options = ReadOptions() if options is None else options
     if isinstance(X, ImageCollection):
         return X
     _refuse_single(X)
     source = _reduce(X)
     if isinstance(source, np.ndarray):
-        return array_to_collection(source, shape, limits)
+        return array_to_collection(source, options)
     if isinstance(source, list):
-        return _from_list(source, shape, limits, on_error)
+        return _from_list(source, options)
     refuse_empty((len(source),))
-    if _is_of_values(shape):
-        raise InputError(f"image_shape={shape}: plain numbers are read from arrays, not datasets.")
-    return DatasetItems(source, np.arange(len(source)), shape, limits)
+    if options.of_numbers:
+        raise InputError(
+            f"image_shape={options.image_shape}: plain numbers are read from arrays, not datasets."
+        )
+    return DatasetItems(source, np.arange(len(source)), options)
 
 
 def _refuse_single(X: Any) -> None:
@@ -221,21 +209,16 @@ def _objects_to_numbers(array: AnyArray) -> AnyArray:
     )
 
 
-def _from_list(
-    entries: list[Any],
-    image_shape: ImageShape | None,
-    value_range: ValueRange | None,
-    on_error: OnError,
-) -> ImageCollection:
+def _from_list(entries: list[Any], options: ReadOptions) -> ImageCollection:
     refuse_empty((len(entries),))
     if is_number(entries[0]) and not is_missing(entries[0]):
         refuse_vector((len(entries),))
-    if _is_of_values(image_shape):
-        return array_to_collection(_stacked(entries), image_shape, value_range)
+    if options.of_numbers:
+        return array_to_collection(_stacked(entries), options)
     _refuse_frames_of_one_object(entries)
-    make = as_item if on_error == "raise" else as_item_or_unreadable
+    make = as_item if options.on_error == "raise" else as_item_or_unreadable
     use = RangeUse()
-    items = [make(e, row, image_shape, value_range, use.note) for row, e in enumerate(entries)]
+    items = [make(e, row, options, use.note) for row, e in enumerate(entries)]
     return ItemList(items, use)
 
 
@@ -254,10 +237,6 @@ def _refuse_frames_of_one_object(entries: list[Any]) -> None:
                 f"rows {first} and {row} are one opened file, which shows its frame {entry.tell()} "
                 "in both. Pass copies: [frame.copy() for frame in ImageSequence.Iterator(picture)]."
             )
-
-
-def _is_of_values(image_shape: ImageShape | None) -> bool:
-    return image_shape is not None and image_shape[-1] == -1
 
 
 def _stacked(entries: list[Any]) -> AnyArray:

@@ -12,13 +12,12 @@ from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
 from ._collection import ImageCollection, PixelArray, ValueArray
 from ._layout import ImageShape, Layout, choose_layout
+from ._options import ReadOptions
 from ._range_use import RangeUse
 from ._scaling import ValueRange, check_rows, chunks, effective_range
 
 
-def array_to_collection(
-    X: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
-) -> ImageCollection:
+def array_to_collection(X: AnyArray, options: ReadOptions) -> ImageCollection:
     """Convert an array (n, ...) to a collection; plain numbers if `image_shape` ends in -1.
 
     Raises `InputError` if the shape or dtype does not fit, and `ImageError` with the row if values
@@ -27,9 +26,9 @@ def array_to_collection(
     if X.ndim < 2:
         refuse_vector(X.shape)
     refuse_empty(X.shape)
-    if image_shape is not None and image_shape[-1] == -1:
-        return _values(X, image_shape, value_range)
-    return _pixels(X, image_shape, value_range)
+    if options.image_shape is not None and options.of_numbers:
+        return _values(X, options.image_shape, options.value_range)
+    return _pixels(X, options.image_shape, options.value_range)
 
 
 def refuse_vector(shape: tuple[int, ...]) -> NoReturn:

@@ -15,9 +15,8 @@ from .._typing import Levels
 from ..exceptions import ImageError
 from ._collection import ImageCollection, Positions, as_index, errors_at
 from ._items import Item, as_item
-from ._layout import ImageShape
+from ._options import ReadOptions
 from ._range_use import RangeUse
-from ._scaling import ValueRange
 
 
 def dataset_paths(dataset: Any) -> list[str] | None:
@@ -62,8 +61,8 @@ class DatasetItems(ImageCollection):
         Its items are images or tuples that begin with one.
     rows : ndarray of int
         Positions in the dataset.
-    image_shape, value_range : tuple or None
-        The parameters of `as_image_collection`.
+    options : ReadOptions
+        How an item becomes an image.
     use : RangeUse, default=None
         The record of values, shared with the collection that `take` was called on.
     """
@@ -72,15 +71,13 @@ class DatasetItems(ImageCollection):
         self,
         dataset: Any,
         rows: npt.NDArray[np.intp],
-        image_shape: ImageShape | None,
-        value_range: ValueRange | None,
+        options: ReadOptions,
         use: RangeUse | None = None,
     ) -> None:
         self.range_use: RangeUse = RangeUse() if use is None else use
         self._dataset = dataset
         self._rows = rows
-        self._image_shape = image_shape
-        self._value_range = value_range
+        self._options = options
         self._lock = ForkSafeLock()
         self._seen: dict[int, str] = {}
 
@@ -99,9 +96,7 @@ class DatasetItems(ImageCollection):
 
     def take(self, rows: Positions) -> "DatasetItems":
         chosen = self._rows[as_index(rows)]
-        return DatasetItems(
-            self._dataset, chosen, self._image_shape, self._value_range, self.range_use
-        )
+        return DatasetItems(self._dataset, chosen, self._options, self.range_use)
 
     def _refuse_change(self, i: int, item: Item) -> None:
         if i in self._seen and item.digest() != self._seen[i]:
@@ -113,7 +108,7 @@ class DatasetItems(ImageCollection):
     def _item(self, i: int) -> Item:
         with self._lock:
             entry = self._fetch(int(self._rows[i]))
-        return as_item(entry, None, self._image_shape, self._value_range, self.range_use.note)
+        return as_item(entry, None, self._options, self.range_use.note)
 
     def _fetch(self, row: int) -> Any:
         try:

@@ -24,10 +24,12 @@ from ._decode import (
 )
 from ._foreign import base64_hint, is_base64_image
 from ._geometry import resize_and_crop
-from ._layout import ImageShape, Layout, as_channels_last, choose_layout
+from ._layout import Layout, as_channels_last, choose_layout
+from ._options import ReadOptions
 from ._recognize import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
 from ._scaling import Note, ValueRange, effective_range, to_shown
 
+_PLAIN = ReadOptions()
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -50,20 +52,20 @@ class FileItem:
     """A file, which each call reads again."""
 
     path: str
-    value_range: ValueRange | None = None
+    options: ReadOptions = _PLAIN
     note: Note | None = field(default=None, compare=False, repr=False)
 
     def load(self) -> Levels:
         """Decode the file."""
-        return decode(self.path, self.value_range, self.note)
+        return decode(self.path, self.options.value_range, self.note)
 
     def opened(self) -> "BytesItem":
         """Read the file, once for its digest and its picture."""
-        return BytesItem(read_file(self.path), self.value_range, self.note)
+        return BytesItem(read_file(self.path), self.options, self.note)
 
     def digest_of(self, content: str) -> str:
         """Return the digest of the image from its file's content, without reading the file."""
-        return digest_ranged(content, self.value_range)
+        return self.options.digest_of(content)
 
     def digest(self) -> str:
         """Digest of the image."""
@@ -75,21 +77,21 @@ class BytesItem:
     """The content of an image file."""
 
     data: bytes
-    value_range: ValueRange | None = None
+    options: ReadOptions = _PLAIN
     note: Note | None = field(default=None, compare=False, repr=False)
     path: None = None
 
     def load(self) -> Levels:
         """Decode the bytes."""
-        return decode(self.data, self.value_range, self.note)
+        return decode(self.data, self.options.value_range, self.note)
 
     def content(self) -> str:
         """Digest of the bytes alone: all that a memo of files may keep."""
         return digest_file(self.data)
 
     def digest(self) -> str:
-        """Digest of the bytes and of the range, that of a file with this content."""
-        return digest_ranged(self.content(), self.value_range)
+        """Digest of the bytes and of the options, that of a file with this content."""
+        return self.options.digest_of(self.content())
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ def load_resized(item: Item, preprocess: Preprocess) -> Levels:
     """Load, resize and crop an item; files are decoded and resized in one step."""
     if isinstance(item, FileItem | BytesItem):
         source = item.path if isinstance(item, FileItem) else item.data
-        return decode_resized(source, preprocess, item.value_range, item.note)
+        return decode_resized(source, preprocess, item.options.value_range, item.note)
     return resize_and_crop(item.load(), preprocess)
 
 
@@ -183,11 +185,6 @@ def array_to_levels(
     return to_shown(as_channels_last(item, layout), value_range, note)
 
 
-def digest_ranged(content: str, value_range: ValueRange | None) -> str:
-    """Return the digest of a file and of the user's value range."""
-    return content if value_range is None else digest("ranged", content, *value_range)
-
-
 def digest_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> str:
     """Return the digest of values, shape, dtype and range, independent of the axis order."""
     return digest("pixels-2", digest_array(as_channels_last(item, layout)), *value_range)
@@ -196,8 +193,7 @@ def digest_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> st
 def as_item(
     entry: Any,
     row: int | None,
-    image_shape: ImageShape | None = None,
-    value_range: ValueRange | None = None,
+    options: ReadOptions = _PLAIN,
     note: Note | None = None,
 ) -> Item:
     """Convert a path, bytes, a Pillow image, an array, a tensor or a nested list to an item.
@@ -206,13 +202,13 @@ def as_item(
     with the row, if the entry is missing, is no image, or is a path without a file.
     """
     if isinstance(entry, str | os.PathLike):
-        return FileItem(_existing_file(entry, row), value_range, note)
+        return FileItem(_existing_file(entry, row), options, note)
     if isinstance(entry, bytes | bytearray | memoryview):
-        return BytesItem(bytes(entry), value_range, note)
+        return BytesItem(bytes(entry), options, note)
     if isinstance(entry, Image.Image):
-        return PictureItem(entry, value_range, note)
+        return PictureItem(entry, options.value_range, note)
     try:
-        return _array_item(_entry_to_array(entry), image_shape, value_range, note)
+        return _array_item(_entry_to_array(entry), options, note)
     except ImageError as error:
         raise ImageError(error.reason, row=row) from error.__cause__
 
@@ -220,13 +216,12 @@ def as_item(
 def as_item_or_unreadable(
     entry: Any,
     row: int | None,
-    image_shape: ImageShape | None = None,
-    value_range: ValueRange | None = None,
+    options: ReadOptions = _PLAIN,
     note: Note | None = None,
 ) -> Item:
     """Convert an entry to an item; an invalid entry raises its error when it is read."""
     try:
-        return as_item(entry, row, image_shape, value_range, note)
+        return as_item(entry, row, options, note)
     except ImageError as error:
         return UnreadableItem(error.reason, error.path)
 
@@ -259,12 +254,8 @@ def _why_no_array(entry: list[Any] | tuple[Any, ...]) -> str:
     return "is a nested list whose parts differ in length. Pass numpy arrays, one for each image."
 
 
-def _array_item(
-    array: AnyArray,
-    image_shape: ImageShape | None,
-    value_range: ValueRange | None,
-    note: Note | None,
-) -> ArrayItem:
+def _array_item(array: AnyArray, options: ReadOptions, note: Note | None) -> ArrayItem:
+    image_shape, value_range = options.image_shape, options.value_range
     limits = effective_range(array.dtype, value_range)
     if array.ndim == 1 and image_shape is not None:
         if array.size != np.prod(image_shape):

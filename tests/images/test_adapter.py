@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import sparse
 
 from sklearn_featx.exceptions import ImageError, InputError
-from sklearn_featx.images import as_image_collection
+from sklearn_featx.images import ReadOptions, as_image_collection
 
 PIXELS = np.arange(120, dtype=np.uint8).reshape(2, 4, 5, 3)
 
@@ -95,18 +95,20 @@ def test_bfloat16_tensors():
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
 def test_tables_of_numbers(frame):
     table = frame({f"pixel{i}": [0.0, 1.0] for i in range(6)})
-    images = as_image_collection(table, image_shape=(2, 3))
+    images = as_image_collection(table, ReadOptions(image_shape=(2, 3)))
     assert images.n_features == 6
     assert (images.load(1) == 255).all()
-    assert as_image_collection(table, image_shape=(1, -1)).item_shape == (6,)
+    assert as_image_collection(table, ReadOptions(image_shape=(1, -1))).item_shape == (6,)
 
 
 @pytest.mark.parametrize("hold", [list, lambda rows: [torch.from_numpy(row) for row in rows]])
 def test_lists_of_rows_of_plain_numbers(hold):
-    values = as_image_collection(hold(np.arange(6.0).reshape(2, 3)), image_shape=(1, -1))
+    values = as_image_collection(
+        hold(np.arange(6.0).reshape(2, 3)), ReadOptions(image_shape=(1, -1))
+    )
     assert (values.kind, values.item_shape) == ("values", (3,))
     with pytest.raises(InputError, match="one shape"):
-        as_image_collection([np.zeros(2), np.zeros(3)], image_shape=(1, -1))
+        as_image_collection([np.zeros(2), np.zeros(3)], ReadOptions(image_shape=(1, -1)))
 
 
 def test_a_collection_is_itself(files):
@@ -182,7 +184,7 @@ def test_a_url_is_refused():
 def test_ambiguous_items_name_their_row():
     with pytest.raises(ImageError, match=r"row 1: .*ambiguous"):
         as_image_collection([PIXELS[0], np.zeros((3, 5, 3))])
-    assert len(as_image_collection([np.zeros((3, 5, 3))], image_shape=(5, 3))) == 1
+    assert len(as_image_collection([np.zeros((3, 5, 3))], ReadOptions(image_shape=(5, 3)))) == 1
 
 
 KINDS = (
@@ -251,7 +253,7 @@ class Arrays(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("X", [Arrays(), [np.full((4, 5), 0), np.full((4, 5), 8)]])
 def test_the_range_of_values_holds_for_datasets_and_lists(X):
-    images = as_image_collection(X, value_range=(0, 16))
+    images = as_image_collection(X, ReadOptions(value_range=(0, 16)))
     assert [images.load(i).max() for i in range(2)] == [0, 127.5]
 
 
@@ -260,13 +262,21 @@ def test_the_shape_of_an_image_holds_for_datasets():
         def __getitem__(self, index):
             return np.zeros((3, 5, 3))
 
-    assert as_image_collection(Ambiguous(), image_shape=(3, 5, 3)).load(0).shape == (3, 5, 3)
-    assert as_image_collection(Ambiguous(), image_shape=(3, 5)).load(0).shape != (5, 3, 3)
+    assert as_image_collection(Ambiguous(), ReadOptions(image_shape=(3, 5, 3))).load(0).shape == (
+        3,
+        5,
+        3,
+    )
+    assert as_image_collection(Ambiguous(), ReadOptions(image_shape=(3, 5))).load(0).shape != (
+        5,
+        3,
+        3,
+    )
 
 
 def test_rows_of_plain_numbers_as_tensors_that_numpy_does_not_know():
     rows = [torch.ones(3, dtype=torch.bfloat16), torch.zeros(3, dtype=torch.bfloat16)]
-    values = as_image_collection(rows, image_shape=(1, -1))
+    values = as_image_collection(rows, ReadOptions(image_shape=(1, -1)))
     assert (values.kind, values.item_shape) == ("values", (3,))
 
 
@@ -276,7 +286,7 @@ def test_nested_lists_of_different_lengths_are_items(files):
 
 
 def test_an_entry_that_is_no_image_may_wait(files):
-    images = as_image_collection([*files, None], on_error="nan")
+    images = as_image_collection([*files, None], ReadOptions(on_error="nan"))
     assert len(images) == len(files) + 1
     with pytest.raises(ImageError, match=f"row {len(files)}: the entry is missing"):
         images.load(len(files))

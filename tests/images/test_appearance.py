@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from sklearn_featx.exceptions import ImageError
-from sklearn_featx.images import as_image_collection, decode
+from sklearn_featx.images import ReadOptions, as_image_collection, decode
 
 # Versions of two digits compare as text.
 READS_YCBCR = pytest.mark.skipif(PIL.__version__ < "12", reason="this Pillow cannot read these")
@@ -209,7 +209,7 @@ def test_int_and_float_pictures_of_other_ranges(encode, values, value_range, wan
         ImageError, match=r"outside the range 0 to .*Pass reader=ImageReader\(value_range="
     ):
         seen(source)
-    pixels = as_image_collection([source], value_range=value_range).load(0)
+    pixels = as_image_collection([source], ReadOptions(value_range=value_range)).load(0)
     np.testing.assert_allclose(pixels[:, :, 0], wanted, rtol=1e-6)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sklearn_featx.exceptions import ImageError, InputError
-from sklearn_featx.images import as_image_collection
+from sklearn_featx.images import ReadOptions, as_image_collection
 
 RGB = np.random.default_rng(0).integers(0, 256, (4, 8, 6, 3), dtype=np.uint8)
 
@@ -41,14 +41,14 @@ def test_batches_of_pixels(X, wanted):
     ],
 )
 def test_flattened_images(rows, image_shape):
-    images = as_image_collection(rows, image_shape=image_shape)
+    images = as_image_collection(rows, ReadOptions(image_shape=image_shape))
     assert images.n_features == 144
     np.testing.assert_array_equal(images.load(2), RGB[2])
 
 
 def test_value_range_of_digits():
     images = as_image_collection(
-        np.array([[0.0, 4.0], [8.0, 16.0]]), image_shape=(1, 2), value_range=(0, 16)
+        np.array([[0.0, 4.0], [8.0, 16.0]]), ReadOptions(image_shape=(1, 2), value_range=(0, 16))
     )
     assert images.load(0).ravel().tolist() == [0, 63.75]
     assert images.load(1).ravel().tolist() == [127.5, 255]
@@ -56,8 +56,8 @@ def test_value_range_of_digits():
 
 def test_image_shape_decides_an_ambiguous_layout():
     X = np.arange(90, dtype=np.uint8).reshape(2, 3, 5, 3)
-    last = as_image_collection(X, image_shape=(3, 5)).load(1)
-    first = as_image_collection(X, image_shape=(5, 3)).load(1)
+    last = as_image_collection(X, ReadOptions(image_shape=(3, 5))).load(1)
+    first = as_image_collection(X, ReadOptions(image_shape=(5, 3))).load(1)
     np.testing.assert_array_equal(last, X[1])
     np.testing.assert_array_equal(first, X[1].transpose(1, 2, 0))
 
@@ -92,7 +92,7 @@ def test_image_shape_decides_an_ambiguous_layout():
 )
 def test_arrays_that_are_refused(X, image_shape, reason):
     with pytest.raises(InputError, match=reason):
-        as_image_collection(X, image_shape=image_shape)
+        as_image_collection(X, ReadOptions(image_shape=image_shape))
 
 
 def test_values_out_of_range_are_refused_at_once():
@@ -102,19 +102,19 @@ def test_values_out_of_range_are_refused_at_once():
         as_image_collection(X)
     assert caught.value.row == 3
     with pytest.raises(ImageError, match="row 1: contains NaN"):
-        as_image_collection(np.array([[0.0, 1.0], [np.nan, 0.0]]), image_shape=(1, 2))
+        as_image_collection(np.array([[0.0, 1.0], [np.nan, 0.0]]), ReadOptions(image_shape=(1, 2)))
     with pytest.raises(ImageError, match="row 1: values run from 0 to 300"):
         as_image_collection(np.array([[[0, 9]], [[0, 300]]]))
 
 
 def test_an_image_given_with_its_shape_is_a_batch_of_gray():
-    assert len(as_image_collection(np.zeros((20, 30, 3)), image_shape=(30, 3))) == 20
+    assert len(as_image_collection(np.zeros((20, 30, 3)), ReadOptions(image_shape=(30, 3)))) == 20
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, bool])
 def test_rows_of_plain_numbers(dtype):
     X = np.arange(6).reshape(2, 3).astype(dtype)
-    values = as_image_collection(X, image_shape=(1, -1))
+    values = as_image_collection(X, ReadOptions(image_shape=(1, -1)))
     assert (values.kind, values.n_features, values.item_shape) == ("values", 3, (3,))
     assert values.load(1).dtype == np.float32
     np.testing.assert_array_equal(values.load(1), X[1])
@@ -123,7 +123,8 @@ def test_rows_of_plain_numbers(dtype):
 def test_signals():
     X = np.arange(24.0).reshape(2, 3, 4)
     whole, flat = (
-        as_image_collection(given, image_shape=(3, -1)) for given in (X, X.reshape(2, 12))
+        as_image_collection(given, ReadOptions(image_shape=(3, -1)))
+        for given in (X, X.reshape(2, 12))
     )
     assert (whole.n_features, flat.n_features) == (None, 12)
     assert whole.item_shape == flat.item_shape == (3, 4)
@@ -134,9 +135,9 @@ def test_signals():
 @pytest.mark.parametrize(("bad", "name"), [(np.nan, "NaN"), (np.inf, "inf"), (1e300, "inf")])
 def test_plain_numbers_must_be_finite(bad, name):
     with pytest.raises(ImageError, match=f"row 1: Input X contains .*{name}"):
-        as_image_collection(np.array([[0.0], [bad]]), image_shape=(1, -1))
+        as_image_collection(np.array([[0.0], [bad]]), ReadOptions(image_shape=(1, -1)))
 
 
 def test_plain_numbers_have_no_range():
     with pytest.raises(InputError, match="value_range"):
-        as_image_collection(np.zeros((2, 2)), image_shape=(1, -1), value_range=(0, 1))
+        as_image_collection(np.zeros((2, 2)), ReadOptions(image_shape=(1, -1), value_range=(0, 1)))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sklearn_featx.exceptions import ImageError
-from sklearn_featx.images import ImageCollection, as_image_collection
+from sklearn_featx.images import ImageCollection, ReadOptions, as_image_collection
 
 
 class Doubled:
@@ -41,8 +41,12 @@ def images(request, files):
         "pictures": lambda: as_image_collection([opened(file, request) for file in files]),
         "arrays": lambda: as_image_collection(list(pixels)),
         "block": lambda: as_image_collection(pixels),
-        "table": lambda: as_image_collection(pixels.reshape(10, 24), image_shape=(4, 6)),
-        "values": lambda: as_image_collection(pixels.reshape(10, 24), image_shape=(1, -1)),
+        "table": lambda: as_image_collection(
+            pixels.reshape(10, 24), ReadOptions(image_shape=(4, 6))
+        ),
+        "values": lambda: as_image_collection(
+            pixels.reshape(10, 24), ReadOptions(image_shape=(1, -1))
+        ),
         "dataset": lambda: as_image_collection(Doubled(10)),
     }[request.param]()
 

@@ -9,7 +9,7 @@ from torchvision.datasets import DatasetFolder, FakeData, ImageFolder
 from torchvision.transforms import v2
 
 from sklearn_featx.exceptions import ImageError, InputError
-from sklearn_featx.images import as_image_collection
+from sklearn_featx.images import ReadOptions, as_image_collection
 
 
 @pytest.fixture
@@ -132,4 +132,4 @@ def test_datasets_that_are_refused():
     with pytest.raises(InputError, match=r"0 sample\(s\)"):
         as_image_collection(Faulty([]))
     with pytest.raises(InputError, match="plain numbers are read from arrays"):
-        as_image_collection(Faulty([np.zeros(3)]), image_shape=(1, -1))
+        as_image_collection(Faulty([np.zeros(3)]), ReadOptions(image_shape=(1, -1)))

@@ -10,7 +10,7 @@ from PIL import Image, TiffImagePlugin
 
 from sklearn_featx._preprocess import Preprocess
 from sklearn_featx.exceptions import ImageError
-from sklearn_featx.images import as_image_collection
+from sklearn_featx.images import ReadOptions, as_image_collection
 
 GRAY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)
 COLORS = np.dstack([GRAY, GRAY[::-1], GRAY[:, ::-1]])
@@ -75,7 +75,7 @@ def test_one_row_for_all_holders(mode, given, tmp_path):
     assert picture.mode == mode
     value_range = RANGES.get(mode, (0, 255)) if given else None
     found = holders(picture, file_format, numbers, tmp_path)
-    images = as_image_collection(list(found.values()), value_range=value_range)
+    images = as_image_collection(list(found.values()), ReadOptions(value_range=value_range))
     for i, name in enumerate(found):
         np.testing.assert_array_equal(images.load(i), images.load(0), err_msg=name)
         assert images.load(i).dtype == images.load(0).dtype
@@ -90,7 +90,7 @@ def test_a_range_holds_for_all_holders(mode, tmp_path):
     found = holders(picture, file_format, numbers, tmp_path)
     if mode in ("LA", "RGBA"):
         found["array"] = np.asarray(picture)[..., : 4 if mode == "RGBA" else 1]
-    images = as_image_collection(list(found.values()), value_range=(0, highest))
+    images = as_image_collection(list(found.values()), ReadOptions(value_range=(0, highest)))
     colors = np.asarray(picture if mode[0] in "IF" else picture.convert(mode.rstrip("A")))
     wanted = colors.reshape(10, 12, -1) * (255 / highest)
     for i, name in enumerate(found):
@@ -102,7 +102,9 @@ def test_a_range_holds_for_all_holders(mode, tmp_path):
 def test_a_range_of_files_is_part_of_their_name(tmp_path):
     path = tmp_path / "gray.png"
     Image.fromarray(GRAY).save(path)
-    collections = [as_image_collection([str(path)], value_range=r) for r in (None, (0, 240))]
+    collections = [
+        as_image_collection([str(path)], ReadOptions(value_range=r)) for r in (None, (0, 240))
+    ]
     plain, ranged = collections
     content = plain.opened(0).content()
     assert content == ranged.opened(0).content()
@@ -114,7 +116,7 @@ def test_values_beyond_a_range_are_refused_in_every_holder(tmp_path):
     path = tmp_path / "gray.png"
     Image.fromarray(GRAY).save(path)
     held = [str(path), path.read_bytes(), opened(path), Image.fromarray(GRAY), GRAY]
-    images = as_image_collection(held, value_range=(0, 100))
+    images = as_image_collection(held, ReadOptions(value_range=(0, 100)))
     for i in range(len(held)):
         with pytest.raises(ImageError, match=rf"row {i}.*from 0 to 238, outside .* 0 to 100 "):
             images.load(i)
@@ -123,12 +125,12 @@ def test_values_beyond_a_range_are_refused_in_every_holder(tmp_path):
 def test_eight_bits_are_not_read_on_a_scale_of_sixteen(tmp_path):
     path = tmp_path / "gray.png"
     Image.fromarray(GRAY).save(path)
-    images = as_image_collection([str(path), opened(path)], value_range=(0, 4095))
+    images = as_image_collection([str(path), opened(path)], ReadOptions(value_range=(0, 4095)))
     for i in range(2):
         with pytest.raises(ImageError, match=r"value_range=.*beyond the 8 bits"):
             images.load(i)
     with pytest.raises(ImageError, match=r"value_range=.*beyond the 8 bits"):
-        as_image_collection([GRAY], value_range=(0, 4095))
+        as_image_collection([GRAY], ReadOptions(value_range=(0, 4095)))
 
 
 def chunk(name, data):
@@ -148,7 +150,7 @@ def test_color_of_16_bits_in_a_range_that_pillow_cannot_read():
     data = png16(2, np.dstack([DEEP] * 3))
     assert as_image_collection([data]).load(0).dtype == np.uint8
     with pytest.raises(ImageError, match=r"of this file.s 16 bits per channel .*pass arrays"):
-        as_image_collection([data], value_range=(0, 200)).load(0)
+        as_image_collection([data], ReadOptions(value_range=(0, 200))).load(0)
 
 
 def test_significant_bits_of_a_png_do_not_change_its_scale():
@@ -188,7 +190,7 @@ def test_what_a_tiff_declares(values, tags, wanted, tmp_path):
     for i in range(3):
         np.testing.assert_allclose(images.load(i)[:, :, 0], levels, rtol=1e-5, atol=1e-4)
     # A copy has lost what the file declared: the user says it.
-    copy = as_image_collection([opened(path).copy(), values], value_range=wanted)
+    copy = as_image_collection([opened(path).copy(), values], ReadOptions(value_range=wanted))
     for i in range(2):
         np.testing.assert_array_equal(copy.load(i), images.load(0))
 
@@ -213,9 +215,9 @@ def test_deep_pictures_are_turned_as_shallow_ones(orientation, tmp_path):
 
 def test_alpha_is_on_the_scale_of_its_type():
     rgba = np.dstack([DEEP // 16, DEEP // 16, DEEP // 16, np.full_like(DEEP, 65535)])
-    images = as_image_collection(rgba[None], value_range=(0, 4095))
+    images = as_image_collection(rgba[None], ReadOptions(value_range=(0, 4095)))
     np.testing.assert_allclose(images.load(0)[:, :, 0], (DEEP // 16) * (255 / 4095), rtol=1e-6)
-    listed = as_image_collection([rgba], value_range=(0, 4095))
+    listed = as_image_collection([rgba], ReadOptions(value_range=(0, 4095)))
     np.testing.assert_array_equal(listed.load(0), images.load(0))
     floats = as_image_collection([rgba / 65535, (rgba / 65535).astype(np.float32)])
     np.testing.assert_allclose(floats.load(0), floats.load(1), rtol=1e-5)

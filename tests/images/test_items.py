@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from sklearn_featx.exceptions import ImageError
+from sklearn_featx.images import ReadOptions
 from sklearn_featx.images._items import as_item
 
 PIXELS = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
@@ -63,17 +64,17 @@ def test_four_channels_are_rgba():
 
 
 def test_flat_rows_with_a_shape():
-    item = as_item(np.arange(6), 0, image_shape=(2, 3))
+    item = as_item(np.arange(6), 0, ReadOptions(image_shape=(2, 3)))
     np.testing.assert_array_equal(item.load()[:, :, 0], [[0, 1, 2], [3, 4, 5]])
     with pytest.raises(ImageError, match=r"row 7: 6 values do not fill image_shape=\(2, 2\)"):
-        as_item(np.arange(6), 7, image_shape=(2, 2))
+        as_item(np.arange(6), 7, ReadOptions(image_shape=(2, 2)))
 
 
 def test_values_are_checked_when_loaded():
     item = as_item(np.full((2, 2), 7.0), 0)
     with pytest.raises(ImageError, match="from 7 to 7"):
         item.load()
-    assert as_item(np.full((2, 2), 7.0), 0, value_range=(0, 7)).load()[0, 0, 0] == 255
+    assert as_item(np.full((2, 2), 7.0), 0, ReadOptions(value_range=(0, 7))).load()[0, 0, 0] == 255
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
@@ -118,7 +119,7 @@ def test_folders_and_pipes_are_no_files(tmp_path):
 
 def test_the_digest_is_of_content_alone():
     digests = {
-        as_item(entry, 0, None, value_range).digest()
+        as_item(entry, 0, ReadOptions(value_range=value_range)).digest()
         for entry, value_range in [
             (PIXELS, None),
             (PIXELS.astype(np.int32), None),
@@ -130,7 +131,10 @@ def test_the_digest_is_of_content_alone():
     assert len(digests) == 5
     same = [PIXELS.copy(), np.asfortranarray(PIXELS), PIXELS.transpose(2, 0, 1)]
     assert {as_item(entry, 9).digest() for entry in same} == {as_item(PIXELS, 0).digest()}
-    assert as_item(PIXELS, 0, None, (0.0, 255.0)).digest() == as_item(PIXELS, 0).digest()
+    assert (
+        as_item(PIXELS, 0, ReadOptions(value_range=(0.0, 255.0))).digest()
+        == as_item(PIXELS, 0).digest()
+    )
 
 
 def test_damaged_pictures_are_named(files, tmp_path):

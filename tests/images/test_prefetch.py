@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn_featx._preprocess import Preprocess
 from sklearn_featx.exceptions import ImageError
 from sklearn_featx.images import (
+    ReadOptions,
     as_image_collection,
     iterate_batches,
     prepare_callable,
@@ -139,7 +140,7 @@ def test_errors_of_our_own_are_not_hidden(numbered):
 
 
 def test_values_need_no_threads():
-    values = as_image_collection(np.arange(12.0).reshape(4, 3), image_shape=(1, -1))
+    values = as_image_collection(np.arange(12.0).reshape(4, 3), ReadOptions(image_shape=(1, -1)))
     batches = iterate_batches(values, [3, 1], same, batch_size=2, n_threads=4)
     batch = next(batches)
     assert not reading_threads()

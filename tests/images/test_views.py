@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklearn_featx import exceptions
-from sklearn_featx.images import Views, as_image_collection
+from sklearn_featx.images import ReadOptions, Views, as_image_collection
 
 
 class Noise:
@@ -75,6 +75,6 @@ def test_errors_name_the_item(tmp_path, digit_files):
 
 
 def test_plain_numbers_have_no_views():
-    numbers = as_image_collection(np.ones((4, 3)), image_shape=(1, -1))
+    numbers = as_image_collection(np.ones((4, 3)), ReadOptions(image_shape=(1, -1)))
     with pytest.raises(exceptions.InputError, match="plain numbers"):
         Views(numbers, ["a"] * 4, Noise(), seed=0, views=[0])

@@ -1,0 +1,64 @@
+"""ReadOptions: how entries of X become images, in one value.
+
+An option that the levels of a file depend on is part of `digest_of`.
+"""
+
+from dataclasses import dataclass
+
+from .._digest import digest
+from .._typing import OnError
+from ._layout import ImageShape, check_image_shape
+from ._scaling import ValueRange, check_value_range
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How entries of X become images.
+
+    Parameters
+    ----------
+    image_shape : tuple of int, default=None
+        Shape of one image: (H, W), (H, W, C) or (C, H, W). Required for 2-D arrays; resolves an
+        ambiguous layout of other arrays. (1, -1): each row of a 2-D array is d plain numbers, not
+        pixels. (C, -1): each row is a signal of C channels, X of shape (n, C, L) or (n, C * L).
+    value_range : (float, float), default=None
+        Values of black and white, for arrays, files and PIL images. None: the range that the file
+        declares; else 0 to 1 for floats and booleans, 0 to 65535 for unsigned 16-bit integers, 0
+        to 255 for other integers.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether an invalid entry of a list raises an error immediately, or when it is read.
+
+    Raises
+    ------
+    InputError
+        If an option has an impossible value.
+
+    Examples
+    --------
+    >>> from sklearn_featx.images import ReadOptions
+    >>> ReadOptions(image_shape=[8, 8], value_range=(0, 16)).image_shape
+    (8, 8)
+    """
+
+    image_shape: ImageShape | None = None
+    value_range: ValueRange | None = None
+    on_error: OnError = "raise"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_shape", check_image_shape(self.image_shape))
+        object.__setattr__(self, "value_range", check_value_range(self.value_range))
+
+    @property
+    def of_numbers(self) -> bool:
+        """Whether rows are plain numbers, not pixels."""
+        return self.image_shape is not None and self.image_shape[-1] == -1
+
+    def digest_of(self, content: str) -> str:
+        """Return the digest of the image in a file, from the digest of the file's content.
+
+        Parameters
+        ----------
+        content : str
+            Digest of the bytes.
+        """
+        return content if self.value_range is None else digest("ranged", content, *self.value_range)
