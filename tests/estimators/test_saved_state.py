@@ -314,7 +314,7 @@ class TestVersions:
 
 
 def test_what_stands_beside_an_estimator_in_a_file_is_not_covered(all_fitted):
-    """What docs/user_guide.md says of pipelines: their other steps have no checksum."""
+    """What docs/guide/saving.md says of pipelines: their other steps have no checksum."""
     pipeline = copy.deepcopy(all_fitted["extractor in a pipeline"])
     pipeline[-1].coef_[0, 0] += 1
     again = by_pickle(pipeline)
