@@ -126,6 +126,33 @@ def test_nothing_is_left_where_a_callback_knows_the_estimator(method, small_net,
     assert alive(born) == []
 
 
+class KnowsItsEstimator:
+    """Builds a head, and is a function of outputs; holds the estimator that it belongs to."""
+
+    estimator = None
+
+    def head(self, n_inputs, n_outputs):
+        return torch.nn.Linear(n_inputs, n_outputs)
+
+    def outputs(self, values):
+        return values
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_nothing_is_left_where_parameters_hold_the_estimator(method, small_net, data, born):
+    own = KnowsItsEstimator()
+    own.estimator = model = fine_tuner(
+        FineTuneRegressor,
+        small_net,
+        head=own.head,
+        net_params={"predict_nonlinearity": own.outputs},
+    )
+    getattr(model, method)(*data).predict(data[0])
+    born.append(weakref.ref(model))
+    del own, model
+    assert alive(born) == []
+
+
 def test_nothing_is_left_of_a_search(small_net, data, born):
     search = GridSearchCV(
         fine_tuner(FineTuneClassifier, small_net), {"unfreeze_depth": [0, 1, 2]}, cv=2

@@ -60,6 +60,7 @@ from ..training import (
     trained_state,
 )
 from ._finetune_net import (
+    NETS,
     ModulePlan,
     Start,
     State,
@@ -85,6 +86,7 @@ class FineTuneEstimator(
     """What classifier and regressor share: parameters, the way of the images, the net."""
 
     _task: Literal["classification", "multilabel", "regression"]
+    _not_saved = frozenset({NETS})
 
     @property
     def net_(self) -> FineTuneNet:

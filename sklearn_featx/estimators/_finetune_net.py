@@ -1,11 +1,10 @@
-"""The net of a fine-tuner: how it is made from settings, and how long it is kept.
+"""The nets of a fine-tuner: construction from a plan, reuse, and lifetime.
 
-Estimators hold arrays. Their nets are kept beside them, in memos that keep no estimator alive: what
-makes a module is a plan, which knows the backbone and some settings, and no estimator. A net that
-predicts is never trained again: `partial_fit` trains another one, and then its arrays take over.
+A fitted estimator is defined by arrays and builtins. Its nets are kept in an attribute that is
+neither copied nor saved, and are freed with the estimator. A net that predicts is never trained:
+`partial_fit` trains another net, and prediction then uses its arrays.
 """
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +18,17 @@ from ..backbones import Backbone
 from ..exceptions import WeightsError
 from ..training import FineTuneNet, LinearModel, TailAndHead, load_trained_state, make_head
 
-# What is done to a new head before training.
+# Changes a new head before training.
 Start: TypeAlias = Callable[[Any], None]
 State: TypeAlias = Mapping[str, AnyArray]
+
+# The attribute that holds the nets of an estimator.
+NETS = "_nets"
 
 
 @dataclass(frozen=True)
 class ModulePlan:
-    """All that a tail and head are made from.
+    """Everything that a module of tail and head is made from.
 
     Parameters
     ----------
@@ -43,17 +45,17 @@ class ModulePlan:
     seed : int
         Seed of the head.
     is_probe : bool
-        Whether the head is a closed solution, exact to float64, which nothing trains in float32.
+        Whether the head is the linear probe, which is solved in float64 and not trained.
     reads_all : bool
-        Whether the head reads all stages, not the last one alone.
+        Whether the head reads all stages, not only the last one.
     batch_norm : {"frozen", "train"}
         As in the estimators.
     mixed_precision : bool
         Whether products are computed in bfloat16.
     device : torch.device or str
-        Where the net is.
+        Device of the net.
     float_levels : bool
-        Whether images of floating point that enter the network are levels from 0 to 255.
+        Whether floating point images that enter the network are levels from 0 to 255.
     """
 
     backbone: Backbone
@@ -71,7 +73,7 @@ class ModulePlan:
     float_levels: bool
 
     def make(self, start: Start | None = None, state: State | None = None) -> TailAndHead:
-        """Return a new module that starts as its head does, or where an earlier one ended."""
+        """Return a new module, with a started head or with the state of an earlier training."""
         stages, trained = self.backbone.tail(self.split), list(self.trained)
         if self.split == 0:
             normalize = self.backbone.normalize(float_levels=self.float_levels)
@@ -87,7 +89,7 @@ class ModulePlan:
             trained=trained,
             batch_norm=self.batch_norm,
             mixed_precision=self.mixed_precision,
-            # Pooling does nothing to vectors; an own network may end in a feature map.
+            # An own network may end in a feature map. Pooling does not change vectors.
             pool=self.backbone.pool("avg"),
             n_read=len(self.trained) if self.reads_all else 1,
         )
@@ -96,7 +98,7 @@ class ModulePlan:
         return module
 
     def check_backbone(self, wanted: str) -> None:
-        """Raise a `WeightsError` if the backbone is not that of a digest."""
+        """Raise a `WeightsError` if the backbone has another digest than in `fit`."""
         if self.backbone.digest(len(self.backbone.stages)) != wanted:
             raise WeightsError(
                 f"backbone {self.backbone.name!r} is not the one that this estimator was fitted "
@@ -104,40 +106,35 @@ class ModulePlan:
             )
 
 
-class _Kept(NamedTuple):
-    """A net, and what it was made from."""
+class _Made(NamedTuple):
+    """A net, its plan, and the arrays of the state that it was made from."""
 
-    plan: ModulePlan
-    state: State
     net: FineTuneNet
+    plan: ModulePlan
+    arrays: dict[str, AnyArray]
+
+    def fits(self, plan: ModulePlan, state: State) -> bool:
+        """Whether plan and state are unchanged; the arrays are read-only, so identity decides."""
+        return (
+            self.plan == plan
+            and self.arrays.keys() == state.keys()
+            and all(self.arrays[name] is array for name, array in state.items())
+        )
 
 
 class _Nets:
-    """One net for each estimator that is alive and has not changed since."""
+    """The nets of one estimator: any number of threads share the first, none the second."""
 
-    def __init__(self) -> None:
-        self._kept: weakref.WeakKeyDictionary[BaseEstimator, _Kept] = weakref.WeakKeyDictionary()
-        self._lock = ForkSafeLock()
-
-    def get(self, estimator: BaseEstimator, plan: ModulePlan, state: State) -> FineTuneNet | None:
-        kept = self._kept.get(estimator)
-        if kept is not None and kept.state is state and kept.plan == plan:
-            return kept.net
-        return None
-
-    def keep(self, estimator: BaseEstimator, kept: _Kept) -> None:
-        with self._lock:
-            self._kept[estimator] = kept
-
-    def drop(self, estimator: BaseEstimator) -> None:
-        with self._lock:
-            self._kept.pop(estimator, None)
+    predicting: _Made | None = None
+    training: _Made | None = None
 
 
-# Those that predict, which any number of threads may share; and those that `partial_fit` trains,
-# with their optimizers.
-_predicting, _training = _Nets(), _Nets()
 _building = ForkSafeLock()
+
+
+def _nets_of(estimator: BaseEstimator) -> _Nets:
+    nets: _Nets = vars(estimator).setdefault(NETS, _Nets())
+    return nets
 
 
 def predicting_net(
@@ -147,57 +144,58 @@ def predicting_net(
     make: Callable[[], FineTuneNet],
     history: Sequence[Mapping[str, Any]],
 ) -> FineTuneNet:
-    """Return the net that predicts for an estimator, made when there is none.
+    """Return the net that predicts for an estimator; make it if plan or state have changed.
 
     Parameters
     ----------
     estimator : BaseEstimator
-        It is not kept alive.
+        The fitted estimator.
     plan : ModulePlan
-        What its module is made from.
+        Its plan.
     state : mapping of str to ndarray
-        What was trained.
+        Its trained state.
     make : callable
         Makes a net from plan and state.
     history : sequence of mapping
         The epochs of the training.
     """
-    net = _predicting.get(estimator, plan, state)
-    if net is not None:
-        return net
+    nets = _nets_of(estimator)
+    made = nets.predicting
+    if made is not None and made.fits(plan, state):
+        return made.net
     # One thread builds, the others wait for it.
     with _building:
-        net = _predicting.get(estimator, plan, state)
-        if net is None:
+        made = nets.predicting
+        if made is None or not made.fits(plan, state):
             net = make().initialize()
             net.restore_history(history)
-            _predicting.keep(estimator, _Kept(plan, state, _released(net, plan, state)))
-    return net
+            made = nets.predicting = _released(net, plan, state)
+    return made.net
 
 
 def keep_predicting(
     estimator: BaseEstimator, plan: ModulePlan, state: State, net: FineTuneNet
 ) -> None:
-    """Keep the net that `fit` has trained, for prediction; one of `partial_fit` is let go."""
-    _predicting.keep(estimator, _Kept(plan, state, _released(net, plan, state)))
-    _training.drop(estimator)
+    """Keep the net that `fit` has trained for prediction; drop the one of `partial_fit`."""
+    nets = _nets_of(estimator)
+    nets.predicting, nets.training = _released(net, plan, state), None
 
 
-def _released(net: FineTuneNet, plan: ModulePlan, state: State) -> FineTuneNet:
-    """Let go of what only training needs."""
-    # A factory may hold embeddings, which the head started from.
+def _released(net: FineTuneNet, plan: ModulePlan, state: State) -> _Made:
+    """Drop what only training needs."""
+    # The factory may hold the embeddings that the head started from.
     net.module = partial(plan.make, state=state)
     net.release()
     answer_in_children()
-    return net
+    return _Made(net, plan, dict(state))
 
 
 def take_training(estimator: BaseEstimator, plan: ModulePlan, state: State) -> FineTuneNet | None:
-    """Return the net that the last `partial_fit` trained; from then on it is the caller's alone."""
+    """Return the net of the last `partial_fit`, which from now on only the caller holds."""
+    nets = _nets_of(estimator)
     with _building:
-        net = _training.get(estimator, plan, state)
-        _training.drop(estimator)
-    return net
+        made, nets.training = nets.training, None
+    return made.net if made is not None and made.fits(plan, state) else None
 
 
 def keep_training(
@@ -205,15 +203,15 @@ def keep_training(
 ) -> None:
     """Keep a net, with its optimizer, for the next `partial_fit`."""
     net.module = partial(plan.make, state=state)
-    # A user's callback may know the estimator; the next call has the callbacks again.
+    # The next call sets the callbacks of the estimator, which may have changed.
     net.callbacks, net.callbacks_ = [], []
     answer_in_children()
-    _predicting.drop(estimator)
-    _training.keep(estimator, _Kept(plan, state, net))
+    nets = _nets_of(estimator)
+    nets.predicting, nets.training = None, _Made(net, plan, dict(state))
 
 
 class _Probes:
-    """Linear probes by what they depend on: a search shares them over depths and rates."""
+    """Linear probes by everything that they depend on: the fits of a search share them."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -221,12 +219,12 @@ class _Probes:
         self._lock = ForkSafeLock()
 
     def get(self, key: Any, solve: Callable[[], LinearModel]) -> LinearModel:
-        """Return the probe of a key. Solved outside of the lock: two threads may both solve it."""
+        """Return the probe of a key; it is solved without the lock, so two threads may solve it."""
         probe = self._probes.get(key)
         if probe is None:
             probe = solve()
         with self._lock:
-            # The last one is the most recently used.
+            # The most recently used probe is the last one.
             self._probes.pop(key, None)
             self._probes[key] = probe
             while len(self._probes) > 1 and self._n_bytes() > self._max_bytes:
@@ -237,5 +235,5 @@ class _Probes:
         return sum(probe.weight.nbytes + probe.bias.nbytes for probe in self._probes.values())
 
 
-# The folds of some searches: a probe of 2,048 columns and 100 classes takes 1.6 MB.
+# Enough for the folds of some searches: a probe of 2,048 columns and 100 classes takes 1.6 MB.
 probes = _Probes(2**26)

@@ -16,7 +16,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -38,8 +38,12 @@ _ARRAY = "sklearn_featx array"
 class CheckedState:
     """Mixin of estimators whose saved state carries its checksum."""
 
+    # Attributes that are neither copied nor saved.
+    _not_saved: ClassVar[frozenset[str]] = frozenset()
+
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(cast("dict[str, Any]", super().__getstate__()))
+        whole = cast("dict[str, Any]", super().__getstate__())
+        state = {name: value for name, value in whole.items() if name not in self._not_saved}
         state[_VERSIONS] = versions()
         return {**_packed(state), _CHECKSUM: checksum(state)}
 
