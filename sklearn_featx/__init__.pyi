@@ -14,6 +14,7 @@ from .inspection import (
     heat_maps,
     nearest_images,
 )
+from .model_selection._image_groups import image_groups
 from .model_selection._layer_sweep import LayerScore, layer_sweep
 from .model_selection._plan_search import Plan, plan_search
 from .model_selection._precompute import precompute
@@ -41,6 +42,7 @@ __all__ = [
     "backbone_names",
     "backbone_stages",
     "heat_maps",
+    "image_groups",
     "layer_sweep",
     "nearest_images",
     "plan_search",

@@ -28,6 +28,7 @@ from ._prefetch import (
     prepare_geometry,
 )
 from ._views import Variation, Views
+from .formats._identifiers import check_identifier, holds_identifiers, read_identifier
 
 __all__ = [
     "Batch",
@@ -42,13 +43,16 @@ __all__ = [
     "Views",
     "apply_pillow_settings",
     "as_image_collection",
+    "check_identifier",
     "choose_all",
     "decode",
     "digest_reading",
+    "holds_identifiers",
     "image_suffixes",
     "iterate_batches",
     "pillow_settings",
     "prepare_callable",
     "prepare_geometry",
+    "read_identifier",
     "seen_part",
 ]

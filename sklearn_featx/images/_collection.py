@@ -186,6 +186,21 @@ class ImageCollection(ABC):
         """
         return None
 
+    def source(self, i: int) -> str | bytes | None:
+        """Return where the file of one image is, or its content.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image.
+
+        Returns
+        -------
+        source : str, bytes or None
+            Path or content; None if the image is no file.
+        """
+        return self.path(i)
+
     def n_pixels(self, i: int) -> int | None:  # noqa: ARG002 (a dataset names no sizes)
         """Return the number of pixels of one image, from its header or shape: none is decoded.
 
@@ -353,6 +368,10 @@ class ItemList(ImageCollection):
 
     def path(self, i: int) -> str | None:
         return self._items[i].path
+
+    def source(self, i: int) -> str | bytes | None:
+        item = self._items[i]
+        return item.data if isinstance(item, BytesItem) else item.path
 
     def n_pixels(self, i: int) -> int | None:
         return n_pixels(self._items[i])

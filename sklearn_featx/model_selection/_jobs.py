@@ -54,6 +54,7 @@ class Jobs:
         self._jobs: dict[tuple[int, int], tuple[Any, Any, Job]] = {}
         self._keys: dict[Any, list[str]] = {}
         self._first: dict[int, list[str]] = {}
+        self._inputs: dict[int, ImageCollection] = {}
 
     def of(self, estimator: Any, X: Any) -> Job:
         """Return the job of an estimator on all of what it gets."""
@@ -67,6 +68,11 @@ class Jobs:
         """Digests of the images of each input, a column for instance, in their first reading."""
         return list(self._first.values())
 
+    @property
+    def inputs(self) -> list[ImageCollection]:
+        """The images of each input, in their first reading."""
+        return list(self._inputs.values())
+
     def _made(self, estimator: Any, X: Any) -> Job:
         images, fitting, predicting, settings = estimator.work(X)
         store = open_store(settings.cache)
@@ -78,6 +84,7 @@ class Jobs:
             # An unreadable image is no copy of another.
             self._keys[how] = [key or f"unreadable {i}" for i, key in enumerate(keys)]
             self._first.setdefault(id(X), self._keys[how])
+            self._inputs.setdefault(id(X), images)
         keys = self._keys[how]
         return Job(images, keys, fitting, predicting, settings, store, decision)
 

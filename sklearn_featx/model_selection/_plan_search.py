@@ -3,6 +3,7 @@
 It goes through the calls that the search will make, in their order, and asks the store which rows
 are there. It computes no row but those of a timed sample, and writes none. Files whose content the
 store does not know are read, and their digests remembered: the run need not read them for that.
+With folds, each image is read once more, to find related images in training and test.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from ._calls import Calls, Fold
 from ._candidates import is_search
 from ._ledger import Ledger
+from ._related_images import Relation, copies, given, look_alikes, patients, separated, together
 from ._timing import minutes
 
 
@@ -59,9 +61,9 @@ class Plan:
         An estimate of the time for the passes, on this device: the training of tails and of what
         comes after the features is not in it. None when no sample was timed.
     groups : ndarray of shape (n_images,), int
-        One number for each image, equal where the content is equal: the `groups` of `GroupKFold`.
+        One number for each image, equal for related ones: the `groups` of `GroupKFold`.
     warning : str or None
-        What to do where cross-validation would separate images of equal content.
+        What to do where cross-validation would separate related images.
     """
 
     n_images: int
@@ -104,9 +106,22 @@ def _duration(minutes: float) -> str:
 
 
 def plan_search(
-    search_or_estimator: Any, X: Any, y: Any = None, *, cv: Any = None, timed: bool = True
+    search_or_estimator: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    cv: Any = None,
+    groups: Any = None,
+    near_copies: bool = True,
+    timed: bool = True,
 ) -> Plan:
     """Say what a fit or a search will compute, without doing it.
+
+    It also warns where a fold has related images in training and test, which makes scores too
+    high: copies of one image, near copies, images of one patient, and those of one of `groups`.
+    Near copies are images whose perceptual hashes, 16 x 16 gray pixels, correlate by at least
+    0.995. Patients are those that the headers of DICOM files name. Related images, also through
+    others, have one number in the `groups` of the plan.
 
     Parameters
     ----------
@@ -121,6 +136,10 @@ def plan_search(
         Targets, for folds that are stratified.
     cv : int, splitter or list of folds, default=None
         None: that of the search; for an estimator, one fit to all images. Else a cross-validation.
+    groups : array-like of shape (n_images,), default=None
+        The patients, for instance, for a `cv` that needs groups. None: the groups of the plan.
+    near_copies : bool, default=True
+        Whether to look for near copies, which reads each image, where there are folds.
     timed : bool, default=True
         Whether to put a sample of 8 images through each trunk, to estimate the time.
 
@@ -154,9 +173,12 @@ def plan_search(
     calls = Calls(X, y, asked_by="plan_search")
     jobs = calls.all_jobs(search)
     rows = np.arange(len(jobs[0].images))
-    groups = calls.groups = _groups(calls.jobs.sources)
+    has_folds = cv is not None or is_search(search)
+    n_jobs = jobs[0].settings.n_jobs
+    relations = _relations(calls, groups, near_copies=has_folds and near_copies, n_jobs=n_jobs)
+    calls.groups = together(relations) if groups is None else relations[-1].groups
     folds: list[Fold] = []
-    if cv is not None or is_search(search):
+    if has_folds:
         folds = calls.folds(
             search.cv if cv is None else cv, rows, getattr(search, "estimator", search)
         )
@@ -174,26 +196,33 @@ def plan_search(
         n_bytes=ledger.n_bytes,
         decisions=tuple(dict.fromkeys(job.decision_in_words for job in jobs)),
         minutes=minutes(ledger.loads()) if timed else None,
-        groups=groups,
-        warning=_warning(groups, folds),
+        groups=together(relations),
+        warning=_warning(relations, folds),
     )
 
 
-def _groups(sources: Sequence[Sequence[str]]) -> npt.NDArray[np.intp]:
-    """One number for each row of X; equal where all of its images are."""
-    numbers: dict[tuple[str, ...], int] = {}
-    rows = zip(*sources, strict=True)
-    return np.array([numbers.setdefault(row, len(numbers)) for row in rows], dtype=np.intp)
+def _relations(
+    calls: Calls, groups: Any, *, near_copies: bool, n_jobs: int | None
+) -> list[Relation]:
+    """Return the relations of the images; those of equal content first, the user's groups last."""
+    relations = [copies(calls.jobs.sources)]
+    inputs = calls.jobs.inputs
+    if near_copies:
+        relations.append(look_alikes(inputs, relations[0].groups, n_jobs))
+    named = patients(inputs)
+    if named is not None:
+        relations.append(named)
+    if groups is not None:
+        relations.append(given(groups, len(inputs[0])))
+    return relations
 
 
-def _warning(groups: npt.NDArray[np.intp], folds: Sequence[Fold]) -> str | None:
-    separated: set[int] = set()
-    for train, test in folds:
-        separated |= set(groups[train].tolist()) & set(groups[test].tolist())
-    if not separated:
+def _warning(relations: Sequence[Relation], folds: Sequence[Fold]) -> str | None:
+    found = [(len(separated(relation.groups, folds)), relation.name) for relation in relations]
+    listed = ", ".join(f"{n} {name}" for n, name in found if n)
+    if not listed:
         return None
     return (
-        f"copies of one image are in training and test folds at once ({len(separated)} images), "
-        "which makes scores too high. Keep them together: cv=GroupKFold() and "
-        "fit(X, y, groups=groups), with the groups of this plan."
+        f"in training and test folds at once: {listed}. This makes scores too high. Keep them "
+        "together: cv=GroupKFold() and fit(X, y, groups=plan.groups), with the groups of this plan."
     )

@@ -131,7 +131,7 @@ class TestDuplicates:
         planned = plan_search(search, *doubled, timed=False)
         assert (planned.n_images, planned.n_distinct, planned.n_passes) == (40, 30, 30)
         np.testing.assert_array_equal(planned.groups, [*range(30), *range(10)])
-        assert "at once (10 images)" in planned.warning
+        assert "at once: 10 images with copies. " in planned.warning
         search.set_params(cv=GroupKFold(2))
         assert plan_search(search, *doubled, timed=False).warning is None
         search.fit(*doubled, groups=planned.groups)
@@ -156,7 +156,7 @@ class TestWords:
         assert "  60 for smallnet, layer top" in text
         assert "smallnet, layer top: cached, 61 rows of 0.1 KiB" in text
         assert "an estimate" in text
-        assert "at once (1 images)" in text
+        assert "at once: 1 images with copies. " in text
         assert planned.minutes > 0
 
     def test_decisions_have_their_reasons(self, small_net, digits):

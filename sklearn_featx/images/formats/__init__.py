@@ -1,0 +1,1 @@
+"""Formats that Pillow does not read, one file each, behind extras."""

@@ -1,0 +1,154 @@
+"""Groups of images: which of them show one patient or come from one examination.
+
+Images of one patient in training and test make scores too high: a model recognizes the patient.
+Groups are numbers without a meaning outside of the call, so that no identifier reaches a message,
+a cache or a result unless the user asks for it.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .._messages import cause, shown
+from .._typing import AnyArray
+from ..exceptions import ImageError, InputError
+from ..images import ImageCollection, as_image_collection, check_identifier, read_identifier
+
+Groups: TypeAlias = npt.NDArray[np.intp]
+By: TypeAlias = str | re.Pattern[str] | Callable[[str], Hashable]
+_Read: TypeAlias = Callable[[str | bytes], Hashable]
+
+
+def image_groups(X: Any, by: By = "PatientID", *, raw: bool = False) -> AnyArray:
+    r"""Say which images belong together, for `GroupKFold` and other splitters.
+
+    Parameters
+    ----------
+    X : array-like, list, Series, DataFrame or Dataset of n_images images
+        As in `fit`.
+    by : str, re.Pattern or callable, default="PatientID"
+        - A keyword of DICOM, such as ``"PatientID"`` or ``"StudyInstanceUID"``: the value in the
+          header of each file. It needs pydicom, ``pip install "sklearn-featx[dicom]"``.
+        - A regular expression, which is searched in the path of each file: its groups, or the
+          whole match, as in ``r"patient_(\d+)"``.
+        - A function from the path of a file to any hashable value.
+    raw : bool, default=False
+        Whether to return the values themselves, which may identify persons, as text. False:
+        numbers in the order of first appearance, which have no meaning outside of this array.
+
+    Returns
+    -------
+    groups : ndarray of shape (n_images,), int or str
+        Equal where images belong together.
+
+    Raises
+    ------
+    InputError
+        If `by` is no keyword, regular expression or function.
+    ImageError
+        If an image has no such value. The error has its row, and quotes no value.
+
+    See Also
+    --------
+    plan_search : Warns where images that belong together are in training and test.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sklearn_featx import image_groups
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> paths = [folder / name for name in ("ann-1.png", "bob-1.png", "ann-2.png")]
+    >>> for path in paths:
+    ...     Image.new("L", (4, 4)).save(path)
+    >>> image_groups(paths, by=r"(\w+)-\d\.png")
+    array([0, 1, 0])
+    """
+    read = _reader(by)
+    images = as_image_collection(X)
+    values = [_value(images, row, read) for row in range(len(images))]
+    if raw:
+        return np.array([value if isinstance(value, str) else str(value) for value in values])
+    return numbered(values)
+
+
+def numbered(values: Sequence[Hashable]) -> Groups:
+    """Return a number for each value, in the order of first appearance.
+
+    Parameters
+    ----------
+    values : sequence of hashable
+        The values.
+
+    Returns
+    -------
+    groups : ndarray of shape (n,), int
+        Equal where the values are.
+    """
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.intp)
+
+
+def _reader(by: Any) -> _Read:
+    """Return the function that reads the value of a file, or of its content."""
+    if callable(by):
+        return lambda source: _called(by, _path(source))
+    if isinstance(by, str) and re.fullmatch("[A-Za-z0-9]+", by):
+        check_identifier(by)
+        return lambda source: read_identifier(source, by)
+    if isinstance(by, str | re.Pattern):
+        pattern = _compiled(by)
+        return lambda source: _found(pattern, _path(source))
+    raise InputError(
+        f"by={shown(by)}: expected a keyword of DICOM such as 'PatientID', a regular expression or "
+        "a function from a path to a group."
+    )
+
+
+def _compiled(by: str | re.Pattern[str]) -> re.Pattern[str]:
+    try:
+        return re.compile(by)
+    except re.error as error:
+        raise InputError(f"by={shown(by)} is no regular expression: {cause(error)}.") from error
+
+
+def _found(pattern: re.Pattern[str], path: str) -> Hashable:
+    match = pattern.search(path)
+    if match is None:
+        raise ImageError(f"the path does not match by={shown(pattern.pattern)}.", path=path)
+    parts = match.groups()
+    return match[0] if not parts else parts[0] if len(parts) == 1 else parts
+
+
+def _called(function: Callable[[str], Hashable], path: str) -> Hashable:
+    try:
+        value = function(path)
+        hash(value)
+    except Exception as error:
+        # The message of the error may quote an identifier.
+        reason = f"by raised {type(error).__name__}: expected a function from a path to a group."
+        raise ImageError(reason, path=path) from error
+    if value is None or value != value:
+        raise ImageError(f"by returned {shown(value)} for this path: no group.", path=path)
+    return value
+
+
+def _path(source: str | bytes) -> str:
+    if isinstance(source, bytes):
+        raise ImageError("has no path for `by`. Pass paths, or a keyword of DICOM.")
+    return source
+
+
+def _value(images: ImageCollection, row: int, read: _Read) -> Hashable:
+    """Value of one image; the errors have its row."""
+    try:
+        source = images.source(row)
+        if source is None:
+            raise ImageError("is neither a file nor the content of one. Give groups as an array.")
+        return read(source)
+    except ImageError as error:
+        raise ImageError(error.reason, row, error.path) from error.__cause__

@@ -1,0 +1,175 @@
+"""Related images: those that cross-validation should keep together, and the folds that do not.
+
+Related are copies of one image, near copies of it, images of one patient by the headers of DICOM
+files, and the groups that the user gives.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..exceptions import ImageError, MissingDependencyError
+from ..images import ImageCollection, holds_identifiers, read_identifier
+from ._image_groups import Groups, numbered
+from ._near_copies import HASH_SIDE, LEAST_CORRELATION, near_copies, perceptual_hashes
+
+
+class Relation(NamedTuple):
+    """A reason why images belong together.
+
+    Parameters
+    ----------
+    name : str
+        What a group is, for messages, in the plural.
+    groups : ndarray of shape (n_images,), int
+        Equal where images belong together.
+    """
+
+    name: str
+    groups: Groups
+
+
+def copies(sources: Sequence[Sequence[str]]) -> Relation:
+    """Relate rows of X whose images all have the same content.
+
+    Parameters
+    ----------
+    sources : sequence of sequence of str
+        For each input, a column for instance, the digest of each image.
+    """
+    return Relation("images with copies", numbered(list(zip(*sources, strict=True))))
+
+
+def look_alikes(inputs: Sequence[ImageCollection], content: Groups, n_jobs: int | None) -> Relation:
+    """Relate rows of X whose images are all near copies of each other.
+
+    Parameters
+    ----------
+    inputs : sequence of ImageCollection
+        The images of each input; those of plain numbers do not count.
+    content : ndarray of shape (n_images,), int
+        Equal where rows are copies: one of them is read.
+    n_jobs : int or None
+        Number of threads that read.
+    """
+    first = np.unique(content, return_index=True)[1]
+    alike: set[tuple[int, int]] | None = None
+    for images in inputs:
+        if images.kind == "pixels":
+            found = set(near_copies(perceptual_hashes(images.take(first), n_jobs)))
+            alike = found if alike is None else alike & found
+    of_content = _joined(len(first), alike or ())
+    # Copies of one image that is like no other are not near copies.
+    alone = np.bincount(of_content)[of_content] == 1
+    groups = np.where(alone[content], len(first) + np.arange(len(content)), of_content[content])
+    name = (
+        f"images with near copies ({HASH_SIDE} x {HASH_SIDE} gray pixels that correlate by at "
+        f"least {LEAST_CORRELATION})"
+    )
+    return Relation(name, groups)
+
+
+def patients(inputs: Sequence[ImageCollection]) -> Relation | None:
+    """Relate rows of X that have an image of one patient, by the headers of DICOM files.
+
+    Parameters
+    ----------
+    inputs : sequence of ImageCollection
+        The images of each input.
+
+    Returns
+    -------
+    relation : Relation or None
+        None if no file names a patient.
+    """
+    first: dict[str, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for images in inputs:
+        for row in range(len(images)):
+            patient = _patient(images.source(row))
+            if patient is not None:
+                pairs.append((first.setdefault(patient, row), row))
+    if not first:
+        return None
+    return Relation("patients (PatientID)", _joined(len(inputs[0]), pairs))
+
+
+def given(groups: Any, n_images: int) -> Relation:
+    """Relate rows of X by the groups that the user gives.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_images,)
+        Numbers or text.
+    n_images : int
+        Number of rows of X.
+
+    Raises
+    ------
+    ValueError
+        If there is not one value for each row.
+    """
+    values = np.asarray(groups)
+    if values.shape != (n_images,):
+        raise ValueError(
+            f"groups has shape {values.shape}: expected one value for each of {n_images} images."
+        )
+    return Relation("groups", numbered(values.tolist()))
+
+
+def together(relations: Sequence[Relation]) -> Groups:
+    """Join relations: rows are in one group if any relation, or a chain of them, connects them.
+
+    Parameters
+    ----------
+    relations : sequence of Relation
+        At least one.
+    """
+    pairs: list[tuple[int, int]] = []
+    for relation in relations:
+        first = np.unique(relation.groups, return_index=True)[1]
+        pairs += enumerate(first[np.unique(relation.groups, return_inverse=True)[1]].tolist())
+    return _joined(len(relations[0].groups), pairs)
+
+
+def separated(groups: Groups, folds: Iterable[tuple[Any, Any]]) -> set[int]:
+    """Return the groups that some fold has in training and test at once.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (n_images,), int
+        Equal where images belong together.
+    folds : iterable of (train, test)
+        Positions of images.
+    """
+    found: set[int] = set()
+    for train, test in folds:
+        found |= set(groups[train].tolist()) & set(groups[test].tolist())
+    return found
+
+
+def _patient(source: str | bytes | None) -> str | None:
+    if source is None or not holds_identifiers(source):
+        return None
+    try:
+        return read_identifier(source, "PatientID")
+    except (ImageError, MissingDependencyError):
+        # Without the package, and for damaged headers, reading the image will say what is wrong.
+        return None
+
+
+def _joined(n_rows: int, pairs: Iterable[tuple[int, int]]) -> Groups:
+    """Return the number of the connected component of each row."""
+    parent = list(range(n_rows))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for one, other in pairs:
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    return numbered([root(row) for row in range(n_rows)])
