@@ -124,6 +124,35 @@ def test_estimators_document_every_parameter_in_order(name):
     assert [p.name for p in ClassDoc(cls)["Parameters"]] == expected
 
 
+@pytest.mark.parametrize("name", [n for n in OBJECTS if n[0].isupper() and n != "StageInfo"])
+def test_documented_defaults_are_those_of_the_signature(name):
+    from numpydoc.docscrape import ClassDoc
+
+    cls = getattr(sklearn_featx, name)
+    defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+    documented = {
+        p.name: ast.literal_eval(p.type.partition("default=")[2])
+        for p in ClassDoc(cls)["Parameters"]
+        if "default=" in p.type
+    }
+    assert documented == {k: v for k, v in defaults.items() if v is not inspect.Parameter.empty}
+
+
+def test_shared_parameters_of_the_fine_tuners_have_one_description():
+    from numpydoc.docscrape import ClassDoc
+
+    classifier, regressor = (
+        {p.name: p for p in ClassDoc(cls)["Parameters"]}
+        for cls in (sklearn_featx.FineTuneClassifier, sklearn_featx.FineTuneRegressor)
+    )
+    # The regressor refers to the classifier for the literature and examples.
+    differ = {"unfreeze_depth", "head_layers", "C", "augment", "net_params", "on_error"}
+    for name, own in regressor.items():
+        assert own.type == classifier[name].type
+        if name not in differ:
+            assert own.desc == classifier[name].desc, name
+
+
 def test_the_classifier_has_few_parameters():
     assert len(sklearn_featx.FineTuneClassifier().get_params(deep=False)) <= 35
 

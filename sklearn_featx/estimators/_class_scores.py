@@ -1,4 +1,4 @@
-"""Scores of the classes: probabilities, their logarithms, logits."""
+"""Class scores: probabilities, log-probabilities and log-odds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,14 @@ import numpy as np
 from scipy.special import log_softmax
 
 from .._typing import FloatArray
-from ..flow import Failure
-from ._prior import warn_of_prior
 
 
 class ClassScores:
-    """Mixin of the fine-tuned classifier: what it makes of the outputs of its net."""
+    """Mixin of the fine-tuned classifier: scores from the logits of its net."""
 
     multilabel_: bool
     n_outputs_: int
-    _outputs: Callable[[Any], tuple[FloatArray, list[Failure]]]
+    _predicted: Callable[[Any], FloatArray]
 
     def predict_proba(self, X: Any) -> FloatArray:
         """Probability of each class.
@@ -29,13 +27,12 @@ class ClassScores:
         Returns
         -------
         probabilities : ndarray of shape (n_images, n_classes), float64
-            In the order of `classes_`. Of a matrix of labels: of each label by itself. With
-            ``on_error="nan"``, `class_prior_` for images that cannot be read.
+            In the order of `classes_`. For multilabel targets, the probability of each label on
+            its own. With ``on_error="nan"``, `class_prior_` for unreadable images.
         """
-        logits, failures = self._outputs(X)
-        warn_of_prior(failures, len(logits))
+        logits = self._predicted(X)
         if self.multilabel_:
-            # The logistic function, in a form that no logit overflows.
+            # The logistic function, in a form that does not overflow.
             each: FloatArray = (1 + np.tanh(logits / 2)) / 2
             return each
         likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -53,10 +50,9 @@ class ClassScores:
         Returns
         -------
         log_probabilities : ndarray of shape (n_images, n_classes), float64
-            As `predict_proba`, without the rounding of small probabilities to 0.
+            Logarithms of `predict_proba`, without rounding small probabilities to 0.
         """
-        logits, failures = self._outputs(X)
-        warn_of_prior(failures, len(logits))
+        logits = self._predicted(X)
         if self.multilabel_:
             of_each: FloatArray = -np.logaddexp(0, -logits)
             return of_each
@@ -64,7 +60,7 @@ class ClassScores:
         return log_probabilities
 
     def decision_function(self, X: Any) -> FloatArray:
-        """Score of each class: its log-odds or log-probability.
+        """Log-odds or log-probability of each class.
 
         Parameters
         ----------
@@ -74,18 +70,17 @@ class ClassScores:
         Returns
         -------
         scores : ndarray of shape (n_images,) or (n_images, n_classes), float64
-            Of two classes: the logarithm of the odds of ``classes_[1]``. Of more classes: the
-            logarithms of their probabilities. Of a matrix of labels: the logarithm of the odds of
-            each label. With ``on_error="nan"``, those of `class_prior_` for images that
-            cannot be read; where a probability is 0, the smallest float.
+            For two classes, the log-odds of ``classes_[1]``; for more classes, log-probabilities;
+            for multilabel targets, the log-odds of each label. With ``on_error="nan"``, the scores
+            of `class_prior_` for unreadable images. Infinite scores are replaced by the largest or
+            smallest float.
         """
-        logits, failures = self._outputs(X)
-        warn_of_prior(failures, len(logits))
+        logits = self._predicted(X)
         scores = logits
         if not self.multilabel_:
-            # Logits have a constant that training does not determine.
+            # Training determines logits up to a constant.
             binary = self.n_outputs_ == 2
             scores = logits[:, 1] - logits[:, 0] if binary else log_softmax(logits, axis=1)
-        # Scorers and calibration refuse infinity.
+        # Scorers and calibration reject infinity.
         finite: FloatArray = np.nan_to_num(scores)
         return finite

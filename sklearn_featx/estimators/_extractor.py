@@ -1,9 +1,8 @@
-"""PretrainedFeatureExtractor: parameters, fit, transform, names, tags. The work is elsewhere."""
+"""PretrainedFeatureExtractor: a frozen pretrained network as a scikit-learn transformer."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -14,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._messages import shown
 from .._sklearn_compat import (
-    HasMethods,
     Interval,
     StrOptions,
     _check_feature_names_in,
@@ -39,113 +37,113 @@ from ..flow import (
     warn_of,
 )
 from ..images import ImageCollection
-from ..store import FeatureStore
-from ._image_estimator import ImageEstimator
+from ._image_estimator import ROWS_ARE_NAN, ImageEstimator, column_names
 from ._image_reader import ImageReader
 
 _NO_SCALE = (
-    "normalize='layer' scales columns by what 'fit' has seen, and this %(name)s is not fitted: "
+    "normalize='layer' scales columns by their variance in 'fit', and this %(name)s is not fitted: "
     "call 'fit' on the training images first."
 )
-# What happens to images that cannot be read.
-_CONSEQUENCE = "their rows are NaN, which an imputer after the extractor replaces."
 
 
 class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     """Turn images into columns with a frozen pretrained network.
 
-    Each image goes once through the network in inference mode, after the preprocessing that the
-    weights were trained with; the activations before the classification head, or of any layer, are
-    its features. A row depends on its image alone, not on the rows beside it.
+    Each image passes through the network once, in inference mode, after the preprocessing that the
+    weights were trained with. Its features are the activations before the classification head, or
+    of other layers. A row depends only on its image, not on the other rows of X.
 
-    The transformer is stateless: `transform` works without `fit`, which checks parameters and X;
-    but ``normalize="layer"`` learns the scale of each column in `fit`.
+    The transformer is stateless: `fit` validates parameters and X, and `transform` works without
+    it. Only ``normalize="layer"`` learns in `fit`, the scale of each column.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable, default="efficientnet_lite0"
-        A name of `backbone_names`; ``"efficientnet_lite0"`` comes with its ImageNet weights and
-        needs no download. Or any network that takes one tensor and returns one; or a function
-        without arguments that builds one. It is called again when its code or what that reads has
-        changed, and each time if it may read files; PyTorch's random numbers start from 0 in it.
+        A name from `backbone_names`; ``"efficientnet_lite0"`` includes its ImageNet weights and
+        needs no download. Or any network that maps one tensor to one tensor. Or a function
+        without arguments that builds such a network. The function is called with PyTorch's seed 0;
+        it is called again if its code or the values that its code reads have changed, and in each
+        use if it may read files.
     weights : str, path or None, default="DEFAULT"
-        ``"DEFAULT"``: the best weights that the backbone's library offers; the name of other
-        weights; a ``.pth`` or ``.safetensors`` file; None for random weights, with a warning.
-        Not used for an own network.
+        ``"DEFAULT"``: the best weights of the backbone's library. Or the name of other weights; a
+        ``.pth`` or ``.safetensors`` file; None for random weights, with a warning. Ignored if
+        `backbone` is not a name.
     layer : str or list of str, default=None
-        None: what goes into the classification head. Else the name of a stage (see
-        `backbone_stages`), of a module or of an operation inside the network, or several, whose
+        None: the input of the classification head. Or the name of a stage (see
+        `backbone_stages`), of a module or of an operation in the network. Or several names; their
         features are concatenated in this order. ``"all"``: every stage [1]_.
     pooling : {"avg", "max", "avgmax", "gem", "cls", "flatten"}, list or None, default="avg"
-        How a feature map or token grid becomes a vector: the mean, the maximum or the mean of both
-        over positions; their generalized mean with power 3 [2]_; the class token; all values; or
-        not at all (the result then has more than two axes). Several stand side by side. Vectors
-        stay as they are.
+        Conversion of a feature map or token grid to a vector: the mean over positions, their
+        maximum, the mean of both, their generalized mean with power 3 [2]_, the class token, or all
+        values. None: no conversion; the result has more than two axes. The vectors of several
+        poolings are concatenated. Activations that are vectors do not change.
     preprocessing : "fast", callable or None, default=None
         None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
         faster for large JPEG files, which are decoded at a fraction of their size; the cosine
-        similarity to the exact features is at least 0.999. Else a function from a PIL image to a
-        tensor or array, used as it is.
+        similarity to the exact features is at least 0.999. Or a function from a PIL image to the
+        tensor or array that enters the network.
     image_size : int or (int, int), default=None
-        Side, or (height, width), in pixels, of what the network sees. None: as in its training;
-        for an own network: as the images are, which must then have one size.
+        Side, or (height, width), in pixels, of the network's input. None: the size of its training.
+        If `backbone` is not a name, None is the size of the images, which must be equal.
     reader : ImageReader, default=None
-        How an entry of X becomes a picture: the shape of flattened images, the values of black and
-        white. None: ``ImageReader()``.
+        Conversion of the entries of X to images: the shape of flattened images, the values of black
+        and white. None: ``ImageReader()``.
     batch_size : int, default=None
-        Images in one pass. None: chosen for the device. When memory runs out, batches are halved.
+        Number of images in one pass. None: chosen for the device. If memory runs out, batches are
+        halved.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one. Any other name is never changed silently.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
-        Type of weights and activations; features are float32. ``"auto"``: the fastest that the
-        device has, on a CPU by measurement. With 16-bit types the cosine similarity to the exact
+        Type of weights and activations; features are float32. ``"auto"``: the fastest type of the
+        device; on a CPU it is measured. With 16-bit types, the cosine similarity to the exact
         features is at least 0.999.
     compile : bool, default=False
-        Compile the network, which takes seconds to minutes, once in each process. A warning says
-        so where it cannot be compiled.
+        Whether to compile the network, which takes seconds to minutes, once in each process. A
+        network that cannot be compiled gives a warning.
     engine : {"torch", "openvino"}, default="torch"
-        What computes. ``"openvino"`` converts the network, which takes seconds in each process, and
-        runs it on a CPU, often faster than PyTorch; needs the extra ``openvino``.
+        Library that computes. ``"openvino"`` converts the network, which takes seconds in each
+        process, and runs it on a CPU, often faster than PyTorch; it needs the extra ``openvino``.
     n_jobs : int, default=None
-        Number of threads; each reads images and computes their features. None: as many as PyTorch
-        would use (one per core, fewer in workers of joblib and under `threadpoolctl`). One thread
-        then calls a function as `preprocessing`, in the order of the images. On a GPU, the number
-        of threads that read.
+        Number of threads that read images and compute their features; on a GPU, of threads that
+        read. None: as many as PyTorch uses (one per core, fewer in joblib's worker processes and
+        under `threadpoolctl`), but a function as `preprocessing` is called by one thread, in the
+        order of the images.
     cache : bool, path or FeatureStore, default=True
-        Where features are remembered, by the content of the image and of all that is done to it:
-        True, a bounded temporary store of this process and its joblib workers, gone at exit; a
-        folder or `FeatureStore`, which last; False, nowhere. A search over what comes after the
-        extractor then computes each image once.
+        Where features are cached, by the content of the image and everything that is done to it.
+        True: a bounded temporary store of this process and its joblib workers, deleted at exit. A
+        folder or `FeatureStore`: a permanent store. False: no cache. With a cache, a search over
+        the steps after the extractor computes each image once.
     on_error : {"raise", "nan"}, default="raise"
-        What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
-        and file. ``"nan"``: its row is NaN, and one `ImageWarning` at the end names all of them.
+        Treatment of unreadable images. ``"raise"``: the first one raises an `ImageError` with row
+        and file. ``"nan"``: their rows are NaN, and one `ImageWarning` at the end names all of
+        them.
     normalize : bool or "layer", default=False
         True: scale each row to unit Euclidean norm. ``"layer"``: center each column, divide it by
         its standard deviation over the images of `fit`, and scale each layer to the same total
-        variance, so that a penalty after it treats layers alike.
+        variance, so that a penalty treats layers alike.
     verbose : int, default=0
         1 shows a progress bar with images per second.
 
     Attributes
     ----------
     output_shapes_ : list of tuple of int
-        Shape of one row of each layer; the layers side by side are the columns.
+        Shape of one row of each layer; the columns are the concatenated layers.
     n_features_out_ : int
         Number of columns that `transform` returns.
     mean_, scale_ : ndarray of shape (n_features_out_,)
-        What is subtracted from each column and what it is divided by; only with
+        The mean that is subtracted from each column, and the divisor; only with
         ``normalize="layer"``.
     failures_ : list of Failure
-        Row, path and reason of each image that the last call of `transform` could not read, a table
-        for ``DataFrame(failures_)``; only with ``on_error="nan"``.
+        Row, path and reason of each unreadable image of the last call of `transform`, a table for
+        ``DataFrame(failures_)``; only with ``on_error="nan"``.
     n_features_in_ : int
-        Number of columns of X; only when X has columns.
+        Number of columns of X; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns of X; only when X has columns that are all named by strings.
+        Names of the columns of X; only if all of them are strings.
 
     See Also
     --------
-    FineTuneClassifier : Train the last stages of the network as well.
+    FineTuneClassifier : Classifier that trains the last stages of the network.
     backbone_stages : The stages of a backbone.
 
     References
@@ -166,23 +164,13 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
-        "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
-        "weights": [str, os.PathLike, None],
+        **ImageEstimator._parameter_constraints,
         "layer": [str, list, tuple, None],
         "pooling": [StrOptions(set(get_args(Pooling))), list, tuple, None],
-        "preprocessing": [StrOptions({"fast"}), callable, None],
-        "image_size": [Interval(Integral, 1, None, closed="left"), list, tuple, None],
-        "reader": [ImageReader, None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "device": [str],
-        "precision": [StrOptions(set(get_args(Precision)))],
         "compile": ["boolean"],
         "engine": [StrOptions(set(get_args(EngineChoice)))],
-        "n_jobs": [Integral, None],
-        "cache": ["boolean", str, os.PathLike, FeatureStore],
-        "on_error": [StrOptions({"raise", "nan"})],
         "normalize": ["boolean", StrOptions({"layer"})],
-        "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -226,7 +214,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 # scikit-learn's interface
-        """Check the parameters and X, and load the network.
+        """Validate parameters and X, and load the network.
 
         Parameters
         ----------
@@ -235,7 +223,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
             or numbers (see `ImageReader`), tensors; or sequences of paths, encoded bytes, PIL
             images, arrays; or a dataset with ``samples`` such as torchvision's ``ImageFolder``.
         y : ignored
-            For scikit-learn's conventions.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
@@ -245,9 +233,9 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         Raises
         ------
         InputError, ImageError
-            If X cannot be read as images, or a file does not exist.
+            If X cannot be converted to images, or a file does not exist.
         BackboneError
-            If the backbone, its weights or a layer does not exist, or does not take such images.
+            If the backbone, its weights or a layer does not exist, or does not accept the images.
         """
         images = self._images(X, reset=True)
         resolve_precision(self.precision, resolve_device(self.device))
@@ -256,8 +244,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         self._check_shapes(shapes)
         self.output_shapes_ = shapes
         self.n_features_out_ = sum(math.prod(shape) for shape in shapes)
-        if self.on_error == "nan":
-            self.failures_: list[Failure] = []
+        self._note([])
         if self.normalize == "layer":
             self._learn_scale(images, recipe)
         return self
@@ -273,19 +260,19 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         Returns
         -------
         features : ndarray of shape (n_images, n_features_out_), float32
-            One row per image, in the order of X. With ``pooling=None``, arrays of the shape that
-            the layer has. With ``on_error="nan"``, NaN for images that cannot be read.
+            One row per image, in the order of X. With ``pooling=None``, a row has the shape of the
+            layer. With ``on_error="nan"``, NaN for unreadable images.
 
         Raises
         ------
         InputError, ImageError
-            If X or one of its images cannot be read; with ``on_error="nan"``, if X cannot.
+            If X is invalid, or an image is unreadable and ``on_error="raise"``.
         """
         self._validate_params()
         if self.normalize == "layer":
             check_is_fitted(self, "scale_", msg=_NO_SCALE)
         features, failures = self._features(self._images(X, reset=False))
-        warn_of(failures, len(features), _CONSEQUENCE)
+        warn_of(failures, len(features), ROWS_ARE_NAN)
         return features
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
@@ -296,27 +283,27 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         X : array-like, list, Series, DataFrame or Dataset of n_images images
             As in `fit`.
         y : ignored
-            For scikit-learn's conventions.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
         features : ndarray of shape (n_images, n_features_out_), float32
-            As of `transform`.
+            As returned by `transform`.
 
         Raises
         ------
         InputError, ImageError
-            If X or one of its images cannot be read; with ``on_error="nan"``, if none can: what
-            comes after the extractor would be trained on nothing.
+            If X is invalid, or an image is unreadable and ``on_error="raise"``, or all images are:
+            the next step of a pipeline would have no data.
         """
         self.fit(X, y)
         features, failures = self._features(self._images(X, reset=False))
         refuse_none_readable(len(features), failures)
-        warn_of(failures, len(features), _CONSEQUENCE)
+        warn_of(failures, len(features), ROWS_ARE_NAN)
         return features
 
     def get_feature_names_out(self, input_features: Any = None) -> AnyArray:
-        """Return the names of the columns: backbone, layer (where one is named) and number.
+        """Return the names of the columns: backbone, layer (if one is given) and number.
 
         Parameters
         ----------
@@ -326,31 +313,26 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         Returns
         -------
         names : ndarray of shape (n_features_out_,), object
-            ``efficientnet_lite0_0000`` and so on; ``efficientnet_lite0_blocks.4_avg_012`` where
-            layers are named.
+            ``efficientnet_lite0_0000`` and so on; ``efficientnet_lite0_blocks.4_avg_012`` if
+            `layer` is given.
 
         Raises
         ------
         NotFittedError
-            If the number of features depends on X and `fit` has not seen it.
+            If the number of features depends on X and the extractor is not fitted.
         """
         _check_feature_names_in(self, input_features, generate_names=False)
         recipe = self._recipe()
         shapes = self._known_shapes(recipe)
         if any(len(shape) != 1 for shape in shapes):
             raise ValueError(
-                "pooling=None returns arrays with more than two axes, whose values have no names. "
+                "pooling=None returns arrays with more than two axes, which have no column names. "
                 "Use another pooling, such as 'flatten'."
             )
         prefixes = [recipe.backbone.name]
         if self.layer is not None:
             prefixes = [_prefix(recipe.backbone, tap) for tap in recipe.taps]
-        names = [
-            f"{prefix}_{i:0{len(str(shape[0] - 1))}d}"
-            for prefix, shape in zip(prefixes, shapes, strict=True)
-            for i in range(shape[0])
-        ]
-        return np.asarray(names, dtype=object)
+        return column_names(prefixes, [shape[0] for shape in shapes])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -359,7 +341,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         return tags
 
     def _features(self, images: ImageCollection) -> tuple[FloatArray, list[Failure]]:
-        """Features of images, NaN for those that cannot be read, which come second."""
+        """Features of images, NaN for unreadable ones; and the unreadable images."""
         recipe = self._recipe()
         layers, errors = self._rows(images, recipe)
         if not layers:
@@ -369,9 +351,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         if self.normalize and len(features):
             features = self._normalized(features)
         failures = as_table(errors)
-        if self.on_error == "nan":
-            # Assigned whole: with several threads, it is the table of one of their calls.
-            self.failures_ = failures
+        self._note(failures)
         return (spread(features, len(images), errors) if errors else features), failures
 
     def _normalized(self, features: FloatArray) -> FloatArray:
@@ -381,8 +361,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         return scaled
 
     def _learn_scale(self, images: ImageCollection, recipe: Recipe) -> None:
-        """Measure the columns, of all images that can be read."""
-        # Here, since skorch takes a while to import.
+        """Measure mean and variance of the columns over all readable images."""
+        # Imported here, because the import of skorch is slow.
         from ..training import Scaling
 
         layers, errors = self._rows(images, recipe)
@@ -395,11 +375,11 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         self.mean_, self.scale_ = scaling.mean.reshape(shape), scaling.spread.reshape(shape)
 
     def _shapes_of_none(self, recipe: Recipe, errors: list[ImageError]) -> list[tuple[int, ...]]:
-        """Shape of a row of each layer where no image can be read."""
+        """Shape of a row of each layer if no image is readable."""
         try:
             return self._known_shapes(recipe)
         except NotFittedError:
-            # The images would decide, and there is none.
+            # The shapes depend on the images, and none is readable.
             refuse_none_readable(len(errors), errors)
             raise
 
@@ -425,7 +405,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     def _layers(self, backbone: Backbone) -> Sequence[str | int]:
         n_stages = len(backbone.stages)
         if self.layer is None or self.layer == "all":
-            # By number: a stage ends after the activation that follows the module it is named by.
+            # By number: a stage includes the nonlinearity after the module that gives its name.
             return [n_stages] if self.layer is None else range(1, n_stages + 1)
         if isinstance(self.layer, str):
             return [self.layer]

@@ -1,8 +1,8 @@
-"""What FineTuneClassifier and FineTuneRegressor share: parameters, images to rows, the net.
+"""Base of FineTuneClassifier and FineTuneRegressor: images to rows, training, prediction.
 
-A fitted estimator is builtins and arrays: `trained_state_` holds what training changed, and the net
-is rebuilt from it and the named backbone when it is needed. Networks are kept beside the
-estimators, never in them, so clones, copies and pickles stay small.
+The state of a fitted estimator consists of builtins and arrays. `trained_state_` contains the
+tensors that training has changed; the net is built from them and the backbone. Networks are neither
+copied nor saved, so clones, copies and pickles are small.
 """
 
 import copy
@@ -76,21 +76,21 @@ from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
 from ._tuned_embedding import TunedEmbedding
 
-# Fixed, so that predictions do not depend on how the rows came: remembered or computed.
+# Fixed, so that predictions do not depend on whether the rows are cached or computed.
 _ROWS_PER_PREDICTION = 32
 
 
 class FineTuneEstimator(
     TunedEmbedding, CallbackSupportMixin, FineTuneParameters, metaclass=ABCMeta
 ):
-    """What classifier and regressor share: parameters, the way of the images, the net."""
+    """Base of the fine-tuners. Subclasses validate y, and convert outputs to predictions."""
 
     _task: Literal["classification", "multilabel", "regression"]
     _not_saved = frozenset({NETS})
 
     @property
     def net_(self) -> FineTuneNet:
-        """The skorch net that predicts; its `history` is skorch's own object."""
+        """The skorch net that predicts; changes of it are not saved."""
         check_is_fitted(self, "trained_state_")
         return self._predicting_net(self._backbone())
 
@@ -102,12 +102,12 @@ class FineTuneEstimator(
         weights: AnyArray | None,
         widths: Sequence[int],
     ) -> LinearModel:
-        """Weight and bias of the linear probe on layers of some widths."""
+        """Linear probe on features; `widths` are the numbers of columns of the layers."""
 
     def _shared_probe(
         self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
     ) -> LinearModel:
-        """Return the probe, solved once for all depths and learning rates of a search."""
+        """Return the probe; it is solved once for all depths and learning rates of a search."""
         widths = tuple(self.layer_widths_)
         parts = (digest_array(a) for a in (features, targets, weights) if a is not None)
         key = (self._task, *parts, widths, self.n_outputs_, self.C)
@@ -128,16 +128,16 @@ class FineTuneEstimator(
         return self._trained(backbone).start
 
     def _recipe(self, backbone: Backbone, taps: Sequence[Tap]) -> Recipe:
-        """Recipe whose rows are taken at some taps."""
+        """Recipe with some taps."""
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
         return Recipe(backbone, tuple(taps), preprocess, self.device, self.precision)
 
     def _net_taps(self, backbone: Backbone) -> tuple[Tap, ...]:
-        """Taps of what the net reads."""
+        """Taps of the rows that the net reads."""
         return net_taps(self._split(backbone), len(backbone.stages), self.head_layers)
 
     def _fitting_taps(self, backbone: Backbone) -> tuple[Tap, ...]:
-        """Taps of what the net reads, then of what else a named head starts from."""
+        """Taps of the rows that the net reads, then of the other layers that a head starts from."""
         if not isinstance(self.head, str):
             return self._net_taps(backbone)
         return fitting_taps(self._split(backbone), len(backbone.stages), self.head_layers)
@@ -145,7 +145,7 @@ class FineTuneEstimator(
     def _rows(
         self, images: ImageCollection, backbone: Backbone
     ) -> tuple[AnyArray | StoredRows | JoinedRows, list[ImageError]]:
-        """Rows that the net reads, and the images that cannot be read."""
+        """Rows that the net reads, and the unreadable images."""
         recipe = self._recipe(backbone, self._net_taps(backbone))
         taps, errors = activations(images, recipe, self._settings())
         refuse_none_readable(len(images), errors)
@@ -158,7 +158,7 @@ class FineTuneEstimator(
     def _training_rows(
         self, images: ImageCollection, backbone: Backbone
     ) -> tuple[AnyArray | StoredRows | JoinedRows, AnyArray | None, list[ImageError]]:
-        """Rows that the net reads, the embeddings if the head needs them, and failures."""
+        """Rows that the net reads, the embeddings if the head needs them, unreadable images."""
         recipe, embeddings = self._training_recipe(backbone), None
         rows, errors = held_or_stored(images, recipe, self._settings())
         refuse_none_readable(len(images), errors)
@@ -170,19 +170,19 @@ class FineTuneEstimator(
         return joined([found[tap] for tap in self._net_taps(backbone)]), embeddings, errors
 
     def _training_recipe(self, backbone: Backbone) -> Recipe:
-        """Recipe of all rows that training needs, those that the net reads first."""
+        """Recipe of all rows that training needs; those that the net reads come first."""
         return self._recipe(backbone, self._fitting_taps(backbone))
 
     def _predicting_recipe(self, backbone: Backbone, images: ImageCollection) -> Recipe:
-        """Recipe whose first taps are those that the net reads.
+        """Recipe of prediction; the taps that the net reads come first.
 
-        Where rows are cached, a pass for a prediction computes what training needs as well: another
-        fold of a search trains on the same image, which then needs no second pass.
+        If rows are cached, a pass for a prediction also computes the rows that training needs:
+        another fold of a search trains on the same image, which then needs no second pass.
         """
         training = self._training_recipe(backbone)
         needed = training.only(self._net_taps(backbone))
         if not needed.network_taps:
-            # No image passes the network, and none shall for rows that are not used.
+            # Prediction needs no pass, so it makes none for rows that only training reads.
             return needed
         store = open_store(self.cache)
         decision = decide(training, training.row_shapes(images), len(images), store)
@@ -191,7 +191,7 @@ class FineTuneEstimator(
     def _head_start(
         self, embeddings: AnyArray | None, targets: AnyArray, weights: AnyArray | None
     ) -> Start | None:
-        """Decide how the head starts: its scale from the embeddings, its weights from the probe."""
+        """Return the start of a named head: scale of the embeddings, weights of the probe."""
         if embeddings is None:
             return None
         model = None
@@ -216,7 +216,7 @@ class FineTuneEstimator(
     # The net
 
     def _plan(self, backbone: Backbone) -> ModulePlan:
-        """All that the module is made from."""
+        """Everything that the module is made from."""
         trained, device = self._trained(backbone), resolve_device(self.device)
         is_probe = self._is_probe(backbone)
         return ModulePlan(
@@ -230,9 +230,9 @@ class FineTuneEstimator(
             is_probe=is_probe,
             reads_all=self.head_layers == "all",
             batch_norm=self.batch_norm,
-            # float16 would need its losses scaled.
+            # Training in float16 would need a scaled loss.
             mixed_precision=type_name(resolve_precision(self.precision, device)) == "bfloat16",
-            # Float64, which MPS lacks, and on embeddings, for which a GPU gains nothing.
+            # The probe is computed in float64, which MPS lacks, and is too small for a GPU.
             device="cpu" if is_probe else device,
             float_levels=not callable(self.preprocessing),
         )
@@ -247,7 +247,7 @@ class FineTuneEstimator(
     def _make_net(
         self, plan: ModulePlan, start: Start | None = None, state: State | None = None
     ) -> FineTuneNet:
-        """Return a net that starts as its head does, or where an earlier one ended."""
+        """Return a net with a started head, or with the state of an earlier training."""
         return make_net(
             partial(plan.make, start, state),
             task=self._task,
@@ -278,14 +278,14 @@ class FineTuneEstimator(
     ) -> Self:
         backbone = self._start(images)
         weights = self._weighed(targets, sample_weight)
-        # Rows without weight would still take places in batches and in their statistics.
+        # Rows of weight 0 would take places in batches, and count in batch statistics.
         counted = np.arange(len(images)) if weights is None else np.flatnonzero(weights > 0)
         with renumbered(counted.tolist()):
             rows, embeddings, errors = self._training_rows(images.take(counted), backbone)
         left = self._left(counted, errors, len(images))
         counted = counted[left]
         targets = targets[counted]
-        # Balanced weights are of the images that are trained on.
+        # Balanced class weights depend on the readable images.
         weights = self._weighed(targets, _taken(sample_weight, counted))
         if errors:
             targets = self._targets_left(targets, weights)
@@ -313,9 +313,9 @@ class FineTuneEstimator(
     def _left(
         self, counted: AnyArray, errors: Sequence[ImageError], n_images: int
     ) -> slice | AnyArray:
-        """Places of the images that could be read; the others are noted and warned of."""
+        """Return the positions of the readable images; record and warn of the others."""
         self.failures_ = as_table(renumber(errors, counted))
-        # Through three methods and scikit-learn's wrapper of `fit` to its caller.
+        # The caller of `fit` is behind three methods and scikit-learn's wrapper.
         warn_of(self.failures_, n_images, "they are left out of the training.", stacklevel=6)
         return readable(len(counted), errors) if errors else slice(None)
 
@@ -323,26 +323,26 @@ class FineTuneEstimator(
     def _targets_left(
         self, targets: AnyArray, weights: AnyArray | None, *, partial: bool = False
     ) -> AnyArray:
-        """Check, or adapt, the targets of a fit from which some images are left out."""
+        """Validate or adapt the targets of a fit that leaves some images out."""
 
     def _weighed(self, targets: AnyArray, sample_weight: AnyArray | None) -> AnyArray | None:  # noqa: ARG002
-        """Weights of rows in training."""
+        """Weights of the rows in training."""
         return sample_weight
 
     @abstractmethod
     def _learn_prior(
         self, targets: AnyArray, weights: AnyArray | None, *, more: bool = False
     ) -> None:
-        """Learn the prior from targets, or more of it."""
+        """Learn the prior from targets; `more` adds them to those of earlier calls."""
 
     def _continues(self) -> bool:
-        """Whether `fit` goes on from what an earlier one has learned."""
+        """Whether `fit` continues an earlier training."""
         return bool(self.warm_start) and hasattr(self, "trained_state_")
 
     def _seen_rows(
         self, images: ImageCollection, rows: AnyArray | StoredRows | JoinedRows, backbone: Backbone
     ) -> AnyArray | StoredRows | JoinedRows | FixedViews | FreshViews:
-        """Rows that training sees: those of the images, or of views of them."""
+        """Rows that training reads: those of the images, or of their views."""
         if self.augment is None:
             return rows
         return rows_of_views(
@@ -356,18 +356,18 @@ class FineTuneEstimator(
         )
 
     def _keys(self, images: ImageCollection) -> list[str]:
-        """Digest of each image, which its views are seeded with."""
+        """Digest of each image, the seed of its views."""
         store = open_store(self.cache)
         if store is not None:
             return row_keys(images, store)
         return [images.digest(i) for i in range(len(images))]
 
     def _start(self, images: ImageCollection) -> Backbone:
-        """Set what is known before training."""
+        """Validate the backbone, and set the attributes that are known before training."""
         backbone = self._backbone()
         warn_of_classifier(backbone)
         resolve_precision(self.precision, resolve_device(self.device))
-        # Checks that the network takes such images, before any of them is read.
+        # The shapes check that the network accepts the images, before all of them are read.
         recipe = self._recipe(backbone, embedding_taps(len(backbone.stages), self.head_layers))
         self._split(backbone)
         shapes = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
@@ -378,26 +378,26 @@ class FineTuneEstimator(
         return backbone
 
     def _is_probe(self, backbone: Backbone) -> bool:
-        """Whether the linear probe is the whole model: nothing is left to train."""
+        """Whether the linear probe is the whole model, without anything to train."""
         return self._starts_at_probe() and self._split(backbone) == len(backbone.stages)
 
     def _learn(self, net: FineTuneNet) -> None:
-        """Take over what a net has learned, also of a training that Ctrl-C has ended."""
+        """Take over the state of a net, also after a training that Ctrl-C has ended."""
         self.trained_state_ = trained_state(net)
-        # The record of an epoch that was not finished has no loss.
+        # The record of an unfinished epoch has no loss.
         finished = [e for e in net.history if not net.interrupted_ or "train_loss" in e]
         self.history_ = plain_history(finished)
 
     def _unless_interrupted(self, net: FineTuneNet) -> Self:
         if net.interrupted_:
-            # So that a search stops as well; the estimator can be used.
+            # The estimator is usable, but a search must stop.
             raise KeyboardInterrupt
         return self
 
     def _continue_fit(
         self, images: ImageCollection, targets: AnyArray, sample_weight: AnyArray | None
     ) -> Self:
-        """Train for one epoch, on from where the net is."""
+        """Train for one epoch, starting at the current state."""
         fitted = hasattr(self, "trained_state_")
         rows: AnyArray | StoredRows | JoinedRows
         embeddings: AnyArray | None = None
@@ -426,7 +426,7 @@ class FineTuneEstimator(
         return self._unless_interrupted(net)
 
     def _net_to_train(self, plan: ModulePlan) -> FineTuneNet:
-        """Return a net that nobody predicts with, where the last training has ended."""
+        """Return a net at the end of the last training, which is not used for prediction."""
         plan.check_backbone(self.backbone_digest_)
         net = take_training(self, plan, self.trained_state_)
         fresh = self._make_net(plan, state=self.trained_state_)
@@ -439,7 +439,7 @@ class FineTuneEstimator(
         return net
 
     def _outputs(self, X: Any) -> tuple[FloatArray, list[Failure]]:
-        """Logits or standardized values of images, the prior's for those that cannot be read."""
+        """Logits or standardized values of images, the prior for unreadable ones."""
         check_is_fitted(self, "trained_state_")
         images = self._images(X, reset=False)
         outputs, failures = self._computed(images, predict_rows, self.n_outputs_)
@@ -453,7 +453,7 @@ class FineTuneEstimator(
         function: Callable[[FineTuneNet, Any, int], AnyArray],
         n_columns: int,
     ) -> tuple[FloatArray, list[Failure]]:
-        """Apply a function of net and rows to the images that can be read."""
+        """Apply a function of net and rows to the readable images."""
         backbone = self._backbone()
         net = self._predicting_net(backbone)
         recipe = self._predicting_recipe(backbone, images)
@@ -466,9 +466,7 @@ class FineTuneEstimator(
                 parts.append(function(net, joined(taps[:n_parts]), _ROWS_PER_PREDICTION))
         results: FloatArray = np.concatenate(parts or [np.empty((0, n_columns))])
         failures = as_table(errors)
-        if self.on_error == "nan":
-            # Assigned whole: with several threads, it is the table of one of their calls.
-            self.failures_ = failures
+        self._note(failures)
         return results.astype(np.float64), failures
 
     @abstractmethod
@@ -476,7 +474,7 @@ class FineTuneEstimator(
         """Output without evidence, of shape (n_outputs,)."""
 
     def __sklearn_clone__(self) -> Self:
-        # Some transforms have a `get_params` that is not scikit-learn's: `clone` must not see them.
+        # `clone` must not see a transform whose `get_params` has another meaning.
         plain = copy.copy(self)
         plain.augment = None
         cloned: Self = super(FineTuneEstimator, plain).__sklearn_clone__()

@@ -1,4 +1,4 @@
-"""FineTuneClassifier: labels in, labels and probabilities out."""
+"""FineTuneClassifier: classification by a network whose last stages are trained."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
@@ -18,7 +18,7 @@ from ._finetune_probe import classifier_probe
 from ._fit_tasks import FitTasks
 from ._head_layers import HeadLayers
 from ._image_reader import ImageReader
-from ._prior import ClassShares, ReadableScore, warn_of_prior
+from ._prior import ClassShares, PriorForUnreadable
 from ._targets import (
     check_classes,
     check_labels,
@@ -29,45 +29,45 @@ from ._targets import (
 )
 
 
-class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEstimator):
+class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineTuneEstimator):
     """Classify images with a pretrained network whose last stages are trained.
 
-    `unfreeze_depth` says how many of the backbone's stages, counted from the output, are trained
-    with a new head. The stages before them, the trunk, are frozen: each image goes through them
-    once, and training runs on what came out.
+    The last `unfreeze_depth` stages of the backbone, the tail, are trained with a new head. The
+    stages before them, the trunk, are frozen: each image passes through them once, and training
+    runs on their output.
 
-    1. Images are preprocessed as the weights require and go through the trunk, in inference mode.
+    1. Images are preprocessed as the weights require, and pass through the trunk in inference mode.
     2. The head starts at the L2-regularized logistic regression on the frozen embeddings (LP-FT
-       [1]_). At ``unfreeze_depth=0`` that is the model.
+       [1]_). With ``unfreeze_depth=0``, this is the model.
     3. Tail and head are trained together. Learning rates rise over the first tenth of the steps,
        then fall along a cosine [3]_.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable, default="efficientnet_lite0"
-        A name of `backbone_names`; any network from one tensor to one tensor, which is copied,
-        never changed; or a function without arguments that builds one.
+        A name from `backbone_names`; any network that maps one tensor to one tensor, which is
+        copied and never changed; or a function without arguments that builds one.
     weights : str, path or None, default="DEFAULT"
         Name of weights, a ``.pth`` or ``.safetensors`` file, or None for random weights.
     unfreeze_depth : int, "all" or (int, int), default=1
         Number of stages, counted from the output, that are trained with the head: 0 is a linear
         probe, ``"all"`` full fine-tuning. A pair ``(first, last)`` trains the stages at these
-        depths: ``(1, 3)`` is 3, ``(2, 3)`` leaves the last stage frozen (surgical fine-tuning
-        [2]_).
+        depths: ``(1, 3)`` is equivalent to 3, ``(2, 3)`` keeps the last stage frozen (surgical
+        fine-tuning [2]_).
     granularity : {"stage", "block"} or list of str, default="stage"
-        What a stage is: the architecture's own, each residual or transformer block, or the parts
-        between the named modules.
+        Definition of a stage: the architecture's stages, each residual or transformer block, or
+        the parts between the named modules.
     head : {"linear", "mlp"}, nn.Module or callable, default="linear"
         The head: linear; one hidden layer; a module, which is copied; or a function
         ``(n_inputs, n_outputs) -> nn.Module``.
     head_layers : {"all", "last"}, default="last"
-        What the head reads: the mean over positions of the activations of every stage, side by side
-        [5]_, or of the last one.
+        Input of the head: the activations of every stage, averaged over positions and concatenated
+        [5]_, or those of the last stage.
     head_init : {"probe", "random"}, default="probe"
-        Where a linear head starts. Other heads start at random, and so does `partial_fit`.
+        Start of a linear head. Other heads, and `partial_fit`, start at random.
     C : float or "auto", default="auto"
-        Inverse of the penalty of the probe, as in `LogisticRegression`, on embeddings scaled to a
-        mean variance of 1. ``"auto"``: chosen by cross-validation.
+        Inverse penalty of the probe, as in `LogisticRegression`, on embeddings scaled to a mean
+        variance of 1. ``"auto"``: chosen by cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
     backbone_lr_ratio : float, default=0.1
@@ -81,84 +81,85 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         The optimizer.
     early_stopping : bool, default=False
-        Set a part of the rows aside, stop when their loss no longer falls, and restore the best
-        weights.
+        Whether to hold out a part of the images, stop when their loss no longer decreases, and
+        restore the best weights.
     validation_fraction : float, default=0.1
-        The part that is set aside.
+        Share of the images that early stopping holds out.
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
-        Whether running statistics of batch normalization in trained stages stay as pretrained.
+        Whether batch normalization in trained stages keeps its pretrained running statistics.
     augment : {"light", "strong"}, callable or None, default=None
-        Train on views of the images, made by random variation. ``"light"``: a crop of 70 to 100 %
-        of the area, mirrored half of the time; ``"strong"``: a crop of 25 to 100 %, mirrored, and
-        one operation of TrivialAugmentWide [4]_. Or a transform of torchvision's v2, or any
-        function from a uint8 tensor (channels, height, width) to one.
+        Train on random variations of the images, their views. ``"light"``: a crop of 70 to 100 %
+        of the area, mirrored with probability 0.5; ``"strong"``: a crop of 25 to 100 %, mirrored,
+        and one operation of TrivialAugmentWide [4]_. Or a transform of torchvision's v2, or any
+        function from a uint8 tensor (channels, height, width) to such a tensor.
     n_views : int or None, default=4
-        Number of views of each image: epoch e sees view e modulo `n_views`. They go through the
-        trunk once and are remembered. None: a fresh view in each epoch, never remembered.
+        Number of views of each image. Epoch e uses view e modulo `n_views`; each view passes
+        through the trunk once and is cached. None: a new view in each epoch, never cached.
     warm_start : bool, default=False
-        Let `fit` go on from the weights of the call before, in place of the pretrained ones.
+        Whether `fit` continues from the weights of the previous call instead of the pretrained
+        ones.
     cross_fit : int or None, default=None
-        Number of folds of `fit_transform`: each image's embedding comes from a network that was
-        trained on the other folds, so that a learner after it sees no embedding that knows its
-        target. None: from the network that was trained on all images.
+        Number of folds of `fit_transform`. The embedding of each image comes from a network that
+        was trained on the other folds, so it does not depend on the image's target. None: from the
+        network that was trained on all images.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
     random_state : int, RandomState or None, default=None
-        Seed of everything random. Torch's global generator is left as it was.
+        Seed of all random numbers. Torch's global generator does not change.
     callbacks : list, default=None
-        Callbacks of skorch, or (name, callback) pairs. `GradualUnfreezing` lets stages join one by
-        one; a `skorch.callbacks.LRScheduler` replaces the schedule of the learning rates.
+        Callbacks of skorch, or (name, callback) pairs. `GradualUnfreezing` adds one stage after the
+        other; a `skorch.callbacks.LRScheduler` replaces the schedule of the learning rates.
     net_params : dict, default=None
-        Further arguments of `skorch.NeuralNet`, such as ``{"criterion__label_smoothing": 0.1}``;
-        they have the last word.
+        Further arguments of `skorch.NeuralNet`, such as ``{"criterion__label_smoothing": 0.1}``.
+        They override the other parameters.
     preprocessing : "fast", callable or None, default=None
         None: the preprocessing of the weights. ``"fast"``: nearly the same, faster for large JPEG
-        files. Else a function from a PIL image to a tensor.
+        files. Or a function from a PIL image to a tensor.
     image_size : int or (int, int), default=None
-        Side, or (height, width), in pixels, of what the network sees.
+        Side, or (height, width), in pixels, of the network's input. None: the size of its training.
     reader : ImageReader, default=None
-        How an entry of X becomes a picture. None: ``ImageReader()``.
+        Conversion of the entries of X to images. None: ``ImageReader()``.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
-        Type in which the frozen stages compute. What is trained is float32; with ``"bfloat16"``,
-        or ``"auto"`` where that is the fastest, its products are computed in bfloat16 (mixed
+        Type in which the frozen stages compute. Trained parameters are float32; with
+        ``"bfloat16"``, or if ``"auto"`` chooses it, their products are computed in bfloat16 (mixed
         precision).
     n_jobs : int, default=None
-        Number of threads that read images and run them through the frozen stages. None: as many as
-        PyTorch would use.
+        Number of threads that read images and compute the frozen stages. None: as many as PyTorch
+        uses.
     cache : bool, path or FeatureStore, default=True
-        Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
-        search over depths, learning rates, heads and folds runs the trunk once per image.
+        Where the rows of the trunk are cached, as in `PretrainedFeatureExtractor`. A search over
+        depths, learning rates, heads and folds then runs the trunk once for each image.
     on_error : {"raise", "nan"}, default="raise"
-        What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
-        and file. ``"nan"``: `fit` and `score` leave them out, with their weights; their predictions
-        are those without evidence: `class_prior_` in `predict_proba` and the most frequent class in
-        `predict`, so that every scorer works. One `ImageWarning` names all of them.
+        Treatment of unreadable images. ``"raise"``: the first one raises an `ImageError` with row
+        and file. ``"nan"``: `fit` and `score` leave them and their weights out; `predict_proba`
+        returns `class_prior_` for them, `predict` the most frequent class, so that every scorer
+        works. One `ImageWarning` names all of them.
     verbose : int, default=0
         1 shows progress bars, 2 skorch's table of epochs.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted; the numbers of the columns where y was a matrix of labels.
+        The sorted labels; the numbers of the columns if y was a multilabel indicator matrix.
     class_prior_ : ndarray of shape (n_classes,)
         Share of each class in the training data, weighted as in training; with `partial_fit`, in
         all of its calls.
     weight_sum_ : float
-        Summed weight of the images that `class_prior_` was taken of.
+        Sum of the weights of the images in `class_prior_`.
     multilabel_ : bool
-        Whether y was a matrix of labels.
+        Whether y was a multilabel indicator matrix.
     net_ : skorch.NeuralNet
-        The net that was trained.
+        The net that predicts. Changes of it are not saved.
     history_ : list of dict
-        One record for each epoch; empty where no epoch was needed.
+        One record for each epoch; empty if the linear probe is the model.
     trained_state_ : dict of str to ndarray
-        What training changed, by name.
+        The tensors that training has changed, by name; the arrays are read-only.
     backbone_digest_ : str
-        Digest of the backbone; compared when a saved estimator is used again.
+        Digest of the backbone, which is compared when a saved estimator predicts.
     layer_widths_ : list of int
         Number of columns of each layer that the head reads.
     n_embedding_, n_outputs_ : int
@@ -166,16 +167,16 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
     seed_ : int
         The seed that was drawn from `random_state`.
     failures_ : list of Failure
-        Row, path and reason of each image that the last call (of `fit`, `predict`, `predict_proba`
-        or `score`) could not read, a table for ``DataFrame(failures_)``.
+        Row, path and reason of each unreadable image of the last call (of `fit`, `predict`,
+        `predict_proba` or `score`), a table for ``DataFrame(failures_)``.
     n_features_in_ : int
-        Number of columns of X; only when X has columns.
+        Number of columns of X; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns of X; only when X has named columns.
+        Names of the columns of X; only if all of them are strings.
 
     See Also
     --------
-    FineTuneRegressor : The same for numbers.
+    FineTuneRegressor : Regressor with the same method.
     unfreeze_depths : The depths of a backbone, for a parameter grid.
 
     References
@@ -301,8 +302,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         X : array-like, list, Series, DataFrame or Dataset of n_images images
             As in `PretrainedFeatureExtractor.fit`.
         y : array-like of shape (n_images,) or (n_images, n_classes)
-            Labels of any type; or a matrix of 0 and 1, where an image may have several labels or
-            none.
+            Labels of any type; or a multilabel indicator matrix of 0 and 1.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
 
@@ -314,23 +314,23 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         Raises
         ------
         InputError, ImageError
-            If X or one of its images cannot be read.
+            If X is invalid, or an image is unreadable and ``on_error="raise"``.
         BackboneError
             If the backbone, its weights or the depth does not exist.
         DivergenceError
-            If the loss is no longer finite.
+            If a loss or parameter is NaN or infinite.
         KeyboardInterrupt
-            If Ctrl-C ends the training. The estimator keeps what was learned until then, with early
-            stopping the best weights, and can be used.
+            If Ctrl-C ends the training. The estimator is then fitted, with the weights at that
+            moment, or with the best weights if `early_stopping` is True.
         """
         tasks = FitTasks(self, X, y, sample_weight)
         return self._fit_rows(*self._prepared(X, y, sample_weight), tasks)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train for one epoch on some images, on from where the net is.
+        """Train for one epoch on some images, starting at the current state.
 
-        The first call starts at a random head, since it may not see every class.
+        The first call starts with a random head, since its images may not contain every class.
 
         Parameters
         ----------
@@ -339,7 +339,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         y : array-like of shape (n_images,) or (n_images, n_classes)
             Labels.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed at the first call, but for a matrix of labels.
+            All labels of all calls. Required in the first call, except for multilabel targets.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
 
@@ -358,7 +358,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         return self._continue_fit(images, *codes_and_weights(self, labels, sample_weight))
 
     def predict(self, X: Any) -> AnyArray:
-        """Most probable label.
+        """Predict the most probable label.
 
         Parameters
         ----------
@@ -368,12 +368,10 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         Returns
         -------
         labels : ndarray of shape (n_images,) or (n_images, n_classes)
-            Of the type of `classes_`; or 1 for each label that is more probable than not. With
-            ``on_error="nan"``, the most frequent class for images that cannot be read.
+            Elements of `classes_`. For multilabel targets, 1 for each label whose probability is
+            above 0.5. With ``on_error="nan"``, the most frequent class for unreadable images.
         """
-        outputs, failures = self._outputs(X)
-        warn_of_prior(failures, len(outputs))
-        return self._decided(outputs)
+        return self._decided(self._predicted(X))
 
     def _decided(self, outputs: FloatArray) -> AnyArray:
         if self.multilabel_:
@@ -426,7 +424,7 @@ class FineTuneClassifier(ClassScores, ReadableScore, ClassifierMixin, FineTuneEs
         classes = np.arange(labels.shape[1]) if is_indicator(labels) else np.unique(labels)
         if is_indicator(labels) != self.multilabel_ or not np.array_equal(classes, self.classes_):
             raise ValueError(
-                "warm_start=True goes on only with the classes of the call to fit before, "
+                "warm_start=True continues only with the classes of the previous fit, "
                 f"{self.classes_.tolist()}; y has {classes.tolist()}. Set warm_start=False."
             )
 

@@ -1,16 +1,14 @@
-"""Parameters of the fine-tuners: defaults, and the values that are allowed."""
+"""Parameters of the fine-tuners: defaults and constraints."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from .._sklearn_compat import HasMethods, Interval, StrOptions
 from .._typing import Granularity, OnError, Precision, UnfreezeDepth, Weights
 from ..flow import Cache
-from ..store import FeatureStore
 from ..training import AugmentSpec
 from ._head_layers import HeadLayers
 from ._image_estimator import ImageEstimator
@@ -22,11 +20,10 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 
 
 class FineTuneParameters(ImageEstimator):
-    """Parameters that classifier and regressor share; these document them."""
+    """Base of the fine-tuners with their shared parameters, which the subclasses document."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
-        "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
-        "weights": [str, os.PathLike, None],
+        **ImageEstimator._parameter_constraints,
         "unfreeze_depth": [
             Interval(Integral, 0, None, closed="left"),
             StrOptions({"all"}),
@@ -55,15 +52,6 @@ class FineTuneParameters(ImageEstimator):
         "random_state": ["random_state"],
         "callbacks": [list, tuple, None],
         "net_params": [dict, None],
-        "preprocessing": [StrOptions({"fast"}), callable, None],
-        "image_size": [_COUNT, list, tuple, None],
-        "reader": [ImageReader, None],
-        "device": [str],
-        "precision": [StrOptions(set(get_args(Precision)))],
-        "n_jobs": [Integral, None],
-        "cache": ["boolean", str, os.PathLike, FeatureStore],
-        "on_error": [StrOptions({"raise", "nan"})],
-        "verbose": ["verbose", _AT_LEAST_ZERO],
     }
 
     def __init__(

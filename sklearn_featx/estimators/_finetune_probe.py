@@ -1,4 +1,4 @@
-"""The linear probe of an estimator."""
+"""The linear probe of a fine-tuner, from its parameters."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -19,7 +19,8 @@ def classifier_probe(
     weights: AnyArray | None,
     widths: Sequence[int] | None = None,
 ) -> LinearModel:
-    # The folds that choose C depend on the data alone: every seed of a search shares one probe.
+    """Solve the probe of a classifier; `widths` are the widths of the layers in `features`."""
+    # The folds that choose C depend only on the data: all seeds of a search share one probe.
     C = estimator.C
     if estimator.multilabel_:
         return fit_linear_probe_multilabel(
@@ -37,6 +38,7 @@ def regressor_probe(
     weights: AnyArray | None,
     widths: Sequence[int] | None = None,
 ) -> LinearModel:
+    """Solve the probe of a regressor; `widths` are the widths of the layers in `features`."""
     alpha: float | Literal["auto"] = "auto" if estimator.C == "auto" else 1 / estimator.C
     return fit_linear_probe_regressor(
         features, targets, alpha=alpha, sample_weight=weights, widths=widths

@@ -1,4 +1,4 @@
-"""FineTuneRegressor: numbers in, numbers out."""
+"""FineTuneRegressor: regression by a network whose last stages are trained."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -14,36 +14,41 @@ from ..training import LinearModel
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import regressor_probe
 from ._fit_tasks import FitTasks
-from ._prior import ReadableScore, warn_of_prior
+from ._prior import PriorForUnreadable
 from ._targets import check_targets, row_weights, standardization
 
 
-class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
+class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
     """Predict numbers from images with a pretrained network whose last stages are trained.
 
-    As `FineTuneClassifier`, with the mean squared error on standardized targets; the head starts
-    at the ridge regression on the frozen embeddings.
+    The method is that of `FineTuneClassifier`, with the mean squared error on standardized targets.
+    The head starts at the ridge regression on the frozen embeddings.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable, default="efficientnet_lite0"
-        A name of `backbone_names`, any network from one tensor to one tensor, or a function that
-        builds one.
+        A name from `backbone_names`; any network that maps one tensor to one tensor, which is
+        copied and never changed; or a function without arguments that builds one.
     weights : str, path or None, default="DEFAULT"
         Name of weights, a ``.pth`` or ``.safetensors`` file, or None for random weights.
     unfreeze_depth : int, "all" or (int, int), default=1
-        Number of stages, counted from the output, that are trained with the head.
+        Number of stages, counted from the output, that are trained with the head: 0 is a linear
+        probe, ``"all"`` full fine-tuning. A pair ``(first, last)`` trains the stages at these
+        depths.
     granularity : {"stage", "block"} or list of str, default="stage"
-        What a stage is.
+        Definition of a stage: the architecture's stages, each residual or transformer block, or
+        the parts between the named modules.
     head : {"linear", "mlp"}, nn.Module or callable, default="linear"
-        The head.
+        The head: linear; one hidden layer; a module, which is copied; or a function
+        ``(n_inputs, n_outputs) -> nn.Module``.
     head_layers : {"all", "last"}, default="last"
-        What the head reads: the pooled activations of every stage, or of the last one.
+        Input of the head: the activations of every stage, averaged over positions and concatenated,
+        or those of the last stage.
     head_init : {"probe", "random"}, default="probe"
-        Where a linear head starts.
+        Start of a linear head. Other heads, and `partial_fit`, start at random.
     C : float or "auto", default="auto"
-        Inverse of the penalty of the probe (``alpha = 1 / C`` in `Ridge`), on embeddings scaled to
-        a mean variance of 1. ``"auto"``: chosen by leave-one-out cross-validation.
+        Inverse penalty of the probe (``alpha = 1 / C`` in `Ridge`), on embeddings scaled to a mean
+        variance of 1. ``"auto"``: chosen by leave-one-out cross-validation.
     lr : float, default=1e-3
         Learning rate of the head.
     backbone_lr_ratio : float, default=0.1
@@ -57,70 +62,73 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         The optimizer.
     early_stopping : bool, default=False
-        Set a part of the rows aside, stop when their loss no longer falls, restore the best.
+        Whether to hold out a part of the images, stop when their loss no longer decreases, and
+        restore the best weights.
     validation_fraction : float, default=0.1
-        The part that is set aside.
+        Share of the images that early stopping holds out.
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
-        Whether running statistics in trained stages stay as pretrained.
+        Whether batch normalization in trained stages keeps its pretrained running statistics.
     augment : {"light", "strong"}, callable or None, default=None
-        Train on views of the images, made by random variation.
+        Train on random variations of the images, their views. See `FineTuneClassifier`.
     n_views : int or None, default=4
-        Number of views of each image, which the epochs see in turn; None: a fresh one in each.
+        Number of views of each image. Epoch e uses view e modulo `n_views`; each view passes
+        through the trunk once and is cached. None: a new view in each epoch, never cached.
     warm_start : bool, default=False
-        Let `fit` go on from the weights of the call before, in place of the pretrained ones.
+        Whether `fit` continues from the weights of the previous call instead of the pretrained
+        ones.
     cross_fit : int or None, default=None
-        Number of folds of `fit_transform`: each image's embedding comes from a network that was
-        trained on the other folds, so that a learner after it sees no embedding that knows its
-        target. None: from the network that was trained on all images.
+        Number of folds of `fit_transform`. The embedding of each image comes from a network that
+        was trained on the other folds, so it does not depend on the image's target. None: from the
+        network that was trained on all images.
     random_state : int, RandomState or None, default=None
-        Seed of everything random.
+        Seed of all random numbers. Torch's global generator does not change.
     callbacks : list, default=None
-        Callbacks of skorch, or (name, callback) pairs.
+        Callbacks of skorch, or (name, callback) pairs. `GradualUnfreezing` adds one stage after the
+        other; a `skorch.callbacks.LRScheduler` replaces the schedule of the learning rates.
     net_params : dict, default=None
-        Further arguments of `skorch.NeuralNet`.
+        Further arguments of `skorch.NeuralNet`. They override the other parameters.
     preprocessing : "fast", callable or None, default=None
         None: the preprocessing of the weights. ``"fast"``: nearly the same, faster for large JPEG
-        files. Else a function from a PIL image to a tensor.
+        files. Or a function from a PIL image to a tensor.
     image_size : int or (int, int), default=None
-        Side, or (height, width), in pixels, of what the network sees.
+        Side, or (height, width), in pixels, of the network's input. None: the size of its training.
     reader : ImageReader, default=None
-        How an entry of X becomes a picture. None: ``ImageReader()``.
+        Conversion of the entries of X to images. None: ``ImageReader()``.
     device : str, default="auto"
         ``"auto"``: a GPU if there is one.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
-        Type in which the frozen stages compute. What is trained is float32; with ``"bfloat16"``,
-        or ``"auto"`` where that is the fastest, its products are computed in bfloat16 (mixed
+        Type in which the frozen stages compute. Trained parameters are float32; with
+        ``"bfloat16"``, or if ``"auto"`` chooses it, their products are computed in bfloat16 (mixed
         precision).
     n_jobs : int, default=None
-        Number of threads that read images and run them through the frozen stages. None: as many as
-        PyTorch would use.
+        Number of threads that read images and compute the frozen stages. None: as many as PyTorch
+        uses.
     cache : bool, path or FeatureStore, default=True
-        Where the rows at the split point are remembered, as in `PretrainedFeatureExtractor`: a
-        search over depths, learning rates, heads and folds runs the trunk once per image.
+        Where the rows of the trunk are cached, as in `PretrainedFeatureExtractor`. A search over
+        depths, learning rates, heads and folds then runs the trunk once for each image.
     on_error : {"raise", "nan"}, default="raise"
-        What an image that cannot be read does. ``"raise"``: the first is an `ImageError` with row
-        and file. ``"nan"``: `fit` and `score` leave them out, with their weights; their prediction
-        is the one without evidence, `target_mean_`, so that every scorer works. One `ImageWarning`
-        names all of them.
+        Treatment of unreadable images. ``"raise"``: the first one raises an `ImageError` with row
+        and file. ``"nan"``: `fit` and `score` leave them and their weights out; `predict` returns
+        `target_mean_` for them, so that every scorer works. One `ImageWarning` names all of them.
     verbose : int, default=0
         1 shows progress bars, 2 skorch's table of epochs.
 
     Attributes
     ----------
     net_ : skorch.NeuralNet
-        The net that was trained.
+        The net that predicts. Changes of it are not saved.
     history_ : list of dict
-        One record for each epoch; empty where no epoch was needed.
+        One record for each epoch; empty if the linear probe is the model.
     trained_state_ : dict of str to ndarray
-        What training changed, by name.
+        The tensors that training has changed, by name; the arrays are read-only.
     target_mean_, target_scale_ : ndarray of shape (n_outputs_,)
         Mean and standard deviation of the training targets.
     target_ndim_ : int
-        Number of axes that y had.
+        Number of axes of y in `fit`.
     backbone_digest_ : str
-        Digest of the backbone; compared when a saved estimator is used again.
+        Digest of the backbone, which is compared when a saved estimator predicts.
     layer_widths_ : list of int
         Number of columns of each layer that the head reads.
     n_embedding_, n_outputs_ : int
@@ -128,16 +136,16 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     seed_ : int
         The seed that was drawn from `random_state`.
     failures_ : list of Failure
-        Row, path and reason of each image that the last call (of `fit`, `predict` or `score`)
-        could not read, a table for ``DataFrame(failures_)``.
+        Row, path and reason of each unreadable image of the last call (of `fit`, `predict` or
+        `score`), a table for ``DataFrame(failures_)``.
     n_features_in_ : int
-        Number of columns of X; only when X has columns.
+        Number of columns of X; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns of X; only when X has named columns.
+        Names of the columns of X; only if all of them are strings.
 
     See Also
     --------
-    FineTuneClassifier : The same for labels; explains the method.
+    FineTuneClassifier : Classifier with the same method, which it explains.
 
     Examples
     --------
@@ -176,7 +184,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch on some images, on from where the net is.
+        """Train for one epoch on some images, starting at the current state.
 
         The first call sets the mean and scale of the targets.
 
@@ -212,12 +220,10 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         Returns
         -------
         values : ndarray of shape (n_images,) or (n_images, n_outputs), float64
-            As many columns as y had in `fit`. With ``on_error="nan"``, `target_mean_` for images
-            that cannot be read.
+            As many columns as y in `fit`. With ``on_error="nan"``, `target_mean_` for unreadable
+            images.
         """
-        outputs, failures = self._outputs(X)
-        warn_of_prior(failures, len(outputs))
-        return self._decided(outputs)
+        return self._decided(self._predicted(X))
 
     def _decided(self, outputs: FloatArray) -> FloatArray:
         values: FloatArray = outputs * self.target_scale_ + self.target_mean_
@@ -244,7 +250,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     ) -> tuple[ImageCollection, AnyArray, AnyArray | None]:
         images = self._images(X, reset=not self._continues())
         targets, weights = self._checked(images, y, sample_weight)
-        # What was learned is about targets on the scale of the first call.
+        # A warm start keeps the scale of the targets in the first call.
         if not self._continues():
             self._set_targets(targets, weights)
         return images, self._standardized(targets), weights
@@ -258,7 +264,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     ) -> AnyArray:
         if self._continues():
             return targets
-        # Mean and scale are those of what is trained on.
+        # Mean and scale are those of the readable images.
         columns = targets * self.target_scale_ + self.target_mean_
         self.target_mean_, self.target_scale_ = standardization(columns, weights)
         return self._standardized(columns)
@@ -266,7 +272,7 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
     def _learn_prior(
         self, targets: AnyArray, weights: AnyArray | None, *, more: bool = False
     ) -> None:
-        """Nothing to learn: the prior is `target_mean_`, which the targets were standardized by."""
+        """Do nothing: the prior is `target_mean_`."""
 
     def _prior(self) -> FloatArray:
         return np.zeros(self.n_outputs_)
@@ -275,8 +281,8 @@ class FineTuneRegressor(ReadableScore, RegressorMixin, FineTuneEstimator):
         columns = targets.reshape(len(targets), -1)
         if columns.shape[1] != self.n_outputs_:
             raise ValueError(
-                f"y has {columns.shape[1]} targets for each image; the estimator was fitted to "
-                f"{self.n_outputs_}."
+                f"y has {columns.shape[1]} targets for each image, and the estimator was fitted to "
+                f"{self.n_outputs_}. Pass as many, or make a new estimator."
             )
         standard: AnyArray = (columns - self.target_mean_) / self.target_scale_
         return standard

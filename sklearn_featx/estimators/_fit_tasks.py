@@ -1,6 +1,6 @@
-"""Tasks of a fit, for scikit-learn's callbacks (1.9 and later): one for each epoch.
+"""Tasks of a fit for scikit-learn's callbacks (1.9 and later): one for each epoch.
 
-`set_callbacks` of an estimator registers them; `callbacks`, the parameter, has those of skorch.
+`set_callbacks` registers scikit-learn's callbacks; the parameter `callbacks` has skorch's.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from ..training import FineTuneNet, plain_history, trained_state
 
 
 class FitTasks:
-    """The task of a fit and those of its epochs; nothing where scikit-learn has no callbacks.
+    """The task of a fit and of its epochs; without effect if scikit-learn has no callbacks.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ class FitTasks:
         self._epoch: Any = None
 
     def begin(self, net: FineTuneNet, n_epochs: int) -> None:
-        """Begin the task of the fit, and let a net announce its epochs.
+        """Begin the task of the fit, and make the net begin and end the tasks of its epochs.
 
         Parameters
         ----------
         net : FineTuneNet
-            Not yet initialized.
+            The net, not yet initialized.
         n_epochs : int
-            Number of epochs; 0 where the probe is the model.
+            Number of epochs; 0 if the probe is the model.
         """
         if not hasattr(self._estimator, "_init_callback_context"):
             return
@@ -51,7 +51,7 @@ class FitTasks:
         self._epoch.call_on_fit_task_begin(**self._arguments)
 
     def end_epoch(self, net: FineTuneNet) -> bool:
-        """End the task of an epoch; return whether a callback wants the training to stop.
+        """End the task of an epoch; return whether a callback stops the training.
 
         Parameters
         ----------
@@ -59,7 +59,7 @@ class FitTasks:
             The net, after the epoch.
         """
         epoch, self._epoch = self._epoch, None
-        learned = lambda: {  # noqa: E731 # computed only where a callback asks for it
+        learned = lambda: {  # noqa: E731 # computed only if a callback asks for it
             "trained_state_": trained_state(net),
             "history_": plain_history(net.history),
         }
@@ -69,14 +69,14 @@ class FitTasks:
     def end(self) -> None:
         """End the task of the fit."""
         if self._epoch is not None:
-            # Ctrl-C has ended it.
+            # Ctrl-C has ended the epoch.
             self._epoch.call_on_fit_task_end(**self._arguments)
         if self._root is not None:
             self._root.call_on_fit_task_end(**self._arguments, reconstruction_attributes={})
 
 
 class EpochTasks(Callback):
-    """Callback of a net that announces its epochs.
+    """Callback of a net that begins and ends the tasks of its epochs.
 
     Parameters
     ----------
@@ -92,6 +92,6 @@ class EpochTasks(Callback):
         self.tasks.begin_epoch()
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """End the task of the epoch, and the training where a callback wants it."""
+        """End the task of the epoch, and the training if a callback stops it."""
         if self.tasks.end_epoch(net):
             raise KeyboardInterrupt

@@ -1,8 +1,8 @@
-"""Layers that the head reads, as taps: what the net gets, and what the head starts from.
+"""The layers that the head reads, as taps of the trunk and of the frozen embedding.
 
-With ``head_layers="last"`` the embedding is the output of the last stage. With ``"all"`` it is the
-pooled activations of every stage: those of the trunk are cached vectors, and the net computes the
-others as its stages are trained.
+With ``head_layers="last"`` the embedding is the pooled output of the last stage. With ``"all"`` it
+is the pooled activations of every stage: those of the trunk are cached vectors, and the net
+computes the others in its trained stages.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def embedding_taps(n_stages: int, head_layers: HeadLayers) -> tuple[Tap, ...]:
 
 
 def net_taps(split: int, n_stages: int, head_layers: HeadLayers) -> tuple[Tap, ...]:
-    """Taps of the net's rows: activations at the split point, then vectors of the trunk."""
+    """Taps that the net reads: activations at the split point, then vectors of the trunk."""
     read = embedding_taps(n_stages, head_layers)
     if split == n_stages:
         return read
@@ -31,7 +31,7 @@ def net_taps(split: int, n_stages: int, head_layers: HeadLayers) -> tuple[Tap, .
 
 
 def fitting_taps(split: int, n_stages: int, head_layers: HeadLayers) -> tuple[Tap, ...]:
-    """Taps of the net's rows, then those of the embedding that are not among them."""
+    """Taps that the net reads, then the remaining taps of the embedding."""
     taps = net_taps(split, n_stages, head_layers)
     return (*taps, *(t for t in embedding_taps(n_stages, head_layers) if t not in taps))
 
@@ -39,11 +39,11 @@ def fitting_taps(split: int, n_stages: int, head_layers: HeadLayers) -> tuple[Ta
 def side_by_side(
     layers: Sequence[AnyArray | StoredRows],
 ) -> tuple[AnyArray, list[AnyArray]]:
-    """Concatenate vectors of layers.
+    """Concatenate the vectors of layers.
 
     Parameters
     ----------
-    layers : sequence of ndarray of shape (n_rows, n_features of the layer)
+    layers : sequence of ndarray of shape (n_rows, n_features_of_the_layer)
         Vectors of each layer.
 
     Returns
@@ -51,7 +51,7 @@ def side_by_side(
     embeddings : ndarray of shape (n_rows, n_features)
         All columns.
     layers : list of ndarray
-        Views of the columns of each layer, so that no vector is in memory twice.
+        The columns of each layer, as views of `embeddings` that take no memory.
     """
     held = [np.asarray(layer) for layer in layers]
     if len(held) == 1:

@@ -1,32 +1,46 @@
-"""Base of the estimators: the images of X, and what scikit-learn needs to know about X."""
+"""Base of the estimators: shared parameters, and the conversion of X to images."""
 
+import os
 from abc import abstractmethod
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from .._sklearn_compat import CheckedParameters, _check_feature_names, _check_n_features
-from .._typing import OnError
-from ..flow import Recipe, Settings
+from .._sklearn_compat import (
+    CheckedParameters,
+    HasMethods,
+    Interval,
+    StrOptions,
+    _check_feature_names,
+    _check_n_features,
+)
+from .._typing import AnyArray, OnError, Precision
+from ..flow import Failure, Recipe, Settings
 from ..images import ImageCollection, ReadOptions, as_image_collection
+from ..store import FeatureStore
 from ._image_reader import ImageReader
 from ._saved_state import CheckedState
 from ._worker_settings import SentWithSettings
 
+# What a warning says of the rows of unreadable images.
+ROWS_ARE_NAN = "their rows are NaN, which an imputer after the estimator replaces."
+
 
 class Work(NamedTuple):
-    """What an estimator does to the images of X.
+    """The images of X, and everything that an estimator does to them.
 
     Parameters
     ----------
     images : ImageCollection
         The images.
     fitting, predicting : Recipe
-        What `fit` and what `predict` or `transform` do to an image.
+        Recipe of `fit`, and that of `predict` or `transform`.
     settings : Settings
-        How.
+        Settings of the computation.
     """
 
     images: ImageCollection
@@ -36,13 +50,28 @@ class Work(NamedTuple):
 
 
 class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEstimator):
-    """Base of the extractor and the fine-tuners: reads X by the parameters that they share.
+    """Base of the extractor and the fine-tuners.
 
-    Subclasses have the parameters `reader`, `on_error`, `n_jobs`, `cache` and `verbose`.
+    Subclasses have all parameters of `_parameter_constraints`.
     """
 
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
+        "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
+        "weights": [str, os.PathLike, None],
+        "preprocessing": [StrOptions({"fast"}), callable, None],
+        "image_size": [Interval(Integral, 1, None, closed="left"), list, tuple, None],
+        "reader": [ImageReader, None],
+        "device": [str],
+        "precision": [StrOptions(set(get_args(Precision)))],
+        "n_jobs": [Integral, None],
+        "cache": ["boolean", str, os.PathLike, FeatureStore],
+        "on_error": [StrOptions({"raise", "nan"})],
+        "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
+    }
+    failures_: list[Failure]
+
     def work(self, X: Any) -> Work:
-        """Return what `fit` and `predict` would do to images, without doing it.
+        """Return the images and recipes of `fit` and `predict`, without computing rows.
 
         Parameters
         ----------
@@ -52,7 +81,7 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         Returns
         -------
         work : Work
-            What `plan_search`, `precompute` and `layer_sweep` ask for.
+            Images, recipes and settings, for `plan_search`, `precompute` and `layer_sweep`.
         """
         self._validate_params()
         images = self._images(X, reset=False)
@@ -76,20 +105,26 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
     def _reader(self) -> ImageReader:
         return ImageReader() if self.reader is None else self.reader
 
+    def _note(self, failures: list[Failure]) -> None:
+        """Set `failures_`, if unreadable images are not an error."""
+        if self.on_error == "nan":
+            # One assignment: threads that share the estimator see the table of one call.
+            self.failures_ = failures
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters.
 
         Parameters
         ----------
         deep : bool, default=True
-            Whether those of the reader are included, as ``reader__...``. Other parameters, such as
-            transforms, may have a `get_params` of another kind.
+            Whether to include the parameters of the reader, as ``reader__...``.
 
         Returns
         -------
         parameters : dict
             Names and values.
         """
+        # Other parameters, such as transforms, may have a method `get_params` with another meaning.
         parameters: dict[str, Any] = super().get_params(deep=False)
         if deep and isinstance(self.reader, ImageReader):
             parameters |= {f"reader__{k}": v for k, v in self.reader.get_params().items()}
@@ -101,7 +136,7 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         Parameters
         ----------
         **params : dict
-            Names and values; ``reader__...`` makes a reader where there is none.
+            Names and values. If `reader` is None, ``reader__...`` sets a new `ImageReader`.
 
         Returns
         -------
@@ -116,7 +151,7 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        # Asked for before parameters are checked: the reader may be anything.
+        # scikit-learn reads tags before parameters are validated: the reader may be any object.
         is_table = getattr(self.reader, "image_shape", None) is not None
         tags.input_tags.two_d_array = is_table
         tags.input_tags.three_d_array = True
@@ -132,25 +167,25 @@ def read_images(
     reset: bool,
     on_error: OnError = "raise",
 ) -> ImageCollection:
-    """Take X as images, and check or record its columns on the estimator.
+    """Convert X to images, and check or record its columns on the estimator.
 
     Parameters
     ----------
     estimator : BaseEstimator
-        Gets `n_features_in_` and `feature_names_in_` where X has columns.
+        Gets `n_features_in_` and `feature_names_in_` if X has columns.
     X : array-like, list, Series, DataFrame or Dataset
         The images.
     reader : ImageReader
         As in the estimators.
     reset : bool
-        True in `fit`: record the columns; False: compare with what was recorded.
+        True in `fit`: record the columns. False: compare them with the recorded ones.
     on_error : {"raise", "nan"}, default="raise"
         As in the estimators.
 
     Returns
     -------
     images : ImageCollection
-        Nothing is read from files yet.
+        The images; files are not read yet.
 
     Raises
     ------
@@ -163,17 +198,40 @@ def read_images(
         dtype = np.float32 if options.of_numbers else "numeric"
         X = validate_data(estimator, X, reset=reset, dtype=dtype)
     elif hasattr(X, "columns") and (reset or hasattr(estimator, "feature_names_in_")):
-        # Without names from `fit` there is nothing to compare: `transform` works unfitted.
+        # `transform` works unfitted, and then has no names to compare.
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, X, reset=reset)
     return as_image_collection(X, options)
 
 
+def column_names(prefixes: Sequence[str], widths: Sequence[int]) -> AnyArray:
+    """Return names of columns: a prefix for each group of columns, and the number in the group.
+
+    Parameters
+    ----------
+    prefixes : sequence of str
+        Prefix of each group.
+    widths : sequence of int
+        Number of columns of each group.
+
+    Returns
+    -------
+    names : ndarray of shape (n_columns,), object
+        ``prefix_00``, ``prefix_01`` and so on.
+    """
+    names = [
+        f"{prefix}_{i:0{len(str(width - 1))}d}"
+        for prefix, width in zip(prefixes, widths, strict=True)
+        for i in range(width)
+    ]
+    return np.asarray(names, dtype=object)
+
+
 def _is_table(X: Any, *, plain_numbers: bool) -> bool:
-    """Whether X is meant as a table of numbers, one row per image."""
+    """Whether X is a table of numbers, one row for each image."""
     shape = getattr(X, "shape", None)
     if plain_numbers:
-        # Everything but (n, channels, length), so that a wrong X meets scikit-learn's own checks.
+        # Anything but (n, channels, length), so that scikit-learn's checks report an invalid X.
         return shape is None or len(shape) != 3
     if shape is not None:
         return len(shape) == 2 and not (shape[1] == 1 and np.asarray(X).dtype.kind not in "biufc")

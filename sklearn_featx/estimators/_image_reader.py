@@ -1,4 +1,4 @@
-"""ImageReader: how an entry of X becomes a picture."""
+"""ImageReader: parameters of the conversion of X to images."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ._saved_state import CheckedState
 
 
 class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
-    """How an entry of X becomes a picture: the parameter `reader` of the estimators.
+    """Conversion of the entries of X to images: the parameter `reader` of the estimators.
 
     Parameters
     ----------

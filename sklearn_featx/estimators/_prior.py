@@ -1,9 +1,8 @@
-"""The prior: what a fitted estimator answers for an image that cannot be read.
+"""The prior: the prediction of a fitted estimator for an unreadable image.
 
-An image that cannot be read says nothing, so its prediction is the one without evidence: the share
-of each class, or the mean of the targets, among the images that the estimator was trained on. It is
-finite, so scorers and meta-estimators, which refuse NaN or take it for the first class, go on.
-`score` itself leaves such images out.
+It is the prediction without evidence: the share of each class, or the mean of the targets, in the
+training data. It is finite, because scorers and meta-estimators reject NaN or count it as the first
+class. `score` leaves unreadable images out.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +14,23 @@ from sklearn.utils import _safe_indexing, check_consistent_length
 from .._typing import AnyArray, FloatArray
 from ..flow import Failure, readable, warn_of
 
-# Of equal shares the first class is the most frequent, not the one that rounding favors.
+# Rounding makes equal shares equal logits, so that `predict` returns the first of these classes.
 _DECIMALS = 12
+_CONSEQUENCE = (
+    "their predictions are the shares of the classes, or the mean, in the training data. "
+    "failures_ lists them; on_error='raise' refuses them."
+)
 
 
 class ClassShares(NamedTuple):
-    """Weighted share of each class among training images.
+    """Weighted share of each class in the training data.
 
     Parameters
     ----------
     shares : ndarray of shape (n_classes,)
-        From 0 to 1. They sum to 1, except for a matrix of labels: there each label has its own.
+        From 0 to 1. Their sum is 1, except for multilabel targets: each label has its own share.
     total : float
-        Summed weight of the images.
+        Sum of the weights of the images.
     """
 
     shares: FloatArray
@@ -35,14 +38,14 @@ class ClassShares(NamedTuple):
 
     @classmethod
     def of(cls, targets: AnyArray, weights: AnyArray | None, n_classes: int) -> Self:
-        """Return the shares of the classes in checked targets.
+        """Return the shares of the classes in validated targets.
 
         Parameters
         ----------
         targets : ndarray of shape (n_images,) or (n_images, n_classes)
-            Codes of the classes, or a matrix of 0 and 1.
+            Class codes, or a multilabel indicator matrix.
         weights : ndarray of shape (n_images,) or None
-            Weights of the images; None: 1.
+            Weights of the images. None: all are 1.
         n_classes : int
             Number of classes.
         """
@@ -55,20 +58,20 @@ class ClassShares(NamedTuple):
         return cls(sums / total if total else np.zeros(n_classes), total)
 
     def joined(self, other: Self) -> Self:
-        """Return the shares among the images of both."""
+        """Return the shares in the union of two sets of images."""
         total = self.total + other.total
         sums = self.shares * self.total + other.shares * other.total
         return type(self)(sums / total if total else self.shares, total)
 
     def logits(self, *, multilabel: bool) -> FloatArray:
-        """Return the logits whose probabilities are the shares.
+        """Return logits whose probabilities are the shares.
 
         Parameters
         ----------
         multilabel : bool
-            Whether each label has a probability of its own.
+            Whether each label has its own probability.
         """
-        # A class of which nothing was seen has the logit minus infinity, and the probability 0.
+        # A class without images has the logit minus infinity, and the probability 0.
         with np.errstate(divide="ignore"):
             logits: FloatArray = np.log(self.shares)
             if multilabel:
@@ -80,52 +83,44 @@ class ClassShares(NamedTuple):
 def filled(
     outputs: FloatArray, n_images: int, failures: Sequence[Failure], prior: FloatArray
 ) -> FloatArray:
-    """Put outputs in their places among all images; the others get the prior.
+    """Align outputs with all images; unreadable images get the prior.
 
     Parameters
     ----------
     outputs : ndarray of shape (n_readable, n_outputs)
-        Outputs for the images that could be read, in order.
+        Outputs of the readable images, in order.
     n_images : int
-        How many images there were.
+        Number of images.
     failures : sequence of Failure
-        The images that could not be read.
+        The unreadable images.
     prior : ndarray of shape (n_outputs,)
         Output without evidence.
+
+    Returns
+    -------
+    aligned : ndarray of shape (n_images, n_outputs)
+        Outputs of all images.
     """
     aligned = np.tile(prior, (n_images, 1))
     aligned[readable(n_images, failures)] = outputs
     return aligned
 
 
-def warn_of_prior(failures: Sequence[Failure], n_images: int) -> None:
-    """Warn of images whose predictions are those of the prior.
-
-    Parameters
-    ----------
-    failures : sequence of Failure
-        The images that could not be read.
-    n_images : int
-        How many images there were.
-    """
-    # Through the estimator's method to its caller.
-    warn_of(
-        failures,
-        n_images,
-        "their predictions are the shares of the classes, or the mean, in the training data. "
-        "failures_ lists them; on_error='raise' refuses them.",
-    )
-
-
-class ReadableScore:
-    """Mixin of fine-tuned estimators: `score` leaves out images that cannot be read."""
+class PriorForUnreadable:
+    """Mixin of the fine-tuners: unreadable images in predictions and scores."""
 
     _metric: Callable[..., float]
     _outputs: Callable[[Any], tuple[FloatArray, list[Failure]]]
     _decided: Callable[[FloatArray], AnyArray]
 
+    def _predicted(self, X: Any) -> FloatArray:
+        """Return the outputs for all images, with one warning about the unreadable ones."""
+        outputs, failures = self._outputs(X)
+        warn_of(failures, len(outputs), _CONSEQUENCE)
+        return outputs
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Score predictions: accuracy of a classifier, R² of a regressor.
+        """Return the accuracy of a classifier, or the R² of a regressor.
 
         Parameters
         ----------
@@ -139,8 +134,8 @@ class ReadableScore:
         Returns
         -------
         score : float
-            1 at best. With ``on_error="nan"``, images that cannot be read are left out, with their
-            weights; where no other counts, it is the score of `predict`.
+            The best score is 1. With ``on_error="nan"``, unreadable images and their weights are
+            left out; if no image remains, the score of the prior.
         """
         outputs, failures = self._outputs(X)
         predicted = self._decided(outputs)
@@ -149,7 +144,7 @@ class ReadableScore:
             left = readable(len(predicted), failures)
             weights = None if sample_weight is None else _safe_indexing(sample_weight, left)
             consequence = "no image is left to score, so the score is that of the prior."
-            # A NaN of one fold would make the mean of a whole search NaN.
+            # The score of a fold without readable images is finite: NaN would make the mean NaN.
             if len(left) and (weights is None or np.any(weights)):
                 y, predicted, sample_weight = _safe_indexing(y, left), predicted[left], weights
                 consequence = "they are left out of the score."

@@ -1,13 +1,14 @@
-"""Saved estimators carry a checksum of what they hold, which is compared when they are loaded.
+"""Checksums and versions in saved estimators, which are compared on loading.
 
-Whatever writes the file, pickle, joblib, cloudpickle or skops, a changed bit that reaches a
-parameter, a label or a weight is an error. Builtins, arrays, the tensors of own modules and the
-names of classes and functions count; of other objects, such as callbacks, only the type does.
+A changed bit in a parameter, label or weight raises an error, in files of pickle, joblib,
+cloudpickle and skops. The checksum covers builtins, arrays, the tensors of the user's modules, and
+the names of classes and functions; of other objects, such as callbacks, only the type.
 
-The versions of what computes the numbers are saved as well; where they differ, loading warns once.
+The versions of the libraries that compute the numbers are saved too. If they differ, loading warns
+once.
 
-Arrays are saved as type, shape and bytes. In what NumPy writes of an array there are bits that say
-nothing, and joblib pads it: a changed bit there would not be noticed.
+Arrays are saved as dtype, shape and bytes, since the formats of NumPy and joblib contain padding,
+in which a changed bit would not be noticed.
 """
 
 import functools
@@ -26,9 +27,10 @@ from ..exceptions import SavedStateError, SavedVersionWarning
 
 _CHECKSUM = "_checksum"
 _VERSIONS = "_versions"
-# What decodes, resizes and computes. Networks of other packages travel whole, or have a digest.
+# Packages that decode, resize and compute. Networks of other packages are saved whole, or as a
+# digest.
 _PACKAGES = ("torch", "torchvision", "pillow")
-# Releases that only mend faults keep their numbers; what stands after "+" names a build.
+# Patch releases do not change the numbers; the part after "+" names a build.
 _RELEASE = re.compile(r"\d+\.\d+")
 
 _warned: set[str] = set()
@@ -36,7 +38,7 @@ _ARRAY = "sklearn_featx array"
 
 
 class CheckedState:
-    """Mixin of estimators whose saved state carries its checksum."""
+    """Mixin of estimators whose saved state contains its checksum."""
 
     # Attributes that are neither copied nor saved.
     _not_saved: ClassVar[frozenset[str]] = frozenset()
@@ -51,47 +53,47 @@ class CheckedState:
         checked = _unpacked(_checked(state)) if isinstance(state, dict) else {}
         if not checked or state.get(_CHECKSUM) != checksum(checked):
             raise SavedStateError(
-                f"the saved {type(self).__name__} is damaged: what it holds does not match its "
+                f"the saved {type(self).__name__} is damaged: its content does not match its "
                 "checksum. Load another copy, or fit again."
             )
         _warn_of_versions(type(self).__name__, checked.pop(_VERSIONS, {}))
-        # What a later version has added to the signature has its default in older files.
+        # Parameters that a later version has added get their defaults.
         self.__dict__.update(_defaults(type(self)) | checked)
 
 
 def checksum(state: Mapping[str, Any]) -> str:
-    """Digest of the state of an estimator, equal before and after it was saved.
+    """Return the digest of the state of an estimator, which saving and loading do not change.
 
     Parameters
     ----------
     state : mapping of str to object
-        Its attributes.
+        The attributes of the estimator.
     """
     return combine(_digests(state))
 
 
 @functools.cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    # Not `torch.__version__`: who loads an estimator need not wait for what computes.
+    # The metadata, not `torch.__version__`: loading an estimator does not import torch.
     found = [(name, importlib.metadata.version(name)) for name in _PACKAGES]
     return (("sklearn_featx", __version__), *found)
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the numbers of an estimator depend on."""
+    """Return the versions of the packages that the numbers of an estimator depend on."""
     return dict(_versions())
 
 
 def _warn_of_versions(name: str, saved: Mapping[str, str]) -> None:
-    """Warn where an estimator was saved with other releases; once for the same difference."""
+    """Warn if an estimator was saved with other releases; once for each difference."""
     here = versions()
     differing = [p for p in saved if p in here and _release(saved[p]) != _release(here[p])]
     if not differing:
         return
     then, now = (", ".join(f"{p} {v[p]}" for p in differing) for v in (saved, here))
     message = (
-        f"a {name} that was saved with {then} is loaded with {now}: features and predictions may "
-        "differ. Compare some predictions with those of before, or install the versions above."
+        f"a {name} saved with {then} is loaded with {now}: features and predictions may differ. "
+        "Compare some predictions with the earlier ones, or install the earlier versions."
     )
     if message not in _warned:
         _warned.add(message)
@@ -109,7 +111,7 @@ def _checked(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _packed(value: Any) -> Any:
-    """Replace the arrays of a state, also those in dictionaries, by (mark, type, shape, bytes)."""
+    """Replace the arrays of a state and of its dictionaries by (mark, dtype, shape, bytes)."""
     if type(value) is dict:
         return {key: _packed(item) for key, item in value.items()}
     if type(value) is np.ndarray and value.dtype.kind in "biufcSU":
@@ -131,7 +133,7 @@ def _unpacked(value: Any) -> Any:
         try:
             return np.frombuffer(data, np.dtype(dtype)).reshape(shape).copy()
         except (TypeError, ValueError):
-            # Damaged: the checksum will not match a tuple.
+            # Damaged: the checksum of the tuple will differ.
             return value
     return value
 
@@ -164,7 +166,7 @@ def _digests(value: Any) -> Iterator[str]:
 
 
 def _object_digests(value: Any) -> Iterator[str]:
-    """Digests of the tensors of an own module, of a reader's parameters, of another's type."""
+    """Digests of the tensors of a module, the parameters of a reader, or the type of an object."""
     if hasattr(value, "state_dict"):
         yield from _module_digests(value)
         return
@@ -174,7 +176,7 @@ def _object_digests(value: Any) -> Iterator[str]:
 
 
 def _module_digests(module: Any) -> Iterator[str]:
-    """Digests of the tensors of an own module."""
+    """Digests of the tensors of a module."""
     yield digest(_qualified_name(type(module)))
     for name, tensor in module.state_dict().items():
         yield digest(name)
@@ -186,5 +188,5 @@ def _module_digests(module: Any) -> Iterator[str]:
 
 
 def _qualified_name(value: Any) -> str:
-    """Name of a class or a function, with its module."""
+    """Name of a class or function, with its module."""
     return f"{value.__module__}.{value.__qualname__}"

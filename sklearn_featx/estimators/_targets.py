@@ -1,4 +1,4 @@
-"""y of an estimator: labels to codes, weights, standardized targets. Arrays in, arrays out."""
+"""Validation and encoding of y and sample_weight: class codes, standardized targets, weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,16 +27,21 @@ class Standardization(NamedTuple):
 
 
 def check_labels(y: Any, *, name: str, n_rows: int) -> AnyArray:
-    """Check class labels, one for each row, no missing ones, discrete; or a matrix of labels.
+    """Validate class labels, or a multilabel indicator matrix.
 
     Parameters
     ----------
     y : array-like of shape (n_rows,), array-like or sparse matrix of shape (n_rows, n_labels)
-        Labels of any type; or 0 and 1 in at least two columns.
+        Discrete labels of any type, none missing; or 0 and 1 in at least two columns.
     name : str
         The estimator's name, for messages.
     n_rows : int
         Number of images.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_rows,) or (n_rows, n_labels)
+        The labels.
     """
     _check_given(y, name)
     with _in_one_line("y"):
@@ -45,7 +50,7 @@ def check_labels(y: Any, *, name: str, n_rows: int) -> AnyArray:
 
 def _checked_labels(y: Any, n_rows: int) -> AnyArray:
     if _is_matrix(y) and type_of_target(y, input_name="y") == "multilabel-indicator":
-        # Only sparse matrices have the method.
+        # Sparse matrices have the method `toarray`.
         indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
         _check_length(indicator, n_rows)
         return indicator.astype(np.int64)
@@ -57,12 +62,12 @@ def _checked_labels(y: Any, n_rows: int) -> AnyArray:
 
 
 def is_indicator(labels: AnyArray) -> bool:
-    """Whether checked labels are a matrix: several, or none, for each row."""
+    """Whether validated labels are a multilabel indicator matrix."""
     return labels.ndim == 2
 
 
 def check_targets(y: Any, *, name: str, n_rows: int) -> AnyArray:
-    """Check regression targets: finite numbers, one row of them for each image."""
+    """Validate regression targets: finite numbers, one row for each image."""
     _check_given(y, name)
     with _in_one_line("y"):
         targets = _check_y(y, multi_output=True, y_numeric=True)
@@ -73,12 +78,12 @@ def check_targets(y: Any, *, name: str, n_rows: int) -> AnyArray:
 
 
 def encode(labels: AnyArray, classes: AnyArray) -> AnyArray:
-    """Position of each label in the sorted classes.
+    """Return the position of each label in the sorted classes.
 
     Raises
     ------
     ValueError
-        If there is a label that is none of the classes.
+        If a label is not among the classes.
     """
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
@@ -97,7 +102,7 @@ def row_weights(
     classes: AnyArray | None = None,
     class_weight: Mapping[Any, float] | str | None = None,
 ) -> AnyArray | None:
-    """Product of sample and class weights, None when both are absent.
+    """Return the product of sample weights and class weights; None if both are None.
 
     Parameters
     ----------
@@ -106,9 +111,9 @@ def row_weights(
     n_rows : int
         Number of images.
     codes, classes : ndarray, default=None
-        Codes of the labels and the classes; for classifiers.
+        Class codes of the rows, and the classes; only for classifiers.
     class_weight : mapping, "balanced" or None, default=None
-        Weight of each label; "balanced": inverse to the summed weight of its rows.
+        Weight of each label; "balanced": inversely proportional to the total weight of its rows.
 
     Returns
     -------
@@ -128,7 +133,7 @@ def row_weights(
         return weights
     if class_weight == "balanced":
         totals = np.bincount(codes, weights, minlength=len(classes))
-        # A class without weight has no rows that count, whatever its factor.
+        # A class of total weight 0 has no rows that count, so its factor is arbitrary.
         factors = totals.sum() / (len(classes) * np.where(totals > 0, totals, 1))
     else:
         with _in_one_line("class_weight"):
@@ -138,7 +143,7 @@ def row_weights(
 
 
 def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArray) -> None:
-    """Refuse targets in which a single class counts, in scikit-learn's words."""
+    """Raise scikit-learn's error if fewer than two classes have a positive weight."""
     present = np.unique(codes if weights is None else codes[weights > 0])
     if len(present) < 2:
         raise ValueError(
@@ -148,7 +153,7 @@ def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArr
 
 
 def standardization(targets: AnyArray, weights: AnyArray | None) -> Standardization:
-    """Weighted mean and standard deviation of each column."""
+    """Return the weighted mean and standard deviation of each column."""
     columns = targets.reshape(len(targets), -1)
     mean = np.average(columns, axis=0, weights=weights)
     scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weights))
@@ -156,7 +161,7 @@ def standardization(targets: AnyArray, weights: AnyArray | None) -> Standardizat
 
 
 def check_classes(classes: Any) -> AnyArray:
-    """Return the classes of a first call to `partial_fit` as an array."""
+    """Return the argument `classes` of the first call of `partial_fit` as an array."""
     with _in_one_line("classes"):
         given = column_or_1d(classes)
         np.unique(given)
@@ -165,7 +170,7 @@ def check_classes(classes: Any) -> AnyArray:
 
 @contextmanager
 def _in_one_line(name: str) -> Iterator[None]:
-    """Let errors of numpy and scikit-learn name the argument, in one line."""
+    """Context manager: errors of NumPy and scikit-learn name the argument, in one line."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -173,7 +178,7 @@ def _in_one_line(name: str) -> Iterator[None]:
 
 
 def _is_matrix(y: Any) -> bool:
-    """Whether y has several columns: a single one counts as a vector."""
+    """Whether y has several columns; a single column counts as a vector."""
     shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     return len(shape) == 2 and shape[1] > 1
 
@@ -192,6 +197,7 @@ def _check_length(y: AnyArray, n_rows: int) -> None:
 def codes_and_weights(
     estimator: Any, labels: AnyArray, sample_weight: Any
 ) -> tuple[AnyArray, AnyArray | None]:
+    """Return class codes, or the indicator matrix, and weights for a classifier."""
     if estimator.multilabel_:
         return _indicator_and_weights(estimator, labels, sample_weight)
     return encode(labels, estimator.classes_), row_weights(sample_weight, len(labels))
@@ -202,12 +208,12 @@ def _indicator_and_weights(
 ) -> tuple[AnyArray, AnyArray | None]:
     if labels.ndim != 2 or labels.shape[1] != estimator.n_outputs_:
         raise ValueError(
-            f"y must be a matrix of {estimator.n_outputs_} labels, as before; its shape is "
-            f"{labels.shape}."
+            f"y: expected an indicator matrix of {estimator.n_outputs_} labels, as in the first "
+            f"call; its shape is {labels.shape}."
         )
     if estimator.class_weight is not None:
         raise ValueError(
-            "class_weight is for one label a row: an image with several labels has no class "
-            "of its own. Weigh the images with sample_weight, or leave class_weight=None."
+            "class_weight needs one label for each image, and y is a multilabel indicator matrix. "
+            "Set class_weight=None, and weight the images with sample_weight."
         )
     return labels.astype(np.float32), row_weights(sample_weight, len(labels))

@@ -1,4 +1,4 @@
-"""The tuned embedding: columns for another learner, out of fold where that learner is trained."""
+"""The tuned embedding as columns for another estimator, out of fold on the training images."""
 
 import copy
 from abc import abstractmethod
@@ -14,13 +14,12 @@ from ..flow import Failure, warn_of
 from ..images import ImageCollection
 from ..training import embed_rows
 from ._fit_tasks import FitTasks
+from ._image_estimator import ROWS_ARE_NAN, column_names
 from ._prior import filled
-
-_CONSEQUENCE = "their rows are NaN, which an imputer after the estimator replaces."
 
 
 class TunedEmbedding(TransformerMixin):
-    """Mixin of the fine-tuners: what their head reads, as columns."""
+    """Mixin of the fine-tuners: `transform` returns the input of the head."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: Any, sample_weight: Any = None) -> FloatArray:
@@ -38,7 +37,7 @@ class TunedEmbedding(TransformerMixin):
         Returns
         -------
         embeddings : ndarray of shape (n_images, n_embedding_), float32
-            With `cross_fit`, those of networks that were not trained on the image.
+            With `cross_fit`, from networks that were not trained on the image.
         """
         images, targets, weights = self._prepared(X, y, sample_weight)
         self._fit_rows(images, targets, weights, FitTasks(self, X, y, sample_weight))
@@ -47,7 +46,7 @@ class TunedEmbedding(TransformerMixin):
         return self._out_of_fold(images, targets, weights)
 
     def transform(self, X: Any) -> FloatArray:
-        """Compute the embeddings of images: what the head reads, before its scaling.
+        """Compute the embeddings of images: the input of the head, before its scaling.
 
         Parameters
         ----------
@@ -58,11 +57,11 @@ class TunedEmbedding(TransformerMixin):
         -------
         embeddings : ndarray of shape (n_images, n_embedding_), float32
             Pooled activations of the layers that the head reads. With ``on_error="nan"``, NaN for
-            images that cannot be read.
+            unreadable images.
         """
         check_is_fitted(self, "trained_state_")
         embeddings, failures = self._embeddings(self._images(X, reset=False))
-        warn_of(failures, len(embeddings), _CONSEQUENCE)
+        warn_of(failures, len(embeddings), ROWS_ARE_NAN)
         return embeddings
 
     def get_feature_names_out(self, input_features: Any = None) -> AnyArray:
@@ -81,12 +80,8 @@ class TunedEmbedding(TransformerMixin):
         check_is_fitted(self, "trained_state_")
         _check_feature_names_in(self, input_features, generate_names=False)
         stages = self._backbone().stages[-len(self.layer_widths_) :]
-        names = [
-            f"{type(self).__name__.lower()}_{stage.name}_{i:0{len(str(width - 1))}d}"
-            for stage, width in zip(stages, self.layer_widths_, strict=True)
-            for i in range(width)
-        ]
-        return np.asarray(names, dtype=object)
+        prefixes = [f"{type(self).__name__.lower()}_{stage.name}" for stage in stages]
+        return column_names(prefixes, self.layer_widths_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -94,7 +89,7 @@ class TunedEmbedding(TransformerMixin):
         return tags
 
     def _embedding_is_tuned(self) -> bool:
-        """Whether the embedding depends on targets."""
+        """Whether the embedding depends on the targets."""
         backbone = self._backbone()
         return bool(self._split(backbone) < len(backbone.stages))
 
@@ -108,12 +103,12 @@ class TunedEmbedding(TransformerMixin):
     def _out_of_fold(
         self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
     ) -> FloatArray:
-        """Embeddings of each fold by a network that was trained on the other folds."""
+        """Embeddings of each fold, from a network that was trained on the other folds."""
         unreadable = [failure.row for failure in self.failures_]
         known = np.setdiff1d(np.arange(len(images)), unreadable)
         embeddings = np.full((len(images), self.n_embedding_), np.nan, np.float32)
         for train, test in self._folds(known, targets[known]):
-            # Not the estimator itself: a warm start has seen all targets.
+            # A copy without warm start: the estimator itself has seen all targets.
             fold = copy.copy(self)
             fold.warm_start = False
             own = None if weights is None else weights[train]
@@ -122,7 +117,7 @@ class TunedEmbedding(TransformerMixin):
         return embeddings
 
     def _folds(self, rows: AnyArray, targets: AnyArray) -> list[tuple[AnyArray, AnyArray]]:
-        # Here, since it takes a while to import.
+        # Imported here, because the import is slow.
         from sklearn.model_selection import KFold, StratifiedKFold
 
         make = StratifiedKFold if self._task == "classification" else KFold
@@ -133,4 +128,4 @@ class TunedEmbedding(TransformerMixin):
     def _prepared(
         self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[ImageCollection, AnyArray, AnyArray | None]:
-        """Images, targets and weights of a fit, checked."""
+        """Validate and return the images, targets and weights of a fit."""

@@ -254,7 +254,7 @@ class TestOneUpload:
     def test_as_a_frame(self, small_net, X):
         extractor = PretrainedFeatureExtractor(small_net, image_size=16, on_error="nan")
         extractor.set_output(transform="pandas")
-        frame = quiet(extractor.fit_transform, pd.Series(X, index=range(100, 124)))
+        frame = quiet(extractor.fit_transform, pd.DataFrame({"file": X}, index=range(100, 124)))
         assert frame.index.tolist() == list(range(100, 124))
         assert frame.isna().all(axis=1).to_numpy().nonzero()[0].tolist() == [BAD]
         alone = quiet(extractor.transform, X[BAD : BAD + 1])
