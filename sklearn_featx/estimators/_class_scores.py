@@ -60,7 +60,7 @@ class ClassScores:
         return log_probabilities
 
     def decision_function(self, X: Any) -> FloatArray:
-        """Log-odds or log-probability of each class.
+        """Compute the log-odds or log-probability of each class.
 
         Parameters
         ----------
