@@ -275,6 +275,7 @@ class FineTuneEstimator(
         targets: AnyArray,
         sample_weight: AnyArray | None,
         tasks: FitTasks | None = None,
+        groups: AnyArray | None = None,
     ) -> Self:
         backbone = self._start(images)
         weights = self._weighed(targets, sample_weight)
@@ -303,7 +304,7 @@ class FineTuneEstimator(
         else:
             with renumbered(counted.tolist()):
                 seen = self._seen_rows(images.take(counted), rows, backbone)
-                net.fit(RowsDataset(seen, targets, weights, validation_rows=rows), None)
+                net.fit(RowsDataset(seen, targets, weights, rows, _taken(groups, counted)), None)
         self._learn(net)
         keep_predicting(self, plan, self.trained_state_, net)
         if tasks is not None:

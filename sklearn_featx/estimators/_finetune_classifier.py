@@ -21,6 +21,7 @@ from ._image_reader import ImageReader
 from ._prior import ClassShares, PriorForUnreadable
 from ._targets import (
     check_classes,
+    check_groups,
     check_labels,
     check_two_classes,
     codes_and_weights,
@@ -294,7 +295,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         return "multilabel" if self.multilabel_ else "classification"
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the tail and the head.
 
         Parameters
@@ -305,6 +306,9 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
             Labels of any type; or a multilabel indicator matrix of 0 and 1.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
+        groups : array-like of shape (n_images,), default=None
+            Groups of the images, such as patients: early stopping sets whole groups aside. With
+            metadata routing, ``set_fit_request(groups=True)`` lets a search pass them.
 
         Returns
         -------
@@ -323,8 +327,9 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
             If Ctrl-C ends the training. The estimator is then fitted, with the weights at that
             moment, or with the best weights if `early_stopping` is True.
         """
-        tasks = FitTasks(self, X, y, sample_weight)
-        return self._fit_rows(*self._prepared(X, y, sample_weight), tasks)
+        tasks = FitTasks(self, X, y, sample_weight, groups)
+        prepared = self._prepared(X, y, sample_weight)
+        return self._fit_rows(*prepared, tasks, check_groups(groups, len(prepared[0])))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:

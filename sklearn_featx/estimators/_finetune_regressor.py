@@ -15,7 +15,7 @@ from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import regressor_probe
 from ._fit_tasks import FitTasks
 from ._prior import PriorForUnreadable
-from ._targets import check_targets, row_weights, standardization
+from ._targets import check_groups, check_targets, row_weights, standardization
 
 
 class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
@@ -162,7 +162,7 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
     _metric = staticmethod(r2_score)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the tail and the head.
 
         Parameters
@@ -173,14 +173,18 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
             Targets.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
+        groups : array-like of shape (n_images,), default=None
+            Groups of the images, such as patients: early stopping sets whole groups aside. With
+            metadata routing, ``set_fit_request(groups=True)`` lets a search pass them.
 
         Returns
         -------
         self : FineTuneRegressor
             The fitted regressor.
         """
-        tasks = FitTasks(self, X, y, sample_weight)
-        return self._fit_rows(*self._prepared(X, y, sample_weight), tasks)
+        tasks = FitTasks(self, X, y, sample_weight, groups)
+        prepared = self._prepared(X, y, sample_weight)
+        return self._fit_rows(*prepared, tasks, check_groups(groups, len(prepared[0])))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

@@ -17,12 +17,15 @@ class FitTasks:
     ----------
     estimator : BaseEstimator
         The estimator that is fitted.
-    X, y, sample_weight : object
+    X, y, sample_weight, groups : object
         Arguments of its `fit`.
     """
 
-    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+    def __init__(
+        self, estimator: Any, X: Any, y: Any, sample_weight: Any, groups: Any = None
+    ) -> None:
+        given = {"sample_weight": sample_weight, "groups": groups}
+        metadata = {name: value for name, value in given.items() if value is not None} or None
         self._arguments = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._estimator = estimator
         self._root: Any = None

@@ -77,6 +77,29 @@ def check_targets(y: Any, *, name: str, n_rows: int) -> AnyArray:
         return np.asarray(targets, dtype=np.float64)
 
 
+def check_groups(groups: Any, n_rows: int) -> AnyArray | None:
+    """Check groups, one for each image, of any type; return numbers.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_rows,) or None
+        Equal for images that belong together.
+    n_rows : int
+        Number of images.
+
+    Returns
+    -------
+    groups : ndarray of shape (n_rows,), int, or None
+        Positions among the sorted groups.
+    """
+    if groups is None:
+        return None
+    with _in_one_line("groups"):
+        values = column_or_1d(groups)
+        _check_length(values, n_rows)
+        return np.asarray(np.unique(values, return_inverse=True)[1])
+
+
 def encode(labels: AnyArray, classes: AnyArray) -> AnyArray:
     """Return the position of each label in the sorted classes.
 

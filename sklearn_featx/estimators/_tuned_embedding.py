@@ -16,13 +16,16 @@ from ..training import embed_rows
 from ._fit_tasks import FitTasks
 from ._image_estimator import ROWS_ARE_NAN, column_names
 from ._prior import filled
+from ._targets import check_groups
 
 
 class TunedEmbedding(TransformerMixin):
     """Mixin of the fine-tuners: `transform` returns the input of the head."""
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: Any, sample_weight: Any = None) -> FloatArray:
+    def fit_transform(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> FloatArray:
         """Train the tail and the head, then return the embeddings of the training images.
 
         Parameters
@@ -33,6 +36,8 @@ class TunedEmbedding(TransformerMixin):
             Targets, as in `fit`.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
+        groups : array-like of shape (n_images,), default=None
+            Groups of the images, as in `fit`: `cross_fit` does not separate them either.
 
         Returns
         -------
@@ -40,10 +45,12 @@ class TunedEmbedding(TransformerMixin):
             With `cross_fit`, from networks that were not trained on the image.
         """
         images, targets, weights = self._prepared(X, y, sample_weight)
-        self._fit_rows(images, targets, weights, FitTasks(self, X, y, sample_weight))
+        codes = check_groups(groups, len(images))
+        tasks = FitTasks(self, X, y, sample_weight, groups)
+        self._fit_rows(images, targets, weights, tasks, codes)
         if self.cross_fit is None or not self._embedding_is_tuned():
             return self._embeddings(images)[0]
-        return self._out_of_fold(images, targets, weights)
+        return self._out_of_fold(images, targets, weights, codes)
 
     def transform(self, X: Any) -> FloatArray:
         """Compute the embeddings of images: the input of the head, before its scaling.
@@ -101,28 +108,41 @@ class TunedEmbedding(TransformerMixin):
         return embeddings.astype(np.float32), failures
 
     def _out_of_fold(
-        self, images: ImageCollection, targets: AnyArray, weights: AnyArray | None
+        self,
+        images: ImageCollection,
+        targets: AnyArray,
+        weights: AnyArray | None,
+        groups: AnyArray | None,
     ) -> FloatArray:
         """Embeddings of each fold, from a network that was trained on the other folds."""
         unreadable = [failure.row for failure in self.failures_]
         known = np.setdiff1d(np.arange(len(images)), unreadable)
         embeddings = np.full((len(images), self.n_embedding_), np.nan, np.float32)
-        for train, test in self._folds(known, targets[known]):
+        for train, test in self._folds(known, targets, groups):
             # A copy without warm start: the estimator itself has seen all targets.
             fold = copy.copy(self)
             fold.warm_start = False
             own = None if weights is None else weights[train]
-            fold._fit_rows(images.take(train), fold._targets_left(targets[train], own), own)
+            kept = None if groups is None else groups[train]
+            left = fold._targets_left(targets[train], own)
+            fold._fit_rows(images.take(train), left, own, groups=kept)
             embeddings[test], _ = fold._embeddings(images.take(test))
         return embeddings
 
-    def _folds(self, rows: AnyArray, targets: AnyArray) -> list[tuple[AnyArray, AnyArray]]:
+    def _folds(
+        self, rows: AnyArray, targets: AnyArray, groups: AnyArray | None
+    ) -> list[tuple[AnyArray, AnyArray]]:
         # Imported here, because the import is slow.
-        from sklearn.model_selection import KFold, StratifiedKFold
+        from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-        make = StratifiedKFold if self._task == "classification" else KFold
+        stratified = self._task == "classification"
+        if groups is None:
+            make = StratifiedKFold if stratified else KFold
+        else:
+            make, groups = StratifiedGroupKFold if stratified else GroupKFold, groups[rows]
         folds = make(self.cross_fit, shuffle=True, random_state=self.seed_)
-        return [(rows[train], rows[test]) for train, test in folds.split(rows, targets)]
+        found = folds.split(rows, targets[rows], groups)
+        return [(rows[train], rows[test]) for train, test in found]
 
     @abstractmethod
     def _prepared(

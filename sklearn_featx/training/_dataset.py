@@ -49,6 +49,8 @@ class RowsDataset(Dataset[TrainingBatch]):
     validation_rows : array-like of shape (n_rows, ...), default=None
         What early stopping measures the loss on, for instance rows of plain images where training
         sees views of them; None: `rows`.
+    groups : array-like of shape (n_rows,), default=None
+        Equal for rows that a validation split must not separate.
 
     Attributes
     ----------
@@ -69,11 +71,13 @@ class RowsDataset(Dataset[TrainingBatch]):
         targets: npt.ArrayLike,
         weights: npt.ArrayLike | None = None,
         validation_rows: RowSource | None = None,
+        groups: npt.ArrayLike | None = None,
     ) -> None:
         self.rows = rows
         self.validation_rows = rows if validation_rows is None else validation_rows
         self.targets = _as_targets(np.asarray(targets))
         self.weights = _unit_mean(np.ones(len(rows)) if weights is None else np.asarray(weights))
+        self.groups = None if groups is None else np.asarray(groups)
         lengths = (len(rows), len(self.targets), len(self.weights))
         if len({*lengths, len(self.validation_rows)}) != 1:
             raise ValueError("rows, targets and weights have {}, {} and {} rows".format(*lengths))

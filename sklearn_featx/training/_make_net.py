@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
-from skorch.dataset import ValidSplit
 from skorch.utils import noop
 from torch import nn
 
@@ -22,6 +21,7 @@ from ._dataset import RowsDataset
 from ._module import TailAndHead
 from ._net import FineTuneNet
 from ._optimizer import OptimizerSpec, resolve_optimizer
+from ._validation_split import HoldOut
 
 Task = Literal["classification", "multilabel", "regression"]
 
@@ -85,7 +85,8 @@ def make_net(
         Whether to hold out rows, stop when their loss no longer decreases, and restore the best
         weights.
     validation_fraction : float, default=0.1
-        Share of the rows that `early_stopping` holds out, stratified by class.
+        Share of the rows that `early_stopping` holds out, stratified by class; of whole groups if
+        the dataset has groups.
     n_iter_no_change : int, default=5
         Epochs without improvement before `early_stopping` stops.
     random_state : int, default=0
@@ -180,8 +181,8 @@ def _early_stopping(patience: int) -> BestWeights:
     return BestWeights(patience=patience, load_best=True, sink=noop)
 
 
-def _split(task: Task, fraction: float, random_state: int) -> ValidSplit:
-    return ValidSplit(fraction, stratified=task == "classification", random_state=random_state)
+def _split(task: Task, fraction: float, random_state: int) -> HoldOut:
+    return HoldOut(fraction, stratified=task == "classification", random_state=random_state)
 
 
 def _criterion(task: Task) -> dict[str, Any]:

@@ -178,6 +178,8 @@ class FineTuneNet(NeuralNet):
         """
         if not self.planned_:
             return self.get_dataset(X, y), None
+        if getattr(X, "groups", None) is not None:
+            fit_params = {"groups": X.groups, **fit_params}
         try:
             split: tuple[Dataset[Any], Dataset[Any] | None]
             # A stratified split needs the targets, which the dataset contains.
