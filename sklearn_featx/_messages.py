@@ -40,13 +40,14 @@ def said(error: BaseException) -> str:
     return short(lines[0]) if lines else ""
 
 
-def short(text: str) -> str:
-    """Return a text in one line of at most 100 characters; a longer text keeps both ends."""
+def short(text: str, longest: int = LONGEST) -> str:
+    """Return a text in one line of at most `longest` characters; a longer text keeps both ends."""
     text = " ".join(text[: 50 * LONGEST].split()) + text[50 * LONGEST :][-LONGEST:]
-    if len(text) <= LONGEST:
+    if len(text) <= longest:
         return text
     # The end of a text is informative: a file's suffix, the last words of an error.
-    return f"{text[: LONGEST - 43]}...{text[-40:]}"
+    end = 2 * longest // 5
+    return f"{text[: longest - end - 3]}...{text[-end:]}"
 
 
 _short = reprlib.Repr()

@@ -38,7 +38,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     ------
     ValueError
         If the device does not compute in this dtype natively: some processors in float16, a GPU
-        before Ampere in bfloat16, which PyTorch would emulate.
+        before Ampere in bfloat16, which PyTorch would emulate. If convolutions in bfloat16 are
+        wrong on this processor.
 
     Examples
     --------
@@ -61,6 +62,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
             "precision='float16': this processor does not compute in 16-bit floats. Use "
             "'bfloat16', 'float32' or 'auto'."
         )
+    elif precision == "bfloat16" and not _convolves_in_bfloat16():
+        raise ValueError(
+            f"precision='bfloat16': PyTorch {torch.__version__} computes convolutions in bfloat16 "
+            "wrongly on this processor. Use 'float32' or 'auto'."
+        )
     return dtype
 
 
@@ -78,7 +84,7 @@ def _fastest(device: torch.device) -> torch.dtype:
 @functools.cache
 def _cpu_gains_by_bfloat16() -> bool:
     """Whether the processor is measured to be faster in bfloat16 than in float32."""
-    if not _cpu_has("avx512_bf16", "amx_bf16", "amx_tile"):
+    if not _cpu_has("avx512_bf16", "amx_bf16", "amx_tile") or not _convolves_in_bfloat16():
         return False
     try:
         seconds = [
@@ -88,6 +94,25 @@ def _cpu_gains_by_bfloat16() -> bool:
         return False
     of_float32, of_bfloat16 = map(min, zip(*seconds, strict=True))
     return bool(of_float32 >= _WORTHWHILE * of_bfloat16)
+
+
+@functools.cache
+def _convolves_in_bfloat16() -> bool:
+    """Whether small sums are exact: on some processors, PyTorch 2.5 gave 1 for four ones."""
+    shapes = [(1, 1, 2, 2), (8, 1, 3, 3), (8, 8, 1, 1), (16, 16, 3, 3)]
+    try:
+        return all(_is_exact(*shape) for shape in shapes)
+    except RuntimeError:
+        return False
+
+
+def _is_exact(channels: int, depth: int, height: int, width: int) -> bool:
+    """Whether a convolution of ones gives the number of its products."""
+    image = torch.ones(1, channels, height, width, dtype=torch.bfloat16, device="cpu")
+    weight = torch.ones(channels, depth, height, width, dtype=torch.bfloat16, device="cpu")
+    with torch.inference_mode():
+        sums = torch.conv2d(image, weight, groups=channels // depth)
+    return bool((sums == depth * height * width).all())
 
 
 def _time_product(dtype: torch.dtype) -> float:

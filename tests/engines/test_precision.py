@@ -100,3 +100,34 @@ def test_the_cpu_is_measured_whatever_the_default_device_is(monkeypatch):
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_a_named_type_is_never_changed(name):
     assert resolve_precision(name, CPU) is getattr(torch, name)
+
+
+class TestConvolutionsInBfloat16:
+    """On some processors PyTorch 2.5 gave 1 for a convolution of four ones (pytorch#163347)."""
+
+    @pytest.fixture(autouse=True)
+    def fresh(self):
+        caches = (_precision._convolves_in_bfloat16, _precision._cpu_gains_by_bfloat16)
+        for function in caches:
+            function.cache_clear()
+        yield
+        for function in caches:
+            function.cache_clear()
+
+    def test_they_are_right_here(self):
+        assert _precision._convolves_in_bfloat16()
+
+    @pytest.mark.parametrize("fault", ["wrong", "raises"])
+    def test_where_they_are_not_bfloat16_is_refused(self, monkeypatch, fault):
+        right = torch.conv2d
+
+        def convolve(image, weight, **settings):
+            if image.dtype is torch.bfloat16 and fault == "raises":
+                raise RuntimeError("could not create a primitive")
+            return right(image, weight, **settings).div(4 if weight.shape[1] == 1 else 1)
+
+        monkeypatch.setattr(torch, "conv2d", convolve)
+        monkeypatch.setattr(_precision, "_cpu_has", lambda *names: True)
+        with pytest.raises(ValueError, match="convolutions in bfloat16 wrongly"):
+            resolve_precision("bfloat16", CPU)
+        assert resolve_precision("auto", CPU) is torch.float32

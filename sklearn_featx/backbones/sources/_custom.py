@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..._messages import cause
+from ..._messages import cause, shown
 from ..._preprocess import Preprocess
 from ...exceptions import BackboneError
 from .._digests import qualified
@@ -16,6 +16,7 @@ from ..cutting._granularity import groupings, input_channels
 from ._huggingface import build_huggingface, is_huggingface
 from ._timm import build_timm_object, is_timm
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 
 # Models of libraries whose heads and preprocessing are known.
@@ -49,7 +50,7 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
     Raises
     ------
     BackboneError
-        If the module cannot be copied.
+        If the module cannot be copied, or normalizes by the statistics of a batch.
     """
     module = _unwrapped(module)
     own = _copied(module, borrowed=borrowed)
@@ -57,6 +58,7 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
         if is_known(own):
             return build(own)
     freeze(own)
+    _refuse_batch_statistics(own)
     stages, blocks = groupings(own)
     return Network(
         name=type(module).__name__.lower(),
@@ -66,6 +68,17 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
         blocks=blocks,
         origin={"source": "module", "class": qualified(type(module))},
     )
+
+
+def _refuse_batch_statistics(module: nn.Module) -> None:
+    """Reject a network in which the features of an image depend on the images beside it."""
+    for name, part in module.named_modules():
+        if isinstance(part, _BATCH_NORMS) and part.running_mean is None:
+            raise BackboneError(
+                f"backbone: the layer {shown(name)} normalizes by the statistics of each batch "
+                "(track_running_stats=False), so features would depend on the images beside an "
+                "image. Replace it, for example by nn.GroupNorm."
+            )
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from urllib.request import Request, getproxies, urlopen
 
 from torch import nn
 
-from ..._messages import cause, shown
+from ..._messages import cause, short, shown
 from ..._optional import import_optional
 from ..._preprocess import Preprocess
 from ...exceptions import UnknownBackboneError, WeightsError
@@ -234,8 +234,8 @@ def _no_download(timm: ModuleType, bare: str, error: Exception) -> str:
     file = known.get("hf_hub_filename") or "model.safetensors"
     place = f"the file {file!r} of https://huggingface.co/{hub_id}" if hub_id else str(url)
     return (
-        f"weights: those of 'timm/{bare}' could not be downloaded ({cause(error)}). Without a "
-        f"network: fetch {place} elsewhere and pass weights='PATH', or use 'efficientnet_lite0'."
+        f"weights: those of 'timm/{bare}' could not be downloaded ({short(cause(error), 60)}). "
+        f"Fetch {place} and pass weights='PATH', or use 'efficientnet_lite0'."
     )
 
 

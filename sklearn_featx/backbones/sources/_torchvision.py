@@ -17,7 +17,7 @@ from torchvision.models import (
     list_models,
 )
 
-from ..._messages import cause
+from ..._messages import cause, short
 from ..._preprocess import Interpolation, Preprocess
 from ...exceptions import WeightsError
 from .._network import Network, freeze
@@ -85,7 +85,7 @@ def build_torchvision(name: str, weights: str | None) -> Network:
     module = get_model(name, weights=None, **_constructor_arguments(name, recipe_entry))
     head = head_path(module)
     if entry is not None:
-        state = modern_keys(_download(name, entry))
+        state = modern_keys(_download(entry))
         load_state(module, state, source=str(entry), optional=_AUXILIARY)
         origin["weights"] = entry.name
     elif file is not None:
@@ -184,19 +184,22 @@ def recipe_of(entry: WeightsEnum) -> Preprocess:
     )
 
 
+_NO_DOWNLOAD = "'efficientnet_lite0' needs no download."
+
+
 def _on_disk(entry: WeightsEnum) -> str:
     """Name other weights of the same network that were downloaded earlier."""
     found = [
         other.name for other in type(entry) if other is not entry and _kept_at(other).is_file()
     ]
-    return f" On this disk: weights={found[0]!r}." if found else ""
+    return f"On this disk: weights={found[0]!r}." if found else ""
 
 
 def _kept_at(entry: WeightsEnum) -> Path:
     return Path(str(torch.hub.get_dir()), "checkpoints", os.path.basename(str(entry.url)))  # noqa: PTH119 # a URL
 
 
-def _download(name: str, entry: WeightsEnum) -> dict[str, torch.Tensor]:
+def _download(entry: WeightsEnum) -> dict[str, torch.Tensor]:
     target = _kept_at(entry)
     try:
         state: dict[str, torch.Tensor] = entry.get_state_dict(
@@ -204,12 +207,11 @@ def _download(name: str, entry: WeightsEnum) -> dict[str, torch.Tensor]:
         )
     except (URLError, OSError) as error:
         raise WeightsError(
-            f"weights: {entry} of backbone {name!r} could not be downloaded ({cause(error)}). "
-            f"Without a network: fetch {entry.url} elsewhere and put it at {str(target)!r}."
-            f"{_on_disk(entry)} 'efficientnet_lite0' needs no download."
+            f"weights: {entry} could not be downloaded ({short(cause(error), 60)}). Put "
+            f"{entry.url} into {short(str(target.parent))!r}. {_on_disk(entry) or _NO_DOWNLOAD}"
         ) from error
     except RuntimeError as error:
         raise WeightsError(
-            f"weights: {str(target)!r} is damaged ({cause(error)}). Delete it and try again."
+            f"weights: {short(str(target))!r} is damaged ({cause(error)}). Delete it and try again."
         ) from error
     return state

@@ -1,0 +1,145 @@
+"""Messages that people reported as obscure in other libraries, provoked in this one.
+
+Each problem either does not exist here, or ends in one line that names the cause and the way out.
+"""
+
+import base64
+import io
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
+from sklearn_featx.exceptions import FeatxError, ImageWarning
+
+X = np.random.default_rng(0).integers(0, 256, (8, 8, 8), dtype=np.uint8)
+
+
+def said(error):
+    """The message, which is one short line."""
+    message = str(error.value)
+    assert "\n" not in message
+    assert len(message) <= 300
+    return message
+
+
+def png():
+    buffer = io.BytesIO()
+    Image.fromarray(X[0]).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("ending", ["", "JPG", ".jpg"])
+def test_text_that_is_no_file_is_not_shown_as_a_whole(small_net, ending):
+    # fastimage#97, html2docx#28 ("File name too long"); sglang#7199 (base64 that ends in JPG)
+    text = "*" * 13_000 + ending
+    with pytest.raises(FeatxError) as error:
+        PretrainedFeatureExtractor(small_net).fit([text])
+    assert "row 0" in said(error)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 cut off", b"<html>not found</html>"])
+def test_a_file_with_the_suffix_of_an_image_and_other_content(small_net, tmp_path, content):
+    # memery#13, ODM#931: a traceback that names no file
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(FeatxError) as error:
+        PretrainedFeatureExtractor(small_net).fit_transform([str(path)])
+    assert "photo.jpg" in said(error)
+
+
+def test_one_bad_file_in_a_folder_is_left_out_and_named(small_net, tmp_path):
+    # Biodiversity#575, autotagger#2, foldergram#50: the run ends, or nobody learns which file
+    paths = []
+    for i in range(4):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(X[i]).save(paths[-1])
+    (tmp_path / "2.png").write_bytes(b"\x89PNG nothing else")
+    extractor = PretrainedFeatureExtractor(small_net, on_error="nan")
+    with pytest.warns(ImageWarning, match=r"2\.png"):
+        rows = extractor.fit_transform(paths)
+    assert np.isnan(rows).any(axis=1).tolist() == [False, False, True, False]
+    assert [failure.row for failure in extractor.failures_] == [2]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "float32", "float64", "bool"])
+def test_labels_of_any_type(small_net, dtype):
+    # skorch#554: "Expected object of scalar type Long but got scalar type Int"
+    y = np.array([0, 1] * 4).astype(dtype)
+    model = FineTuneClassifier(small_net, unfreeze_depth=1, max_epochs=1, C=1.0).fit(X, y)
+    assert model.predict(X).dtype == y.dtype
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float32", "float64"])
+def test_targets_of_any_type(small_net, dtype):
+    # skorch#813, skorch#824: "result type Float can't be cast to the desired output type Long"
+    y = np.arange(8).astype(dtype)
+    model = FineTuneRegressor(small_net, unfreeze_depth=1, max_epochs=1).fit(X, y)
+    assert np.isfinite(model.predict(X)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
+def test_pixels_of_any_type(small_net, dtype):
+    # skorch#518: "expected scalar type Float but found Double"
+    scale = 1 if "int" in dtype else 255
+    rows = PretrainedFeatureExtractor(small_net).fit_transform((X / scale).astype(dtype))
+    expected = PretrainedFeatureExtractor(small_net).fit_transform(X)
+    np.testing.assert_allclose(rows, expected, atol=1e-3)
+
+
+def test_a_network_in_double_precision(small_net):
+    # pytorch#11951, pytorch#118280: the type is named the wrong way round
+    with pytest.raises(FeatxError) as error:
+        PretrainedFeatureExtractor(small_net.double()).fit(X)
+    assert "Its parameters are torch.float64: pass network.float()" in said(error)
+
+
+class Positions(nn.Module):
+    """Adds a table of positions that was made for images of 8 x 8."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 4, 2, stride=2)
+        self.positions = nn.Parameter(torch.zeros(1, 16, 4))
+
+    def forward(self, x):
+        return self.patches(x).flatten(2).transpose(1, 2) + self.positions
+
+
+def test_a_table_of_positions_of_another_size():
+    # PyTorch-Pretrained-ViT#28: "The size of tensor a (197) must match the size of tensor b (577)"
+    with pytest.raises(FeatxError) as error:
+        PretrainedFeatureExtractor(Positions(), image_size=16).fit(X)
+    assert "image_size" in said(error)
+
+
+def test_weights_of_another_network(small_net, tmp_path):
+    # ReActor#20, PathoDuet#11: forty lines of "size mismatch for ..."
+    torch.save(small_net.state_dict(), tmp_path / "other.pth")
+    with pytest.raises(FeatxError) as error:
+        PretrainedFeatureExtractor("resnet18", weights=tmp_path / "other.pth").fit(X)
+    assert "does not fit the network" in said(error)
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_images_of_different_sizes(as_list):
+    # captcha-breaker#2, Medical-Image-Segmentation#1: "inhomogeneous shape"
+    images = [np.zeros((20 + i, 30, 3), np.uint8) for i in range(3)]
+    X = images if as_list else np.array(images, dtype=object)
+    assert PretrainedFeatureExtractor(image_size=32).fit_transform(X).shape == (3, 1280)
+
+
+def test_what_one_line_of_base64_is_called(small_net):
+    with pytest.raises(FeatxError) as error:
+        PretrainedFeatureExtractor(small_net).fit(base64.b64encode(png()).decode())
+    assert "base64" in said(error)
+
+
+def test_nothing_is_warned_of_where_nothing_is_wrong(small_net):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PretrainedFeatureExtractor(small_net).fit_transform([png(), png()])
