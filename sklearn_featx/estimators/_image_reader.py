@@ -19,6 +19,12 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
     value_range : (float, float), default=None
         Values of black and white, in arrays, files and pictures. None: as the file declares, else
         the range of an integer type, 0 to 1 for floats.
+    window : (float, float) or str, default=None
+        Center and width of the values from black to white, for scans (DICOM) in the scanner's
+        units, and for arrays and 16-bit pictures of gray values; values beyond it are clipped. Or
+        a name: "lung" (-600, 1500), "bone" (400, 1800), "brain" (40, 80), "soft" (40, 400), all in
+        Hounsfield units of CT, or "full", all values that the file can store. None: the first
+        window that the file names, else "full". Colors and 8-bit pictures have no window.
 
     See Also
     --------
@@ -37,6 +43,7 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         "image_shape": [list, tuple, None],
         "value_range": [list, tuple, None],
+        "window": [list, tuple, str, None],
     }
 
     def __init__(
@@ -44,6 +51,8 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         *,
         image_shape: tuple[int, ...] | None = None,
         value_range: tuple[float, float] | None = None,
+        window: tuple[float, float] | str | None = None,
     ) -> None:
         self.image_shape = image_shape
         self.value_range = value_range
+        self.window = window

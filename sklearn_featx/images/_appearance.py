@@ -16,6 +16,7 @@ from ..exceptions import ImageError
 from ._declared import declared_range
 from ._geometry import as_picture, as_pixels
 from ._scaling import Note, ValueRange, effective_range, over_white, to_shown
+from ._window import Window
 
 _EXIF_ORIENTATION = 0x0112
 _GRAY_MODES = ("1", "L", "LA", "La")
@@ -36,6 +37,9 @@ def is_plain(image: Image.Image, value_range: ValueRange | None = None) -> bool:
     """Whether a picture has 8 bits, with 0 as black and 255 as white."""
     if image.mode.startswith("I") or image.mode == "F":
         return False
+    if isinstance(value_range, Window):
+        # A picture of 8 bits shows a window already.
+        return True
     return value_range in (None, (0.0, 255.0)) or image.mode == "1"
 
 
@@ -77,7 +81,12 @@ def picture_to_levels(
 def refuse_reduced(image: Image.Image, value_range: ValueRange | None) -> None:
     """Reject `value_range` if Pillow reduces 16 bits to 8; `image` is opened but not loaded."""
     stored = str(getattr(image, "tile", ""))
-    if value_range is None or image.mode.startswith("I") or ";16" not in stored:
+    if (
+        value_range is None
+        or isinstance(value_range, Window)
+        or image.mode.startswith("I")
+        or ";16" not in stored
+    ):
         return
     raise ImageError(
         f"value_range={value_range}: Pillow reads 8 of this file's 16 bits per channel (mode "

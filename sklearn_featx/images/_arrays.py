@@ -27,8 +27,8 @@ def array_to_collection(X: AnyArray, options: ReadOptions) -> ImageCollection:
         refuse_vector(X.shape)
     refuse_empty(X.shape)
     if options.image_shape is not None and options.of_numbers:
-        return _values(X, options.image_shape, options.value_range)
-    return _pixels(X, options.image_shape, options.value_range)
+        return _values(X, options.image_shape, options.limits)
+    return _pixels(X, options.image_shape, options.limits)
 
 
 def refuse_vector(shape: tuple[int, ...]) -> NoReturn:
@@ -54,8 +54,8 @@ def _values(
     """Convert an array to a collection of rows of plain numbers."""
     if value_range is not None:
         raise InputError(
-            f"value_range is for pixels; with image_shape={image_shape} rows are plain numbers. "
-            "Pass value_range=None."
+            f"value_range and window are for pixels; with image_shape={image_shape} rows are plain "
+            "numbers. Pass None."
         )
     if X.dtype.kind not in "buif":
         raise InputError(f"Complex data not supported, only real numbers: dtype {X.dtype}.")

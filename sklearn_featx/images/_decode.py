@@ -16,7 +16,7 @@ from typing import TypeAlias
 import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from .._digest import digest
+from .._digest import digest, installed_version
 from .._messages import cause, short
 from .._parallel import ForkSafeLock
 from .._preprocess import Preprocess
@@ -25,15 +25,20 @@ from ..exceptions import ImageError
 from ._appearance import as_seen, is_plain, picture_to_levels, refuse_reduced
 from ._foreign import content_hint
 from ._geometry import FAST_GAP, resize_and_crop, resize_picture, resized_size
-from ._pillow import decoder_versions, register_plugins
+from ._options import ReadOptions
+from ._pillow import decoder_versions, refuse_bomb, register_plugins
 from ._scaling import Note, ValueRange
+from .formats import DECODING_PACKAGES, format_of
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
-_Finish: TypeAlias = Callable[[Image.Image], Levels]
+
+_PLAIN = ReadOptions()
+# A longer header is not searched for a number of pixels.
+_HEADER_BYTES = 2**20
 
 # Part of every row's key. Increase it when decoding or scaling changes, so that older rows are not
 # used.
-_READING_VERSION = 4
+_READING_VERSION = 5
 
 # Offset of the bit depth in a PNG file, after the signature, the length and name of IHDR, the width
 # and the height.
@@ -44,15 +49,13 @@ _QUIET = ForkSafeLock()
 _LOADING = ForkSafeLock()
 
 
-def decode(
-    source: Source, value_range: ValueRange | None = None, note: Note | None = None
-) -> Levels:
+def decode(source: Source, options: ReadOptions = _PLAIN, note: Note | None = None) -> Levels:
     """Decode an image file, given by path or content, as displayed.
 
     The EXIF orientation is applied, transparency is composited over white, every color space is
     converted to RGB, and the first frame of an animation is used. The result has shape (H, W, 1 or
     3) and levels from 0 to 255: uint8, or float32 if levels of more than 8 bits are not whole
-    numbers. `value_range` and `note` are those of `picture_to_levels`.
+    numbers. `note` is that of `picture_to_levels`.
     Raises `ImageError`, with the path, if the file cannot be read, is damaged or truncated, is no
     image, has values out of range, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
 
@@ -66,17 +69,13 @@ def decode(
     >>> decode(file.getvalue())[0, :, 0]
     array([255, 255, 255, 255], dtype=uint8)
     """
-
-    def finish(picture: Image.Image) -> Levels:
-        return picture_to_levels(picture, value_range, note)
-
-    return _decode_source(source, finish, value_range)
+    return _decode_source(source, options, note)
 
 
 def decode_resized(
     source: Source,
     preprocess: Preprocess,
-    value_range: ValueRange | None = None,
+    options: ReadOptions = _PLAIN,
     note: Note | None = None,
 ) -> Levels:
     """Decode, resize and crop an image, as `decode` followed by `resize_and_crop`.
@@ -84,13 +83,7 @@ def decode_resized(
     With ``preprocess.fast``, a JPEG file is decoded at a half, a quarter or an eighth of its size
     if that is large enough.
     """
-
-    def finish(picture: Image.Image) -> Levels:
-        if is_plain(picture, value_range):
-            return resize_picture(as_seen(picture), preprocess)
-        return resize_and_crop(picture_to_levels(picture, value_range, note), preprocess)
-
-    return _decode_source(source, finish, value_range, preprocess if preprocess.fast else None)
+    return _decode_source(source, options, note, preprocess)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -109,12 +102,16 @@ def digest_file(data: bytes) -> str:
 
 def digest_reading() -> str:
     """Return the digest of everything but the content that a decoded picture depends on."""
-    return digest(_READING_VERSION, ImageFile.LOAD_TRUNCATED_IMAGES, *decoder_versions())
+    versions = [*decoder_versions(), *(f"{p} {installed_version(p)}" for p in DECODING_PACKAGES)]
+    return digest(_READING_VERSION, ImageFile.LOAD_TRUNCATED_IMAGES, *versions)
 
 
 def pixels_in_header(source: Source) -> int | None:
-    """Return the number of pixels that a file's header names; None if Pillow cannot open it."""
+    """Return the number of pixels that a file's header names; None if it cannot be read."""
     try:
+        special = format_of(_start(source))
+        if special is not None:
+            return special.n_pixels(_start(source, _HEADER_BYTES))
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with _identified(source) as picture:
@@ -124,13 +121,21 @@ def pixels_in_header(source: Source) -> int | None:
         return None
 
 
+def _start(source: Source, size: int = 512) -> bytes:
+    """Return the first bytes of a file."""
+    if isinstance(source, bytes):
+        return source[:size]
+    with Path(source).open("rb") as file:
+        return file.read(size)
+
+
 def levels_of_picture(
     image: Image.Image, value_range: ValueRange | None = None, note: Note | None = None
 ) -> Levels:
     """Convert a user's picture to levels, as `decode` does for a file."""
     path = getattr(image, "filename", None) or None
     try:
-        _refuse_bomb(image)
+        refuse_bomb(image.width * image.height)
         with _LOADING:
             refuse_reduced(image, value_range)
             image.load()
@@ -143,12 +148,12 @@ def levels_of_picture(
 
 def _decode_source(
     source: Source,
-    finish: _Finish,
-    value_range: ValueRange | None,
-    smaller: Preprocess | None = None,
+    options: ReadOptions,
+    note: Note | None,
+    preprocess: Preprocess | None = None,
 ) -> Levels:
     data, path = (source, None) if isinstance(source, bytes) else (read_file(source), source)
-    opened = partial(_open, data, finish, value_range, smaller)
+    opened = partial(_open, data, options, note, preprocess)
     name = None if path is None else os.fspath(path)
     if not data:
         raise ImageError("the file is empty (0 bytes).", path=name)
@@ -180,16 +185,30 @@ def _quietly(opened: Callable[[], Levels]) -> Levels:
 
 
 def _open(
-    data: bytes, finish: _Finish, value_range: ValueRange | None, smaller: Preprocess | None
+    data: bytes, options: ReadOptions, note: Note | None, preprocess: Preprocess | None
 ) -> Levels:
+    special = format_of(data)
+    if special is not None:
+        levels = special.levels(data, options, note)
+        return levels if preprocess is None else resize_and_crop(levels, preprocess)
     with _identified(data) as image:
-        _refuse_bomb(image)
-        refuse_reduced(image, value_range)
-        if smaller is not None:
-            _decode_smaller(image, smaller)
+        refuse_bomb(image.width * image.height)
+        refuse_reduced(image, options.limits)
+        if preprocess is not None and preprocess.fast:
+            _decode_smaller(image, preprocess)
         image.load()
         _scale_png_key(image, data)
-        return finish(image)
+        return _finished(image, options, note, preprocess)
+
+
+def _finished(
+    image: Image.Image, options: ReadOptions, note: Note | None, preprocess: Preprocess | None
+) -> Levels:
+    if preprocess is None:
+        return picture_to_levels(image, options.limits, note)
+    if is_plain(image, options.limits):
+        return resize_picture(as_seen(image), preprocess)
+    return resize_and_crop(picture_to_levels(image, options.limits, note), preprocess)
 
 
 def _identified(source: Source) -> Image.Image:
@@ -226,17 +245,6 @@ def _scale_png_key(image: Image.Image, data: bytes) -> None:
         image.info["transparency"] = key * 255 // (2**bits - 1)
     elif isinstance(key, tuple) and bits == 16:
         image.info["transparency"] = tuple(level >> 8 for level in key)
-
-
-def _refuse_bomb(image: Image.Image) -> None:
-    """Reject an image above Pillow's pixel limit; up to twice the limit, Pillow only warns."""
-    limit = Image.MAX_IMAGE_PIXELS
-    pixels = image.width * image.height
-    if limit is not None and pixels > limit:
-        raise ImageError(
-            f"the image has {pixels} pixels, more than PIL.Image.MAX_IMAGE_PIXELS = {limit}, and "
-            "may be a decompression bomb. Raise that limit if you trust the file."
-        )
 
 
 def _reason(error: Exception, data: bytes = b"") -> str:

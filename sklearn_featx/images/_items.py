@@ -28,6 +28,7 @@ from ._layout import Layout, as_channels_last, choose_layout
 from ._options import ReadOptions
 from ._recognize import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
 from ._scaling import Note, ValueRange, effective_range, to_shown
+from ._window import Window
 
 _PLAIN = ReadOptions()
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -57,7 +58,7 @@ class FileItem:
 
     def load(self) -> Levels:
         """Decode the file."""
-        return decode(self.path, self.options.value_range, self.note)
+        return decode(self.path, self.options, self.note)
 
     def opened(self) -> "BytesItem":
         """Read the file, once for its digest and its picture."""
@@ -83,7 +84,7 @@ class BytesItem:
 
     def load(self) -> Levels:
         """Decode the bytes."""
-        return decode(self.data, self.options.value_range, self.note)
+        return decode(self.data, self.options, self.note)
 
     def content(self) -> str:
         """Digest of the bytes alone: all that a memo of files may keep."""
@@ -174,7 +175,7 @@ def load_resized(item: Item, preprocess: Preprocess) -> Levels:
     """Load, resize and crop an item; files are decoded and resized in one step."""
     if isinstance(item, FileItem | BytesItem):
         source = item.path if isinstance(item, FileItem) else item.data
-        return decode_resized(source, preprocess, item.options.value_range, item.note)
+        return decode_resized(source, preprocess, item.options, item.note)
     return resize_and_crop(item.load(), preprocess)
 
 
@@ -187,7 +188,8 @@ def array_to_levels(
 
 def digest_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> str:
     """Return the digest of values, shape, dtype and range, independent of the axis order."""
-    return digest("pixels-2", digest_array(as_channels_last(item, layout)), *value_range)
+    kind = "windowed-pixels" if isinstance(value_range, Window) else "pixels-2"
+    return digest(kind, digest_array(as_channels_last(item, layout)), *value_range)
 
 
 def as_item(
@@ -206,7 +208,7 @@ def as_item(
     if isinstance(entry, bytes | bytearray | memoryview):
         return BytesItem(bytes(entry), options, note)
     if isinstance(entry, Image.Image):
-        return PictureItem(entry, options.value_range, note)
+        return PictureItem(entry, options.limits, note)
     try:
         return _array_item(_entry_to_array(entry), options, note)
     except ImageError as error:
@@ -255,7 +257,7 @@ def _why_no_array(entry: list[Any] | tuple[Any, ...]) -> str:
 
 
 def _array_item(array: AnyArray, options: ReadOptions, note: Note | None) -> ArrayItem:
-    image_shape, value_range = options.image_shape, options.value_range
+    image_shape, value_range = options.image_shape, options.limits
     limits = effective_range(array.dtype, value_range)
     if array.ndim == 1 and image_shape is not None:
         if array.size != np.prod(image_shape):

@@ -6,9 +6,12 @@ An option that the levels of a file depend on is part of `digest_of`.
 from dataclasses import dataclass
 
 from .._digest import digest
+from .._messages import shown
 from .._typing import OnError
+from ..exceptions import InputError
 from ._layout import ImageShape, check_image_shape
 from ._scaling import ValueRange, check_value_range
+from ._window import WindowOption, check_window, window_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,9 @@ class ReadOptions:
         Values of black and white, for arrays, files and PIL images. None: the range that the file
         declares; else 0 to 1 for floats and booleans, 0 to 65535 for unsigned 16-bit integers, 0
         to 255 for other integers.
+    window : (float, float) or str, default=None
+        Center and width, or the name of a window, of scans and arrays of gray values: values beyond
+        it are clipped. None: the window that the file names. See `ImageReader`.
     on_error : {"raise", "nan"}, default="raise"
         Whether an invalid entry of a list raises an error immediately, or when it is read.
 
@@ -43,15 +49,27 @@ class ReadOptions:
     image_shape: ImageShape | None = None
     value_range: ValueRange | None = None
     on_error: OnError = "raise"
+    window: WindowOption | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_shape", check_image_shape(self.image_shape))
         object.__setattr__(self, "value_range", check_value_range(self.value_range))
+        object.__setattr__(self, "window", check_window(self.window))
+        if self.value_range is not None and self.window is not None:
+            raise InputError(
+                f"value_range={shown(self.value_range)} and window={shown(self.window)} both name "
+                "the values of black and white. Pass one of them."
+            )
 
     @property
     def of_numbers(self) -> bool:
         """Whether rows are plain numbers, not pixels."""
         return self.image_shape is not None and self.image_shape[-1] == -1
+
+    @property
+    def limits(self) -> ValueRange | None:
+        """The values of black and white that the user named."""
+        return window_limits(self.window) or self.value_range
 
     def digest_of(self, content: str) -> str:
         """Return the digest of the image in a file, from the digest of the file's content.
@@ -61,4 +79,10 @@ class ReadOptions:
         content : str
             Digest of the bytes.
         """
+        if self.window is not None:
+            return digest("windowed", content, *_parts(self.window))
         return content if self.value_range is None else digest("ranged", content, *self.value_range)
+
+
+def _parts(window: WindowOption) -> tuple[str | float, ...]:
+    return (window,) if isinstance(window, str) else window

@@ -13,6 +13,7 @@ import PIL
 from PIL import Image, ImageFile, features
 
 from .._digest import installed_version, version_of
+from ..exceptions import ImageError
 
 # Formats that Pillow recognizes but does not decode itself: they contain no pixels, or need
 # Ghostscript, which this package does not start on files that were found in a folder.
@@ -91,6 +92,16 @@ def decoder_versions() -> list[str]:
 def _library_versions() -> tuple[str, ...]:
     libraries = [f"{name} {features.version(name)}" for name in _LIBRARIES]
     return (*libraries, *(f"{name} {installed_version(name)}" for name in _OPTIONAL.values()))
+
+
+def refuse_bomb(pixels: int) -> None:
+    """Reject an image above Pillow's pixel limit; up to twice the limit, Pillow only warns."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > limit:
+        raise ImageError(
+            f"the image has {pixels} pixels, more than PIL.Image.MAX_IMAGE_PIXELS = {limit}, and "
+            "may be a decompression bomb. Raise that limit if you trust the file."
+        )
 
 
 def image_suffixes() -> frozenset[str]:

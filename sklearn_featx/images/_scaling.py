@@ -28,6 +28,7 @@ import numpy as np
 from .._messages import shown
 from .._typing import AnyArray, Levels, Pixels
 from ..exceptions import ImageError, InputError
+from ._window import Window
 
 ValueRange: TypeAlias = tuple[float, float]
 # A function that records values and their range.
@@ -67,7 +68,7 @@ def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> Val
         # False is black and True is white, whatever the `value_range` of other images.
         return 0.0, 1.0
     if value_range is not None:
-        if dtype == np.uint8 and value_range[1] > 4 * 255:
+        if dtype == np.uint8 and value_range[1] > 4 * 255 and not _clips(value_range):
             raise ImageError(
                 f"value_range={value_range} goes beyond the 8 bits of this image, which would be "
                 "nearly black. Give images of 8 bits their own call, or bring all to one scale."
@@ -101,7 +102,13 @@ def chunks(array: AnyArray) -> list[tuple[int, AnyArray]]:
     return [(start, array[start : start + step]) for start in range(0, len(array), step)]
 
 
+def _clips(value_range: ValueRange) -> bool:
+    return isinstance(value_range, Window)
+
+
 def _always_in_range(dtype: np.dtype[Any], value_range: ValueRange) -> bool:
+    if _clips(value_range):
+        return dtype.kind in "bui"
     low, high = value_range
     if dtype.kind == "b":
         return low <= 0 and high >= 1
@@ -109,6 +116,8 @@ def _always_in_range(dtype: np.dtype[Any], value_range: ValueRange) -> bool:
 
 
 def _in_range(values: AnyArray, value_range: ValueRange) -> bool:
+    if _clips(value_range):
+        return bool(np.isfinite(values).all())
     low, high = value_range
     # With a NaN, both are NaN and both comparisons are false.
     return bool(values.min() >= low and values.max() <= high)
@@ -149,6 +158,9 @@ def to_shown(values: AnyArray, limits: ValueRange, note: Note | None = None) -> 
         opacity_limits = alpha_range(alpha.dtype, limits)
         check_values(alpha, opacity_limits)
         return over_white(to_shown(values, limits, note), to_levels(alpha, opacity_limits))
+    if values.shape[2] == 3 and _clips(limits):
+        # A window is of gray values.
+        limits = effective_range(values.dtype, None)
     check_values(values, limits)
     if note is not None:
         note(values, limits)
@@ -157,15 +169,25 @@ def to_shown(values: AnyArray, limits: ValueRange, note: Note | None = None) -> 
 
 def to_levels(values: AnyArray, value_range: ValueRange) -> Levels:
     """Map `value_range` linearly to 0..255. The values must be in the range."""
+    if isinstance(value_range, Window):
+        return as_levels(value_range.apply(values))
     low, high = value_range
     if values.dtype == np.uint8 and value_range == (0.0, 255.0):
         return values
     # float32 represents 8 and 16 bits exactly; wider integers are computed in float64.
     wide = np.result_type(values.dtype, np.float32)
     levels = (values.astype(wide) - low) * 255 / (high - low)
-    whole = np.rint(levels)
     eps = np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0
-    if np.abs(levels - whole).max() <= max(_WHOLE, _WHOLE_EPS * float(eps)):
+    return as_levels(levels, float(eps))
+
+
+def as_levels(levels: AnyArray, eps: float = 0.0) -> Levels:
+    """Return levels from 0 to 255 as uint8 if all are whole numbers, else as float32.
+
+    `eps` is the precision of the values that they were computed from.
+    """
+    whole = np.rint(levels)
+    if np.abs(levels - whole).max() <= max(_WHOLE, _WHOLE_EPS * eps):
         return whole.astype(np.uint8)
     return levels.astype(np.float32, copy=False)
 

@@ -1,1 +1,44 @@
-"""Formats that Pillow does not read, one file each, behind extras."""
+"""Formats that Pillow does not decode, behind extras: one file each, recognized by content.
+
+A format is a function that recognizes content, one that converts it to levels, and one that
+returns the number of pixels that its header names.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..._typing import Levels
+from .._options import ReadOptions
+from .._scaling import Note
+from ._dicom import DICOM_PACKAGES, dicom_levels, dicom_pixels, is_dicom
+
+__all__ = ["DECODING_PACKAGES", "Format", "format_of"]
+
+# Distributions that a decoded picture depends on.
+DECODING_PACKAGES = DICOM_PACKAGES
+
+
+class Format(NamedTuple):
+    """A format of files.
+
+    Parameters
+    ----------
+    recognizes : callable
+        Whether a file's content has the format.
+    levels : callable
+        From content, options and a record of values to levels (H, W, C); raises `ImageError`.
+    n_pixels : callable
+        From content to the number of pixels in the header; None if it is unknown.
+    """
+
+    recognizes: Callable[[bytes], bool]
+    levels: Callable[[bytes, ReadOptions, Note | None], Levels]
+    n_pixels: Callable[[bytes], int | None]
+
+
+_FORMATS = (Format(is_dicom, dicom_levels, dicom_pixels),)
+
+
+def format_of(data: bytes) -> Format | None:
+    """Return the format of a file's content; None if Pillow is to decode it."""
+    return next((found for found in _FORMATS if found.recognizes(data)), None)

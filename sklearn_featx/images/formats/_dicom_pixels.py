@@ -1,0 +1,225 @@
+"""Stored pixels of DICOM files: one frame, as an array of what the file stores.
+
+pydicom and its plugins decode. Sizes are compared before a byte is decoded: those of the header
+with the data, and those of a compressed stream with the header.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..._typing import AnyArray
+from ...exceptions import ImageError
+from .._pillow import refuse_bomb
+from . import _dicom_header as tags
+from ._dicom_header import Header, damaged, import_pydicom
+
+_GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+# The packages of permissive licenses that decode a transfer syntax: (last parts of the UIDs below
+# 1.2.840.10008.1.2.4, kind, packages).
+_CODECS = (
+    (("50", "51"), "JPEG", "pillow python-gdcm"),
+    (("57", "70"), "lossless JPEG", "python-gdcm"),
+    (("80", "81"), "JPEG-LS", "python-gdcm"),
+    (("90", "91"), "JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
+    (("201", "202", "203"), "High-Throughput JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
+)
+_UIDS = "1.2.840.10008.1.2.4."
+_VIDEO = tuple(f"{_UIDS}{n}" for n in (*range(100, 109), "110.1"))
+_RLE = "1.2.840.10008.1.2.5"
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+# Markers of JPEG streams: frames with a size, and markers without a length.
+_SIZED = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}
+_BARE = {0x01, *range(0xD0, 0xD9), 0xFF}
+
+
+class Shape(NamedTuple):
+    """What a header says about its pixels."""
+
+    rows: int
+    columns: int
+    samples: int
+    bits: int
+    frames: int
+    photometric: str
+
+    @property
+    def frame_bytes(self) -> int:
+        """Number of bytes of one frame that is not compressed."""
+        pixels = self.rows * self.columns
+        if self.photometric == "YBR_FULL_422":
+            return (pixels + pixels % 2) * 2 * self.bits // 8
+        return math.ceil(pixels * self.samples * self.bits / 8)
+
+
+def read_shape(header: Header) -> Shape:
+    """Return a valid shape of the pixels; raise `ImageError` otherwise, also for a bomb."""
+    rows, columns = (header.integer(tag) or 0 for tag in (tags.ROWS, tags.COLUMNS))
+    if rows <= 0 or columns <= 0:
+        raise ImageError("the DICOM file names no size (Rows, Columns) of its pixels.")
+    refuse_bomb(rows * columns)
+    shape = Shape(
+        rows,
+        columns,
+        header.integer(tags.SAMPLES, 1) or 1,
+        header.integer(tags.BITS_ALLOCATED, 0) or 0,
+        max(1, int(header.number(tags.FRAMES, "IS") or 1)),
+        header.text(tags.PHOTOMETRIC) or "MONOCHROME2",
+    )
+    if shape.photometric not in (*_GRAY, *_COLOR):
+        raise ImageError(
+            "the DICOM file has pixels of a retired or unknown kind (PhotometricInterpretation). "
+            f"Expected one of {', '.join((*_GRAY, *_COLOR))}."
+        )
+    if shape.samples != (1 if shape.photometric in _GRAY else 3):
+        raise ImageError(
+            f"the DICOM file has {shape.samples} samples for each pixel, which does not fit "
+            f"{shape.photometric}."
+        )
+    if shape.bits not in (1, 8, 16, 32, 64):
+        raise ImageError(f"the DICOM file has pixels of {shape.bits} bits, which is not valid.")
+    return shape
+
+
+def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
+    """Decode one frame, (H, W) or (H, W, 3): raw words of gray pixels, RGB of others."""
+    pixels = next(t for t in (tags.PIXELS, tags.FLOAT_PIXELS, tags.DOUBLE_PIXELS) if t in header)
+    if frame >= shape.frames:
+        raise ImageError(f"the DICOM file has {shape.frames} frames, no frame {frame}.")
+    decoder = _decoder(header.transfer_syntax, header.encapsulated(pixels))
+    data: Any = header.data(pixels)
+    if header.encapsulated(pixels):
+        _check_stream(header, shape, frame)
+    elif len(data) < shape.frame_bytes * shape.frames:
+        raise ImageError(
+            f"the DICOM file is truncated: it has {len(data)} of {shape.frame_bytes * shape.frames}"
+            " bytes of pixels."
+        )
+    try:
+        array, _ = decoder.as_array(
+            data, index=frame, validate=False, **_options(header, shape, pixels)
+        )
+    except Warning:
+        raise
+    except Exception as error:
+        raise ImageError(damaged("its pixels", error)) from None
+    decoded: AnyArray = array
+    return decoded
+
+
+def _options(header: Header, shape: Shape, pixels: int) -> dict[str, Any]:
+    keyword = {tags.FLOAT_PIXELS: "FloatPixelData", tags.DOUBLE_PIXELS: "DoubleFloatPixelData"}
+    stored = min(header.integer(tags.BITS_STORED, shape.bits) or shape.bits, shape.bits)
+    options = {
+        "rows": shape.rows,
+        "columns": shape.columns,
+        "samples_per_pixel": shape.samples,
+        "bits_allocated": shape.bits,
+        "bits_stored": stored,
+        "number_of_frames": shape.frames,
+        "photometric_interpretation": shape.photometric,
+        "pixel_representation": 1 if header.integer(tags.SIGNED, 0) else 0,
+        "planar_configuration": 1 if header.integer(tags.PLANAR, 0) else 0,
+        "pixel_keyword": keyword.get(pixels, "PixelData"),
+        "pixel_vr": header.representation(pixels) or "OW",
+        "allow_excess_frames": False,
+    }
+    if not header.encapsulated(pixels):
+        # `_dicom_display` extracts the bits, for any HighBit.
+        options["correct_unused_bits"] = False
+    if header.is_filled(tags.OFFSETS) and header.is_filled(tags.OFFSET_LENGTHS):
+        found = (header.data(tags.OFFSETS), header.data(tags.OFFSET_LENGTHS))
+        if len(found[0]) == len(found[1]):
+            options["extended_offsets"] = found
+    return options
+
+
+def _decoder(syntax: str, encapsulated: bool) -> Any:
+    """Return pydicom's decoder; raise `ImageError` with the package that is missing."""
+    import_pydicom()
+    if encapsulated and syntax in _NATIVE:
+        raise ImageError("the DICOM file has compressed pixels and names no transfer syntax.")
+    if syntax.startswith(_VIDEO):
+        raise ImageError("the DICOM file is a video (MPEG). Pass frames of it.")
+    from pydicom.pixels import get_decoder
+
+    try:
+        decoder = get_decoder(syntax)
+    except Exception:
+        raise ImageError(
+            "the DICOM file has pixels in a transfer syntax that the installed pydicom does not "
+            "decode. Convert it with another program, such as gdcmconv --raw."
+        ) from None
+    if not decoder.is_available:
+        raise ImageError(_missing_codec(syntax))
+    return decoder
+
+
+def _missing_codec(syntax: str) -> str:
+    for ends, kind, packages in _CODECS:
+        if syntax in [_UIDS + end for end in ends]:
+            return (
+                f"the DICOM file has pixels compressed as {kind}, for which a package is missing. "
+                f"Install it with: pip install {packages}"
+            )
+    return "the DICOM file has compressed pixels. Install: pip install sklearn-featx[dicom]"
+
+
+def _check_stream(header: Header, shape: Shape, frame: int) -> None:
+    """Compare the size in a compressed stream with the header's, before memory is taken for it."""
+    from pydicom.encaps import get_frame
+
+    if header.transfer_syntax == _RLE:
+        # Has no header of its own, and its segments grow at most 64 times.
+        return
+    try:
+        stream = get_frame(header.data(tags.PIXELS), frame, number_of_frames=shape.frames)
+    except Warning:
+        raise
+    except Exception as error:
+        raise ImageError(damaged("its compressed pixels", error)) from None
+    found = _stream_size(stream)
+    if found is None:
+        raise ImageError(
+            "the DICOM file is damaged or truncated: its compressed pixels have no header."
+        )
+    if found[:2] != (shape.rows, shape.columns) or found[2] > 4:
+        raise ImageError(
+            f"the DICOM file is damaged: its header names {shape.columns} x {shape.rows} pixels, "
+            f"its compressed pixels {found[1]} x {found[0]} with {found[2]} channels."
+        )
+
+
+def _stream_size(stream: bytes) -> tuple[int, int, int] | None:
+    """Return (rows, columns, components) of a JPEG, JPEG-LS or JPEG 2000 stream."""
+    if stream[:2] == b"\xff\xd8":
+        return _jpeg_size(stream)
+    start = stream.find(b"\xff\x4f\xff\x51")
+    return None if start < 0 else _jpeg_2000_size(stream[start:])
+
+
+def _jpeg_2000_size(stream: bytes) -> tuple[int, int, int] | None:
+    """Read the SIZ marker, ISO 15444-1, A.5.1."""
+    if len(stream) < 42:
+        return None
+    right, bottom, left, top = (int(n) for n in np.frombuffer(stream, ">u4", 4, 8))
+    return bottom - top, right - left, int.from_bytes(stream[40:42], "big")
+
+
+def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
+    """Read the frame header, ISO 10918-1, B.2.2."""
+    at = 2
+    while at + 9 < len(stream):
+        if stream[at] != 0xFF:
+            return None
+        marker = stream[at + 1]
+        if marker in _SIZED:
+            rows = int.from_bytes(stream[at + 5 : at + 7], "big")
+            return rows, int.from_bytes(stream[at + 7 : at + 9], "big"), stream[at + 9]
+        if marker in _BARE:
+            at += 1 if marker == 0xFF else 2
+        else:
+            at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return None
