@@ -50,8 +50,6 @@ def content_hint(data: bytes) -> str:
         return " It is a JPEG XL picture: pip install pillow-jxl-plugin"
     if data[4:8] == b"ftyp":
         return " It is a video. Pass frames of it."
-    if data[128:132] == b"DICM":
-        return " It is a DICOM file. Pass its pixels as an array: pydicom.dcmread(path).pixel_array"
     if lowered.startswith((b"<!doctype html", b"<html")):
         return " It is a web page, perhaps an error of the server. Download the file again."
     if lowered.startswith((b"<svg", b"<?xml")):

@@ -4,6 +4,7 @@ pydicom and its plugins decode. Sizes are compared before a byte is decoded: tho
 with the data, and those of a compressed stream with the header.
 """
 
+import importlib
 import math
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ _CODECS = (
 )
 _UIDS = "1.2.840.10008.1.2.4."
 _VIDEO = tuple(f"{_UIDS}{n}" for n in (*range(100, 109), "110.1"))
+_EXTENDED = "1.2.840.10008.1.2.4.51"
 _RLE = "1.2.840.10008.1.2.5"
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 # Markers of JPEG streams: frames with a size, and markers without a length.
@@ -65,7 +67,7 @@ def read_shape(header: Header) -> Shape:
         columns,
         header.integer(tags.SAMPLES, 1) or 1,
         header.integer(tags.BITS_ALLOCATED, 0) or 0,
-        max(1, int(header.number(tags.FRAMES, "IS") or 1)),
+        _n_frames(header.text(tags.FRAMES)),
         header.text(tags.PHOTOMETRIC) or "MONOCHROME2",
     )
     if shape.photometric not in (*_GRAY, *_COLOR):
@@ -88,6 +90,7 @@ def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
     pixels = next(t for t in (tags.PIXELS, tags.FLOAT_PIXELS, tags.DOUBLE_PIXELS) if t in header)
     if frame >= shape.frames:
         raise ImageError(f"the DICOM file has {shape.frames} frames, no frame {frame}.")
+    options = _options(header, shape, pixels)
     decoder = _decoder(header.transfer_syntax, header.encapsulated(pixels))
     data: Any = header.data(pixels)
     if header.encapsulated(pixels):
@@ -97,16 +100,54 @@ def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
             f"the DICOM file is truncated: it has {len(data)} of {shape.frame_bytes * shape.frames}"
             " bytes of pixels."
         )
+    if header.transfer_syntax == _EXTENDED and 8 < options["bits_stored"] <= 12:
+        return _decode_12_bits(header, shape, frame)
     try:
-        array, _ = decoder.as_array(
-            data, index=frame, validate=False, **_options(header, shape, pixels)
-        )
+        array, _ = decoder.as_array(data, index=frame, validate=False, **options)
     except Warning:
         raise
     except Exception as error:
         raise ImageError(damaged("its pixels", error)) from None
     decoded: AnyArray = array
     return decoded
+
+
+def _n_frames(text: str) -> int:
+    digits = text[: len(text) - len(text.lstrip("0123456789"))]
+    return max(1, int(digits or 1))
+
+
+def _decode_12_bits(header: Header, shape: Shape, frame: int) -> AnyArray:
+    """Decode a JPEG of 12 bits by gdcm, which can do so; pydicom does not ask it."""
+    from pydicom.encaps import get_frame
+
+    try:
+        gdcm = importlib.import_module("gdcm")
+    except ImportError:
+        raise ImageError(
+            "the DICOM file has pixels compressed as JPEG of 12 bits, for which a package is "
+            "missing. Install it with: pip install python-gdcm"
+        ) from None
+    stream = get_frame(header.data(tags.PIXELS), frame, number_of_frames=shape.frames)
+    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    fragment.SetByteStringValue(stream)
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((shape.columns, shape.rows, 1))
+    image.SetDataElement(element)
+    image.SetPhotometricInterpretation(
+        gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2)
+    )
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
+    try:
+        words = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), "<u2")
+        return words.reshape(shape.rows, shape.columns)
+    except Exception as error:
+        raise ImageError(damaged("its pixels", error)) from None
 
 
 def _options(header: Header, shape: Shape, pixels: int) -> dict[str, Any]:
