@@ -130,23 +130,6 @@ def depth_search():
     return origin(summary, words) + markdown(columns, rows)
 
 
-def feature_quality():
-    """Accuracy of raw pixels, layers and depths."""
-    summary = load("feature_quality")
-    rows = [
-        [
-            row["features"]
-            + (f", `backbone_lr_ratio={row['backbone_lr']}`" if row["backbone_lr"] else ""),
-            f"{row['n']:,}",
-            "{accuracy:.3f} ± {std:.3f}".format(**row),
-        ]
-        for row in summary["rows"]
-    ]
-    words = ", {n_images:,} images of {data}".format(**summary)
-    columns = ["features", "columns, or parameters trained", "accuracy"]
-    return origin(summary, words) + markdown(columns, rows)
-
-
 def finetune_study():
     """Accuracy by depth, the defaults and plain skorch."""
     summary = load("finetune_study")
@@ -186,7 +169,6 @@ TABLES = {
     "warm extraction": warm_extraction,
     "footprint": footprint,
     "depth search": depth_search,
-    "feature quality": feature_quality,
     "finetune study": finetune_study,
     "cut sweep": cut_sweep,
 }  # fmt: skip

@@ -53,21 +53,6 @@ def test_summaries_are_short(path):
 
 
 @pytest.mark.slow
-# Two images of a class in a training fold are few for an inner search.
-@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
-def test_feature_quality(load, tmp_path, capsys):
-    output = tmp_path / "results" / "feature_quality.json"
-    load("feature_quality").main(["--smoke", "--output", str(output)])
-    rows = rows_of(output)
-    assert [row["features"] for row in rows] == [
-        *("raw pixels", "before the head, 32 px", "blocks.4, 32 px"),
-        *("unfreeze_depth=0", "unfreeze_depth=1"),
-    ]
-    assert all(0.1 < row["accuracy"] <= 1 for row in rows)
-    assert "60 images" in capsys.readouterr().out
-
-
-@pytest.mark.slow
 def test_warm_extraction(load, tmp_path):
     output = tmp_path / "warm.json"
     arguments = ["--files", "24", "--cold-files", "12", "--rounds", "1", "-o", str(output)]
