@@ -1,7 +1,8 @@
 """Private names of scikit-learn: the only module that imports them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import (
@@ -9,6 +10,7 @@ from sklearn.utils._param_validation import (
     Interval,
     InvalidParameterError,
     StrOptions,
+    make_constraint,
 )
 from sklearn.utils.validation import (
     _check_feature_names,
@@ -40,6 +42,7 @@ __all__ = [
     "_check_sample_weight",
     "_check_y",
     "_fit_context",
+    "invalid_parameter",
 ]
 
 _PARAMETER = re.compile(r"The '(\w+)' parameter of ")
@@ -68,3 +71,13 @@ class CheckedParameters:
         # Classes are named as users import them.
         expected = re.sub(r"'sklearn_featx[.\w]*\.(\w+)'", r"'\1'", message.partition(" Got ")[0])
         return f"{expected} Got {type(value).__name__ if hint else shown(value)} instead.{hint}"
+
+
+def invalid_parameter(
+    name: str, value: Any, constraints: Mapping[str, Sequence[Any]]
+) -> str | None:
+    """Return a description of the valid values, if a value breaks the constraints of its name."""
+    allowed = [make_constraint(constraint) for constraint in constraints.get(name, ())]
+    if not allowed or any(constraint.is_satisfied_by(value) for constraint in allowed):
+        return None
+    return " or ".join(str(constraint) for constraint in allowed if not constraint.hidden)

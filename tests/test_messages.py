@@ -305,7 +305,9 @@ WRONG_TRAINING = {
     "n_views": [0, "a"],
     "random_state": ["a", -1, 1.5, LONG, np.random.default_rng(0)],
     "callbacks": [5, "a", [5], [("a", 5)], [LONG], [nn.ReLU]],
-    "net_params": [5, {"nothing": 1}, [1], {LONG: LONG}, {5: 1}],
+    "net_params": [
+        5, {"nothing": 1}, [1], {LONG: LONG}, {5: 1}, {"lr": LONG}, {"optimizer__lr": LONG},
+    ],
     "class_weight": ["a", {5: 1}, 5, LONG, {0: "a", 1: 1}],
 }  # fmt: skip
 

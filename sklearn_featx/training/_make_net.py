@@ -4,13 +4,10 @@
 choice.
 """
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
 from skorch.utils import noop
 from torch import nn
@@ -20,6 +17,7 @@ from ._callbacks import BestWeights, StepSchedule
 from ._dataset import RowsDataset
 from ._module import TailAndHead
 from ._net import FineTuneNet
+from ._net_params import check_net_params
 from ._optimizer import OptimizerSpec, resolve_optimizer
 from ._validation_split import HoldOut
 
@@ -30,16 +28,6 @@ _CRITERIA: dict[str, type[nn.Module]] = {
     "multilabel": nn.BCEWithLogitsLoss,
     "regression": nn.MSELoss,
 }
-_PREFIXES = (
-    "module",
-    "criterion",
-    "optimizer",
-    "iterator_train",
-    "iterator_valid",
-    "dataset",
-    "callbacks",
-    "compile",
-)
 
 
 def make_net(
@@ -110,7 +98,7 @@ def make_net(
     Raises
     ------
     ValueError
-        If `optimizer` or a key of `net_params` is unknown.
+        If `optimizer` or a key of `net_params` is unknown, or a value is invalid.
     """
     stopping = [("early_stopping", _early_stopping(n_iter_no_change))] if early_stopping else []
     settings: dict[str, Any] = {
@@ -129,13 +117,17 @@ def make_net(
         "verbose": max(0, verbose - 1),
     }
     settings |= _criterion(task) | _optimizer(optimizer)
-    given = _checked_net_params(net_params or {})
+    given = check_net_params(net_params or {}, FineTuneNet)
+    if isinstance(given.get("callbacks"), list | tuple):
+        _checked_callbacks(given["callbacks"])
     for name in ("criterion", "optimizer"):
         if name in given:
             # The arguments of the default class do not fit another class.
             settings = {key: settings[key] for key in settings if not key.startswith(f"{name}__")}
             settings |= {"criterion__reduction": "none"} if name == "criterion" else {}
-    return FineTuneNet(**{"module": module_factory, **settings, **given})
+    net = FineTuneNet(**{"module": module_factory, **settings, **given})
+    net.given_ = given
+    return net
 
 
 def continue_fit(net: FineTuneNet, dataset: RowsDataset, epochs: int) -> FineTuneNet:
@@ -210,22 +202,3 @@ def _optimizer(optimizer: OptimizerSpec) -> dict[str, Any]:
     optimizer_class, arguments = resolve_optimizer(optimizer)
     dunder = {f"optimizer__{name}": value for name, value in arguments.items()}
     return {"optimizer": optimizer_class, **dunder}
-
-
-def _checked_net_params(net_params: Mapping[str, Any]) -> dict[str, Any]:
-    known = _argument_names(NeuralNet) | _argument_names(FineTuneNet)
-    for key in map(str, net_params):
-        prefix, dunder, name = key.partition("__")
-        if key in known or (dunder and name and prefix in _PREFIXES):
-            continue
-        near = difflib.get_close_matches(key, [*known, *(f"{p}__{name}" for p in _PREFIXES)], 3)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(
-            f"net_params: unknown key {shown(key)}, no argument of skorch's nets.{hint}"
-        )
-    return dict(net_params)
-
-
-def _argument_names(cls: type) -> set[str]:
-    arguments = inspect.signature(cls).parameters.values()
-    return {a.name for a in arguments if a.kind in (a.POSITIONAL_OR_KEYWORD, a.KEYWORD_ONLY)}

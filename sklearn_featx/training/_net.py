@@ -8,6 +8,7 @@ batches that are computed in chunks on a CPU. `net_params` sets any argument of 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -33,8 +34,10 @@ from ._module import (
     named_trained_parameters,
     needs_batch_statistics,
 )
+from ._net_params import check_callback_names, naming_net_params
 from ._optimizer import parameter_groups
 from ._random import Draws, derive_seed
+from ._row_losses import row_losses
 
 # The minimum size of a chunk on a CPU, in rows and in numbers: a few rows with large feature maps
 # stay in the cache; small rows are so many that the overhead of calls and of folded norms is
@@ -91,6 +94,8 @@ class FineTuneNet(NeuralNet):
     progress_: Progress | None = None
     draws_: Draws | None = None
     released_ = False
+    # The arguments that the user has set by `net_params`.
+    given_: Mapping[str, Any] = MappingProxyType({})
     # Whether prediction draws random numbers; None: unknown.
     predicts_at_random_: bool | None = None
 
@@ -121,7 +126,24 @@ class FineTuneNet(NeuralNet):
         """Build module, optimizer and callbacks, seeded, without changing torch's global state."""
         with self.draws(INITIAL_STREAM).active():
             super().initialize()
+        check_callback_names(self.given_, set(dict(self.callbacks_)))
+        if any(key.startswith("iterator") for key in self.given_):
+            with naming_net_params(self.given_):
+                row = RowsDataset(np.zeros((1, 1)), np.zeros(1))
+                self.get_iterator(row, training=True), self.get_iterator(row)
         self._set_training(False)
+        return self
+
+    def initialize_criterion(self) -> "FineTuneNet":
+        """Build the criterion; an error names `net_params`."""
+        with naming_net_params(self.given_):
+            super().initialize_criterion()
+        return self
+
+    def initialize_callbacks(self) -> "FineTuneNet":
+        """Build the callbacks; an error names `net_params`."""
+        with naming_net_params(self.given_):
+            super().initialize_callbacks()
         return self
 
     def initialize_module(self) -> "FineTuneNet":
@@ -146,7 +168,8 @@ class FineTuneNet(NeuralNet):
             layer_decay=self.layer_decay,
             weight_decay=arguments.pop("weight_decay", self.weight_decay),
         )
-        self.optimizer_ = self.optimizer(groups, **arguments)
+        with naming_net_params(self.given_):
+            self.optimizer_ = self.optimizer(groups, **arguments)
         return self
 
     def get_all_learnable_params(self) -> Iterable[tuple[str, nn.Parameter]]:
@@ -313,7 +336,7 @@ class FineTuneNet(NeuralNet):
         if targets.is_floating_point():
             # Not every version of PyTorch converts targets of another precision than the outputs.
             targets = targets.reshape(y_pred.shape).to(y_pred.dtype)
-        losses = self.criterion_(y_pred, targets).reshape(len(weights), -1).mean(1)
+        losses = row_losses(self.criterion_, y_pred, targets)
         mean: torch.Tensor = (weights * losses).mean()
         return mean
 

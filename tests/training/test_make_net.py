@@ -166,6 +166,40 @@ def test_an_unknown_key_is_named_with_the_nearest(quick_net, conv_tail, key, hin
         quick_net(conv_tail, net_params={key: 1})
 
 
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"lr": "high"}, "lr must be a float"),
+        ({"max_epochs": 0}, "max_epochs must be an int"),
+        ({"batch_size": -2}, "batch_size must be an int"),
+        ({"micro_batch_size": 0}, "micro_batch_size must be an int"),
+        ({"criterion": "mse"}, "criterion must be a callable"),
+        ({"criterion__nothing": 1}, "net_params={'criterion__nothing': 1}.*'nothing'"),
+        ({"criterion__reduction": "mean"}, "criterion__reduction must be"),
+        ({"criterion__label_smoothing": "a"}, "net_params: the criterion.*label_smoothing"),
+        ({"optimizer__nothing": 1}, "net_params={'optimizer__nothing': 1}.*'nothing'"),
+        ({"iterator_valid__nothing": 1}, "net_params={'iterator_valid__nothing': 1}.*'nothing'"),
+        ({"callbacks": [5]}, "callbacks: 5 is no skorch callback"),
+        ({"callbacks__nothing__x": 1}, "'callbacks__nothing__x' names no callback"),
+        ({"callbacks__schedule": 5}, "net_params={'callbacks__schedule': 5}"),
+        ({"device": "nowhere"}, "net_params={'device': 'nowhere'}"),
+        ({"module": 5}, "'module' is set by the estimator"),
+    ],
+)
+def test_a_wrong_value_is_named(quick_net, conv_tail, image_rows, params, named):
+    with pytest.raises(ValueError, match=named) as caught:
+        fit(quick_net(conv_tail, net_params=params), image_rows)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_do_not_name_net_params(quick_net):
+    def factory():
+        raise ValueError("no module")
+
+    with pytest.raises(ValueError, match=r"^no module$"):
+        quick_net(factory, net_params={"max_epochs": 1}).initialize()
+
+
 def test_an_unknown_optimizer(quick_net, conv_tail):
     with pytest.raises(ValueError, match="optimizer must be one of"):
         quick_net(conv_tail, optimizer="lion")
