@@ -186,7 +186,7 @@ class FineTuneEstimator(
             return needed
         store = open_store(self.cache)
         decision = decide(training, training.row_shapes(images), len(images), store)
-        return training if decision.remember else needed
+        return training if decision.cached else needed
 
     def _head_start(
         self, embeddings: AnyArray | None, targets: AnyArray, weights: AnyArray | None
@@ -358,10 +358,7 @@ class FineTuneEstimator(
 
     def _keys(self, images: ImageCollection) -> list[str]:
         """Digest of each image, the seed of its views."""
-        store = open_store(self.cache)
-        if store is not None:
-            return row_keys(images, store)
-        return [images.digest(i) for i in range(len(images))]
+        return row_keys(images, open_store(self.cache), n_jobs=self.n_jobs)
 
     def _start(self, images: ImageCollection) -> Backbone:
         """Validate the backbone, and set the attributes that are known before training."""

@@ -1,10 +1,10 @@
 """The flow: from images to rows, through the cache and a frozen network.
 
-The way of an image through this package::
+The path of an image through this package::
 
     images ──activations──▶ cached_rows ──▶ row in the store?  yes: read
                             shelves, keys                       no: compute ──▶ workers ──▶ engine
-                                                                    claims: by whoever reads
+                                                                    claims: made by readers
     recipe: what is done to an image (every part of it is in the key of a row)
     settings: how it is computed (none of it changes a row)
     failures: records of unreadable images, which keep the other rows aligned

@@ -1,9 +1,8 @@
-"""The one flow of both estimators: images, through a frozen trunk, to rows.
+"""Rows of images, from the cache or through a frozen trunk; all estimators use these functions.
 
-Which rows are known is asked first; only the others are computed, in one pass for all taps, and
-written as they come, so that an interrupted run keeps what it had. A row does not depend on the
-rows beside it, nor on whether it was computed or remembered. A store that fails costs time, never
-a result: the rows that come back decide, not what was written.
+Only rows that are not cached are computed, in one pass for all taps. They are written at once, so
+an interrupted run keeps them. A row does not depend on the other rows, and is equal whether it is
+computed or cached. A store that fails costs time, never a result.
 """
 
 import contextlib
@@ -26,37 +25,37 @@ from ._settings import Settings
 from ._shelves import CachedRows, cached_rows
 
 _SLICE_BYTES = 2**30
-# Rows of one tap that training holds in memory; more are read from the store when they are needed,
-# which the operating system's own cache of files keeps quick.
+# The maximum size of the rows of one tap in memory during training. Larger ones are read from the
+# store on demand, which the operating system's file cache makes fast.
 _HELD_BYTES = 2 * 2**30
 
 
 def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Iterator[Result]:
-    """Give the rows of images, some at once, remembered or computed.
+    """Yield the rows of images in groups, cached or computed.
 
     Parameters
     ----------
     images : ImageCollection
         The images.
     recipe : Recipe
-        What is done to each.
+        The recipe of the rows.
     settings : Settings
-        How.
+        Settings of the computation.
 
     Yields
     ------
     result : Result
-        Each image comes once, as a row or as a failure, in any order.
+        Each image occurs once, as a row or as a failure, in any order.
 
     Raises
     ------
     ImageError
-        For the first image that cannot be read, where `settings.on_error` is "raise".
+        For the first unreadable image, if `settings.on_error` is "raise".
     """
     store = open_store(settings.cache)
     decision = decide(recipe, recipe.row_shapes(images), len(images), store)
     job = None
-    if decision.remember and store is not None:
+    if decision.cached and store is not None:
         job = cached_rows(images, recipe, settings, store)
     yield from _streamed(images, recipe, settings, decision, job)
 
@@ -76,10 +75,10 @@ def _streamed(
             results = read_or_computed(job, missing)
         else:
             results = computed(images, range(len(images)), recipe, settings)
-        # Where nothing is computed, an earlier call has said it.
+        # Nothing to compute: the decision was reported when the rows were cached.
         if settings.verbose and missing != {}:
-            verb = "remembers" if decision.remember else "does not remember"
-            progress.note(f"{recipe.backbone.name} {verb} rows: {decision.reason}")
+            verb = "cached" if decision.cached else "not cached"
+            progress.note(f"{recipe.backbone.name}: rows are {verb}, {decision.reason}")
         with contextlib.closing(results):
             for result in results:
                 yield result
@@ -88,21 +87,21 @@ def _streamed(
 
 
 def _warn_of_range(images: ImageCollection) -> None:
-    """Warn once of images whose range, which the user did not give, is hardly used."""
+    """Warn once of images that use little of a value range that the user did not set."""
     report = None if images.range_use is None else images.range_use.report()
     if report is not None:
         warnings.warn(report, RangeWarning, stacklevel=4)
 
 
 class TapRows(NamedTuple):
-    """Rows of each tap, and the images that have none.
+    """Rows of each tap, and the unreadable images.
 
     Parameters
     ----------
     taps : list of ndarray or StoredRows of shape (n_readable, ...)
-        Rows of each tap, in the order of the images that can be read; an empty list where none can.
+        Rows of each tap, in the order of the readable images; an empty list if there are none.
     failures : list of ImageError
-        Images that cannot be read, in no particular order.
+        The unreadable images, in any order.
     """
 
     taps: list[Any]
@@ -110,7 +109,7 @@ class TapRows(NamedTuple):
 
 
 def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> TapRows:
-    """Give the rows of images, all in memory.
+    """Return the rows of images, all in memory.
 
     Parameters
     ----------
@@ -142,12 +141,12 @@ def _in_order(results: Iterable[Result], n_images: int) -> TapRows:
 
 @contextlib.contextmanager
 def renumbered(rows: Sequence[int]) -> Iterator[None]:
-    """Let errors of images that were taken from a collection name their rows in it.
+    """Context manager: errors of a part of a collection name rows of the whole collection.
 
     Parameters
     ----------
     rows : sequence of int
-        The rows that were taken.
+        The rows of the part.
     """
     try:
         yield
@@ -159,19 +158,19 @@ def renumbered(rows: Sequence[int]) -> Iterator[None]:
 def slices(
     images: ImageCollection, recipe: Recipe, settings: Settings, multiple: int
 ) -> Iterator[TapRows]:
-    """Give the rows of images in order, as many at once as fit into 1 GiB of memory.
+    """Yield the rows of images in order, in groups that fit into 1 GiB of memory.
 
     Parameters
     ----------
     images, recipe, settings
         As in `stream`.
     multiple : int
-        The number of rows of each slice but the last is a multiple of this.
+        The number of rows of each group but the last is a multiple of this.
 
     Yields
     ------
     found : TapRows
-        Rows and failures of the next images; failures name their rows in all images.
+        Rows and failures of the next images; failures have their rows in `images`.
     """
     per_row = _bytes_per_row(images, recipe, settings)
     step = multiple * max(1, _SLICE_BYTES // (per_row * multiple))
@@ -190,13 +189,13 @@ def _bytes_per_row(images: ImageCollection, recipe: Recipe, settings: Settings) 
         except ImageError:
             if not settings.skip_unreadable:
                 raise
-            # None of the images can be read: there will be no rows.
+            # All images are unreadable, so there are no rows.
             return 1
     return sum(recipe.row_bytes(shapes))
 
 
 class StoredRows:
-    """Rows of one tap that stay in the store until they are asked for.
+    """Rows of one tap that are read from the store on demand.
 
     A row that the store has lost in the meantime is computed again.
     """
@@ -217,7 +216,7 @@ class StoredRows:
 
 
 class JoinedRows:
-    """Rows of several taps: an access gives a tuple, the rows of each.
+    """Rows of several taps: an access returns a tuple of their rows.
 
     Parameters
     ----------
@@ -237,7 +236,7 @@ class JoinedRows:
 
 
 def joined(parts: Sequence[AnyArray | StoredRows]) -> AnyArray | StoredRows | JoinedRows:
-    """Give the rows of one tap as they are, those of several as tuples.
+    """Return the rows of one tap unchanged, the rows of several taps as `JoinedRows`.
 
     Parameters
     ----------
@@ -248,12 +247,12 @@ def joined(parts: Sequence[AnyArray | StoredRows]) -> AnyArray | StoredRows | Jo
 
 
 def held_or_stored(images: ImageCollection, recipe: Recipe, settings: Settings) -> TapRows:
-    """Give the rows of images: in memory, or where a tap's exceed 2 GiB, read when asked for.
+    """Return the rows of images: in memory, or read on demand for a tap of more than 2 GiB.
 
     Parameters
     ----------
     images, recipe, settings
-        As in `stream`. Rows that are not remembered are all in memory.
+        As in `stream`. Rows that are not cached are in memory.
 
     Returns
     -------
@@ -264,12 +263,12 @@ def held_or_stored(images: ImageCollection, recipe: Recipe, settings: Settings) 
     shapes = recipe.row_shapes(images)
     large = [] if shapes is None else _large_taps(recipe, shapes, len(images))
     decision = decide(recipe, shapes, len(images), store)
-    if not large or store is None or not decision.remember:
+    if not large or store is None or not decision.cached:
         return activations(images, recipe, settings)
     job = cached_rows(images, recipe, settings, store)
     results = _streamed(images, recipe, settings, decision, job)
     failures = [failure for result in results for failure in result.failures]
-    # What could be read and then no longer is an error: these rows have been promised.
+    # An image that was readable and no longer is raises an error, since its row has a position.
     quiet = settings._replace(verbose=0, on_error="raise")
     stored = job.take(readable(len(images), failures).tolist())._replace(settings=quiet)
     taps = [_held(stored.only((tap,)), stored=tap in large) for tap in recipe.taps]
@@ -277,14 +276,14 @@ def held_or_stored(images: ImageCollection, recipe: Recipe, settings: Settings) 
 
 
 def _large_taps(recipe: Recipe, shapes: Sequence[tuple[int, ...]], n_images: int) -> list[Tap]:
-    """Taps whose rows are not held in memory."""
+    """Taps whose rows are not in memory."""
     sizes = zip(recipe.taps, shapes, recipe.row_bytes(shapes), strict=True)
-    # Vectors always are: the start of a head needs all of them.
+    # Vectors are always in memory: the start of a head needs all of them.
     return [tap for tap, shape, size in sizes if len(shape) > 1 and size * n_images > _HELD_BYTES]
 
 
 def _held(job: CachedRows, *, stored: bool) -> AnyArray | StoredRows:
-    """Give the rows of a job of one tap."""
+    """Return the rows of one tap."""
     if stored:
         return StoredRows(job)
     n_images = len(job.keys)

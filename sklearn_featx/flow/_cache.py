@@ -1,4 +1,4 @@
-"""The cache: which store a user named, and whether rows go into it."""
+"""The cache: the store that the parameter `cache` names, and the decision to use it."""
 
 import contextlib
 import os
@@ -15,50 +15,55 @@ from ._recipe import Recipe
 
 Cache: TypeAlias = bool | str | os.PathLike[str] | FeatureStore
 
-# Handles that keep their connections open between calls.
+# Handles, whose connections stay open between calls.
 _kept: dict[str, FeatureStore] = {}
 
-# Of the store's size, so that one data set does not push out all others; of the free disk space.
+# The share of the store's size, so that one data set does not evict all others; and of the disk.
 _LARGEST_SHARE = 0.5
 
 
 class Decision(NamedTuple):
-    """Whether rows are remembered, and why.
+    """Whether rows are cached, and the reason.
 
     Parameters
     ----------
-    remember : bool
+    cached : bool
         The decision.
     reason : str
-        In words, for people.
+        The reason, for people.
     """
 
-    remember: bool
+    cached: bool
     reason: str
 
 
 def open_store(cache: Cache) -> FeatureStore | None:
-    """Return the store that a user named.
+    """Return the store that the parameter `cache` of an estimator names.
 
     Parameters
     ----------
     cache : bool, path or FeatureStore
         As in the estimators.
+
+    Returns
+    -------
+    store : FeatureStore or None
+        None if nothing is cached; a store that cannot be made gives a warning.
     """
     if isinstance(cache, FeatureStore):
         return cache
-    # A grid of NumPy's values has its own True and False.
+    # A parameter grid may contain NumPy's True and False.
     if not isinstance(cache, str | os.PathLike) and not cache:
         return None
     try:
         store = FeatureStore(cache) if isinstance(cache, str | os.PathLike) else session_store()
-        # A path that the system refuses, too long or with a null byte, is found out here.
+        # The system rejects some paths, such as long ones or those with a null byte.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            os.stat(store.path)  # noqa: PTH116 (pathlib hides what is wrong)
+            os.stat(store.path)  # noqa: PTH116 (pathlib hides the reason)
     except (OSError, ValueError) as error:
         warnings.warn(
-            f"cache={shown(cache)}: no store can be made ({cause(error)}). Rows are computed, "
-            "not remembered.",
+            f"cache={shown(cache)}: no store can be made ({cause(error)}). Rows are not cached. "
+            "Pass another path, or cache=False.",
             StoreWarning,
             stacklevel=2,
         )
@@ -72,25 +77,25 @@ def decide(
     n_rows: int,
     store: FeatureStore | None,
 ) -> Decision:
-    """Decide whether the rows of a recipe are remembered.
+    """Decide whether the rows of a recipe are cached.
 
     Parameters
     ----------
     recipe : Recipe
-        What a row is.
+        The recipe.
     row_shapes : sequence of tuple of int or None
-        Shape of one row of each tap; None where it is not known yet.
+        Shape of one row of each tap; None if it is unknown.
     n_rows : int
-        How many rows there are.
+        Number of rows.
     store : FeatureStore or None
-        Where they would be kept.
+        The store.
     """
     if store is None:
         return Decision(False, "cache=False")
     if not recipe.deterministic:
         return Decision(False, "preprocessing is a function, which may be random")
     if recipe.network_taps and (unnamed := recipe.backbone.unnamed):
-        return Decision(False, f"what the network computes cannot be named: {unnamed[0]:.100}")
+        return Decision(False, f"the network's computation has no digest: {unnamed[0]:.100}")
     if row_shapes is None:
         return Decision(True, f"{n_rows} rows in {store.path}")
     per_row = sum(recipe.row_bytes(row_shapes, store.storage))

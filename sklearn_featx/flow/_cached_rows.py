@@ -1,4 +1,4 @@
-"""Rows in a store: read where they are there, computed and written where they are missing.
+"""Cached rows: reading them from a store, and computing and writing the missing ones.
 
 One pipeline serves all missing rows of a call. A store that fails costs time, never a result: a row
 that cannot be read is computed again.
@@ -16,16 +16,16 @@ from ._compute import Result, computed
 from ._failures import row_of
 from ._shelves import CachedRows, Missing
 
-# Rows read at once: bounds the memory of a stream.
+# Number of rows that are read together, which bounds the memory of a stream.
 _ROWS_PER_READ = 256
-# The longest wait for rows that another process computes, before they are computed here as well.
+# The maximum wait for rows that another process computes; then this process computes them too.
 _PATIENCE_SECONDS = 600.0
 
 
 def missing_rows(job: CachedRows) -> Missing:
-    """Group the images that may lack rows, by the taps: those share a pass.
+    """Group the images that may lack rows by their missing taps; a group shares a pass.
 
-    Of a file whose content is not known, all rows may be missing; its reader will see.
+    A file of unknown content may lack all rows; its reader finds out.
     """
     every = job.recipe.taps
     failed = {row_of(error) for error in job.failures}
@@ -36,7 +36,7 @@ def missing_rows(job: CachedRows) -> Missing:
 
 
 def read_or_computed(job: CachedRows, missing: Missing) -> Generator[Result]:
-    """Compute and write what the store lacks, then read the rest of it."""
+    """Compute and write the missing rows, then read the other ones."""
     given = {row_of(error) for error in job.failures}
     if job.failures:
         yield Result([], [], job.failures)
@@ -57,13 +57,13 @@ def read_or_computed(job: CachedRows, missing: Missing) -> Generator[Result]:
 
 
 def read_all(job: CachedRows, positions: Sequence[int]) -> Iterator[Result]:
-    """Read rows, some at once."""
+    """Read rows, in groups."""
     for start in range(0, len(positions), _ROWS_PER_READ):
         yield from read_rows(job, positions[start : start + _ROWS_PER_READ])
 
 
 def read_rows(job: CachedRows, positions: Sequence[int]) -> Iterator[Result]:
-    """Read rows; those that are gone or damaged are computed."""
+    """Read rows; compute those that are lost or damaged."""
     found = np.ones(len(positions), dtype=bool)
     values = []
     for shelf in job.shelves:
@@ -82,7 +82,7 @@ def read_rows(job: CachedRows, positions: Sequence[int]) -> Iterator[Result]:
 
 
 def _claimed(job: CachedRows, positions: Sequence[int], claims: Claims) -> Iterator[Result]:
-    """Compute and write the rows that no other process is computing; wait for the others."""
+    """Compute and write the rows that no other process computes; wait for the others."""
     done: set[int] = set()
     try:
         with closing(_written(job, positions, claims)) as results:
@@ -98,18 +98,18 @@ def _claimed(job: CachedRows, positions: Sequence[int], claims: Claims) -> Itera
 
 
 def _written(job: CachedRows, positions: Sequence[int], choose: Choose) -> Generator[Result]:
-    """Compute rows, and write those whose files are still what their keys say."""
+    """Compute rows, and write those whose files have not changed since their key."""
     with closing(computed(job.images, positions, job.recipe, job.settings, choose)) as results:
         for rows, taps, failures in results:
             yield Result(rows, _write(job, rows, taps) if rows else [], failures)
 
 
 def _write(job: CachedRows, rows: Sequence[int], taps: Sequence[AnyArray]) -> list[AnyArray]:
-    """Write rows; return them as they will be read."""
+    """Write rows; return them with the rounding of the storage dtype."""
     unchanged = job.unchanged(rows)
     keys = job.keys_of([row for row, same in zip(rows, unchanged, strict=True) if same])
     kept = []
-    # The claimed shelf last: who waits for it then finds all of them.
+    # The first shelf has the claims and is written last: a process that waits for it finds all.
     for shelf, values in reversed(list(zip(job.shelves, taps, strict=True))):
         shelf.rows.put_many(keys, values if all(unchanged) else values[unchanged])
         kept.append(shelf.rows.roundtrip(values))

@@ -1,8 +1,8 @@
-"""Claims: which rows this call computes, chosen by the threads that read the images.
+"""Claims: the choice of the rows that this call computes, made by the threads that read images.
 
-Processes that want the same rows share the work: who is about to read an image claims its row. A
-file whose content is not known is read once. Its bytes are digested, and decoded if nobody has a
-row of this content yet.
+Processes that need the same rows share the work: a thread claims the row of an image before it
+reads the image. A file of unknown content is read once. Its bytes are digested, and decoded only if
+the row of this content is neither cached nor claimed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,28 +13,28 @@ from ._failures import row_of
 from ._keys import Signature, open_file
 from ._shelves import CachedRows, Missing
 
-# Of files that are open at once in a thread: few photographs, or many thumbnails.
+# The maximum size of the files that a thread holds open: few photographs, or many thumbnails.
 _MOST_OPEN_BYTES = 16 * 2**20
-# Files whose digests are written at once: each write is a transaction.
+# Number of digests that are written together, since each write is a transaction.
 _NOTES_PER_WRITE = 256
 
 
 class Claims:
-    """Chooses images whose rows nobody has and nobody else computes, and claims them.
+    """Choice and claims of images whose rows are neither cached nor computed by others.
 
-    Several threads may call it at once.
+    Several threads may call it at the same time.
 
     Parameters
     ----------
     job : CachedRows
-        The images; of those whose keys are known, the store lacks the rows of all taps.
+        The images. If the key of an image is known, the rows of all taps are missing.
 
     Attributes
     ----------
     elsewhere : list of int
-        Images whose rows are in the store by now, or computed by others.
+        Images whose rows are cached by now, or are computed by others.
     partly : dict of tuple of Tap to list of int
-        Files that turned out to lack some taps only, by these.
+        Files that lack only some taps, by these taps.
     """
 
     def __init__(self, job: CachedRows) -> None:
@@ -48,34 +48,34 @@ class Claims:
         self._learned: dict[Signature, str] = {}
 
     def __call__(self, rows: Sequence[int]) -> Iterator[Chosen]:
-        """Choose some of the images; give those that were opened as they are."""
+        """Yield the chosen ones of some images, with the files that are open."""
         for part in self._parts(rows):
             yield from self._choose(part)
 
     def end(self, done: set[int]) -> None:
-        """End the claims on rows that did not come, so that nobody waits for them."""
+        """End the claims on rows that were not computed, so that no process waits for them."""
         left = [key for key, row in self._held.items() if row not in done]
         if left:
             self._rows.release(left)
         self.note_files(1)
 
     def drop(self, failures: Sequence[ImageError]) -> None:
-        """End the claims on images that could not be read."""
+        """End the claims on unreadable images."""
         keys = [self._job.keys[row_of(error)] for error in failures]
         held = [key for key in keys if key and self._held.pop(key, None) is not None]
         if held:
             self._rows.release(held)
 
     def note_files(self, least: int = _NOTES_PER_WRITE) -> None:
-        """Let the store remember the digests of files that were read, if they are enough."""
+        """Write the digests of files to the store, if there are at least `least`."""
         if len(self._learned) >= least:
-            # One by one: readers go on adding.
+            # One by one, since readers add digests at the same time.
             notes = [self._learned.popitem() for _ in range(len(self._learned))]
             files, digests = zip(*notes, strict=True)
             self._job.store.remember_files(files, digests)
 
     def _parts(self, rows: Sequence[int]) -> Iterator[list[int]]:
-        """Cut rows into parts whose files may be open at once."""
+        """Divide rows into parts whose files may be open at the same time."""
         part: list[int] = []
         n_bytes = 0
         for row in rows:
@@ -98,7 +98,7 @@ class Claims:
                 yield Chosen(row, item)
 
     def _wanted(self, part: Sequence[int], opened: dict[int, BytesItem | ImageError]) -> list[int]:
-        """Images whose rows of all taps are missing, as far as the store knows now."""
+        """Images whose rows of all taps are missing now."""
         for row, item in opened.items():
             if isinstance(item, BytesItem):
                 self._learn(row, item)
@@ -119,7 +119,7 @@ class Claims:
 
     def _claim(self, wanted: Sequence[int]) -> set[int]:
         keys = self._job.keys_of(wanted)
-        # Before: an interrupt may come when they are written down but not returned.
+        # Noted before the call: an interrupt may come between a claim and its return.
         self._held.update(zip(keys, wanted, strict=True))
         mine = {wanted[c] for c in self._rows.claim(keys)} if keys else set()
         for key, row in zip(keys, wanted, strict=True):

@@ -1,7 +1,7 @@
-"""Rows computed: images are read, run through the frozen network, and given some at a time.
+"""Computation of rows: images are read and pass through the frozen network, in batches.
 
-What was computed before an error or an interrupt is given before it goes on. A network has one
-engine in a process, whoever asks for it.
+Rows that were computed before an error or an interrupt are yielded before it is raised. All callers
+in a process share the engine of a network.
 """
 
 import itertools
@@ -26,28 +26,29 @@ from ._recipe import Recipe
 from ._settings import Settings
 from ._workers import compute_batches, read_and_compute
 
-# Preprocessed images are only collected, not computed with: the number matters little.
+# Number of preprocessed images in a batch without a network, where the number matters little.
 _ROWS_PER_COPY = 32
-# Rows that are given together: a pass is of few, and to write them costs a transaction each time.
+# Rows yielded at once. A pass has few rows, and each write is a transaction.
 _ROWS_PER_RESULT = 32
-# Engines that are kept, each with the weights of its trunk; an accelerator's memory is for batches.
+# Number of engines that are kept. Each has the weights of its trunk, and an accelerator needs its
+# memory for batches.
 _MOST_ENGINES, _MOST_ON_ACCELERATOR = 8, 2
 
 Run = Callable[[AnyArray], list[AnyArray]]
 
 
 class Result(NamedTuple):
-    """Some rows, as they come.
+    """Rows of some images.
 
     Parameters
     ----------
     rows : list of int
-        Positions of images that could be read.
+        Positions of readable images.
     taps : list of ndarray of shape (len(rows), ...)
-        Their rows of each tap, float32; preprocessed images as they are, mostly uint8. Empty
-        without any row.
+        Their rows of each tap, float32; preprocessed images are usually uint8. Empty if `rows` is
+        empty.
     failures : list of ImageError
-        Images that could not be read, each with its row.
+        Unreadable images, each with its row.
     """
 
     rows: list[int]
@@ -62,39 +63,39 @@ def computed(
     settings: Settings,
     choose: Choose = choose_all,
 ) -> Generator[Result]:
-    """Compute rows, some at once, by workers that live until the last one is there.
+    """Compute rows in groups; one set of workers serves the whole call.
 
     Parameters
     ----------
     images : ImageCollection
         The images.
     positions : sequence of int
-        Which of them, in which order.
+        Positions of the images to compute, in this order.
     recipe : Recipe
-        What is done to each.
+        The recipe of the rows.
     settings : Settings
-        How.
+        Settings of the computation.
     choose : callable, default=choose_all
-        Says which of some positions are computed, in the thread that is about to read them.
+        Chooses among some positions, in the thread that reads them next.
 
     Yields
     ------
     result : Result
-        Each image that is chosen comes once, as a row or as a failure.
+        Each chosen image occurs once, as a row or as a failure.
     """
-    # An interrupt in here has a traceback that holds what is not closed, and its threads with it.
+    # The traceback of an interrupt would keep an open generator, and its threads, alive.
     with closing(_passes(images, positions, recipe, settings, choose)) as passes:
         yield from _gathered(passes)
 
 
 def _gathered(passes: Iterator[Result]) -> Iterator[Result]:
-    """Join passes until they have some rows; they come out in order, and none is lost."""
+    """Join passes into groups of rows, in order and without loss."""
     gathered: list[Result] = []
     while True:
         try:
             result = next(passes, None)
         except BaseException:
-            # What was computed before an error, or an interrupt, is kept.
+            # Rows that were computed before an error or an interrupt are kept.
             if gathered:
                 yield _joined(gathered)
             raise
@@ -131,7 +132,7 @@ def _passes(
     settings: Settings,
     choose: Choose,
 ) -> Generator[Result]:
-    """Compute rows, one pass through the network at a time."""
+    """Compute rows; one result for each pass through the network."""
     checked = recipe.network_taps and type_name(recipe.arithmetic.dtype) == "float16"
     batches = _batches(images, positions, recipe, settings, choose)
     for batch, results in batches:
@@ -149,7 +150,7 @@ def _passes(
 def _check_finite(
     rows: Sequence[int], results: Sequence[AnyArray], images: ImageCollection
 ) -> None:
-    """Refuse features that have left the range of float16; float32 and bfloat16 reach 1e38."""
+    """Raise an error if features are out of the range of float16; other types reach 1e38."""
     for result in results:
         finite = np.isfinite(result.reshape(len(rows), -1)).all(axis=1)
         if not finite.all():
@@ -171,7 +172,8 @@ def _batches(
 ) -> Iterator[tuple[Batch, list[AnyArray]]]:
     """Read images and run them through the network, in threads that share the processor."""
     prepare = recipe.prepare(images)
-    # A user's function may be random, or keep notes: called in order, unless threads are asked for.
+    # A user's function may be random or have side effects: unless `n_jobs` is set, one thread calls
+    # it in order.
     ordered = settings.n_jobs is None and not recipe.deterministic
     n_readers = 1 if ordered else count_threads(settings.n_jobs)
     engine = engine_for(recipe) if recipe.network_taps else None
@@ -208,7 +210,7 @@ def _batches(
 
 
 def _naming_errors(run: Run, recipe: Recipe) -> Run:
-    """Let errors of the network name the backbone and what it was given."""
+    """Return `run` with errors that name the backbone and the shape of its input."""
 
     def named(batch: AnyArray) -> list[AnyArray]:
         try:
@@ -216,6 +218,7 @@ def _naming_errors(run: Run, recipe: Recipe) -> Run:
         except (FeatxError, MemoryError):
             raise
         except Exception as error:
+            # The code of a user's network runs here, which may raise anything.
             raise BackboneError(
                 f"backbone {shown(recipe.backbone.name)} failed on rows of shape "
                 f"{short(str(batch.shape[1:]))}: {cause(error)}. Check image_size, "
@@ -242,7 +245,7 @@ _uses = itertools.count()
 
 
 def engine_for(recipe: Recipe) -> Engine:
-    """Return the engine that runs a recipe; the most recently used ones are kept."""
+    """Return the engine of a recipe; the most recently used engines are kept."""
     key = (recipe.arithmetic, recipe.network_taps, recipe.takes_levels)
     answer_in_children()
     with _engines_lock:
@@ -261,7 +264,7 @@ def _make(recipe: Recipe) -> Engine:
 
 
 def _make_room(device: Any) -> None:
-    """Let the least recently used engines of a device go, so that one more has a place."""
+    """Drop the least recently used engines of a device, to make room for one."""
     kept = [
         (engine.use, backbone, key)
         for backbone, engines in _engines.items()

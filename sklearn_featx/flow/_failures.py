@@ -10,21 +10,21 @@ import numpy.typing as npt
 from .._typing import AnyArray
 from ..exceptions import ImageError, ImageWarning
 
-# A warning of thousands of lines helps nobody; `failures_` has all of them.
-_MAX_TOLD = 100
+# The maximum number of images that a warning lists; `failures_` has all of them.
+_MOST_LISTED = 100
 
 
 class Failure(NamedTuple):
-    """One image that could not be read; a list of them makes a table, ``DataFrame(failures_)``.
+    """An unreadable image; a list of them is a table for ``DataFrame(failures_)``.
 
     Parameters
     ----------
     row : int
         Position of the image in X.
     path : str or None
-        The file, when the image came from one.
+        The file, if the image has one.
     reason : str
-        What is wrong with it.
+        The reason why it is unreadable.
     """
 
     row: int
@@ -36,7 +36,7 @@ class Failure(NamedTuple):
 
 
 def as_table(errors: Sequence[ImageError | Failure]) -> list[Failure]:
-    """Return what is known of each image that could not be read, by rows.
+    """Return records of unreadable images, sorted by row.
 
     Parameters
     ----------
@@ -48,48 +48,48 @@ def as_table(errors: Sequence[ImageError | Failure]) -> list[Failure]:
 
 
 def renumber(errors: Sequence[ImageError], rows: Sequence[int] | AnyArray) -> list[ImageError]:
-    """Name rows in the collection that images were taken from.
+    """Return the errors of a part of a collection with rows of the whole collection.
 
     Parameters
     ----------
     errors : sequence of ImageError
-        About images that were taken from a collection.
+        Errors of the part.
     rows : sequence of int
-        The rows that were taken.
+        The rows of the part.
     """
     return [ImageError(e.reason, int(rows[row_of(e)]), e.path) for e in errors]
 
 
 def row_of(error: ImageError | Failure) -> int:
-    """Return the row that an error of the flow always has."""
+    """Return the row of an error, which errors of the flow always have."""
     assert error.row is not None
     return error.row
 
 
 def readable(n_images: int, errors: Sequence[ImageError | Failure]) -> npt.NDArray[np.intp]:
-    """Return the positions of the images that could be read.
+    """Return the positions of the readable images.
 
     Parameters
     ----------
     n_images : int
-        How many images there were.
+        Number of images.
     errors : sequence of ImageError or Failure
-        One for each that could not be read.
+        The unreadable images.
     """
     return np.setdiff1d(np.arange(n_images), [row_of(error) for error in errors])
 
 
 def spread(rows: AnyArray, n_images: int, errors: Sequence[ImageError]) -> AnyArray:
-    """Put rows in their places among all images; the others are NaN.
+    """Align rows with all images; the rows of unreadable images are NaN.
 
     Parameters
     ----------
     rows : ndarray of shape (n_readable, ...)
-        Floating point rows of the images that could be read, in order.
+        Floating point rows of the readable images, in order.
     n_images : int
-        How many images there were.
+        Number of images.
     errors : sequence of ImageError
-        One for each that could not be read.
+        The unreadable images.
     """
     aligned = np.full((n_images, *rows.shape[1:]), np.nan, dtype=rows.dtype)
     aligned[readable(n_images, errors)] = rows
@@ -97,19 +97,19 @@ def spread(rows: AnyArray, n_images: int, errors: Sequence[ImageError]) -> AnyAr
 
 
 def refuse_none_readable(n_images: int, errors: Sequence[ImageError | Failure]) -> None:
-    """Raise an error where no image at all could be read.
+    """Raise an error if all images are unreadable.
 
     Parameters
     ----------
     n_images : int
-        How many images there were.
+        Number of images.
     errors : sequence of ImageError or Failure
-        One for each that could not be read.
+        The unreadable images.
 
     Raises
     ------
     ImageError
-        With row and path of the first.
+        With row and path of the first image.
     """
     if errors and len(errors) == n_images:
         row, path, reason = as_table(errors)[0]
@@ -119,26 +119,27 @@ def refuse_none_readable(n_images: int, errors: Sequence[ImageError | Failure]) 
 def warn_of(
     failures: Sequence[Failure], n_images: int, consequence: str, *, stacklevel: int = 4
 ) -> None:
-    """Warn once of all images that could not be read.
+    """Warn once of all unreadable images.
 
     Parameters
     ----------
     failures : sequence of Failure
-        The images.
+        The unreadable images.
     n_images : int
-        How many there were in all.
+        Number of images.
     consequence : str
-        What happened to them.
+        The consequence for them.
     stacklevel : int, default=4
-        Frames from here to the user's line; 4: through one that the estimator's method calls.
+        Number of frames to the user's line; 4: the user calls a method that calls the caller.
     """
     if failures:
-        warnings.warn(_told(failures, n_images, consequence), ImageWarning, stacklevel=stacklevel)
+        message = _message(failures, n_images, consequence)
+        warnings.warn(message, ImageWarning, stacklevel=stacklevel)
 
 
-def _told(failures: Sequence[Failure], n_images: int, consequence: str) -> str:
+def _message(failures: Sequence[Failure], n_images: int, consequence: str) -> str:
     lines = [f"{len(failures)} of {n_images} images could not be read: {consequence}"]
-    lines += [f"  {failure}" for failure in failures[:_MAX_TOLD]]
-    if len(failures) > _MAX_TOLD:
-        lines.append(f"  and {len(failures) - _MAX_TOLD} more")
+    lines += [f"  {failure}" for failure in failures[:_MOST_LISTED]]
+    if len(failures) > _MOST_LISTED:
+        lines.append(f"  and {len(failures) - _MOST_LISTED} more")
     return "\n".join(lines)

@@ -1,11 +1,15 @@
-"""Keys of images: digests of their content, known for files that have not changed."""
+"""Keys of images: digests of their content, which the store knows for unchanged files."""
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from typing import TypeAlias
 
 from .._digest import stat_signature
+from .._parallel import in_threads
 from .._typing import OnError
+from ..engines import count_threads
 from ..exceptions import ImageError
 from ..images import BytesItem, ImageCollection
 from ..store import FeatureStore
@@ -15,7 +19,7 @@ Signature: TypeAlias = tuple[str, int, int, int, int]
 
 
 def file_signatures(images: ImageCollection, positions: Sequence[int]) -> list[Signature | None]:
-    """Path and state of each image's file, without opening it.
+    """Return path and state of each image's file, without opening it.
 
     Parameters
     ----------
@@ -27,15 +31,18 @@ def file_signatures(images: ImageCollection, positions: Sequence[int]) -> list[S
     Returns
     -------
     signatures : list of (str, int, int, int, int) or None
-        None where the image lies in memory.
+        None if the image has no file.
     """
     return [_signature(images.path(i)) for i in positions]
 
 
 def row_keys(
-    images: ImageCollection, store: FeatureStore | None, on_error: OnError = "raise"
+    images: ImageCollection,
+    store: FeatureStore | None,
+    on_error: OnError = "raise",
+    n_jobs: int | None = None,
 ) -> list[str]:
-    """Digest of each image; files whose state is known to the store are not opened.
+    """Return the digest of each image; files whose state the store knows are not opened.
 
     Parameters
     ----------
@@ -44,33 +51,47 @@ def row_keys(
     store : FeatureStore or None
         Knows files by path and state.
     on_error : {"raise", "nan"}, default="raise"
-        Whether the first image that cannot be read is an error, or its key is empty.
+        Whether the first unreadable image raises an error, or has an empty key.
+    n_jobs : int, default=None
+        Number of threads that read files, as in `count_threads`.
 
     Returns
     -------
     keys : list of str
-        One for each image, by content.
+        One for each image.
 
     Raises
     ------
     ImageError
-        If a file cannot be read, where `on_error` is "raise".
+        If a file cannot be read and `on_error` is "raise".
     """
     signatures = file_signatures(images, range(len(images)))
     keys, failures = known_keys(images, store, signatures, on_error)
     failed = {failure.row for failure in failures}
+    unknown = {
+        i: signature
+        for i, (key, signature) in enumerate(zip(keys, signatures, strict=True))
+        if key is None and signature is not None and i not in failed
+    }
     learned = {}
-    for i, signature in enumerate(signatures):
-        if keys[i] is None and signature is not None and i not in failed:
-            item = open_file(images, i)
-            if isinstance(item, BytesItem):
-                learned[signature] = item.content()
-                keys[i] = images.digest_of(i, learned[signature])
+    n_threads = count_threads(n_jobs)
+    contents = in_threads(partial(_content, images), unknown, n_threads, in_flight=2 * n_threads)
+    with closing(contents):
+        for (i, signature), content in zip(unknown.items(), contents, strict=True):
+            if isinstance(content, str):
+                keys[i] = images.digest_of(i, content)
+                learned[signature] = content
             elif on_error == "raise":
-                raise item
+                raise content
     if learned and store:
         store.remember_files(list(learned), list(learned.values()))
     return [key or "" for key in keys]
+
+
+def _content(images: ImageCollection, i: int) -> str | ImageError:
+    """Digest of a file's bytes, which are freed; or the reason why it is unreadable."""
+    item = open_file(images, i)
+    return item.content() if isinstance(item, BytesItem) else item
 
 
 def known_keys(
@@ -79,7 +100,7 @@ def known_keys(
     signatures: Sequence[Signature | None],
     on_error: OnError,
 ) -> tuple[list[str | None], list[ImageError]]:
-    """Digest of each image for which no file has to be opened.
+    """Return the digest of each image whose file need not be opened.
 
     Parameters
     ----------
@@ -88,16 +109,16 @@ def known_keys(
     store : FeatureStore or None
         Knows files by path and state.
     signatures : sequence of (str, int, int, int, int) or None
-        Those of all files.
+        The signatures of all files.
     on_error : {"raise", "nan"}
-        Whether the first image that cannot be read is an error.
+        Whether the first unreadable image raises an error.
 
     Returns
     -------
     keys : list of str or None
-        None for a file whose state the store does not know, and for a failure.
+        None for a file whose state the store does not know, and for an unreadable image.
     failures : list of ImageError
-        Images that cannot be read.
+        The unreadable images.
     """
     files = [signature for signature in signatures if signature is not None]
     known = dict(zip(files, store.file_digests(files), strict=True)) if files and store else {}
@@ -119,7 +140,7 @@ def known_keys(
 
 
 def open_file(images: ImageCollection, i: int) -> BytesItem | ImageError:
-    """Read the file of one image; an error where that fails.
+    """Read the file of one image; return the error if that fails.
 
     Parameters
     ----------
@@ -131,7 +152,7 @@ def open_file(images: ImageCollection, i: int) -> BytesItem | ImageError:
     Returns
     -------
     item : BytesItem or ImageError
-        The open file, or why it cannot be read.
+        The content of the file, or the reason why it is unreadable.
     """
     try:
         return images.opened(i)
@@ -140,7 +161,7 @@ def open_file(images: ImageCollection, i: int) -> BytesItem | ImageError:
 
 
 def _failure(error: ImageError, images: ImageCollection, i: int) -> ImageError:
-    # Without its cause: the traceback of that keeps the bytes of the file alive.
+    # A new error: the traceback of the old one keeps the bytes of the file alive.
     return ImageError(error.reason, i, error.path or images.path(i))
 
 
@@ -150,7 +171,7 @@ def _signature(path: str | None) -> Signature | None:
     try:
         state = stat_signature(path)
     except OSError:
-        # Reading it will say what is wrong, with the row.
+        # The reader raises an error with the row.
         return None
     absolute = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH117, PTH118
     return (absolute, *state)

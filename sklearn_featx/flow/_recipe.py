@@ -1,4 +1,4 @@
-"""What is done to an image until it is a row: backbone, taps, preprocessing, device."""
+"""Recipes: everything that is done to an image until it is a row, and the digest of it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,15 +25,15 @@ from ._failures import refuse_none_readable
 
 
 class Tap(NamedTuple):
-    """A place where activations leave the network.
+    """A layer with a pooling, at which rows leave the network.
 
     Parameters
     ----------
     layer : str or int
-        Name of a module, operation or stage; or the number of stages before it: 0 is the
-        preprocessed image itself.
+        Name of a module, operation or stage; or the number of stages before the tap: 0 is the
+        preprocessed image.
     pooling : str or None, default=None
-        How they become vectors; None: as they are.
+        Conversion of the activations to vectors; None: no conversion.
     """
 
     layer: str | int
@@ -41,16 +41,16 @@ class Tap(NamedTuple):
 
 
 class Arithmetic(NamedTuple):
-    """What runs a network.
+    """Device, dtype and engine of a computation.
 
     Parameters
     ----------
     device : torch.device
-        Where, with its number.
+        The device, with its number.
     dtype : torch.dtype
-        In which type.
+        Type of weights and activations.
     engine : {"torch", "compiled", "openvino"}
-        By which engine.
+        The engine.
     """
 
     device: Any
@@ -60,22 +60,22 @@ class Arithmetic(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to an image until it is a row.
+    """Everything that is done to an image until it is a row.
 
     Parameters
     ----------
     backbone : Backbone
         The network.
     taps : tuple of Tap
-        Where rows are taken, all in one pass.
+        The taps, which one pass computes together.
     preprocess : Preprocess or callable
         The geometry, or a function from image to tensor.
     device : str, default="auto"
-        Where to compute.
+        The device.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
-        In which type.
+        Type of weights and activations.
     engine : {"torch", "compiled", "openvino"}, default="torch"
-        What runs the network.
+        The engine.
     """
 
     backbone: Backbone
@@ -98,9 +98,9 @@ class Recipe:
 
     @property
     def takes_levels(self) -> bool:
-        """Whether images of floating point that enter the network are levels from 0 to 255.
+        """Whether floating point images that enter the network are levels from 0 to 255.
 
-        What a user's function returns in floating point is prepared already.
+        Floating point results of a user's function are already normalized.
         """
         return isinstance(self.preprocess, Preprocess)
 
@@ -111,7 +111,7 @@ class Recipe:
 
     @property
     def deterministic(self) -> bool:
-        """Whether an image always gives the same row; what a user's function does is not known."""
+        """Whether an image always has the same row; a user's function may be random."""
         return isinstance(self.preprocess, Preprocess)
 
     def only(self, taps: Sequence[Tap]) -> Self:
@@ -119,7 +119,7 @@ class Recipe:
         return replace(self, taps=tuple(taps))
 
     def digest(self, tap: Tap) -> str:
-        """Digest of everything that a tap's rows depend on, besides the image.
+        """Return the digest of everything but the image that a tap's rows depend on.
 
         Parameters
         ----------
@@ -139,21 +139,21 @@ class Recipe:
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """What computes, and how: the same for all names of one device or type."""
+        """Device, dtype and engine; equal for all names of a device or dtype."""
         device = resolve_device(self.device)
         return Arithmetic(device, resolve_precision(self.precision, device), self.engine)
 
     @property
     def pass_key(self) -> tuple[int, str, str]:
-        """Equal for recipes whose rows one pass over the images can give, whatever their taps."""
+        """Key of the recipes that one pass over the images can serve, with any taps."""
         return id(self.backbone), repr(self.preprocess), repr(self.arithmetic)
 
     def describe(self, tap: Tap) -> str:
-        """Describe a tap's rows in words."""
+        """Describe a tap for people."""
         return f"{self.backbone.name}, layer {tap.layer}, pooling {tap.pooling}"
 
     def prepare(self, images: ImageCollection) -> Callable[[AnyArray], AnyArray]:
-        """Return the function from a loaded image to what enters the network."""
+        """Return the function from a loaded image to the network's input."""
         if not isinstance(self.preprocess, Preprocess):
             return prepare_callable(self.preprocess)
         return _unchanged if images.kind == "values" else prepare_geometry(self.preprocess)
@@ -161,15 +161,14 @@ class Recipe:
     def input_shape(
         self, images: ImageCollection, skip_unreadable: bool = False
     ) -> tuple[int, ...]:
-        """Shape of what enters the network's first stage for one image, batch axis left out.
+        """Shape of the network's input for one image, without the batch axis.
 
-        Reads the first image, or the first that can be read, when the recipe leaves the size to
-        the images.
+        If the size depends on the images, the first image is read, or the first readable one.
         """
         return self.stated_input_shape(images) or self._first_shape(images, skip_unreadable)
 
     def stated_input_shape(self, images: ImageCollection) -> tuple[int, ...] | None:
-        """Shape of what enters the network for one image; None where the images decide."""
+        """Shape of the network's input for one image; None if it depends on the images."""
         if not isinstance(self.preprocess, Preprocess):
             return None
         if images.kind == "values":
@@ -178,24 +177,24 @@ class Recipe:
         return None if size is None else (self.preprocess.channels, *size)
 
     def row_shapes(self, images: ImageCollection) -> list[tuple[int, ...]] | None:
-        """Shape of a row of each tap; None where the images would have to be read to know."""
+        """Shape of a row of each tap; None if it depends on the images."""
         input_shape = self.stated_input_shape(images)
         return None if input_shape is None else self.shapes_from(input_shape)
 
     def shapes_from(self, input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Shape of a row of each tap, from that of what enters the network."""
+        """Shape of a row of each tap, from the shape of the network's input."""
         inside = iter(self.output_shapes(input_shape) if self.network_taps else ())
         return [input_shape if tap.layer == 0 else next(inside) for tap in self.taps]
 
     def row_bytes(self, shapes: Sequence[Sequence[int]], storage: Storage = "float32") -> list[int]:
-        """Bytes of one row of each tap.
+        """Return the number of bytes of one row of each tap.
 
         Parameters
         ----------
         shapes : sequence of tuple of int
             Shape of a row of each tap.
         storage : {"float32", "float16", "bfloat16"}, default="float32"
-            How a store keeps floating point.
+            The storage dtype of float32 rows.
         """
         return [
             math.prod(shape) * _item_bytes(tap, shape, storage)
@@ -203,7 +202,7 @@ class Recipe:
         ]
 
     def output_shapes(self, input_shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shape of a row of each tap inside the network, without computing it."""
+        """Shape of a row of each tap in the network; no row is computed."""
         layers = [tap.layer for tap in self.network_taps]
         shapes = self.backbone.layer_shapes(layers, input_shape)
         return [pool.output_shape(s) for pool, s in zip(self.pools, shapes, strict=True)]
@@ -234,7 +233,7 @@ def choose_preprocess(
     preprocessing: Literal["fast"] | Callable[[Any], Any] | None,
     image_size: int | Sequence[int] | None,
 ) -> Preprocess | Callable[[Any], Any]:
-    """Return the user's function, or the backbone's own recipe at the given size."""
+    """Return the user's function, or the backbone's preprocessing at the given size."""
     if callable(preprocessing):
         return preprocessing
     own = backbone.preprocess
@@ -244,7 +243,7 @@ def choose_preprocess(
 
 
 def _item_bytes(tap: Tap, shape: Sequence[int], storage: Storage) -> int:
-    # A preprocessed picture has three axes, and mostly levels of 8 bits.
+    # A preprocessed image has three axes, and usually levels of 8 bits.
     if tap.layer == 0 and len(shape) == 3:
         return 1
     return 4 if storage == "float32" else 2

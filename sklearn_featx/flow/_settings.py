@@ -7,21 +7,21 @@ from ._cache import Cache
 
 
 class Settings(NamedTuple):
-    """How rows are computed; none of it changes them.
+    """Settings of a computation, which do not change its rows.
 
     Parameters
     ----------
     batch_size : int, default=None
-        Rows in one pass through the network; None leaves it to the engine.
+        Number of rows in one pass; None: chosen by the engine.
     n_jobs : int, default=None
-        Number of threads that read, prepare and compute; None: as many as PyTorch would use.
+        Number of threads that read, prepare and compute; None: as many as PyTorch uses.
     cache : bool, path or FeatureStore, default=False
-        Where rows are remembered.
+        Where rows are cached.
     verbose : int, default=0
         1 shows a progress bar.
     on_error : {"raise", "nan"}, default="raise"
-        Whether the first image that cannot be read is an error, or is left out and returned as a
-        failure beside the rows.
+        Whether the first unreadable image raises an error, or unreadable images are left out and
+        returned as failures together with the rows.
     """
 
     batch_size: int | None = None
@@ -32,5 +32,5 @@ class Settings(NamedTuple):
 
     @property
     def skip_unreadable(self) -> bool:
-        """Whether images that cannot be read are left out."""
+        """Whether unreadable images are left out."""
         return self.on_error == "nan"

@@ -1,4 +1,4 @@
-"""Shelves: where the rows of some images are kept, one shelf for each tap, and by which keys."""
+"""Shelves: the places of rows in a store, one shelf for each tap, and the keys of images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self, TypeAlias, cast
@@ -10,36 +10,36 @@ from ._keys import Signature, file_signatures, known_keys
 from ._recipe import Recipe, Tap
 from ._settings import Settings
 
-# Positions of images, by the taps whose rows they lack: those share a pass.
+# Positions of images by the taps whose rows are missing: images with the same taps share a pass.
 Missing: TypeAlias = dict[tuple[Tap, ...], list[int]]
 
 
 class _Shelf(NamedTuple):
-    """Where the rows of one tap are kept."""
+    """The rows of one tap in a store."""
 
     tap: Tap
     rows: RecipeRows
 
 
 class CachedRows(NamedTuple):
-    """Images on their way to cached rows: what, by which keys, how, and where it is kept.
+    """Images whose rows a store has, or will have: their keys, recipe, settings and shelves.
 
     Parameters
     ----------
     images : ImageCollection
         The images.
     keys : list of str or None
-        Digest of each; None where a file has to be read for it. Readers fill it.
+        Digest of each image; None if a file must be read for it. Readers set it.
     signatures : sequence of (str, int, int, int, int) or None
         State of each file before its key was known.
     failures : list of ImageError
-        Images of which it was seen without a file that they cannot be read.
+        Unreadable images that have no file.
     recipe : Recipe
-        What a row is.
+        The recipe of the rows.
     settings : Settings
-        How it is computed.
+        Settings of the computation.
     store : FeatureStore
-        Where it is kept.
+        The store.
     shelves : sequence of _Shelf
         One for each tap.
     """
@@ -54,12 +54,12 @@ class CachedRows(NamedTuple):
     shelves: Sequence[_Shelf]
 
     def only(self, taps: tuple[Tap, ...]) -> Self:
-        """Return the same for some of the taps."""
+        """Return the cached rows of some of the taps."""
         shelves = [shelf for shelf in self.shelves if shelf.tap in taps]
         return self._replace(recipe=self.recipe.only(taps), shelves=shelves)
 
     def take(self, positions: Sequence[int]) -> Self:
-        """Return the same for some of the images, all of which can be read."""
+        """Return the cached rows of some of the images, all of them readable."""
         return self._replace(
             images=self.images.take(positions),
             keys=[self.keys[i] for i in positions],
@@ -68,16 +68,16 @@ class CachedRows(NamedTuple):
         )
 
     def keys_of(self, positions: Sequence[int]) -> list[str]:
-        """Keys of some of the images, which are known by now."""
+        """Return the keys of some of the images, which must be known."""
         return cast("list[str]", [self.keys[i] for i in positions])
 
     def unchanged(self, positions: Sequence[int]) -> list[bool]:
-        """Whether the file of each image is still the one that its key was taken of."""
+        """Return whether the file of each image is unchanged since its key was computed."""
         now = file_signatures(self.images, positions)
         return [s == self.signatures[i] for s, i in zip(now, positions, strict=True)]
 
     def missing(self, positions: Sequence[int]) -> Missing:
-        """Group images by the taps whose rows the store lacks; of equal images, the first."""
+        """Group images by the taps whose rows are missing; of equal images, only the first."""
         keys = self.keys_of(positions)
         lacking: dict[int, list[Tap]] = {}
         for shelf in self.shelves:
@@ -92,23 +92,23 @@ class CachedRows(NamedTuple):
 def cached_rows(
     images: ImageCollection, recipe: Recipe, settings: Settings, store: FeatureStore
 ) -> CachedRows:
-    """Find the shelves of a recipe's rows, and the keys of images that need no file to be opened.
+    """Return the shelves of a recipe's rows, with the keys that need no file to be opened.
 
     Parameters
     ----------
     images : ImageCollection
         The images.
     recipe : Recipe
-        What a row is.
+        The recipe of the rows.
     settings : Settings
-        How it is computed.
+        Settings of the computation.
     store : FeatureStore
-        Where it is kept.
+        The store.
     """
     shelves = [
         _Shelf(tap, store.rows(recipe.digest(tap), recipe.describe(tap))) for tap in recipe.taps
     ]
-    # Before the keys: what changes from here on is noticed.
+    # The signatures come before the keys, so that a later change of a file is noticed.
     signatures = file_signatures(images, range(len(images)))
     keys, failures = known_keys(images, store, signatures, settings.on_error)
     return CachedRows(images, keys, signatures, failures, recipe, settings, store, shelves)

@@ -1,10 +1,9 @@
-"""Rows of views, for training: which view an epoch sees, and which views are remembered.
+"""Rows of views, for training with augmentation.
 
-Epoch e sees view e of each image; of a fixed number of views, it sees view e modulo that number.
-Fixed views go through the trunk once and are remembered like any image; fresh ones, a new view in
-each epoch, are computed when a batch asks for them and never remembered. Which of the two it is
-changes no row: with as many views as epochs they give the same training, but for the last bits of
-float32.
+Epoch e uses view e of each image, or view e modulo the number of fixed views. Fixed views pass
+through the trunk once and are cached like any image. Fresh views, one for each epoch, are computed
+on demand and never cached. With as many fixed views as epochs, both give the same training, except
+for the last bits of float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +25,12 @@ from ._recipe import Recipe
 from ._settings import Settings
 
 TrainingRows: TypeAlias = "AnyArray | StoredRows | JoinedRows | FixedViews | FreshViews"
-# Gives views, by their numbers.
+# Returns views, by their numbers.
 MakeViews: TypeAlias = Callable[[Sequence[int]], ImageCollection]
 
 
 class FixedViews:
-    """Rows of some views of n images; each epoch sees one view.
+    """Rows of a fixed number of views of n images; each epoch uses one view.
 
     Parameters
     ----------
@@ -55,21 +54,21 @@ class FixedViews:
         return self._rows[[first + position for position in positions]]
 
     def start_epoch(self, epoch: int) -> None:
-        """Turn to the view that an epoch sees."""
+        """Select the view of an epoch."""
         self._view = epoch % self._n_views
 
 
 class FreshViews:
-    """Rows of n images, of a new view in each epoch, computed when they are asked for.
+    """Rows of n images, in a new view in each epoch, computed on demand.
 
     Parameters
     ----------
     make_views : callable
-        Gives the views with some numbers.
+        Returns the views with some numbers.
     recipe : Recipe
         Its taps are the parts of a row.
     settings : Settings
-        Without a cache.
+        Settings of the computation; nothing is cached.
     n_images : int
         Number of images.
     """
@@ -93,7 +92,7 @@ class FreshViews:
         return found.taps[0] if len(found.taps) == 1 else tuple(found.taps)
 
     def start_epoch(self, epoch: int) -> None:
-        """Turn to the view that an epoch sees."""
+        """Select the view of an epoch."""
         self._views = self._make_views([epoch])
 
 
@@ -107,24 +106,24 @@ def rows_of_views(
     seed: int,
     n_views: int | None,
 ) -> FixedViews | FreshViews:
-    """Give the rows of views that training sees.
+    """Return the rows of views for training.
 
     Parameters
     ----------
     images : ImageCollection
         n images.
     keys : sequence of str
-        Digest of each.
+        Digest of each image.
     variation : Variation
-        Makes a view; where it has no digest, no row is remembered.
+        Makes a view; without a digest, no row is cached.
     recipe : Recipe
-        What is done to a view; its taps are the parts of a row.
+        The recipe of the rows; its taps are the parts of a row.
     settings : Settings
-        How.
+        Settings of the computation.
     seed : int
         Seed of all views.
     n_views : int or None
-        Number of views of each image; None: a fresh one in each epoch.
+        Number of views of each image; None: a new view in each epoch.
     """
 
     def make_views(numbers: Sequence[int]) -> Views:
@@ -132,7 +131,7 @@ def rows_of_views(
 
     if n_views is None:
         return FreshViews(make_views, recipe, settings, len(images))
-    # These images have been read once.
+    # All of these images were readable.
     settings = settings._replace(on_error="raise")
     if variation.digest is None:
         settings = settings._replace(cache=False)

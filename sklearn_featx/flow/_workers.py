@@ -1,4 +1,4 @@
-"""Workers: batches computed in threads, in order, a bounded number at once.
+"""Workers: threads that compute batches, in order and a bounded number ahead.
 
 A worker reads and computes whole batches (fastest on a CPU, with one worker for each core), or
 computes batches that other threads have read.
@@ -35,27 +35,27 @@ def read_and_compute(
     on_error: OnError = "raise",
     choose: Choose = choose_all,
 ) -> Generator[Computed]:
-    """Read and compute batches, each as a whole in one of several threads.
+    """Read and compute batches, each in one of several threads.
 
     Parameters
     ----------
     collection : ImageCollection
         The images.
     rows : sequence of int
-        Which of them, in which order.
+        Positions of the images to compute, in this order.
     prepare : callable
-        Applied to what `collection.load` returns.
+        Applied to the results of `collection.load`.
     compute : callable
-        From the data of a batch to a list of arrays.
+        Maps the data of a batch to a list of arrays.
     batch_size : int
-        Number of rows per batch; the last may be smaller.
+        Number of rows per batch; the last batch may be smaller.
     n_workers : int
         Number of batches that are computed at the same time.
     n_threads : int
-        Number of threads that may read images, in all. A worker that has more than one, since there
-        are few workers or few batches left, reads the images of its batch in them.
+        Total number of threads that read images. If there are more of them than workers or
+        remaining batches, a worker reads the images of its batch in several threads.
     start : callable, default=None
-        What each worker calls first, in its own thread.
+        A function that each worker calls first, in its own thread.
     on_error : {"raise", "nan"}, default="raise"
         As in `iterate_batches`.
     choose : callable, default=choose_all
@@ -64,9 +64,9 @@ def read_and_compute(
     Yields
     ------
     batch : Batch
-        As of `iterate_batches`.
+        As yielded by `iterate_batches`.
     results : list of ndarray
-        What `compute` returned; empty where no image of the batch could be read.
+        The result of `compute`; empty if all images of the batch are unreadable.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def compute_batches(
     n_workers: int,
     start: Callable[[], Any] | None = None,
 ) -> Generator[Computed]:
-    """Compute batches that are read elsewhere; close them at the end. See `read_and_compute`."""
+    """Compute batches that other threads read, and close them. See `read_and_compute`."""
     work = partial(_computed, compute)
     with closing(batches):
         yield from in_threads(work, batches, n_workers, in_flight=n_workers + 1, start=start)

@@ -37,7 +37,7 @@ class Job(NamedTuple):
     @property
     def decision_in_words(self) -> str:
         """The decision, with the layers that it is about."""
-        verb = "cached" if self.decision.remember else "not cached"
+        verb = "cached" if self.decision.cached else "not cached"
         return f"{layers_in_words(self.fitting)}: {verb}, {self.decision.reason}"
 
     @property
@@ -80,7 +80,7 @@ class Jobs:
         reading = (estimator.reader, estimator.on_error)
         how = (id(X), store and store.path, repr(reading))
         if how not in self._keys:
-            keys = row_keys(images, store, settings.on_error)
+            keys = row_keys(images, store, settings.on_error, settings.n_jobs)
             # An unreadable image is no copy of another.
             self._keys[how] = [key or f"unreadable {i}" for i, key in enumerate(keys)]
             self._first.setdefault(id(X), self._keys[how])

@@ -73,7 +73,7 @@ class Ledger:
         passes = bool(recipe.network_taps)
         if passes:
             self.n_passes_without_cache += len(call.rows)
-        if job.decision.remember and job.store is not None:
+        if job.decision.cached and job.store is not None:
             new = self._new_rows(call, job.store)
             self._together.setdefault(job.way, set()).update(new)
             places = self._places(job.keys)

@@ -51,7 +51,7 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
     0
     """
     jobs = Calls(X, None, asked_by="precompute").all_jobs(search_or_estimator)
-    remembered = [job for job in jobs if job.decision.remember]
+    remembered = [job for job in jobs if job.decision.cached]
     if not remembered:
         raise ValueError(f"precompute: no rows are remembered ({jobs[0].decision_in_words}).")
     for _, group in itertools.groupby(sorted(remembered, key=_by_way), key=_by_way):
@@ -74,7 +74,7 @@ def _recipes(alike: list[Job]) -> Iterator[Recipe]:
     first = alike[0]
     whole = replace(first.fitting, taps=tuple(taps))
     shapes = whole.row_shapes(first.images)
-    if decide(whole, shapes, len(first.images), first.store).remember:
+    if decide(whole, shapes, len(first.images), first.store).cached:
         yield whole
     else:
         yield from (job.fitting for job in alike)

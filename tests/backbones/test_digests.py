@@ -510,7 +510,7 @@ def test_what_cannot_be_named_is_not_remembered(tmp_path, capsys, builds, trunk_
         np.testing.assert_allclose(extractor.transform(IMAGES), truth(net), rtol=1e-4)
     assert sum(trunk_rows) == 2 * len(IMAGES)
     assert len(builds) == 2
-    assert "does not remember rows: what the network computes cannot be named" in (
+    assert "rows are not cached, the network's computation has no digest" in (
         capsys.readouterr().err
     )
 

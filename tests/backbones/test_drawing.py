@@ -57,7 +57,6 @@ def test_a_network_that_does_not_draw_is(operation):
 def test_each_pass_draws_again(capsys):
     extractor = PretrainedFeatureExtractor(Net(DRAWING["noise"]), verbose=1, n_jobs=1)
     assert not np.array_equal(extractor.fit_transform(X), extractor.transform(X))
-    assert (
-        "does not remember rows: what the network computes cannot be named: randn_like draws"
-        in (capsys.readouterr().err)
+    assert "rows are not cached, the network's computation has no digest: randn_like draws" in (
+        capsys.readouterr().err
     )

@@ -302,9 +302,9 @@ class TestDecisions:
             PretrainedFeatureExtractor(small_net, **settings).transform(digits[0])
             return capsys.readouterr().err
 
-        assert "remembers rows: 60 rows of 0.1 KiB" in note()
-        assert "rows:" not in note(), "said again, though nothing is computed"
-        assert "does not remember rows: cache=False" in note(cache=False)
+        assert "rows are cached, 60 rows of 0.1 KiB" in note()
+        assert "rows are" not in note(), "reported again, though nothing is computed"
+        assert "rows are not cached, cache=False" in note(cache=False)
         assert "may be random" in note(
             preprocessing=lambda p: np.asarray(p)[None] / np.float32(255)
         )
