@@ -1,7 +1,7 @@
-"""Calls: the fits and predictions of a search and of all that is inside it, in their order.
+"""Calls: the fits and predictions of a search and of the estimators in it, in their order.
 
-Only calls that reach one of our estimators count. Of an estimator that this file does not know,
-each inner one is assumed to be fitted once to all rows, and asked once for each prediction.
+Only calls that reach an estimator of this package count. In an estimator of unknown type, each
+inner estimator is assumed to be fitted once to all rows, and called once for each prediction.
 """
 
 import copy
@@ -31,7 +31,7 @@ _WITH_FOLDS = StackingClassifier | StackingRegressor | CalibratedClassifierCV
 
 
 class Call(NamedTuple):
-    """One call of `fit` or `predict` of an estimator of ours: some images, through one recipe."""
+    """A call of `fit` or `predict` of an estimator of this package: a job, a recipe, some rows."""
 
     job: Job
     recipe: Recipe
@@ -39,12 +39,12 @@ class Call(NamedTuple):
 
 
 class Calls:
-    """Fits and predictions of estimators, as calls of those of ours.
+    """Fits and predictions of estimators, as calls of the estimators of this package.
 
     Parameters
     ----------
     X : array-like
-        What the outermost estimator gets.
+        X of the outermost estimator.
     y : array-like or None
         Targets.
     asked_by : str
@@ -59,12 +59,12 @@ class Calls:
         self._searches: dict[int, tuple[Any, list[Any]]] = {}
 
     def all_jobs(self, estimator: Any) -> list[Job]:
-        """Return the jobs of an estimator and of all that is inside it.
+        """Return the jobs of an estimator and of the estimators in it.
 
         Raises
         ------
         TypeError
-            If no estimator of this package is in it.
+            If it contains no estimator of this package.
         """
         ours = is_estimator(estimator) and holds_ours(estimator)
         jobs = list(self._jobs_in(estimator, self._X)) if ours else []
@@ -88,11 +88,11 @@ class Calls:
                 yield from self._jobs_in(inner, part)
 
     def fit(self, estimator: Any, rows: Positions, X: Any = None) -> Iterator[Call]:
-        """Give the calls of `fit`, or `fit_transform`, with some rows."""
+        """Yield the calls of `fit`, or `fit_transform`, with some rows."""
         X = self._X if X is None else X
         if isinstance(estimator, ImageEstimator):
             job = self.jobs.of(estimator, X)
-            # The scale of columns is learned in `fit`, before they are transformed.
+            # With normalize="layer", `fit` computes the features, and so does `transform`.
             for _ in range(1 + (getattr(estimator, "normalize", None) == "layer")):
                 yield Call(job, job.fitting, rows)
         elif is_search(estimator):
@@ -100,11 +100,11 @@ class Calls:
         elif not isinstance(estimator, FrozenEstimator):
             yield from self._fit_parts(estimator, rows, X)
         elif hasattr(estimator, "transform") and not hasattr(estimator, "predict"):
-            # A step before others: it is not fitted, and transforms all the same.
+            # A frozen step of a pipeline is not fitted, but transforms.
             yield from self.predict(estimator, rows, X)
 
     def predict(self, estimator: Any, rows: Positions, X: Any = None) -> Iterator[Call]:
-        """Give the calls of one prediction, or `transform`, of some rows."""
+        """Yield the calls of one prediction, or `transform`, of some rows."""
         X = self._X if X is None else X
         if isinstance(estimator, ImageEstimator):
             job = self.jobs.of(estimator, X)
@@ -122,7 +122,7 @@ class Calls:
     def cross_validated(
         self, estimator: Any, folds: Sequence[Fold], X: Any = None, *, train_score: bool = False
     ) -> Iterator[Call]:
-        """Give the calls of a cross-validation."""
+        """Yield the calls of a cross-validation."""
         for train, test in folds:
             yield from self.fit(estimator, train, X)
             yield from self.predict(estimator, test, X)
@@ -133,7 +133,7 @@ class Calls:
         """Return the folds that some rows are split into."""
         if hasattr(cv, "__next__"):
             raise TypeError(
-                f"{self._asked_by}: cv is an iterator, which can be used once only; give a list."
+                f"{self._asked_by}: cv is an iterator, which can be used only once. Pass a list."
             )
         y = None if self._y is None else _safe_indexing(self._y, rows)
         if isinstance(cv, float):
@@ -155,7 +155,7 @@ class Calls:
         for candidate in found:
             yield from self.cross_validated(candidate, folds, X, train_score=train_score)
         if getattr(search, "refit", True):
-            # Which candidate will be the best is not known: any, as if it were the first.
+            # The best candidate is unknown: the first one stands for it.
             yield from self.fit(found[0], rows, X)
 
     def _fit_parts(self, estimator: Any, rows: Positions, X: Any) -> Iterator[Call]:

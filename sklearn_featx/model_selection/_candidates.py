@@ -10,7 +10,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
 
 
 def is_search(estimator: Any) -> bool:
-    """Whether an estimator compares candidates: of scikit-learn, or made like its searches."""
+    """Whether an estimator has the parameters of scikit-learn's searches."""
     parameters = _parameters(estimator)
     grid = "param_grid" in parameters or "param_distributions" in parameters
     return grid and "estimator" in parameters
@@ -46,7 +46,7 @@ def _n_drawn(search: Any, parameters: Mapping[str, Any], y: Any, n_rows: int) ->
     n_candidates = parameters.get("n_candidates", 1)
     if isinstance(n_candidates, int | np.integer):
         return int(n_candidates)
-    # Halving: as many as can start with the smallest number of images.
+    # Halving: as many candidates as can start with the smallest number of images.
     smallest = parameters.get("min_resources")
     if not isinstance(smallest, int | np.integer):
         classifier = is_classifier(search.estimator)

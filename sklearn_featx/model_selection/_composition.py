@@ -1,4 +1,4 @@
-"""Composition: which estimators are inside another one, and the part of X that each gets."""
+"""Composition: the estimators in another estimator, and the part of X that each gets."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ _STACKING = StackingClassifier | StackingRegressor
 
 
 class Part(NamedTuple):
-    """An estimator inside another one.
+    """An estimator in another one.
 
     Parameters
     ----------
     estimator : estimator
         The inner estimator.
     X : array-like
-        What it gets: all rows, mostly of some columns.
+        Its X: all rows, often only some columns.
     """
 
     estimator: Any
@@ -32,28 +32,28 @@ class Part(NamedTuple):
 
 
 def is_estimator(value: Any) -> bool:
-    """Whether a value is an estimator, and no class of them."""
+    """Whether a value is an estimator, not a class."""
     return hasattr(value, "get_params") and hasattr(value, "fit") and not isinstance(value, type)
 
 
 def holds_ours(estimator: Any) -> bool:
-    """Whether an estimator is one of this package, or holds one somewhere."""
+    """Whether an estimator is one of this package, or contains one."""
     if isinstance(estimator, ImageEstimator):
         return True
     return any(holds_ours(inner) for inner in _inner(estimator))
 
 
 class Composition:
-    """The parts of estimators, each found once."""
+    """The parts of estimators; each is determined once."""
 
     def __init__(self, y: Any) -> None:
         self._y = y
-        # The objects are held, so that no other gets their id.
+        # The objects are kept alive, so that their ids stay unique.
         self._parts: dict[tuple[int, int], tuple[Any, Any, list[Part]]] = {}
         self._inputs: dict[Any, tuple[Any, Any]] = {}
 
     def parts(self, estimator: Any, X: Any) -> list[Part]:
-        """Return the estimators inside one that hold one of ours, and what each gets of X."""
+        """Return the inner estimators that contain one of this package, each with its X."""
         name = (id(estimator), id(X))
         if name not in self._parts:
             self._parts[name] = (estimator, X, list(self._found(estimator, X)))
@@ -68,7 +68,7 @@ class Composition:
             yield from (Part(inner, X) for inner in _inner(estimator) if holds_ours(inner))
 
     def _first_of_steps(self, pipeline: Pipeline, X: Any) -> Iterator[Part]:
-        """Find the step that the images reach; what comes after it gets its output."""
+        """Find the step that the images reach; later steps get its output."""
         for _, step in pipeline.steps:
             if holds_ours(step):
                 yield Part(step, X)
@@ -77,10 +77,10 @@ class Composition:
                 X = self._transformed(step, X)
 
     def _transformed(self, step: Any, X: Any) -> Any:
-        """Return what a transformer of another package makes of X, fitted to all of it."""
+        """Transform X by a step of another package, fitted to all of X."""
         name = (id(X), type(step), repr(step.get_params()))
         if name not in self._inputs:
-            # What has no `transform` draws rows, such as a sampler.
+            # A step without `transform`, such as a sampler, changes only the rows.
             changed = X
             if hasattr(step, "transform"):
                 fitted = clone(step)
@@ -118,7 +118,7 @@ class Composition:
 
 
 def _inner(estimator: Any) -> Iterator[Any]:
-    """Estimators that are parameters of another one; those that never get its X are left out."""
+    """Estimators among the parameters of another one, except those that do not get its X."""
     if isinstance(estimator, Pipeline):
         yield from (step for _, step in estimator.steps if is_estimator(step))
     elif isinstance(estimator, FeatureUnion):
@@ -137,7 +137,7 @@ def _estimators_in(name: str, value: Any) -> Iterator[Any]:
     if is_estimator(value):
         yield value
     elif name in ("param_grid", "param_distributions"):
-        # Candidates may replace the estimator, or a step of it.
+        # Candidates may replace the estimator or one of its steps.
         for grid in [value] if isinstance(value, dict) else value:
             for values in grid.values():
                 if isinstance(values, list | tuple):
@@ -150,7 +150,7 @@ def _estimators_in(name: str, value: Any) -> Iterator[Any]:
 
 
 def _positions(columns: Any, table: Any) -> Sequence[int]:
-    """Numbers of the columns that a ColumnTransformer's specification names."""
+    """Numbers of the columns in the specification of a ColumnTransformer."""
     names = [str(name) for name in getattr(table, "columns", ())]
     numbers = np.arange(table.shape[1])
     if isinstance(columns, str):

@@ -1,4 +1,4 @@
-"""Jobs: what one of our estimators does to the images that reach it, and where its rows are."""
+"""Jobs: the images that reach an estimator of this package, its recipes, and its store."""
 
 from typing import Any, NamedTuple
 
@@ -8,22 +8,22 @@ from ..store import FeatureStore
 
 
 class Job(NamedTuple):
-    """What one estimator does to the images.
+    """The work of one estimator.
 
     Parameters
     ----------
     images : ImageCollection
-        All images that reach it.
+        All images that reach the estimator.
     keys : list of str
         Digest of each image; jobs that read the same images in the same way share the list.
     fitting, predicting : Recipe
-        What `fit` and `predict` do to an image.
+        Recipes of `fit` and `predict`.
     settings : Settings
-        How.
+        Settings of the computation.
     store : FeatureStore or None
-        Where rows are cached.
+        The store of its rows.
     decision : Decision
-        Whether they are.
+        Whether its rows are cached.
     """
 
     images: ImageCollection
@@ -36,28 +36,28 @@ class Job(NamedTuple):
 
     @property
     def decision_in_words(self) -> str:
-        """The decision, with the layers that it is about."""
+        """The layers, and whether their rows are cached."""
         verb = "cached" if self.decision.cached else "not cached"
         return f"{layers_in_words(self.fitting)}: {verb}, {self.decision.reason}"
 
     @property
-    def way(self) -> tuple[Any, ...]:
-        """Equal for jobs that one pass of the images can serve."""
+    def pass_key(self) -> tuple[Any, ...]:
+        """Key of the jobs that one pass over the images can serve."""
         return (*self.fitting.pass_key, id(self.keys), self.store and self.store.path)
 
 
 class Jobs:
-    """The jobs of estimators, each made once."""
+    """The jobs of estimators; each job is made once."""
 
     def __init__(self) -> None:
-        # The estimators and their X are held, so that no other object gets their id.
+        # The estimators and their X are kept alive, so that their ids stay unique.
         self._jobs: dict[tuple[int, int], tuple[Any, Any, Job]] = {}
         self._keys: dict[Any, list[str]] = {}
         self._first: dict[int, list[str]] = {}
         self._inputs: dict[int, ImageCollection] = {}
 
     def of(self, estimator: Any, X: Any) -> Job:
-        """Return the job of an estimator on all of what it gets."""
+        """Return the job of an estimator on all of its X."""
         name = (id(estimator), id(X))
         if name not in self._jobs:
             self._jobs[name] = (estimator, X, self._made(estimator, X))
@@ -65,7 +65,7 @@ class Jobs:
 
     @property
     def sources(self) -> list[list[str]]:
-        """Digests of the images of each input, a column for instance, in their first reading."""
+        """Digests of the images of each input, such as a column, as first read."""
         return list(self._first.values())
 
     @property
@@ -81,7 +81,7 @@ class Jobs:
         how = (id(X), store and store.path, repr(reading))
         if how not in self._keys:
             keys = row_keys(images, store, settings.on_error, settings.n_jobs)
-            # An unreadable image is no copy of another.
+            # Unreadable images are distinct.
             self._keys[how] = [key or f"unreadable {i}" for i, key in enumerate(keys)]
             self._first.setdefault(id(X), self._keys[how])
             self._inputs.setdefault(id(X), images)
@@ -90,7 +90,7 @@ class Jobs:
 
 
 def layers_in_words(recipe: Recipe) -> str:
-    """Name the backbone and the layers at which a recipe takes rows."""
+    """Return the names of the backbone and of the layers of a recipe."""
     names = list(dict.fromkeys(_layer_name(recipe, tap) for tap in recipe.taps))
     many = "s" if len(names) > 1 else ""
     return f"{recipe.backbone.name}, layer{many} {', '.join(names)}"

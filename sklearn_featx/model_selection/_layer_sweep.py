@@ -1,4 +1,4 @@
-"""Which layer? One pass gives the features of all; an estimator is scored on each."""
+"""Comparison of layers: one pass computes the features of all, an estimator is scored on each."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -26,11 +26,11 @@ class LayerScore(NamedTuple):
     Parameters
     ----------
     backbone : str
-        Name of the backbone; with the number of the extractor where several have the same.
+        Name of the backbone, with the number of the extractor if several have the same name.
     layer : str
         Name of the layer.
     pooling : str
-        How its activations became vectors.
+        Pooling of its activations.
     n_features : int
         Number of features.
     mean_score : float
@@ -48,7 +48,7 @@ class LayerScore(NamedTuple):
 
 
 class LayerTable(Table[LayerScore]):
-    """The scores of all layers, the best first; what `layer_sweep` returns.
+    """The scores of all layers, the best first; the result of `layer_sweep`.
 
     Parameters
     ----------
@@ -77,13 +77,13 @@ class LayerTable(Table[LayerScore]):
 
     @property
     def notes(self) -> list[str]:
-        """The honest score of the choice."""
+        """The nested score of the choice."""
         if self.nested_scores is None:
             return []
         mean, std = self.nested_scores.mean(), self.nested_scores.std()
         return [
             f"nested score of the choice: {mean:.4f}, std {std:.4f}; the mean score of the first "
-            f"row is the best of {len(self)}, chosen on these very folds"
+            f"row is biased upwards, as the best of {len(self)} on the same folds"
         ]
 
 
@@ -101,44 +101,45 @@ def layer_sweep(
 ) -> LayerTable:
     """Cross-validate an estimator on the features of each layer and pooling.
 
-    The images go once through each network for all of its layers, and every combination is scored
-    on the same folds.
+    The images pass through each network once for all of its layers. All combinations are scored on
+    the same folds.
 
     Parameters
     ----------
     extractor : PretrainedFeatureExtractor or list of them
-        Says backbone, weights, preprocessing, device and cache; its `layer` and `pooling` are not
-        used. Several are compared, on the images that all of them can read.
+        Defines backbone, weights, preprocessing, device and cache; its `layer` and `pooling` are
+        ignored. Several extractors are compared on the images that are readable for all of them.
     estimator : estimator
-        What comes after the features, for instance a logistic regression; it is cloned.
+        Estimator that is fitted to the features, for instance a logistic regression; it is cloned.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
         As in `PretrainedFeatureExtractor.fit`.
     y : array-like of shape (n_images,)
         Targets.
     layers : sequence of str, default=None
-        Names of stages, modules or operations, which each backbone must have; None: the end of
+        Names of stages, modules or operations, which each backbone must have. None: the end of
         every stage.
     poolings : sequence of str, default=("avg", "max")
-        Poolings to try. Activations that are vectors already are tried once.
+        Poolings to compare. Activations that are vectors are scored once.
     cv : int, splitter or iterable, default=None
         As in `cross_val_score`.
     scoring : str or callable, default=None
         As in `cross_val_score`.
     nested : bool, default=True
-        Whether to score the choice as well: the best of many mean scores is too high. With k folds
-        that takes k (k - 1) / 2 more fits of each combination, and at most 3 k.
+        Whether to compute nested scores of the choice, since the best of many mean scores is biased
+        upwards. With k folds, this takes k (k - 1) / 2 more fits of each combination, at most 3 k.
 
     Returns
     -------
     table : list of LayerScore
-        One record for each combination, the best mean score first. It prints as a table, and is
-        one in notebooks. Its `nested_scores` are, for each fold, the score of the combination that
-        is best on the fold's training rows: their mean is an honest score of the first row.
+        One record for each combination, the best mean score first. It prints as a table, also in
+        notebooks. Its attribute `nested_scores` has, for each fold, the test score of the
+        combination that is best on the fold's training rows: their mean is an unbiased score of the
+        choice.
 
     Raises
     ------
     UnknownLayerError
-        If a backbone has no layer of that name.
+        If a backbone has no layer with one of the names.
 
     Examples
     --------
@@ -158,7 +159,7 @@ def layer_sweep(
     _check(extractors, y, layers, poolings)
     found = [_columns(one, X, layers, poolings) for one in extractors]
     errors = [error for _, failed in found for error in failed]
-    columns, y = _readable_by_all(_told_apart([columns for columns, _ in found]), y, errors)
+    columns, y = _readable_by_all(_distinctly_named([columns for columns, _ in found]), y, errors)
     folds = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(np.zeros(len(y)), y))
     scores = np.array(
         [
@@ -170,15 +171,15 @@ def layer_sweep(
         LayerScore(*column[:3], column.features.shape[1], float(s.mean()), float(s.std()))
         for column, s in zip(columns, scores, strict=True)
     ]
-    honest = None
+    of_the_choice = None
     if nested:
         features = [column.features for column in columns]
-        honest = nested_scores(estimator, features, np.asarray(y), folds, scores, scoring)
-    return LayerTable(sorted(rows, key=lambda row: -row.mean_score), honest)
+        of_the_choice = nested_scores(estimator, features, np.asarray(y), folds, scores, scoring)
+    return LayerTable(sorted(rows, key=lambda row: -row.mean_score), of_the_choice)
 
 
 class _Columns(NamedTuple):
-    """Features of one layer and pooling: a row for each image, NaN where it cannot be read."""
+    """Features of one layer and pooling: a row for each image, NaN for unreadable images."""
 
     backbone: str
     layer: str
@@ -198,7 +199,7 @@ def _columns(
     refuse_none_readable(len(images), errors)
     columns, seen = [], set()
     for tap, features in zip(taps, rows, strict=True):
-        # Poolings do nothing to vectors: one of them is enough.
+        # Poolings do not change vectors, so one of them is enough.
         fingerprint = (tap.layer, digest_array(features))
         if fingerprint not in seen:
             seen.add(fingerprint)
@@ -209,8 +210,8 @@ def _columns(
     return columns, errors
 
 
-def _told_apart(found: Sequence[list[_Columns]]) -> list[_Columns]:
-    """Join the columns of all extractors; those with the same backbone get their number."""
+def _distinctly_named(found: Sequence[list[_Columns]]) -> list[_Columns]:
+    """Join the columns of all extractors; equal names of backbones get the extractor's number."""
     uses = Counter(columns[0].backbone for columns in found)
     return [
         column
@@ -224,7 +225,7 @@ def _told_apart(found: Sequence[list[_Columns]]) -> list[_Columns]:
 def _readable_by_all(
     columns: list[_Columns], y: Any, errors: Sequence[ImageError]
 ) -> tuple[list[_Columns], Any]:
-    """Leave out the images that some extractor cannot read, with a warning."""
+    """Leave out the images that are unreadable for an extractor, with a warning."""
     if not errors:
         return columns, y
     n_images = len(columns[0].features)
@@ -237,13 +238,13 @@ def _readable_by_all(
 
 
 def _check(extractors: list[Any], y: Any, layers: Any, poolings: Any) -> None:
-    """Refuse arguments that would give an empty table, or an error of Python's."""
+    """Raise an error for arguments that would cause an empty table or an unclear error."""
     wrong = [one for one in extractors if not isinstance(one, PretrainedFeatureExtractor)]
     if wrong or not extractors:
         raise TypeError(
             f"extractor={shown(wrong[0] if wrong else extractors)}: expected a "
-            "PretrainedFeatureExtractor, or several in a list; what comes after it is the second "
-            "argument."
+            "PretrainedFeatureExtractor, or several in a list. The estimator for the features is "
+            "the second argument."
         )
     if y is None:
         raise ValueError("layer_sweep requires y to be passed, but the target y is None.")

@@ -1,4 +1,4 @@
-"""The ledger: passes and new rows, counted as the calls of a search go by."""
+"""The ledger: counts of passes and new rows over the calls of a search."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from ._jobs import Job, layers_in_words
 
 
 class Load(NamedTuple):
-    """Passes of the same kind, for an estimate of time.
+    """Passes of one recipe, for an estimate of time.
 
     Parameters
     ----------
     job : Job
-        Whose images pass.
+        The job of the images.
     recipe : Recipe
-        What is done to them.
+        The recipe.
     counts : ndarray of shape (n_images,), int
         Number of passes of each image.
     """
@@ -31,7 +31,7 @@ class Load(NamedTuple):
 
 
 class Ledger:
-    """What is in the stores, and how many images have passed, as the calls go by."""
+    """Counts of passes, and the rows in the stores after each call."""
 
     def __init__(self) -> None:
         self.n_passes_without_cache = 0
@@ -40,26 +40,26 @@ class Ledger:
         self._lacking: dict[Any, set[str]] = {}
         self._added: dict[Any, set[str]] = {}
         self._positions: dict[int, dict[str, int]] = {}
-        # Images that `precompute` would let pass, by what decides that they pass together.
+        # Images that `precompute` would compute, by the key of their pass.
         self._together: dict[Any, set[str]] = {}
         self._n_uncached = 0
 
     @property
     def n_passes(self) -> int:
-        """Images that go through a network."""
+        """Number of images that pass through a network."""
         return sum(int(load.counts.sum()) for load in self._loads.values())
 
     @property
     def n_passes_after_precompute(self) -> int:
-        """Images that go through a network if all layers are computed in one pass."""
+        """Number of images that pass through a network, with all layers in one pass."""
         return self._n_uncached + sum(len(keys) for keys in self._together.values())
 
     def loads(self) -> list[Load]:
-        """Return the passes by what decides how long one takes."""
+        """Return the passes, grouped by recipe."""
         return list(self._loads.values())
 
     def by_layers(self) -> Iterator[tuple[str, int]]:
-        """Return the number of passes for each network and its layers."""
+        """Yield the number of passes for each network and its layers."""
         counts: dict[str, int] = {}
         for load in self._loads.values():
             name = layers_in_words(load.recipe)
@@ -67,7 +67,7 @@ class Ledger:
         yield from counts.items()
 
     def enter(self, call: Call) -> None:
-        """Count the passes of a call, and note the rows that it adds."""
+        """Count the passes of a call, and add its rows."""
         recipe, job = call.recipe, call.job
         counts = self._counts(call)
         passes = bool(recipe.network_taps)
@@ -75,7 +75,7 @@ class Ledger:
             self.n_passes_without_cache += len(call.rows)
         if job.decision.cached and job.store is not None:
             new = self._new_rows(call, job.store)
-            self._together.setdefault(job.way, set()).update(new)
+            self._together.setdefault(job.pass_key, set()).update(new)
             places = self._places(job.keys)
             np.add.at(counts, [places[key] for key in new], 1)
         elif passes:
@@ -90,7 +90,7 @@ class Ledger:
         return self._loads[name].counts
 
     def _new_rows(self, call: Call, store: FeatureStore) -> set[str]:
-        """Digests of the images that pass the network for a call."""
+        """Digests of the images that pass through the network for a call."""
         wanted = {call.job.keys[i] for i in call.rows}
         passing: set[str] = set()
         images, settings = call.job.images, call.job.settings
@@ -107,7 +107,7 @@ class Ledger:
         return passing
 
     def _lacking_rows(self, call: Call, tap: Tap, store: FeatureStore) -> set[str]:
-        """Digests of the images whose rows a store lacks before the first call."""
+        """Digests of the images whose rows are missing before the first call."""
         digest = call.recipe.digest(tap)
         name = (store.path, digest, id(call.job.keys))
         if name not in self._lacking:

@@ -1,7 +1,7 @@
-"""Nested cross-validation of a choice among sets of features.
+"""Nested cross-validation of the choice among sets of features.
 
-The best of many mean scores is too high: it was chosen for its luck on these very folds. Here the
-choice is made again for each fold, from its training rows alone, and scored on its test rows.
+The best of many mean scores is biased upwards, since it was chosen on the same folds. Nested scores
+repeat the choice for each fold on its training rows only, and score it on its test rows.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sklearn.model_selection import KFold, cross_val_score
 from .._typing import AnyArray
 from ._calls import Fold
 
-# Inner folds where the outer ones cannot serve, or would take more fits.
+# Number of inner folds, if the outer folds cannot be used or would need more fits.
 _INNER_FOLDS = 3
 
 Scores = npt.NDArray[np.float64]
@@ -30,12 +30,12 @@ def nested_scores(
     scores: Scores,
     scoring: Any,
 ) -> Scores:
-    """Score the choice of the best set of features.
+    """Return the scores of the choice of the best set of features.
 
     Parameters
     ----------
     estimator : estimator
-        What is fitted to a set of features.
+        Estimator that is fitted to each set of features.
     features : sequence of ndarray of shape (n_images, n_features)
         The sets to choose from.
     y : ndarray of shape (n_images,)
@@ -67,7 +67,7 @@ def nested_scores(
 
 
 def _inner(estimator: Any, y: AnyArray) -> int | KFold:
-    """Inner folds, no more than the smallest class has rows."""
+    """Inner folds; at most as many as the smallest class has rows."""
     if not is_classifier(estimator) or y.ndim > 1:
         return _INNER_FOLDS
     smallest = int(np.unique(y, return_counts=True)[1].min())
@@ -78,10 +78,11 @@ def _inner(estimator: Any, y: AnyArray) -> int | KFold:
 def _of_pairs(
     estimator: Any, rows: AnyArray, y: AnyArray, folds: Sequence[Fold], scoring: Any
 ) -> Scores:
-    """Mean inner score for each outer fold; the other folds are the inner ones.
+    """Mean inner score for each outer fold, with the other outer folds as inner folds.
 
-    A model fitted without folds f and g serves both: scored on g for the choice of f, and on f for
-    that of g. Groups and strata of the folds are kept. NaN where no such model can be fitted.
+    A model that is fitted without folds f and g is used twice: its score on g counts for f, and its
+    score on f counts for g. Groups and strata of the folds are kept. The mean is NaN if no such
+    model can be fitted.
     """
     found: list[list[float]] = [[] for _ in folds]
     scorer = check_scoring(estimator, scoring=scoring)

@@ -1,8 +1,8 @@
-"""A dry run: what a fit or a search will compute, before hours are spent.
+"""A dry run of a fit or a search: the number of passes, disk space and time.
 
-It goes through the calls that the search will make, in their order, and asks the store which rows
-are there. It computes no row but those of a timed sample, and writes none. Files whose content the
-store does not know are read, and their digests remembered: the run need not read them for that.
+It goes through the calls of the search in their order, and looks up which rows the store has. It
+computes only the rows of a timed sample, and writes no rows. Files of unknown content are read, and
+the store keeps their digests, so that the search need not read them again for their digests.
 With folds, each image is read once more, to find related images in training and test.
 """
 
@@ -21,14 +21,14 @@ from ._timing import minutes
 
 
 class Passes(NamedTuple):
-    """Passes through one network, as a `Plan` lists them.
+    """Passes through one network, an entry of a `Plan`.
 
     Parameters
     ----------
     layers : str
-        The network and the layers at which its rows are taken.
+        The network and its layers.
     n_passes : int
-        Number of images that go through it.
+        Number of images that pass through it.
     """
 
     layers: str
@@ -37,26 +37,27 @@ class Passes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a fit or a search will compute; made by `plan_search`.
+    """The computation of a fit or a search; the result of `plan_search`.
 
     Parameters
     ----------
     n_images : int
-        Images in X.
+        Number of images in X.
     n_distinct : int
-        Images of different content.
+        Number of images of different content.
     n_passes_without_cache : int
-        Images that would go through the trunk with ``cache=False``.
+        Number of images that pass through the trunk with ``cache=False``.
     n_passes : int
-        Images that will go through it, given what the cache holds already.
+        Number of images that pass through the trunk, given the rows in the cache.
     n_passes_after_precompute : int
-        Those of `precompute` and the search after it, which computes all layers in one pass.
+        Number of passes of `precompute` and the search after it; `precompute` computes all layers
+        in one pass.
     passes : tuple of Passes
         `n_passes` by networks and layers.
     n_bytes : int
-        Disk space that new rows will take in the cache.
+        Disk space of the new rows in the cache.
     decisions : tuple of str
-        For each kind of row, whether it will be remembered, and why.
+        For each kind of row, whether it is cached, and the reason.
     minutes : float or None
         An estimate of the time for the passes, on this device: the training of tails and of what
         comes after the features is not in it. None when no sample was timed.
@@ -95,8 +96,8 @@ class Plan:
         lines += [f"  {n_passes:,} for {layers}" for layers, n_passes in self.passes]
         if self.n_passes_after_precompute < self.n_passes:
             lines.append(
-                f"  precompute makes it {self.n_passes_after_precompute:,}: all layers of an image "
-                "in one pass"
+                f"  {self.n_passes_after_precompute:,} after precompute, which computes all layers "
+                "of an image in one pass"
             )
         return lines
 
@@ -115,42 +116,42 @@ def plan_search(
     near_copies: bool = True,
     timed: bool = True,
 ) -> Plan:
-    """Say what a fit or a search will compute, without doing it.
+    """Count the passes of a fit or a search, without computing them.
 
-    It also warns where a fold has related images in training and test, which makes scores too
-    high: copies of one image, near copies, images of one patient, and those of one of `groups`.
-    Near copies are images whose perceptual hashes, 16 x 16 gray pixels, correlate by at least
-    0.995. Patients are those that the headers of DICOM files name. Related images, also through
-    others, have one number in the `groups` of the plan.
+    A warning names folds with related images in training and test, which makes scores too high:
+    copies of an image, near copies, images of one patient, or of one of `groups`. Near copies are
+    images whose perceptual hashes, 16 x 16 gray pixels, have a correlation of at least 0.995.
+    Patients are read from the headers of DICOM files. Related images, also through others, have
+    one number in the `groups` of the plan.
 
     Parameters
     ----------
     search_or_estimator : estimator
-        One of this package, or what holds some of them: a `Pipeline`, `ColumnTransformer`,
-        `FeatureUnion`, a stacking, voting or calibrated estimator, or a search, also one inside
-        another. A search of another kind counts if it has `estimator`, and `param_grid` or
-        `param_distributions`.
+        An estimator of this package, or one that contains some of them: a `Pipeline`,
+        `ColumnTransformer`, `FeatureUnion`, a stacking, voting or calibrated estimator, or a
+        search, also in each other. Any estimator with the parameters `estimator`, and `param_grid`
+        or `param_distributions`, is a search.
     X : array-like, list, Series, DataFrame or Dataset of n_images images, or a table of them
         As in `fit`.
     y : array-like of shape (n_images,), default=None
-        Targets, for folds that are stratified.
+        Targets, for stratified folds.
     cv : int, splitter or list of folds, default=None
-        None: that of the search; for an estimator, one fit to all images. Else a cross-validation.
+        A cross-validation. None: that of the search; for other estimators, one fit to all images.
     groups : array-like of shape (n_images,), default=None
-        The patients, for instance, for a `cv` that needs groups. None: the groups of the plan.
+        Groups, such as patients, for a `cv` that needs them. None: the groups of the plan.
     near_copies : bool, default=True
-        Whether to look for near copies, which reads each image, where there are folds.
+        Whether to find near copies if there are folds, which reads each image.
     timed : bool, default=True
-        Whether to put a sample of 8 images through each trunk, to estimate the time.
+        Whether to time a sample of 8 images of each size, to estimate the time.
 
     Returns
     -------
     plan : Plan
-        The numbers of passes are those of a search in one process, with one prediction for each
-        fold. A random search whose `random_state` is None will draw other candidates. Successive
-        halving counts as if each candidate had all images, and an estimator that fits copies of
-        ours, such as `MultiOutputClassifier`, as if there were one: both are exact with a cache.
-        Transformers of other packages before ours are fitted to all of X.
+        The numbers of passes of a search in one process, with one prediction for each fold. A
+        random search with ``random_state=None`` will draw other candidates. Successive halving
+        counts as if each candidate had all images, and an estimator that fits several clones, such
+        as `MultiOutputClassifier`, as if there were one: with a cache, both are exact.
+        Transformers of other packages before the images' estimator are fitted to all of X.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""All rows that a search needs, in one pass of the images, before it starts its workers."""
+"""Computation of all rows of a search in one pass over the images, before the search."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from ._jobs import Job
 
 
 def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
-    """Compute and remember the rows that a fit or a search will need.
+    """Compute and cache the rows that a fit or a search will need.
 
-    A search finds its rows as it goes, and remembers them: this is never needed for the result.
-    It helps in two cases. With ``n_jobs`` workers and a GPU, only this process puts the backbone
-    on it; the workers read. And each image goes through the network once for all depths or layers
-    of the search, where a search that meets them one after the other needs a pass for each.
+    A search computes and caches missing rows itself, with the same result. `precompute` has two
+    advantages. With ``n_jobs`` worker processes and a GPU, only this process loads the backbone on
+    the GPU, and the workers read rows. And each image passes through the network once for all
+    depths or layers of the search, while a search makes a pass for each new layer.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
     Raises
     ------
     TypeError
-        If there is no estimator of this package in it.
+        If it contains no estimator of this package.
     ValueError
-        If none of its rows are remembered.
+        If none of its rows are cached.
 
     See Also
     --------
-    plan_search : Says what this would compute.
+    plan_search : Count the passes without computing them.
 
     Examples
     --------
@@ -51,10 +51,10 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
     0
     """
     jobs = Calls(X, None, asked_by="precompute").all_jobs(search_or_estimator)
-    remembered = [job for job in jobs if job.decision.cached]
-    if not remembered:
-        raise ValueError(f"precompute: no rows are remembered ({jobs[0].decision_in_words}).")
-    for _, group in itertools.groupby(sorted(remembered, key=_by_way), key=_by_way):
+    cached = [job for job in jobs if job.decision.cached]
+    if not cached:
+        raise ValueError(f"precompute: no rows are cached ({jobs[0].decision_in_words}).")
+    for _, group in itertools.groupby(sorted(cached, key=_pass_key), key=_pass_key):
         alike = list(group)
         settings = alike[0].settings._replace(verbose=verbose)
         for recipe in _recipes(alike):
@@ -62,12 +62,12 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
                 pass
 
 
-def _by_way(job: Job) -> str:
-    return repr(job.way)
+def _pass_key(job: Job) -> str:
+    return repr(job.pass_key)
 
 
 def _recipes(alike: list[Job]) -> Iterator[Recipe]:
-    """One recipe with all taps, or those of each job where so much would not be remembered."""
+    """One recipe with all taps; or one for each job, if so many rows would not be cached."""
     taps: dict[Tap, None] = {}
     for job in alike:
         taps |= dict.fromkeys([*job.fitting.taps, *job.predicting.taps])

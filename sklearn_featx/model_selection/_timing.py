@@ -1,7 +1,7 @@
-"""An estimate of time: a sample of images of each size goes through each network.
+"""An estimate of time, from a sample of images of each size.
 
-A few huge files may take most of the time, so images are sorted by the pixels that their headers
-name, and each stratum, in which sizes differ by a factor of two at most, is timed on its own.
+A few huge files may take most of the time. Images are sorted by the number of pixels in their file
+headers, and each stratum, in which sizes differ by a factor of at most two, is timed separately.
 """
 
 import time
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..flow import activations
 from ._ledger import Load
 
-# Images of a stratum that are timed, and the pixels of them after which no more are.
+# The maximum numbers of images and of pixels that are timed in a stratum.
 _MOST_TIMED = 8
 _MOST_PIXELS = 64_000_000
 
@@ -37,7 +37,7 @@ def _seconds(load: Load) -> float:
         sample = _sample(stratum, sizes)
         chosen = positions[sample]
         if not warm:
-            # The first pass makes the engine.
+            # The first pass builds the engine, and does not count.
             _timed(load, chosen[:1])
             warm = True
         counts = load.counts[positions[stratum]]
@@ -46,7 +46,18 @@ def _seconds(load: Load) -> float:
 
 
 def strata(sizes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.intp]]:
-    """Positions of images in groups whose sizes differ by a factor of two at most, small first."""
+    """Yield positions of images in groups whose sizes differ by at most a factor of two.
+
+    Parameters
+    ----------
+    sizes : ndarray of shape (n_images,), int
+        Number of pixels of each image.
+
+    Yields
+    ------
+    stratum : ndarray of int
+        Positions of images, smallest first.
+    """
     order = np.argsort(sizes, kind="stable")
     start = 0
     while start < len(order):
@@ -56,12 +67,12 @@ def strata(sizes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.intp]]:
 
 
 def _sample(stratum: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Choose images of a stratum: of evenly spaced sizes, not too many pixels."""
+    """Choose images of a stratum with evenly spaced sizes and a limited number of pixels."""
     n_timed = min(len(stratum), _MOST_TIMED)
     largest = int(sizes[stratum[-1]])
     if largest:
         n_timed = min(n_timed, max(1, _MOST_PIXELS // largest))
-    # The middle of each of as many equal parts.
+    # The middle of each of `n_timed` equal parts.
     places = (np.arange(n_timed) + 0.5) * len(stratum) / n_timed
     return stratum[places.astype(np.intp)]
 

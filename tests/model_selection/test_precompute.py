@@ -104,7 +104,7 @@ def test_workers_read_and_make_no_engine(digits, store):
 
 
 def test_without_a_cache_there_is_nothing_to_do(small_net, digits):
-    with pytest.raises(ValueError, match=r"precompute: no rows are remembered .*cache=False"):
+    with pytest.raises(ValueError, match=r"precompute: no rows are cached .*cache=False"):
         precompute(search_over(small_net, False, [1]), digits[0])
 
 
