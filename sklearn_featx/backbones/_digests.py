@@ -91,6 +91,7 @@ def _unusual_tensor(namer: Namer, tensor: torch.Tensor) -> str:
         torch.save(tensor, file)
         return digest("saved tensor", *_archived(file.getvalue()))
     except Exception:
+        # The code of a tensor subclass runs here, which may raise anything.
         return namer.give_up(tensor)
 
 
@@ -177,7 +178,8 @@ def _script(namer: Namer, script: Any) -> str:
     """Digest a TorchScript module or function by its saved archive."""
     try:
         return digest("script", *_archived(script.save_to_buffer()))
-    except Exception:
+    except RuntimeError:
+        # TorchScript's error for objects that it cannot save.
         return namer.give_up(script)
 
 

@@ -311,6 +311,7 @@ class Namer:
             reduce = copyreg.dispatch_table.get(cls)
             reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
         except Exception:
+            # The class's own code runs here, which may raise anything.
             return self.give_up(value)
         if isinstance(reduced, str):
             return digest("global", self.name(cls), reduced)
@@ -374,6 +375,7 @@ def _import(read: Read, scope: Mapping[str, Any]) -> tuple[Any, bool]:
         name = importlib.util.resolve_name("." * read.level + read.name, package or None)
         module = importlib.import_module(name)
     except Exception:
+        # The module's own code runs at its import, which may raise anything.
         return None, True
     # `import a.b` binds a.
     whole = not read.attributes and read.level == 0

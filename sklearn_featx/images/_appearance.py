@@ -101,6 +101,7 @@ def _orientation(image: Image.Image) -> Any:
     except Warning:
         raise
     except Exception:
+        # Pillow raises errors of many types for damaged blocks.
         return 1
 
 

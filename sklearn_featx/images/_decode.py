@@ -117,7 +117,7 @@ def pixels_in_header(source: Source) -> int | None:
             with _identified(source) as picture:
                 return picture.width * picture.height
     except Exception:
-        # Whatever a plugin raises: decoding will say what is wrong.
+        # Plugins raise errors of any type. Decoding raises them with the reason.
         return None
 
 
@@ -143,6 +143,7 @@ def levels_of_picture(
     except ImageError:
         raise
     except Exception as error:
+        # The plugin of an open picture decodes here, and raises errors of any type.
         raise ImageError(_reason(error), path=path) from error
 
 

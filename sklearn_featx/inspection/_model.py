@@ -106,7 +106,7 @@ class Model:
         taps = tuple(dict.fromkeys(sources))
         recipe = self.recipe.only(taps)
         shapes = recipe.output_shapes(shape)
-        step = max(1, _BLOCK_BYTES // (4 * sum(map(math.prod, shapes))))
+        step = max(1, _BLOCK_BYTES // sum(recipe.row_bytes(shapes)))
         for start in range(0, len(self.images), step):
             rows = range(start, min(start + step, len(self.images)))
             with renumbered(rows):

@@ -59,12 +59,12 @@ class Plan:
     decisions : tuple of str
         For each kind of row, whether it is cached, and the reason.
     minutes : float or None
-        An estimate of the time for the passes, on this device: the training of tails and of what
-        comes after the features is not in it. None when no sample was timed.
+        An estimate of the time of the passes on this device, without the training of tails and of
+        the estimators after an extractor. None if no sample was timed.
     groups : ndarray of shape (n_images,), int
         One number for each image, equal for related ones: the `groups` of `GroupKFold`.
     warning : str or None
-        What to do where cross-validation would separate related images.
+        A remedy, if cross-validation separates related images.
     """
 
     n_images: int
@@ -156,8 +156,8 @@ def plan_search(
     Raises
     ------
     TypeError
-        If there is no estimator of this package in it, or the folds are an iterator,
-        which can be used once only.
+        If it contains no estimator of this package, or the folds are an iterator, which can be used
+        only once.
 
     Examples
     --------

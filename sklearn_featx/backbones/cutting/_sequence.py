@@ -101,7 +101,7 @@ def _observed_steps(network: Network) -> list[tuple[str, Step]] | None:
                 value = step(value)
             same = torch.equal(value, network.module(examples[1].clone()))
     except Exception:
-        # The network may not accept the example, whose shape is only an assumption.
+        # The network's own code runs on an example of an assumed shape, and may raise anything.
         return None
     return parts if same else None
 
