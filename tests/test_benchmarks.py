@@ -143,8 +143,18 @@ def test_finetune_study(load, tmp_path, capsys):
     # The same command goes on where it was: nothing is left to fit.
     study.main(arguments)
     assert json.loads(records.read_text())["fits"] == fits
-    assert [row["recipe"] for row in rows_of(output)] == ["defaults", "plain"]
+    assert [row["recipe"] for row in rows_of(output)] == ["probe first", "plain"]
     assert "probe" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_head_layers(load, tmp_path):
+    records, output = tmp_path / "records.json", tmp_path / "heads.json"
+    load("head_layers").main(["--smoke", "--records", str(records), "-o", str(output)])
+    (row,) = rows_of(output)
+    assert row["part"] == "heads"
+    assert row["depth 0"][2] == row["depth 1"][2] == 3
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def make_module(head="linear", mixed_precision=False, state=None):
         trained=[k > 0 for k in range(len(backbone.stages))],
         batch_norm="train",
         mixed_precision=mixed_precision,
-        pool=backbone.pool("avg"),
+        pools=[backbone.pool("avg")],
     )
     if state is not None:
         load_trained_state(module, state)

@@ -85,7 +85,7 @@ def test_the_first_search_runs_in_small(tmp_path, monkeypatch, capsys):
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     for name, value in {
-        "N_IMAGES": 60, "IMAGE_SIZE": 32, "LAYERS": ["blocks.4"], "DEPTHS": [0, 1],
+        "N_IMAGES": 60, "IMAGE_SIZE": 32, "DEPTHS": [1],
     }.items():  # fmt: skip
         monkeypatch.setattr(example, name, value)
     monkeypatch.setattr(example, "mnist_data", mnist)

@@ -62,8 +62,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         The head: linear; one hidden layer; a module, which is copied; or a function
         ``(n_inputs, n_outputs) -> nn.Module``.
     head_layers : {"all", "last"}, default="last"
-        Input of the head: the activations of every stage, averaged over positions and concatenated
-        [5]_, or those of the last stage.
+        Input of the head: the output of the last stage, or also mean and maximum over positions of
+        the activations of every other stage, concatenated [5]_.
     head_init : {"probe", "random"}, default="probe"
         Start of a linear head. Other heads, and `partial_fit`, start at random.
     C : float or "auto", default="auto"
@@ -162,7 +162,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
     backbone_digest_ : str
         Digest of the backbone, which is compared when a saved estimator predicts.
     layer_widths_ : list of int
-        Number of columns of each layer that the head reads.
+        Number of columns of each pooled layer that the head reads.
     n_embedding_, n_outputs_ : int
         Numbers of inputs and outputs of the head.
     seed_ : int

@@ -16,7 +16,14 @@ from .._parallel import ForkSafeLock, answer_in_children
 from .._typing import AnyArray
 from ..backbones import Backbone
 from ..exceptions import WeightsError
-from ..training import FineTuneNet, LinearModel, TailAndHead, load_trained_state, make_head
+from ..training import (
+    POOLINGS,
+    FineTuneNet,
+    LinearModel,
+    TailAndHead,
+    load_trained_state,
+    make_head,
+)
 
 # Changes a new head before training.
 Start: TypeAlias = Callable[[Any], None]
@@ -90,7 +97,7 @@ class ModulePlan:
             batch_norm=self.batch_norm,
             mixed_precision=self.mixed_precision,
             # An own network may end in a feature map. Pooling does not change vectors.
-            pool=self.backbone.pool("avg"),
+            pools=[self.backbone.pool(pooling) for pooling in POOLINGS],
             n_read=len(self.trained) if self.reads_all else 1,
         )
         if state is not None:

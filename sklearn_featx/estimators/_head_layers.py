@@ -1,8 +1,8 @@
 """The layers that the head reads, as taps of the trunk and of the frozen embedding.
 
 With ``head_layers="last"`` the embedding is the pooled output of the last stage. With ``"all"`` it
-is the pooled activations of every stage: those of the trunk are cached vectors, and the net
-computes the others in its trained stages.
+is also mean and maximum of the activations of every other stage: those of the trunk are cached
+vectors, and the net computes the others in its trained stages.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,20 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..flow import StoredRows, Tap
+from ..training import POOLINGS
 
 HeadLayers: TypeAlias = Literal["all", "last"]
 
 
 def embedding_taps(n_stages: int, head_layers: HeadLayers) -> tuple[Tap, ...]:
-    """Taps of the frozen embedding, in the order of its columns."""
-    first = 1 if head_layers == "all" else n_stages
-    return tuple(Tap(k, "avg") for k in range(first, n_stages + 1))
+    """Taps of the frozen embedding, in the order of its columns.
+
+    The last stage of most networks pools its activations itself: they have no other maximum.
+    """
+    last = Tap(n_stages, POOLINGS[0])
+    if head_layers == "last":
+        return (last,)
+    return (*(Tap(k, pooling) for k in range(1, n_stages) for pooling in POOLINGS), last)
 
 
 def net_taps(split: int, n_stages: int, head_layers: HeadLayers) -> tuple[Tap, ...]:

@@ -14,6 +14,7 @@ from ..flow import Failure, warn_of
 from ..images import ImageCollection
 from ..training import embed_rows
 from ._fit_tasks import FitTasks
+from ._head_layers import embedding_taps
 from ._image_estimator import ROWS_ARE_NAN, column_names
 from ._prior import filled
 from ._targets import check_groups
@@ -72,7 +73,7 @@ class TunedEmbedding(TransformerMixin):
         return embeddings
 
     def get_feature_names_out(self, input_features: Any = None) -> AnyArray:
-        """Return the names of the columns: estimator, stage and number.
+        """Return the names of the columns: estimator, stage, pooling and number.
 
         Parameters
         ----------
@@ -82,12 +83,15 @@ class TunedEmbedding(TransformerMixin):
         Returns
         -------
         names : ndarray of shape (n_embedding_,), object
-            ``finetuneclassifier_blocks.4_012`` and so on.
+            ``finetuneclassifier_blocks.4_avg_012`` and so on.
         """
         check_is_fitted(self, "trained_state_")
         _check_feature_names_in(self, input_features, generate_names=False)
-        stages = self._backbone().stages[-len(self.layer_widths_) :]
-        prefixes = [f"{type(self).__name__.lower()}_{stage.name}" for stage in stages]
+        stages = self._backbone().stages
+        prefixes = [
+            f"{type(self).__name__.lower()}_{stages[int(layer) - 1].name}_{pooling}"
+            for layer, pooling in embedding_taps(len(stages), self.head_layers)
+        ]
         return column_names(prefixes, self.layer_widths_)
 
     def __sklearn_tags__(self) -> Any:

@@ -15,7 +15,7 @@ from ._callbacks import GradualUnfreezing
 from ._dataset import RowsDataset
 from ._head import make_head, start_head
 from ._make_net import continue_fit, make_net
-from ._module import TailAndHead
+from ._module import POOLINGS, TailAndHead
 from ._net import FineTuneNet
 from ._probe import (
     LinearModel,
@@ -28,6 +28,7 @@ from ._scaling import Scaling
 from ._state import embed_rows, load_trained_state, plain_history, predict_rows, trained_state
 
 __all__ = [
+    "POOLINGS",
     "AugmentSpec",
     "FineTuneNet",
     "GradualUnfreezing",

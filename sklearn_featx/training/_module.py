@@ -11,12 +11,16 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 import torch
 from torch import nn
 
+from .._typing import Pooling
 from ._frozen_norms import fold_norms, keep_strided_groups_in_float32
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Instance normalization may keep running statistics too.
 RUNNING_NORMS = (*_BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 BatchNormMode = Literal["frozen", "train"]
+# Of the activations that a head of several stages reads. A probe on mean and maximum is up to 2.5
+# points more accurate than one on the mean: docs/finetune_study.md.
+POOLINGS: tuple[Pooling, ...] = ("avg", "max")
 RowsOrParts: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 
 
@@ -40,8 +44,9 @@ class TailAndHead(nn.Module):
     mixed_precision : bool, default=False
         Compute the products of the stages in bfloat16 (torch.autocast; Micikevicius et al. 2018).
         Parameters, their gradients, norms and the head stay as they are.
-    pool : torch.nn.Module, default=None
-        Turns activations into vectors, (n_rows, n_features); None: they are vectors already.
+    pools : sequence of torch.nn.Module, default=()
+        Turn activations into vectors, (n_rows, n_features); with none, they are vectors already.
+        The last stage has the first of them, the others have all.
     n_read : int, default=1
         Number of stages, counted from the output, whose pooled activations are the embedding.
     """
@@ -54,7 +59,7 @@ class TailAndHead(nn.Module):
         trained: Sequence[bool],
         batch_norm: BatchNormMode,
         mixed_precision: bool = False,
-        pool: nn.Module | None = None,
+        pools: Sequence[nn.Module] = (),
         n_read: int = 1,
     ) -> None:
         super().__init__()
@@ -65,7 +70,7 @@ class TailAndHead(nn.Module):
         self.trained = tuple(bool(flag) for flag in trained)
         self.batch_norm = batch_norm
         self.mixed_precision = mixed_precision
-        self.pool = nn.Identity() if pool is None else pool
+        self.pools = nn.ModuleList(pools or [nn.Identity()])
         self.n_read = n_read
         self._active = self.trained
         fold_norms([s for s, t in zip(self.stages, self.trained, strict=True) if self._stands(t)])
@@ -110,20 +115,19 @@ class TailAndHead(nn.Module):
         x, *vectors = [rows] if isinstance(rows, torch.Tensor) else rows
         dtype = self._head_dtype()
         first_read = len(self.stages) - self.n_read
-        read = [self._vector(x, dtype)] if not self.stages else []
+        read = [x.to(dtype)] if not self.stages else []
         read += [vector.to(dtype) for vector in vectors]
         for position, stage in enumerate(self.stages):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
                 x = stage(x)
             if position >= first_read:
-                read.append(self._vector(x, dtype))
+                pools = self.pools if position < len(self.stages) - 1 else self.pools[:1]
+                # A copy: the next stage may change x in place, and the gradient of a maximum needs
+                # it. In the type of the head: a linear probe is solved in float64.
+                activations = x.to(dtype, copy=True)
+                with torch.autocast(x.device.type, enabled=False):
+                    read += [pool(activations) for pool in pools]
         return read[0] if len(read) == 1 else torch.cat(read, dim=1)
-
-    def _vector(self, activations: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Pool activations, in the type of the head: a linear probe is solved in float64."""
-        with torch.autocast(activations.device.type, enabled=False):
-            vector: torch.Tensor = self.pool(activations.to(dtype))
-        return vector
 
     def train(self, mode: bool = True) -> Self:
         """Set train or eval mode where it applies: what is frozen stays in eval mode.

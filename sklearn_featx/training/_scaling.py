@@ -7,8 +7,6 @@ import numpy as np
 
 from .._typing import AnyArray
 
-# A column with a smaller standard deviation, relative to its layer, is constant up to rounding.
-_LEAST_SPREAD = 1e-3
 # Values that are converted to float64 at once: 128 MB.
 _VALUES_AT_ONCE = 2**24
 
@@ -20,8 +18,9 @@ class Scaling(NamedTuple):
     amplified. On 50 to 2,000 images of Fashion-MNIST and MNIST, the accuracy of a logistic
     regression was up to 13 points higher than with a spread for each column.
 
-    Several layers have a spread for each column, and all layers have the same total variance: with
-    one spread, the layer with the largest numbers would dominate.
+    Of several layers, the variance of each column is shrunk half way to the mean of its layer.
+    Scaled layers have the same total variance: with one spread for all, that with the largest
+    numbers would dominate.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ class Scaling(NamedTuple):
         if widths is None or len(widths) < 2:
             spread = np.full(len(mean), np.sqrt(variances.mean()))
         else:
-            spread = _spread_of_layers(np.sqrt(variances), np.asarray(widths))
+            spread = np.sqrt(_shrunk(variances, np.asarray(widths)))
         return cls(mean, np.where(spread > 0, spread, 1.0))
 
     def apply(self, embeddings: AnyArray) -> AnyArray:
@@ -79,12 +78,10 @@ def column_slices(embeddings: AnyArray) -> Iterator[slice]:
     return (slice(start, start + width) for start in range(0, n_columns, width))
 
 
-def _spread_of_layers(deviations: AnyArray, widths: AnyArray) -> AnyArray:
+def _shrunk(variances: AnyArray, widths: AnyArray) -> AnyArray:
     layer = np.repeat(np.arange(len(widths)), widths)
-    squares = np.bincount(layer, deviations**2) / widths
-    least = _LEAST_SPREAD * np.sqrt(squares)[layer]
-    # With columns of variance 1, a layer's total variance would be its width; the factor makes it
-    # the mean width for all layers.
-    share = np.sqrt(widths * len(widths) / widths.sum())[layer]
-    spread: AnyArray = np.maximum(deviations, least) * share
-    return spread
+    shrunk = (variances + (np.bincount(layer, variances) / widths)[layer]) / 2
+    # A constant layer has no variance to divide by.
+    totals = np.bincount(layer, variances / np.where(shrunk > 0, shrunk, 1.0))
+    scaled: AnyArray = shrunk * (totals * len(widths) / len(variances))[layer]
+    return scaled

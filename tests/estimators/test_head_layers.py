@@ -8,12 +8,13 @@ import skops.io
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
+from sklearn_featx.training import Scaling
 
-WIDTHS = [8, 16, 32]
+# Mean and maximum of each stage, the mean of the last.
+WIDTHS = [8, 8, 16, 16, 32]
 DEPTHS = [0, 1, 2, "all", (2, 3)]
 
 
@@ -43,12 +44,17 @@ def test_every_depth_starts_at_the_probe_on_all_layers(make, digits, kind):
 def test_depth_0_is_the_pipeline_on_all_layers(make, digits, small_net):
     X, y = digits
     solver = LogisticRegression(C=1.0, tol=1e-6, max_iter=1000)
-    extractor = PretrainedFeatureExtractor(small_net, layer="all", normalize="layer")
-    pipeline = make_pipeline(extractor, solver).fit(X[:40], y[:40])
+    extractor = PretrainedFeatureExtractor(small_net, layer="all", pooling=["avg", "max"])
+    features = extractor.fit_transform(X)[:, : sum(WIDTHS)]
+    scaling = Scaling.of(features[:40], None, WIDTHS)
+    expected = solver.fit(scaling.apply(features[:40]), y[:40])
     probe = make(unfreeze_depth=0).fit(X[:40], y[:40])
     np.testing.assert_allclose(
-        probe.predict_proba(X[40:]), pipeline.predict_proba(X[40:]), atol=1e-4
+        probe.predict_proba(X[40:]),
+        expected.predict_proba(scaling.apply(features[40:])),
+        atol=1e-4,
     )
+    np.testing.assert_allclose(probe.transform(X), features, atol=1e-5)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
@@ -129,7 +135,7 @@ def test_training_goes_on(make, digits, cls):
 
 
 def test_a_head_of_the_wrong_width_is_told_the_width(make, digits):
-    with pytest.raises(ValueError, match=r"\(n_rows, 56\), whose width .* head_layers"):
+    with pytest.raises(ValueError, match=r"\(n_rows, 80\), whose width .* head_layers"):
         make(head=nn.Linear(32, 3)).fit(*digits)
 
 

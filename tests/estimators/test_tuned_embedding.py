@@ -40,7 +40,7 @@ def test_it_is_what_the_head_reads(make, digits, cls, head_layers):
     np.testing.assert_array_equal(embeddings, model.transform(X))
     names = model.get_feature_names_out()
     assert len(set(names)) == embeddings.shape[1]
-    assert names[-1] == f"{cls.__name__.lower()}_top_31"
+    assert names[-1] == f"{cls.__name__.lower()}_top_avg_31"
     framed = model.set_output(transform="pandas").transform(X[:5])
     assert list(framed.columns) == list(names)
     outputs = model._outputs(X[:5])[0]
@@ -52,7 +52,8 @@ def test_it_is_what_the_head_reads(make, digits, cls, head_layers):
 
 def test_depth_0_is_the_frozen_embedding(make, digits, small_net):
     X, y = digits
-    frozen = PretrainedFeatureExtractor(small_net, layer="all").fit_transform(X)
+    extractor = PretrainedFeatureExtractor(small_net, layer="all", pooling=["avg", "max"])
+    frozen = extractor.fit_transform(X)[:, :-32]  # the last stage is pooled by the network
     for cross_fit in (None, 2):
         clf = make(unfreeze_depth=0, head_layers="all", cross_fit=cross_fit)
         np.testing.assert_array_equal(clf.fit_transform(X, y), frozen)
@@ -70,6 +71,16 @@ def test_folds_are_those_of_networks_trained_on_the_others(make, digits, cls):
     for train, test in model._folds(np.arange(60), y):
         fold = make(cls).fit(X[train], y[train])
         np.testing.assert_allclose(embeddings[test], fold.transform(X[test]), atol=1e-5)
+
+
+def test_a_target_has_no_part_in_the_embedding_of_its_own_image(make, digits):
+    # Nor through a mean of all targets: github.com/bijay-odyssey/edaprep/issues/36
+    X, y = digits
+    other = y.astype(float)
+    other[7] += 100
+    first, second = (make(FineTuneRegressor, cross_fit=2).fit_transform(X, t) for t in (y, other))
+    assert np.array_equal(first[7], second[7])
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.slow

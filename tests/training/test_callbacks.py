@@ -17,6 +17,30 @@ def test_a_stage_joins_in_the_epoch_of_its_rank_or_sooner(n_stages, n_epochs, ex
     assert [first_epoch(rank, n_stages, n_epochs) for rank in ranks] == expected
 
 
+class Rates(Callback):
+    """Notes the rates of head and stage in every step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_end(self, net, training, **kwargs):
+        self.seen.append([group["lr"] for group in net.optimizer_.param_groups])
+
+
+def test_the_schedule_keeps_the_ratio_of_the_rates(small_net, digits):
+    # github.com/open-mmlab/mmdetection3d/issues/3059: there the schedule ends at one rate for all
+    notes = Rates()
+    clf = FineTuneClassifier(
+        small_net, lr=0.01, backbone_lr_ratio=0.1, max_epochs=3, C=1.0, callbacks=[notes]
+    )
+    clf.fit(*digits)
+    rates = np.array(notes.seen)
+    ratios = rates.min(axis=1) / rates.max(axis=1)
+    assert len(rates) == 6
+    assert len(np.unique(rates[:, 0])) == 6
+    np.testing.assert_allclose(ratios, 0.1)
+
+
 class Trained(Callback):
     """Notes after each epoch which parts changed in it."""
 

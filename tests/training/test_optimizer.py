@@ -33,6 +33,12 @@ def test_rates_fall_with_the_distance_from_the_head(conv_tail):
     assert rates["stages.0.0.weight"] == pytest.approx(0.1 * 0.5 * 0.2**2)
 
 
+def test_a_frozen_stage_does_not_change_the_rates_of_others(conv_tail):
+    # github.com/huggingface/pytorch-image-models/issues/2691
+    rates = setting_of(conv_tail(trained=(False, True, False)), "lr")
+    assert rates["stages.1.0.0.weight"] == pytest.approx(0.1 * 0.5 * 0.2)
+
+
 def test_the_last_stage_learns_at_the_backbone_rate():
     module = TailAndHead([nn.Linear(2, 2)], nn.Linear(2, 2), trained=[True], batch_norm="frozen")
     assert setting_of(module, "lr")["stages.0.weight"] == pytest.approx(0.05)

@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_featx.exceptions import FeatxWarning
 from sklearn_featx.training import (
+    Scaling,
     _logistic,
     _probe,
     fit_linear_probe_classifier,
@@ -101,6 +102,21 @@ def test_stopping_short_is_said(monkeypatch):
     features, codes, _ = make_rows(60, 6, 3)
     with pytest.warns(FeatxWarning, match="stopped after 1 steps.*C=1"):
         fit_linear_probe_classifier(features, codes, 3, C=1.0)
+
+
+def test_columns_of_any_scale_reach_the_optimum():
+    # github.com/scikit-learn/scikit-learn/issues/15556 and 18074: L-BFGS ends far from it
+    rng = np.random.default_rng(0)
+    codes = np.arange(90) % 3
+    features = rng.normal(size=(90, 12)) * np.logspace(-4, 4, 12)
+    features[:, :3] += 1e-4 * np.eye(3)[codes]
+    widths = [4, 4, 4]
+    scaled = Scaling.of(features, None, widths).apply(features)
+    logistic = LogisticRegression(C=10, tol=1e-10, max_iter=10_000, solver="newton-cg")
+    expected = logistic.fit(scaled, codes).predict_proba(scaled)
+    probe = fit_linear_probe_classifier(features, codes, 3, C=10, widths=widths)
+    probabilities = softmax(logits(features, probe), axis=1)
+    np.testing.assert_allclose(probabilities, expected, atol=2e-6)
 
 
 def test_multilabel_is_a_logistic_regression_for_each_label():

@@ -28,6 +28,22 @@ def test_a_folded_model_is_the_model_of_the_coordinates(features, widths, most, 
     )
 
 
+def test_scaled_layers_have_the_same_total_variance():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 60)) * rng.uniform(0.01, 50, 60)
+    features[:, 7] = 3.0  # a constant column, and a constant layer
+    features[:, 50:] = 1.0
+    widths = [20, 30, 10]
+    scaling = Scaling.of(features, None, widths)
+    variances = scaling.apply(features).var(axis=0)
+    totals = [part.sum() for part in np.split(variances, np.cumsum(widths)[:-1])]
+    np.testing.assert_allclose(totals, [20, 20, 0], atol=1e-9)
+    # A column is scaled by half of its own variance and half of the layer's mean.
+    own, layer = features[:, :20].var(axis=0), features[:, :20].var(axis=0).mean()
+    expected = own / ((own + layer) / 2)
+    np.testing.assert_allclose(variances[:20], expected * 20 / expected.sum())
+
+
 def test_coordinates_are_uncorrelated_and_as_few_as_the_rank(features):
     features[:, 5] = features[:, 4]
     coordinates = ProbeRows(features, None).coordinates
