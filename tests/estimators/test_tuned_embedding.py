@@ -68,7 +68,7 @@ def test_folds_are_those_of_networks_trained_on_the_others(make, digits, cls):
     # What is kept for new images was trained on all of them.
     np.testing.assert_array_equal(model.transform(X), alone.transform(X))
     assert not np.allclose(embeddings, model.transform(X))
-    for train, test in model._folds(np.arange(60), y):
+    for train, test in model._folds(np.arange(60), y, None):
         fold = make(cls).fit(X[train], y[train])
         np.testing.assert_allclose(embeddings[test], fold.transform(X[test]), atol=1e-5)
 
