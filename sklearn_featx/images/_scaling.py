@@ -38,7 +38,7 @@ Note: TypeAlias = Callable[[AnyArray, ValueRange], None]
 _CHUNK_BYTES = 16 * 2**20
 # Levels that are closer to whole numbers have 8 bits: k / 255 times 255 is k +- 3e-5 in float32 and
 # k +- 64 * eps in float16.
-_WHOLE, _WHOLE_EPS = 1e-3, 64
+WHOLE, _WHOLE_EPS = 1e-3, 64
 
 
 def check_value_range(value_range: Any) -> ValueRange | None:
@@ -187,7 +187,7 @@ def as_levels(levels: AnyArray, eps: float = 0.0) -> Levels:
     `eps` is the precision of the values that they were computed from.
     """
     whole = np.rint(levels)
-    if np.abs(levels - whole).max() <= max(_WHOLE, _WHOLE_EPS * eps):
+    if np.abs(levels - whole).max() <= max(WHOLE, _WHOLE_EPS * eps):
         return whole.astype(np.uint8)
     return levels.astype(np.float32, copy=False)
 

@@ -19,7 +19,7 @@ import numpy as np
 from ..._typing import AnyArray, Levels
 from ...exceptions import ImageError
 from .._options import ReadOptions
-from .._scaling import Note, ValueRange, as_levels, check_values
+from .._scaling import WHOLE, Note, ValueRange, as_levels, check_values
 from .._window import FULL, HOUNSFIELD, Window, window_limits
 from . import _dicom_header as tags
 from ._dicom_header import Header
@@ -100,18 +100,23 @@ def gray_levels(
 
 
 def _looked_up(words: AnyArray, show: Callable[[AnyArray], AnyArray]) -> Levels:
-    size = 2 ** (8 * words.dtype.itemsize)
-    if words.dtype.kind == "f" or words.size <= size:
+    """Apply a function of single values; once for each value, if there are fewer than pixels."""
+    if words.dtype.kind == "f":
         return as_levels(show(words))
-    plain = words.view(f"u{words.dtype.itemsize}")
-    table = show(np.arange(size, dtype=plain.dtype).view(words.dtype))
+    first, last = int(words.min()), int(words.max())
+    if last - first >= words.size:
+        return as_levels(show(words))
+    table = show(np.arange(first, last + 1).astype(words.dtype))
+    index = words.astype(np.intp)
+    if first:
+        index -= first
     whole = np.rint(table).astype(np.uint8)
-    fraction = np.abs(table - whole) > 1e-3
-    if not fraction.any() or not fraction[plain].any():
-        pixels: Levels = whole[plain]
-        return pixels
-    levels: Levels = table.astype(np.float32)[plain]
-    return levels
+    fraction = np.abs(table - whole) > WHOLE
+    # The first row of pixels mostly decides.
+    if fraction[index[0]].any() or (fraction.any() and fraction.take(index, mode="clip").any()):
+        return table.astype(np.float32).take(index, mode="clip")
+    # All are in range: "clip" omits a check.
+    return whole.take(index, mode="clip")
 
 
 def _extract(words: AnyArray, bits: int, lowest: int, signed: bool) -> AnyArray:

@@ -80,10 +80,11 @@ class Header:
 
     def __init__(self, dataset: Any, transfer_syntax: str = "") -> None:
         self._dataset = dataset
+        self._elements = {int(tag): dataset.get_item(tag) for tag in dataset.keys()}  # noqa: SIM118
         self.transfer_syntax = transfer_syntax
 
     def __contains__(self, tag: int) -> bool:
-        return tag in self._dataset
+        return tag in self._elements
 
     def is_filled(self, tag: int) -> bool:
         """Whether an element has a value."""
@@ -151,7 +152,7 @@ class Header:
         return self
 
     def _element(self, tag: int) -> Any:
-        return self._dataset.get_item(tag)
+        return self._elements.get(tag)
 
 
 def read_header(data: bytes, longest: int | None, *, with_pixels: bool = True) -> Header:

@@ -14,7 +14,7 @@ from ..._typing import AnyArray
 from ...exceptions import ImageError
 from .._pillow import refuse_bomb
 from . import _dicom_header as tags
-from ._dicom_header import Header, damaged, import_pydicom
+from ._dicom_header import Header, damaged
 
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -170,6 +170,8 @@ def _options(header: Header, shape: Shape, pixels: int) -> dict[str, Any]:
     if not header.encapsulated(pixels):
         # `_dicom_display` extracts the bits, for any HighBit.
         options["correct_unused_bits"] = False
+        little = header.transfer_syntax != _NATIVE[2]
+        options["view_only"] = little and shape.samples == 1 and shape.bits > 1
     if header.is_filled(tags.OFFSETS) and header.is_filled(tags.OFFSET_LENGTHS):
         found = (header.data(tags.OFFSETS), header.data(tags.OFFSET_LENGTHS))
         if len(found[0]) == len(found[1]):
@@ -179,7 +181,6 @@ def _options(header: Header, shape: Shape, pixels: int) -> dict[str, Any]:
 
 def _decoder(syntax: str, encapsulated: bool) -> Any:
     """Return pydicom's decoder; raise `ImageError` with the package that is missing."""
-    import_pydicom()
     if encapsulated and syntax in _NATIVE:
         raise ImageError("the DICOM file has compressed pixels and names no transfer syntax.")
     if syntax.startswith(_VIDEO):
