@@ -12,6 +12,11 @@ class _Bar(tqdm):
     monitor_interval = 0
 
 
+def note(text: str) -> None:
+    """Write a line to standard error, before a bar is drawn."""
+    sys.stderr.write(f"{text}\n")
+
+
 class Progress:
     """A progress bar that counts images.
 
@@ -39,10 +44,6 @@ class Progress:
     def update(self, n_images: int) -> None:
         """Count `n_images` more as finished."""
         self._bar.update(n_images)
-
-    def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._bar.write(text, file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self

@@ -5,11 +5,13 @@ import fnmatch
 from typing import Any
 
 from .._messages import shown
-from ..backbones import backbone_names
 from ..exceptions import InputError
 
 
 def _backbones(arguments: argparse.Namespace) -> None:
+    # Here: help does not wait for PyTorch.
+    from ..backbones import backbone_names
+
     pattern = arguments.pattern.lower()
     if not set("*?[") & set(pattern):
         pattern = f"*{pattern}*"

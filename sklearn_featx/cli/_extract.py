@@ -1,57 +1,84 @@
-"""The command ``sklearn-featx extract``: write the features of the images in a folder to a file.
+"""The command ``sklearn-featx extract``: write the features of images to a file.
 
-The output file is either complete or absent.
+An unreadable image is a row of NaN with its reason, and the command ends with an exit code of its
+own.
 """
 
 import argparse
-import csv
-import io
-import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
 from .._messages import shown
-from .._optional import import_optional
-from .._typing import AnyArray, EngineChoice, FloatArray, Pooling, Precision
-from ..estimators._extractor import PretrainedFeatureExtractor
-from ..exceptions import InputError
-from ._folder import find_images
+from .._typing import EngineChoice, Pooling, Precision
+from ..exceptions import ImageWarning
+from ._check import unreadable
+from ._output import Table, choose_writer, write_whole
+from ._sources import Source, open_source
+
+_SOME_UNREADABLE = 3
 
 
-class Table(NamedTuple):
-    """The content of an output file: one row per image.
+class _Unreadable(Protocol):
+    """The record of an unreadable image."""
 
-    Parameters
-    ----------
-    features : ndarray of shape (n_images, n_features), float32
-        The features.
-    paths : ndarray of shape (n_images,), str
-        Paths below the folder, with forward slashes.
-    classes : ndarray of shape (n_images,), str
-        Name of the top-level subfolder; empty for a file in the folder itself.
-    feature_names : ndarray of shape (n_features,), str
-        Names of the columns of `features`.
-    """
+    @property
+    def row(self) -> int | None:
+        """Its row."""
 
-    features: FloatArray
-    paths: AnyArray
-    classes: AnyArray
-    feature_names: AnyArray
+    @property
+    def reason(self) -> str:
+        """What is wrong with it."""
 
 
-Writer = Callable[[IO[bytes], Table], None]
+def _extract(arguments: argparse.Namespace) -> int:
+    writer = None if arguments.check else choose_writer(arguments.output)
+    source = open_source(arguments)
+    if source.skipped and not arguments.quiet:
+        print(f"sklearn-featx: skipped: {source.skipped}", file=sys.stderr)
+    if writer is None:
+        failures: Sequence[_Unreadable] = unreadable(
+            source.entries,
+            n_threads=arguments.n_jobs,
+            show_progress=not arguments.quiet,
+            **_reading(arguments),
+        )
+        summary = "are readable"
+    else:
+        table, failures = _computed(source, arguments)
+        write_whole(arguments.output, lambda file: writer(file, table))
+        n_classes = len(set(source.classes) - {""})
+        classes = f"in {n_classes} classes, " if n_classes else ""
+        summary = f"{classes}{table.features.shape[1]} features each: {arguments.output}"
+    for failure in failures:
+        name = source.names[_row(failure)]
+        print(f"sklearn-featx: {shown(name)}: {failure.reason}", file=sys.stderr)
+    if not arguments.quiet:
+        n_images = len(source.names)
+        some = f"{n_images - len(failures)} of " if failures else ""
+        print(f"{some}{n_images} images {summary}")
+    return _SOME_UNREADABLE if failures else 0
 
 
-def _extract(arguments: argparse.Namespace) -> None:
-    writer = choose_writer(arguments.output)
-    folder = arguments.folder
-    paths, skipped = find_images(folder, follow_links=arguments.follow_links)
-    if skipped and not arguments.quiet:
-        print(f"sklearn-featx: skipped: {skipped}", file=sys.stderr)
+def _row(failure: _Unreadable) -> int:
+    assert failure.row is not None
+    return failure.row
+
+
+def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters of `ImageReader` that were given."""
+    return {"value_range": arguments.value_range}
+
+
+def _computed(source: Source, arguments: argparse.Namespace) -> tuple[Table, Sequence[_Unreadable]]:
+    """Compute the features."""
+    # Here, since PyTorch takes seconds to import: help and errors of the source do not wait.
+    from .. import ImageReader, PretrainedFeatureExtractor
+
     layers = arguments.layer
     extractor = PretrainedFeatureExtractor(
         arguments.backbone,
@@ -59,6 +86,7 @@ def _extract(arguments: argparse.Namespace) -> None:
         layer=layers[0] if layers and len(layers) == 1 else layers,
         pooling=arguments.pooling,
         image_size=arguments.image_size,
+        reader=ImageReader(**_reading(arguments)),
         batch_size=arguments.batch_size,
         device=arguments.device,
         precision=arguments.precision,
@@ -70,145 +98,94 @@ def _extract(arguments: argparse.Namespace) -> None:
         normalize=arguments.normalize,
         verbose=0 if arguments.quiet else 1,
     )
-    features = extractor.fit_transform([str(folder / path) for path in paths])
+    with warnings.catch_warnings():
+        # Each unreadable image has its own line.
+        warnings.simplefilter("ignore", ImageWarning)
+        features = extractor.fit_transform(source.entries)
+    failures: Sequence[_Unreadable] = getattr(extractor, "failures_", [])
+    errors = [""] * len(features)
+    for failure in failures:
+        errors[_row(failure)] = failure.reason
+    names = extractor.get_feature_names_out().astype(str)
     table = Table(
         features,
-        np.array([path.as_posix() for path in paths]),
-        np.array([class_of(path) for path in paths]),
-        extractor.get_feature_names_out().astype(str),
+        paths=np.array(source.names),
+        classes=np.array(source.classes),
+        errors=np.array(errors),
+        feature_names=names,
     )
-    write_whole(arguments.output, lambda file: writer(file, table))
-    if not arguments.quiet:
-        n_classes = len(set(table.classes.tolist()) - {""})
-        print(
-            f"{len(features)} images in {n_classes} classes, {features.shape[1]} features each: "
-            f"{arguments.output}"
-        )
-
-
-def class_of(path: Path) -> str:
-    """Return the first folder of a relative path; empty for a file without a folder."""
-    return path.parts[0] if len(path.parts) > 1 else ""
-
-
-def choose_writer(output: Path) -> Writer:
-    """Return the function that writes the file format of a suffix.
-
-    Parameters
-    ----------
-    output : Path
-        The file to write.
-
-    Returns
-    -------
-    writer : callable
-        Takes a binary file and a `Table`.
-
-    Raises
-    ------
-    InputError
-        If the format is unknown, or the folder of the file does not exist.
-    MissingDependencyError
-        If the packages that write parquet are not installed.
-    """
-    if not output.parent.is_dir():
-        raise InputError(f"--output: there is no folder {shown(str(output.parent))}.")
-    suffix = output.suffix.lower()
-    if suffix not in _WRITERS:
-        raise InputError(
-            f"--output: {shown(str(output))} must end in one of {', '.join(sorted(_WRITERS))}."
-        )
-    if suffix == ".parquet":
-        for package in ("pandas", "pyarrow"):
-            import_optional(package, extra="parquet", purpose="A .parquet output")
-    return _WRITERS[suffix]
-
-
-def write_whole(output: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Write a temporary file and rename it: the output file is either complete or unchanged.
-
-    Parameters
-    ----------
-    output : Path
-        The file to write; an existing file is replaced.
-    write : callable
-        Writes the content to a binary file.
-    """
-    # Files of `tempfile` are readable by their owner alone, whatever the umask.
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_npz(file: IO[bytes], table: Table) -> None:
-    # Numbers and fixed-width text only, which load without pickle.
-    np.savez(file, **table._asdict())
-
-
-def _write_csv(file: IO[bytes], table: Table) -> None:
-    # `surrogateescape` keeps the bytes of file names that are not Unicode.
-    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-    writer = csv.writer(text)
-    writer.writerow(["path", "class", *table.feature_names.tolist()])
-    for path, label, row in zip(table.paths, table.classes, table.features, strict=True):
-        # `astype(str)` gives the fewest digits that identify a float32.
-        writer.writerow([path, label, *row.astype(str)])
-    text.flush()
-    text.detach()
-
-
-def _write_parquet(file: IO[bytes], table: Table) -> None:
-    pandas = import_optional("pandas", extra="parquet", purpose="A .parquet output")
-    frame = pandas.DataFrame(table.features, columns=table.feature_names.tolist())
-    frame.insert(0, "path", table.paths.tolist())
-    frame.insert(1, "class", table.classes.tolist())
-    frame.to_parquet(file, engine="pyarrow", index=False)
-
-
-_WRITERS: dict[str, Writer] = {
-    ".csv": _write_csv,
-    ".npz": _write_npz,
-    ".parquet": _write_parquet,
-}
+    return table, failures
 
 
 def add_extract(commands: Any) -> None:
+    """Add the command to a parser.
+
+    Parameters
+    ----------
+    commands : argparse subparsers action
+        The subparsers.
+    """
     extract = commands.add_parser(
         "extract",
-        help="compute the features of the images in a folder",
-        description="Compute the features of all images in a folder and its subfolders, and write "
-        "them with their paths and classes. The class of an image is its top-level subfolder.",
+        help="compute the features of images",
+        description="Compute the features of images, and write them with their paths, their "
+        "classes (the top-level subfolders of SOURCE) and, for an unreadable image, the reason "
+        "(column 'error', and a row of NaN). The exit code is 3 if some images are unreadable.",
     )
+    _add_input(extract.add_argument)
+    _add_network(extract.add_argument)
+    output = extract.add_mutually_exclusive_group(required=True).add_argument
+    output("-o", "--output", type=Path, metavar="FILE", help=".npz, .csv or .parquet")
+    output("--check", action="store_true", help="read all images, compute nothing")
     add = extract.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="folder of images, with subfolders")
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help=".npz, .csv or .parquet")
+    add("--cache", default=False, metavar="PATH", help="folder for cached features")
+    add("--n-jobs", type=int, metavar="N", help="number of worker threads")
+    add("-q", "--quiet", action="store_true", help="no progress bar, no summary")
+    extract.set_defaults(run=_extract)
+
+
+def _add_input(add: Callable[..., Any]) -> None:
+    add(
+        "source",
+        metavar="SOURCE",
+        help="folder of images with subfolders; table (.csv, .tsv, .parquet); or - for paths on "
+        "standard input, one per line",
+    )
+    add("--column", metavar="NAME", help="column of a table that names or holds the images")
+    add(
+        "--root",
+        type=Path,
+        metavar="FOLDER",
+        help="folder that relative paths of a table start from; default: that of the table",
+    )
+    add("--follow-links", action="store_true", help="follow symbolic links")
+    add(
+        "--value-range",
+        type=float,
+        nargs=2,
+        metavar=("BLACK", "WHITE"),
+        help="values of black and white; default: as the file declares",
+    )
+    add(
+        "--on-error",
+        choices=("nan", "raise"),
+        default="nan",
+        help="effect of an unreadable image: a row of NaN, or the end; default: %(default)s",
+    )
+
+
+def _add_network(add: Callable[..., Any]) -> None:
     add("--backbone", default="efficientnet_lite0", help="default: %(default)s")
     add("--weights", default="DEFAULT", help="name, file, or 'none' for random weights")
     add("--layer", action="append", help="stage or layer; repeatable")
     add("--pooling", choices=get_args(Pooling), default="avg", help="default: %(default)s")
     add("--image-size", type=_image_size, metavar="PIXELS", help="side, or HEIGHTxWIDTH")
+    add("--normalize", action="store_true", help="scale each row to unit length")
+    add("--fast", action="store_true", help="decode large JPEG files at a fraction of their size")
     add("--device", default="auto", help="default: %(default)s")
     add("--precision", choices=get_args(Precision), default="float32", help="default: %(default)s")
     add("--engine", choices=get_args(EngineChoice), default="torch", help="default: %(default)s")
-    add("--fast", action="store_true", help="decode large JPEG files at a fraction of their size")
-    add(
-        "--on-error",
-        choices=("raise", "nan"),
-        default="raise",
-        help="effect of an unreadable image: end the run, or give a row of NaN; "
-        "default: %(default)s",
-    )
-    add("--follow-links", action="store_true", help="follow symbolic links")
-    add("--n-jobs", type=int, metavar="N", help="number of worker threads")
     add("--batch-size", type=int, metavar="N", help="images in one pass")
-    add("--cache", default=False, metavar="PATH", help="folder for cached features")
-    add("--normalize", action="store_true", help="scale each row to unit length")
-    add("-q", "--quiet", action="store_true", help="no progress bar, no summary")
-    extract.set_defaults(run=_extract)
 
 
 def _image_size(text: str) -> int | tuple[int, int]:

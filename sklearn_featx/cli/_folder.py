@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from .._messages import short, shown
 from ..exceptions import InputError
-from ..images import image_suffixes
 
 _MOST_SUFFIXES = 5
 
@@ -53,7 +52,10 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
         If the folder does not exist or contains no image.
     """
     if not folder.is_dir():
-        raise InputError(f"FOLDER: there is no folder {shown(str(folder))}.")
+        raise InputError(f"SOURCE: there is no folder {shown(str(folder))}.")
+    # Here: a wrong folder does not wait for Pillow.
+    from ..images import image_suffixes
+
     suffixes = image_suffixes()
     found: list[Path] = []
     others = _Others()
@@ -67,7 +69,7 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
     if not found:
         there = f"Skipped: {others.in_words()}." if others.in_words() else "It is empty."
         raise InputError(
-            f"FOLDER: no image file in {shown(str(folder))}, by the suffixes that Pillow reads "
+            f"SOURCE: no image file in {shown(str(folder))}, by the suffixes that Pillow reads "
             f"(.jpg, .png, ...). {there}"
         )
     return FoundImages(sorted(found), others.in_words())

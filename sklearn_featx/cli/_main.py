@@ -1,16 +1,18 @@
 """The command line: ``sklearn-featx extract | backbones | stages | store``.
 
-Results go to standard output and everything else to standard error. An error of the package is
-printed in one line and gives exit code 2.
+Results go to standard output and everything else to standard error. Errors and warnings are lines.
+PyTorch and Pillow are imported by the commands that need them, when they need them.
 """
 
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
-from ..exceptions import FeatxError
+from ..exceptions import FeatxError, FeatxWarning
 from ._backbones import add_backbones
 from ._extract import add_extract
 from ._stages import add_stages
@@ -34,11 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0; 2 after an error, 130 after an interrupt, 141 after a closed output pipe.
+        0; 2 after an error, 3 if some images are unreadable, 130 after an interrupt, 141 after a
+        closed output pipe.
     """
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", FeatxWarning)
+            warnings.showwarning = _WarningLines().show
+            code: int | None = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, `head` for example, closed the pipe. Python flushes the rest at exit.
@@ -50,7 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("sklearn-featx: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    return 0
+    return code or 0
+
+
+class _WarningLines:
+    """Warnings as lines, each text once, without the line of code that raised it."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def show(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        """Print a warning."""
+        text = " ".join(str(message).split())
+        if text not in self._shown:
+            self._shown.add(text)
+            print(f"sklearn-featx: warning: {text}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,10 +3,11 @@
 import argparse
 from typing import Any
 
-from ..backbones import backbone_stages
-
 
 def _stages(arguments: argparse.Namespace) -> None:
+    # Here: help does not wait for PyTorch.
+    from ..backbones import backbone_stages
+
     print(backbone_stages(arguments.name, granularity=arguments.granularity))
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._progress import Progress
+from .._progress import Progress, note
 from .._typing import AnyArray
 from ..exceptions import ImageError, RangeWarning
 from ..images import ImageCollection
@@ -67,22 +67,23 @@ def _streamed(
     decision: Decision,
     job: CachedRows | None,
 ) -> Iterator[Result]:
-    with Progress(
-        len(images), verbose=settings.verbose, description=recipe.backbone.name
-    ) as progress:
-        missing = None if job is None else missing_rows(job)
-        if job is not None and missing is not None:
-            results = read_or_computed(job, missing)
-        else:
-            results = computed(images, range(len(images)), recipe, settings)
-        # Nothing to compute: the decision was reported when the rows were cached.
-        if settings.verbose and missing != {}:
-            verb = "cached" if decision.cached else "not cached"
-            progress.note(f"{recipe.backbone.name}: rows are {verb}, {decision.reason}")
-        with contextlib.closing(results):
-            for result in results:
-                yield result
-                progress.update(len(result.rows))
+    missing = None if job is None else missing_rows(job)
+    # Nothing to compute: the decision was reported when the rows were cached.
+    if settings.verbose and settings.cache is not False and missing != {}:
+        verb = "cached" if decision.cached else "not cached"
+        note(f"{recipe.backbone.name}: rows are {verb}, {decision.reason}")
+    if job is not None and missing is not None:
+        results = read_or_computed(job, missing)
+    else:
+        results = computed(images, range(len(images)), recipe, settings)
+    label = recipe.backbone.name
+    with (
+        Progress(len(images), verbose=settings.verbose, description=label) as progress,
+        contextlib.closing(results),
+    ):
+        for result in results:
+            yield result
+            progress.update(len(result.rows) + len(result.failures))
     _warn_of_range(images)
 
 

@@ -1,6 +1,7 @@
 """The command extract, on real files: what it finds, what it writes, and how it fails."""
 
 import csv
+import io
 import os
 import shutil
 import sys
@@ -12,10 +13,10 @@ from PIL import Image
 
 import sklearn_featx
 from sklearn_featx import PretrainedFeatureExtractor
-from sklearn_featx.cli._extract import choose_writer, write_whole
 from sklearn_featx.cli._folder import find_images
 from sklearn_featx.cli._main import main
-from sklearn_featx.exceptions import ImageWarning, InputError
+from sklearn_featx.cli._output import choose_writer, write_whole
+from sklearn_featx.exceptions import InputError
 
 SMALL = ["--image-size", "64"]
 NAMES = [
@@ -39,7 +40,7 @@ def test_npz_holds_features_paths_classes_and_names(pictures, expected, tmp_path
     output = tmp_path / "features.npz"
     assert main(["extract", str(pictures), "-o", str(output), *SMALL]) == 0
     with np.load(output, allow_pickle=False) as arrays:
-        assert sorted(arrays) == ["classes", "feature_names", "features", "paths"]
+        assert sorted(arrays) == ["classes", "errors", "feature_names", "features", "paths"]
         np.testing.assert_array_equal(arrays["features"], expected)
         assert arrays["features"].dtype == np.float32
         assert arrays["paths"].tolist() == sorted(NAMES, key=lambda name: name.split("/"))
@@ -60,17 +61,17 @@ def test_csv_gives_the_same_numbers_back(pictures, expected, tmp_path):
     assert main(["extract", str(pictures), "-o", str(output), "--quiet", *SMALL]) == 0
     with output.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header[:3] == ["path", "class", "efficientnet_lite0_0000"]
+    assert header[:4] == ["path", "class", "error", "efficientnet_lite0_0000"]
     assert [row[0] for row in rows] == [path.as_posix() for path in find_images(pictures).paths]
-    np.testing.assert_array_equal(np.array([row[2:] for row in rows], dtype=np.float32), expected)
+    np.testing.assert_array_equal(np.array([row[3:] for row in rows], dtype=np.float32), expected)
 
 
 def test_parquet_gives_the_same_numbers_back(pictures, expected, tmp_path):
     output = tmp_path / "features.parquet"
     assert main(["extract", str(pictures), "-o", str(output), "--quiet", *SMALL]) == 0
     frame = pd.read_parquet(output)
-    assert frame.columns[:3].tolist() == ["path", "class", "efficientnet_lite0_0000"]
-    np.testing.assert_array_equal(frame.iloc[:, 2:].to_numpy(), expected)
+    assert frame.columns[:4].tolist() == ["path", "class", "error", "efficientnet_lite0_0000"]
+    np.testing.assert_array_equal(frame.iloc[:, 3:].to_numpy(), expected)
 
 
 def test_quiet_is_quiet(pictures, tmp_path, capsys):
@@ -93,10 +94,12 @@ def test_options_reach_the_extractor(pictures, tmp_path):
         assert arrays["feature_names"][0] == "efficientnet_lite0_blocks.3_max_00"
 
 
-def test_random_weights_are_asked_for_by_none(pictures, tmp_path):
+def test_random_weights_are_asked_for_by_none(pictures, tmp_path, capsys):
     arguments = ["extract", str(pictures), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]
-    with pytest.warns(sklearn_featx.exceptions.RandomWeightsWarning):
-        assert main([*arguments, "--weights", "none"]) == 0
+    assert main([*arguments, "--weights", "none"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if "random weights" in line]
+    assert line.startswith("sklearn-featx: warning: ")
 
 
 def test_links_are_followed_where_that_is_asked_for_but_not_in_circles(tmp_path):
@@ -177,18 +180,146 @@ class TestWhatIsLeftOut:
         assert "unreadable folders (Permission denied) 1" in find_images(mixed).skipped
 
 
-def test_a_bad_file_is_a_row_of_nan_where_that_is_asked_for(pictures, expected, tmp_path):
-    folder = tmp_path / "pictures"
-    shutil.copytree(pictures, folder)
-    (folder / "a bad one.jpg").write_bytes(b"no image")
-    arguments = ["extract", str(folder), "-o", str(tmp_path / "f.npz"), "--quiet", *SMALL]
-    assert main(arguments) == 2
-    with pytest.warns(ImageWarning, match="a bad one"):
-        assert main([*arguments, "--on-error", "nan"]) == 0
-    with np.load(tmp_path / "f.npz") as file:
-        bad = file["paths"] == "a bad one.jpg"
-        assert np.isnan(file["features"][bad]).all()
-        np.testing.assert_allclose(file["features"][~bad], expected, rtol=1e-4, atol=1e-5)
+class TestUnreadable:
+    @pytest.fixture
+    def folder(self, pictures, tmp_path):
+        """The pictures, and a file that is none."""
+        folder = tmp_path / "pictures"
+        shutil.copytree(pictures, folder)
+        (folder / "a bad one.jpg").write_bytes(b"no image")
+        return folder
+
+    @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
+    def test_it_is_a_row_of_nan_a_reason_a_line_and_an_exit_code(
+        self, folder, expected, tmp_path, suffix, capsys
+    ):
+        output = tmp_path / f"f{suffix}"
+        assert main(["extract", str(folder), "-o", str(output), *SMALL]) == 3
+        out, err = capsys.readouterr()
+        assert out.startswith("4 of 5 images in 2 classes, 1280 features each: ")
+        (line,) = [line for line in err.splitlines() if "a bad one" in line]
+        assert line.startswith("sklearn-featx: 'a bad one.jpg': the content is no image")
+        assert "sklearn/base.py" not in err
+        assert "warning" not in err
+        paths, errors, features = self.read(output)
+        bad = paths == "a bad one.jpg"
+        assert [bool(error) for error in errors] == bad.tolist()
+        assert np.isnan(features[bad]).all()
+        np.testing.assert_allclose(features[~bad], expected, rtol=1e-4, atol=1e-5)
+
+    def read(self, output):
+        if output.suffix == ".npz":
+            with np.load(output) as file:
+                return file["paths"], file["errors"], file["features"]
+        read = pd.read_csv if output.suffix == ".csv" else pd.read_parquet
+        frame = read(output)
+        columns = frame["path"].to_numpy(), frame["error"].fillna("").to_numpy()
+        return *columns, frame.iloc[:, 3:].to_numpy(np.float32)
+
+    def test_the_first_ends_the_run_where_that_is_asked_for(self, folder, tmp_path, capsys):
+        output = tmp_path / "f.npz"
+        arguments = ["extract", str(folder), "-o", str(output), "--quiet", *SMALL]
+        assert main([*arguments, "--on-error", "raise"]) == 2
+        assert "a bad one.jpg" in one_line(capsys)
+        assert not output.exists()
+
+    def test_a_check_reads_all_and_computes_nothing(self, folder, capsys, trunk_rows):
+        assert main(["extract", str(folder), "--check"]) == 3
+        out, err = capsys.readouterr()
+        assert out == "4 of 5 images are readable\n"
+        assert "sklearn-featx: 'a bad one.jpg': the content is no image" in err
+        (folder / "a bad one.jpg").unlink()
+        assert main(["extract", str(folder), "--check", "--quiet"]) == 0
+        assert capsys.readouterr() == ("", "")
+        assert trunk_rows == []
+
+    def test_the_bar_is_drawn_once_and_reaches_100_percent(self, folder, tmp_path, capsys):
+        assert main(["extract", str(folder), "-o", str(tmp_path / "f.npz"), *SMALL]) == 3
+        err = capsys.readouterr().err
+        bars = [line for line in err.split("\n") if "images/s" in line]
+        assert len(bars) == 1
+        assert "100%" in bars[0].split("\r")[-1]
+        assert "5/5" in bars[0].split("\r")[-1]
+        assert "rows are" not in err
+
+
+class TestSources:
+    def extract(self, tmp_path, *arguments, code=0):
+        output = tmp_path / "f.npz"
+        assert main(["extract", "-o", str(output), "--quiet", *SMALL, *arguments]) == code
+        with np.load(output) as file:
+            return file["features"], file["paths"].tolist()
+
+    @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+    def test_a_column_of_a_table(self, pictures, expected, tmp_path, suffix):
+        paths = [path.as_posix() for path in find_images(pictures).paths]
+        frame = pd.DataFrame({"photo": paths, "label": range(len(paths))})
+        table = tmp_path / f"table{suffix}"
+        if suffix == ".parquet":
+            frame.to_parquet(table)
+        else:
+            separator = "," if suffix == ".csv" else "\t"
+            frame.to_csv(table, sep=separator, index=False, encoding="utf-8-sig")
+        options = ["--column", "photo", "--root", str(pictures)]
+        features, names = self.extract(tmp_path, str(table), *options)
+        np.testing.assert_array_equal(features, expected)
+        assert names == paths
+
+    def test_paths_of_a_table_start_at_its_folder(self, pictures, expected, tmp_path):
+        folder = tmp_path / "set"
+        shutil.copytree(pictures, folder)
+        paths = [path.as_posix() for path in find_images(folder).paths]
+        (folder / "one column.csv").write_text("\n".join(["file", *paths]), encoding="utf-8")
+        features, _ = self.extract(tmp_path, str(folder / "one column.csv"))
+        np.testing.assert_array_equal(features, expected)
+
+    def test_an_empty_cell_is_an_unreadable_row(self, pictures, tmp_path):
+        (tmp_path / "t.csv").write_text("a,b\n1,at the top.jpg\n2,\n")
+        options = [str(tmp_path / "t.csv"), "--column", "b", "--root", str(pictures)]
+        features, names = self.extract(tmp_path, *options, code=3)
+        assert np.isnan(features).any(axis=1).tolist() == [False, True]
+        assert names == ["at the top.jpg", "row 1"]
+
+    @pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
+    def test_paths_on_standard_input(self, pictures, expected, tmp_path, monkeypatch, separator):
+        paths = [str(pictures / path) for path in find_images(pictures).paths]
+        content = separator.join([*paths, ""]).encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        features, names = self.extract(tmp_path, "-")
+        np.testing.assert_array_equal(features, expected)
+        assert names == paths
+
+    def test_the_values_of_black_and_white(self, tmp_path):
+        values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 4096
+        Image.fromarray(values).save(tmp_path / "a.png")
+        features, _ = self.extract(tmp_path, str(tmp_path), "--value-range", "0", "4095")
+        reader = sklearn_featx.ImageReader(value_range=(0, 4095))
+        extractor = PretrainedFeatureExtractor(image_size=64, reader=reader)
+        np.testing.assert_array_equal(features, extractor.transform([tmp_path / "a.png"]))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["t.csv"], "--column is needed: 't.csv' has the columns photo, label"),
+            (["t.csv", "--column", "image"], "'image' is not in the table: 't.csv' has"),
+            (["empty.csv", "--column", "a"], "'empty.csv' has no rows"),
+            (["broken.parquet", "--column", "a"], "'broken.parquet' is no table"),
+            ([".", "--column", "a"], "'.' is no table"),
+            (["a.jpg"], "'a.jpg' is neither a folder nor a table"),
+            (["-"], "no paths on standard input"),
+        ],
+    )
+    def test_wrong_sources_are_one_line(self, arguments, message, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n\n")))
+        (tmp_path / "t.csv").write_text("photo,label\na.jpg,1\n")
+        (tmp_path / "empty.csv").write_text("a,b\n")
+        (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+        (tmp_path / "a.jpg").touch()
+        assert main(["extract", *arguments, "-o", "f.npz"]) == 2
+        line = one_line(capsys)
+        assert message in line
+        assert len(line) <= 300
 
 
 def test_ways_to_be_faster(pictures, expected, tmp_path):
@@ -204,8 +335,8 @@ def test_ways_to_be_faster(pictures, expected, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["extract", "nowhere", "-o", "f.npz"], "FOLDER: there is no folder 'nowhere'"),
-        (["extract", ".", "-o", "f.npz"], "FOLDER: no image file in"),
+        (["extract", "nowhere", "-o", "f.npz"], "SOURCE: there is no file or folder 'nowhere'"),
+        (["extract", ".", "-o", "f.npz"], "SOURCE: no image file in"),
         (["extract", ".", "-o", "f.xlsx"], "must end in one of .csv, .npz, .parquet"),
         (["extract", ".", "-o", "nowhere/f.npz"], "--output: there is no folder 'nowhere'"),
         (["stages", "efficientnet_lite"], "Did you mean one of ['efficientnet_lite"),

@@ -17,7 +17,7 @@ def test_an_interrupt_ends_without_traceback(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sklearn_featx.cli._backbones.backbone_names", interrupt)
+    monkeypatch.setattr("sklearn_featx.backbones.backbone_names", interrupt)
     assert main(["backbones"]) == 130
     assert capsys.readouterr().err == "sklearn-featx: interrupted\n"
 
@@ -63,3 +63,20 @@ def test_a_real_process(pictures, tmp_path):
     )
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["extract", "--help"], ["extract", "nowhere", "-o", "f.npz"]]
+)
+def test_help_and_a_wrong_source_do_not_wait_for_large_packages(arguments):
+    code = (
+        "import sys\n"
+        "from sklearn_featx.cli._main import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "finally:\n"
+        "    print({'torch', 'PIL', 'sklearn', 'scipy', 'pandas'} & set(sys.modules))\n"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.endswith("set()\n")

@@ -1,0 +1,129 @@
+"""The output file of ``sklearn-featx extract``: .csv, .npz or .parquet, complete or absent."""
+
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from .._messages import shown
+from .._optional import import_optional
+from .._typing import AnyArray, FloatArray
+from ..exceptions import InputError
+
+
+class Table(NamedTuple):
+    """The content of an output file: one row per image.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_images, n_features), float32
+        The features; NaN for an unreadable image.
+    paths : ndarray of shape (n_images,), str
+        Name of each image in its source: the path below a folder, with forward slashes.
+    classes : ndarray of shape (n_images,), str
+        Name of the top-level subfolder; empty for an image without one.
+    errors : ndarray of shape (n_images,), str
+        Why an image is unreadable; empty for the others.
+    feature_names : ndarray of shape (n_features,), str
+        Names of the columns of `features`.
+    """
+
+    features: FloatArray
+    paths: AnyArray
+    classes: AnyArray
+    errors: AnyArray
+    feature_names: AnyArray
+
+
+Writer = Callable[[IO[bytes], Table], None]
+
+
+def choose_writer(output: Path) -> Writer:
+    """Return the function that writes the file format of a suffix.
+
+    Parameters
+    ----------
+    output : Path
+        The file to write.
+
+    Returns
+    -------
+    writer : callable
+        Takes a binary file and a `Table`.
+
+    Raises
+    ------
+    InputError
+        If the format is unknown, or the folder of the file does not exist.
+    MissingDependencyError
+        If the packages that write parquet are not installed.
+    """
+    if not output.parent.is_dir():
+        raise InputError(f"--output: there is no folder {shown(str(output.parent))}.")
+    suffix = output.suffix.lower()
+    if suffix not in _WRITERS:
+        raise InputError(
+            f"--output: {shown(str(output))} must end in one of {', '.join(sorted(_WRITERS))}."
+        )
+    if suffix == ".parquet":
+        for package in ("pandas", "pyarrow"):
+            import_optional(package, extra="parquet", purpose="A .parquet output")
+    return _WRITERS[suffix]
+
+
+def write_whole(output: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a temporary file and rename it: the output file is either complete or unchanged.
+
+    Parameters
+    ----------
+    output : Path
+        The file to write; an existing file is replaced.
+    write : callable
+        Writes the content to a binary file.
+    """
+    # Files of `tempfile` are readable by their owner alone, whatever the umask.
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_npz(file: IO[bytes], table: Table) -> None:
+    # Numbers and fixed-width text only, which load without pickle.
+    np.savez(file, **table._asdict())
+
+
+def _write_csv(file: IO[bytes], table: Table) -> None:
+    # `surrogateescape` keeps the bytes of file names that are not Unicode.
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    writer = csv.writer(text)
+    writer.writerow(["path", "class", "error", *table.feature_names.tolist()])
+    columns = (table.paths, table.classes, table.errors, table.features)
+    for path, label, error, row in zip(*columns, strict=True):
+        # `astype(str)` gives the fewest digits that identify a float32.
+        writer.writerow([path, label, error, *row.astype(str)])
+    text.flush()
+    text.detach()
+
+
+def _write_parquet(file: IO[bytes], table: Table) -> None:
+    pandas = import_optional("pandas", extra="parquet", purpose="A .parquet output")
+    frame = pandas.DataFrame(table.features, columns=table.feature_names.tolist())
+    texts = {"path": table.paths, "class": table.classes, "error": table.errors}
+    for i, (name, column) in enumerate(texts.items()):
+        frame.insert(i, name, column.tolist())
+    frame.to_parquet(file, engine="pyarrow", index=False)
+
+
+_WRITERS: dict[str, Writer] = {
+    ".csv": _write_csv,
+    ".npz": _write_npz,
+    ".parquet": _write_parquet,
+}

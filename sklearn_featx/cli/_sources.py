@@ -1,0 +1,100 @@
+"""The source of ``sklearn-featx extract``: a folder, a table, an archive, a bucket or a list.
+
+Each becomes a list of entries, which the extractor reads, with the names and classes of the output.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from .._messages import shown
+from ..exceptions import InputError
+from ._folder import find_images
+from ._table import TABLES, below, name_of, read_column
+
+
+class Source(NamedTuple):
+    """The images of a source.
+
+    Parameters
+    ----------
+    entries : list
+        Paths, addresses or contents of the images.
+    names : list of str
+        Their names in the output.
+    classes : list of str
+        Their top-level subfolders; empty for an image without one.
+    skipped : str
+        Number of other files of each kind, as text; empty if there are none.
+    """
+
+    entries: list[Any]
+    names: list[str]
+    classes: list[str]
+    skipped: str = ""
+
+
+def open_source(arguments: argparse.Namespace) -> Source:
+    """Return the images of the source that a user named.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        `source`, `column`, `root` and `follow_links`.
+
+    Returns
+    -------
+    source : Source
+        The images, none of which is read.
+
+    Raises
+    ------
+    InputError
+        If the source does not exist or has no images.
+    """
+    source = arguments.source
+    if source == "-":
+        return _from_lines(sys.stdin.buffer.read())
+    path = Path(source)
+    is_table = path.suffix.lower() in TABLES and not path.is_dir()
+    if arguments.column is not None and not is_table:
+        raise InputError(f"--column: {shown(source)} is no table ({', '.join(TABLES)}).")
+    if path.is_dir():
+        found = find_images(path, follow_links=arguments.follow_links)
+        return _named([str(path / p) for p in found.paths], found.paths, found.skipped)
+    if not path.exists():
+        raise InputError(f"SOURCE: there is no file or folder {shown(source)}.")
+    if is_table:
+        cells = read_column(path, arguments.column)
+        root = path.parent if arguments.root is None else arguments.root
+        return Source(
+            [below(root, cell) for cell in cells],
+            [name_of(cell, row) for row, cell in enumerate(cells)],
+            [""] * len(cells),
+        )
+    raise InputError(
+        f"SOURCE: {shown(source)} is neither a folder nor a table ({', '.join(TABLES)}). "
+        f"For single files pass their paths as lines: ls *.jpg | sklearn-featx extract -"
+    )
+
+
+def _named(entries: list[str], paths: list[Any], skipped: str = "") -> Source:
+    """Return images with paths below a folder, whose top-level subfolders are their classes."""
+    names = [path.as_posix() for path in paths]
+    return Source(entries, names, [class_of(path) for path in paths], skipped)
+
+
+def class_of(path: Path | PurePosixPath) -> str:
+    """Return the first folder of a relative path; empty for a file without a folder."""
+    return path.parts[0] if len(path.parts) > 1 else ""
+
+
+def _from_lines(content: bytes) -> Source:
+    """Return the images whose paths are lines; ``find -print0`` separates them by null bytes."""
+    separator = b"\0" if b"\0" in content else b"\n"
+    paths = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator) if line.strip()]
+    if not paths:
+        raise InputError("SOURCE: there are no paths on standard input.")
+    return Source(list(paths), paths, [""] * len(paths))
