@@ -52,11 +52,30 @@ __all__ = [
 
 
 class FeatxError(Exception):
-    """Base class of the errors of this package."""
+    """Base class of the errors of this package.
+
+    Examples
+    --------
+    >>> from sklearn_featx import backbone_stages
+    >>> from sklearn_featx.exceptions import FeatxError
+    >>> try:
+    ...     backbone_stages("resnet5")
+    ... except FeatxError as error:
+    ...     print(type(error).__name__)
+    UnknownBackboneError
+    """
 
 
 class InputError(FeatxError, ValueError):
-    """X as a whole cannot be read as images, because of its layout, dtype or range."""
+    """X as a whole cannot be read as images, because of its layout, dtype or range.
+
+    Examples
+    --------
+    >>> from sklearn_featx import PretrainedFeatureExtractor
+    >>> PretrainedFeatureExtractor().transform("cat.jpg")
+    Traceback (most recent call last):
+    sklearn_featx.exceptions.InputError: X is one path, 'cat.jpg'...
+    """
 
 
 class ImageError(FeatxError, ValueError):
@@ -70,6 +89,16 @@ class ImageError(FeatxError, ValueError):
         Position of the image in X.
     path : str, default=None
         The image's file, if it has one.
+
+    Examples
+    --------
+    >>> from sklearn_featx import PretrainedFeatureExtractor
+    >>> from sklearn_featx.exceptions import ImageError
+    >>> try:
+    ...     PretrainedFeatureExtractor(image_size=32).transform([b"no image"])
+    ... except ImageError as error:
+    ...     print(error.row, error.path)
+    0 None
     """
 
     def __init__(self, reason: str, row: int | None = None, path: str | None = None) -> None:
@@ -87,64 +116,189 @@ class ImageError(FeatxError, ValueError):
 
 
 class BackboneError(FeatxError, ValueError):
-    """A backbone cannot be built or cut."""
+    """A backbone cannot be built or cut.
+
+    Examples
+    --------
+    >>> from sklearn_featx import backbone_stages
+    >>> backbone_stages(dict)
+    Traceback (most recent call last):
+    sklearn_featx.exceptions.BackboneError: ... returned dict...
+    """
 
 
 class UnknownBackboneError(BackboneError):
-    """No backbone has this name."""
+    """No backbone has this name.
+
+    Examples
+    --------
+    >>> from sklearn_featx import backbone_stages
+    >>> backbone_stages("resnet5")
+    Traceback (most recent call last):
+    sklearn_featx.exceptions.UnknownBackboneError: ...
+    """
 
 
 class UnknownLayerError(BackboneError):
-    """The backbone has no stage or node of this name, or fewer stages."""
+    """The backbone has no stage or node of this name, or fewer stages.
+
+    Examples
+    --------
+    >>> from sklearn_featx import PretrainedFeatureExtractor
+    >>> PretrainedFeatureExtractor(layer="blocks.77", image_size=32).get_feature_names_out()
+    Traceback (most recent call last):
+    sklearn_featx.exceptions.UnknownLayerError: ...
+    """
 
 
 class WeightsError(BackboneError):
-    """Weights are missing, damaged, unreachable or belong to another network."""
+    """Weights are missing, damaged, unreachable or belong to another network.
+
+    Examples
+    --------
+    >>> from sklearn_featx import backbone_stages
+    >>> backbone_stages("squeezenet1_1", weights="lost.pth")
+    Traceback (most recent call last):
+    sklearn_featx.exceptions.WeightsError: weights: the file 'lost.pth' does not exist...
+    """
 
 
 class SavedStateError(FeatxError, ValueError):
-    """A saved estimator is damaged: its content does not match its checksum."""
+    """A saved estimator is damaged: its content does not match its checksum.
+
+    Examples
+    --------
+    >>> from sklearn_featx.exceptions import SavedStateError
+    >>> issubclass(SavedStateError, ValueError)
+    True
+    """
 
 
 class StoreError(FeatxError):
-    """A store cannot be used: its folder cannot hold a database."""
+    """A store cannot be used: its folder cannot hold a database.
+
+    Examples
+    --------
+    >>> from sklearn_featx.exceptions import FeatxError, StoreError
+    >>> issubclass(StoreError, FeatxError)
+    True
+    """
 
 
 class DivergenceError(FeatxError, RuntimeError):
-    """Training diverged: a loss or parameter is NaN or infinite."""
+    """Training diverged: a loss or parameter is NaN or infinite.
+
+    Examples
+    --------
+    >>> from sklearn_featx.exceptions import DivergenceError
+    >>> issubclass(DivergenceError, RuntimeError)
+    True
+    """
 
 
 class MissingDependencyError(FeatxError, ImportError):
-    """A required optional package is not installed."""
+    """A required optional package is not installed.
+
+    Examples
+    --------
+    >>> from sklearn_featx.exceptions import MissingDependencyError
+    >>> issubclass(MissingDependencyError, ImportError)
+    True
+    """
 
 
 class FeatxWarning(UserWarning):
-    """Base class of the warnings of this package."""
+    """Base class of the warnings of this package.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_featx.exceptions import FeatxWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", FeatxWarning)  # around code that must not go on
+    """
 
 
 class ImageWarning(FeatxWarning):
-    """Images cannot be read: their rows are NaN, omitted, or predicted by the prior."""
+    """Images cannot be read: their rows are NaN, omitted, or predicted by the prior.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_featx import PretrainedFeatureExtractor
+    >>> extractor = PretrainedFeatureExtractor(image_size=32, on_error="nan")
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     features = extractor.transform([b"no image"])
+    >>> caught[0].category.__name__
+    'ImageWarning'
+    """
 
 
 class RandomWeightsWarning(FeatxWarning):
-    """A backbone has random weights: its features carry little information."""
+    """A backbone has random weights: its features carry little information.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_featx.exceptions import RandomWeightsWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", RandomWeightsWarning)  # around a test
+    """
 
 
 class BackboneWarning(FeatxWarning):
-    """A user's network may need another normalization, or still has its classification head."""
+    """A user's network may need another normalization, or still has its classification head.
+
+    Examples
+    --------
+    >>> from sklearn_featx.exceptions import BackboneWarning
+    >>> issubclass(BackboneWarning, UserWarning)
+    True
+    """
 
 
 class RangeWarning(FeatxWarning):
-    """The values use less than a quarter of the range that their type or file declares."""
+    """The values use less than a quarter of the range that their type or file declares.
+
+    Examples
+    --------
+    >>> from sklearn_featx.exceptions import RangeWarning
+    >>> issubclass(RangeWarning, UserWarning)
+    True
+    """
 
 
 class CutWarning(FeatxWarning):
-    """A network cannot be traced and is cut at its top-level parts."""
+    """A network cannot be traced and is cut at its top-level parts.
+
+    Examples
+    --------
+    >>> from sklearn_featx.exceptions import CutWarning
+    >>> issubclass(CutWarning, UserWarning)
+    True
+    """
 
 
 class SavedVersionWarning(FeatxWarning):
-    """A model was saved with other versions of the libraries: its predictions may differ."""
+    """A model was saved with other versions of the libraries: its predictions may differ.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_featx.exceptions import SavedVersionWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", SavedVersionWarning)  # around `joblib.load`
+    """
 
 
 class StoreWarning(FeatxWarning):
-    """A store does not work: results are correct, but rows are not cached."""
+    """A store does not work: results are correct, but rows are not cached.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_featx.exceptions import StoreWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", StoreWarning)  # where computing again takes days
+    """

@@ -157,8 +157,11 @@ def test_the_classifier_has_few_parameters():
     assert len(sklearn_featx.FineTuneClassifier().get_params(deep=False)) <= 35
 
 
-def test_version_is_that_of_the_project():
-    assert sklearn_featx.__version__ == PROJECT["project"]["version"]
+def test_version_has_one_home():
+    assert "version" not in PROJECT["project"]
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "sklearn_featx/__init__.py"
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {sklearn_featx.__version__}\n" in citation
 
 
 def test_version_is_that_of_the_installed_metadata():

@@ -1,4 +1,4 @@
-"""A labelled set of DICOM files: handwritten digits as 12-bit X-rays of invented patients.
+"""A labeled set of DICOM files: handwritten digits as 12-bit X-rays of invented patients.
 
 Each patient has one label, several images, and a mark that all of them share: a smooth shade, as
 a person's anatomy or a device gives. A model that has seen one image of a patient can recognize

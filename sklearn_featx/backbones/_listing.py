@@ -31,6 +31,13 @@ class StageInfo(NamedTuple):
         The smallest depth that trains the stage.
     n_trained : int
         Number of parameters that this depth trains, without the head.
+
+    Examples
+    --------
+    >>> from sklearn_featx import backbone_stages
+    >>> last = backbone_stages()[-1]
+    >>> last.name, last.output_shape, last.unfreeze_depth
+    ('conv_head', (1280,), 1)
     """
 
     name: str

@@ -31,6 +31,15 @@ class HeatMaps(NamedTuple):
         How the maps were found.
     unit : {"decision function", "log-odds", "probability", "value"}
         What the score is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_featx import HeatMaps
+    >>> maps = np.array([[[0.5, -0.25], [1.0, 0.0]]])
+    >>> found = HeatMaps(maps, np.array([0.1]), np.array(["cat"]), "exact", "decision function")
+    >>> found.scores
+    array([1.35])
     """
 
     maps: FloatArray

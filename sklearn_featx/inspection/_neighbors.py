@@ -28,6 +28,14 @@ class NearestImages(NamedTuple):
         The sum of an image's values plus its intercept is its score.
     target : ndarray of shape (n_images,) or None
         Class or output that the score is of.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_featx import NearestImages
+    >>> near = NearestImages(np.array([[4, 2]]), np.array([[0.5, 0.75]]), None, None, None)
+    >>> near.indices[0, 0], near.distances.max()
+    (np.int64(4), np.float64(0.75))
     """
 
     indices: AnyArray

@@ -37,6 +37,13 @@ class LayerScore(NamedTuple):
         Mean of the scores over the folds.
     std_score : float
         Standard deviation of the scores over the folds.
+
+    Examples
+    --------
+    >>> from sklearn_featx import LayerScore
+    >>> row = LayerScore("resnet18", "layer3", "avg", 256, 0.93, 0.02)
+    >>> row.layer, row.mean_score
+    ('layer3', 0.93)
     """
 
     backbone: str

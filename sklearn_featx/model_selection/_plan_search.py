@@ -65,6 +65,15 @@ class Plan:
         One number for each image, equal for related ones: the `groups` of `GroupKFold`.
     warning : str or None
         A remedy, if cross-validation separates related images.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_featx import PretrainedFeatureExtractor, plan_search
+    >>> extractor = PretrainedFeatureExtractor(image_size=32, cache=False)
+    >>> plan = plan_search(extractor, load_digits().images[:6] / 16)
+    >>> plan.n_images, plan.n_passes
+    (6, 6)
     """
 
     n_images: int

@@ -95,7 +95,7 @@ def embed_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray:
     Parameters
     ----------
     net : FineTuneNet
-        An initialised net that is not being trained.
+        An initialized net that is not being trained.
     rows : array-like of shape (n_rows, ...)
         Activations at the split point, as `RowsDataset` takes them.
     batch_size : int

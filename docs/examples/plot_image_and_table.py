@@ -1,0 +1,66 @@
+"""
+An image beside columns of a table
+==================================
+
+A dataframe has a column of paths and other columns. ``ColumnTransformer`` passes the paths to the
+extractor and the other columns to their own steps; the model learns from both.
+
+The images are electroluminescence pictures of solar cells [1]_; the table says whether a cell is
+mono- or polycrystalline. The target is a defect.
+
+.. [1] C. Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
+   Electroluminescence Imagery", EU PVSEC 2018. CC BY-NC-SA 4.0.
+"""
+
+from importlib.resources import files
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from sklearn_featx import PretrainedFeatureExtractor
+
+folder = files("elpv_dataset") / "data"
+cells = pd.read_csv(folder / "labels.csv", sep=r"\s+", names=["path", "defect", "type"])
+cells = cells[cells["defect"].isin([0, 1])].groupby("defect").sample(100, random_state=0)
+cells["path"] = [str(folder / path) for path in cells["path"]]
+X, y = cells[["path", "type"]], cells["defect"]
+print(X["type"].value_counts())
+
+# %%
+# The pipeline. Unreadable files become rows of NaN (``on_error="nan"``), which the imputer behind
+# the extractor replaces, as it would in any other column.
+images = make_pipeline(
+    PretrainedFeatureExtractor(layer="all", normalize="layer", image_size=128, on_error="nan"),
+    SimpleImputer(),
+)
+model = make_pipeline(
+    make_column_transformer((images, ["path"]), (OneHotEncoder(), ["type"])),
+    LogisticRegression(max_iter=1000),
+)
+X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
+print(f"accuracy {model.fit(X_train, y_train).score(X_test, y_test):.3f}")
+
+# %%
+# What is each column worth? The permutation importance shuffles one column of X, here the paths,
+# and computes the score again. Shuffled paths are the same images: no feature is computed again.
+importance = permutation_importance(model, X_test, y_test, n_repeats=10, random_state=0)
+for name, mean, std in zip(
+    X.columns, importance.importances_mean, importance.importances_std, strict=True
+):
+    print(f"{name:<6} {mean:.3f} ± {std:.3f}")
+
+# %%
+# Are the probabilities calibrated? Out-of-fold predictions answer that, from the cached rows.
+from sklearn.calibration import CalibrationDisplay  # noqa: E402
+
+probability = cross_val_predict(model, X, y, cv=5, method="predict_proba")[:, 1]
+figure, ax = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+CalibrationDisplay.from_predictions(y, probability, n_bins=5, strategy="quantile", ax=ax)
+plt.show()

