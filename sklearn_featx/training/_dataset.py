@@ -22,7 +22,7 @@ TrainingBatch: TypeAlias = tuple[torch.Tensor | Parts, tuple[torch.Tensor, torch
 
 
 class RowSource(Protocol):
-    """An array, or rows that are read when they are asked for."""
+    """An array, or rows that are read on demand."""
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -40,15 +40,15 @@ class RowsDataset(Dataset[TrainingBatch]):
     ----------
     rows : array-like of shape (n_rows, ...)
         Activations at the split point: an ndarray, or any object with `len(rows)` and
-        `rows[list of int] -> ndarray or tuple of ndarray`. Floating point is served as float32.
+        `rows[list of int] -> ndarray or tuple of ndarray`. Floating point rows become float32.
     targets : ndarray of shape (n_rows,) or (n_rows, n_outputs)
-        Integers in one dimension are class codes. Everything else is served as float32:
-        regression targets, or 0 and 1 for several labels a row.
+        Integers in one dimension are class codes. All other targets become float32: regression
+        targets, or 0 and 1 for multilabel targets.
     weights : ndarray of shape (n_rows,), default=None
-        Weight of each row, at least 0; all alike if None. They are scaled to a mean of 1.
+        Weight of each row, at least 0; None: all are equal. They are scaled to a mean of 1.
     validation_rows : array-like of shape (n_rows, ...), default=None
-        What early stopping measures the loss on, for instance rows of plain images where training
-        sees views of them; None: `rows`.
+        Rows of the validation loss, such as rows of the images if training uses rows of their
+        views. None: `rows`.
     groups : array-like of shape (n_rows,), default=None
         Equal for rows that a validation split must not separate.
 
@@ -86,19 +86,19 @@ class RowsDataset(Dataset[TrainingBatch]):
         return len(self.rows)
 
     def for_validation(self) -> "RowsDataset":
-        """Return the dataset whose loss is measured: other rows, the same targets and weights.
+        """Return the dataset of the validation loss.
 
         Returns
         -------
         dataset : RowsDataset
-            It shares its arrays with this one.
+            The validation rows, with the same targets and weights.
         """
         dataset = copy.copy(self)
         dataset.rows = self.validation_rows
         return dataset
 
     def start_epoch(self, epoch: int) -> None:
-        """Tell the rows which epoch begins, where they differ from one to the next.
+        """Pass the number of an epoch to the rows, if they differ between epochs.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class RowsDataset(Dataset[TrainingBatch]):
         Parameters
         ----------
         positions : sequence of int
-            Which rows, in this order.
+            Positions of the rows, in this order.
 
         Returns
         -------
@@ -134,19 +134,19 @@ class RowsDataset(Dataset[TrainingBatch]):
 
 
 def read_rows(rows: RowSource, positions: list[int]) -> torch.Tensor | Parts:
-    """Read some rows as one tensor, or as one for each part.
+    """Read some rows as a tensor, or as one tensor for each part.
 
     Parameters
     ----------
     rows : array-like of shape (n_rows, ...)
         As in `RowsDataset`.
     positions : list of int
-        Which rows, in this order.
+        Positions of the rows, in this order.
 
     Returns
     -------
     batch : torch.Tensor of shape (len(positions), ...), or tuple of these
-        Float32 where the rows are floating point, else of their own type.
+        Float32 for floating point rows; other rows keep their dtype.
     """
     batch = rows[positions]
     return tuple(map(_as_tensor, batch)) if isinstance(batch, tuple) else _as_tensor(batch)
@@ -162,12 +162,12 @@ def of_rows(
     rows : torch.Tensor or tuple of torch.Tensor
         Rows.
     function : callable
-        From a tensor to a tensor.
+        Maps a tensor to a tensor.
 
     Returns
     -------
     results : torch.Tensor or tuple of torch.Tensor
-        As the rows.
+        The results, with the structure of the rows.
     """
     return tuple(map(function, rows)) if isinstance(rows, tuple) else function(rows)
 
@@ -183,13 +183,13 @@ def first_part(rows: torch.Tensor | Parts) -> torch.Tensor:
     Returns
     -------
     part : torch.Tensor
-        The rows themselves, or the first part of them.
+        The rows, or their first part.
     """
     return rows[0] if isinstance(rows, tuple) else rows
 
 
 def as_is(batch: Any) -> Any:
-    """Collate nothing: `RowsDataset` serves whole batches.
+    """Return a batch unchanged: the `collate_fn` for whole batches of `RowsDataset`.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def as_is(batch: Any) -> Any:
     Returns
     -------
     batch : object
-        The same.
+        The batch.
     """
     return batch
 
@@ -208,7 +208,7 @@ def _as_tensor(batch: npt.ArrayLike) -> torch.Tensor:
     batch = np.asarray(batch)
     if np.issubdtype(batch.dtype, np.floating):
         batch = batch.astype(np.float32, copy=False)
-    # torch needs memory that is in order and may be written.
+    # torch needs contiguous, writeable memory.
     return torch.from_numpy(np.require(batch, requirements=["C", "W"]))
 
 

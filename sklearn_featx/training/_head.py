@@ -1,4 +1,4 @@
-"""Heads: from the vector of the tail to logits or values, and where their training starts."""
+"""Heads: construction, and the start of their training."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -18,8 +18,8 @@ Head: TypeAlias = Literal["linear", "mlp"] | nn.Module | Callable[[int, int], nn
 
 MAX_HIDDEN = 512
 DROPOUT = 0.1
-# Near zero, so that the first predictions are near uniform and the first gradients that reach the
-# backbone are small; as in the reference code of He et al. 2022 (MAE), which takes 0.01.
+# Small, so that the first predictions are nearly uniform and the first gradients in the backbone
+# are small. The value is that of the reference code of He et al. 2022 (MAE).
 INITIAL_STD = 0.01
 
 
@@ -30,28 +30,28 @@ def make_head(head: Head, n_inputs: int, n_outputs: int, *, seed: int) -> nn.Mod
     Parameters
     ----------
     head : {"linear", "mlp"}, torch.nn.Module or callable
-        "linear": `Standardize` and one `torch.nn.Linear`, its weight drawn with standard deviation
-        0.01, its bias 0. "mlp": `Standardize`, one hidden layer of `n_inputs` units but at most
-        512, GELU, dropout of 0.1, and a linear layer as above. A module is copied, so the one given
-        is never trained. A callable gets `n_inputs` and `n_outputs` and returns a module.
+        "linear": `Standardize` and one `torch.nn.Linear`, with weights of standard deviation 0.01
+        and bias 0. "mlp": `Standardize`, one hidden layer of `n_inputs` units, at most 512, GELU,
+        dropout of 0.1, and a linear layer as above. A module is copied, so the original is never
+        trained. A callable gets `n_inputs` and `n_outputs` and returns a module.
     n_inputs : int
-        Width of the tail's output.
+        Number of columns of the embedding.
     n_outputs : int
         Number of classes or of regression targets.
     seed : int
-        Seed of the first weights. torch's global generator is left as it was.
+        Seed of the initial weights. Torch's global generator does not change.
 
     Returns
     -------
     module : torch.nn.Module
-        Takes (n_rows, n_inputs), returns (n_rows, n_outputs).
+        Maps (n_rows, n_inputs) to (n_rows, n_outputs).
 
     Raises
     ------
     TypeError
-        If `head` is none of these, or the callable returns no module.
+        If `head` has another type, or the callable returns no module.
     ValueError
-        If `head` is an unknown name, or the module does not take or return these widths.
+        If `head` is an unknown name, or the module does not accept or return these widths.
     """
     with seeded(seed):
         if isinstance(head, str):
@@ -96,19 +96,20 @@ def _own_head(
     try:
         module = head(n_inputs, n_outputs)
     except Exception as error:
+        # The user's code runs here, which may raise anything.
         raise ValueError(
             f"head={shown(head)} raised {cause(error)}. It is called as head(n_inputs, n_outputs) "
             "and returns a torch.nn.Module."
         ) from error
     if not isinstance(module, nn.Module):
         raise TypeError(f"head: the callable returned {type(module).__name__}, no torch.nn.Module")
-    # A callable may return one and the same module each time.
+    # A callable may return the same module in each call.
     return deepcopy(module).cpu()
 
 
 def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
     training = module.training
-    module.eval()  # a look must not move running statistics
+    module.eval()  # running statistics must not change
     try:
         with torch.no_grad():
             shape = tuple(getattr(module(torch.zeros(2, n_inputs)), "shape", ()))
@@ -126,16 +127,16 @@ def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
 
 
 class Standardize(nn.Module):
-    """Embeddings with a mean of zero and a spread of one over the training rows.
+    """Standardization of embeddings by the `Scaling` of the training rows.
 
-    Embeddings of different networks differ in scale by orders of magnitude; behind this module,
-    one learning rate of the head means the same for all of them. What is measured is a `Scaling`.
-    Until `measure` is called it does nothing.
+    The embeddings of networks differ in scale by orders of magnitude. After this module, a learning
+    rate of the head has the same effect for all of them. Before `measure`, embeddings do not
+    change.
 
     Parameters
     ----------
     n_features : int
-        Width of the embeddings.
+        Number of columns of the embeddings.
     """
 
     mean: torch.Tensor
@@ -153,7 +154,7 @@ class Standardize(nn.Module):
     def measure(
         self, embeddings: AnyArray, weights: AnyArray | None, widths: Sequence[int] | None = None
     ) -> None:
-        """Set mean and spread to those of training embeddings.
+        """Set mean and spread from training embeddings.
 
         Parameters
         ----------
@@ -176,7 +177,7 @@ def start_head(
     model: LinearModel | None = None,
     widths: Sequence[int] | None = None,
 ) -> None:
-    """Set the scale of a named head, and let a linear one start at a linear model.
+    """Set the scale of a named head, and the weights of a linear head.
 
     Parameters
     ----------
@@ -187,9 +188,9 @@ def start_head(
     weights : ndarray of shape (n_rows,) or None
         Weights of the rows.
     model : LinearModel, default=None
-        The function that a linear head is to compute; None leaves the layers as they are.
+        The function of the linear head. None: the weights of the head do not change.
     widths : sequence of int, default=None
-        Numbers of columns of the layers that the head reads, as in `Scaling.of`.
+        As in `Scaling.of`, for the layers that the head reads.
     """
     assert isinstance(head, nn.Sequential)
     standardize, layer = head[0], head[1]

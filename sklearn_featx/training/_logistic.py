@@ -1,9 +1,9 @@
-"""L2-regularized logistic regression on uncorrelated columns, by a preconditioned L-BFGS.
+"""L2-regularized logistic regression on uncorrelated columns, by preconditioned L-BFGS.
 
-Columns of any variance have nearly the same curvature once each is divided by the square root of
-its own, and of the class's share. With 150 classes and 1,280 columns, L-BFGS reached the optimum in
-about 80 evaluations of the loss, a third of them in float32; scikit-learn's took 280 without, and
-its newton-cg as many products with the Hessian.
+The curvature of the loss in a coefficient is nearly the variance of its column times a factor of
+its class. The preconditioner divides by its square root. With 150 classes and 1,280 columns, L-BFGS
+needs about 80 evaluations of the loss, a third of them in float32. Scikit-learn's L-BFGS needs 280,
+and its newton-cg as many products with the Hessian.
 """
 
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ from scipy.special import expit, log_softmax
 from .._typing import AnyArray
 
 MAX_ITERATIONS = 1_000
-# Of the largest derivative by a preconditioned coefficient, for a loss that is an average over
-# rows. Probabilities then agree to 1e-7, as scikit-learn's check of sample weights wants.
+# Tolerances of the largest derivative of the average loss by a preconditioned coefficient. With
+# this one, probabilities agree to 1e-7, as scikit-learn's check of sample weights requires.
 TOLERANCE = 3e-9
-# Good enough to compare penalties.
+# Sufficient for the comparison of penalties.
 LOOSE_TOLERANCE = 1e-3
-# Within reach of float32.
+# Attainable in float32.
 START_TOLERANCE = 1e-4
-# Curvature of a class that is certain everywhere.
+# Curvature of a class whose probability is 0 or 1 for every row.
 _LEAST_CURVATURE = 1e-8
 
 
@@ -35,7 +35,7 @@ class Solution(NamedTuple):
     intercept : ndarray of shape (n_outputs,)
         Intercepts.
     converged : bool
-        False if the steps ran out.
+        False if the maximum number of steps was reached.
     """
 
     coef: AnyArray
@@ -43,20 +43,19 @@ class Solution(NamedTuple):
     converged: bool = False
 
     def log_likelihood(self, rows: AnyArray, codes: AnyArray) -> AnyArray:
-        """Logarithm of the probability of each row's class."""
+        """Return the log-probability of each row's class."""
         return -_losses(rows @ self.coef + self.intercept, codes)[0]
 
 
 class LogisticProblem(NamedTuple):
-    """Training rows.
+    """Training rows, codes and weights.
 
     Parameters
     ----------
     rows : ndarray of shape (n_rows, n_columns)
-        Rows whose columns have mean 0 and are uncorrelated, at least nearly. Their dtype is
-        the precision of the fit.
+        Rows with nearly uncorrelated columns of mean 0. Their dtype is the precision of the fit.
     codes : ndarray of shape (n_rows,)
-        Class codes from 0, each with a row.
+        Class codes from 0; each class has a row.
     sample_weight : ndarray of shape (n_rows,)
         Weights.
     """
@@ -66,16 +65,16 @@ class LogisticProblem(NamedTuple):
     sample_weight: AnyArray
 
     def solve(self, C: float, *, tolerance: float, start: Solution | None = None) -> Solution:
-        """Fit from a start, or from zero.
+        """Minimize the loss, starting at a solution or at zero.
 
         Parameters
         ----------
         C : float
-            Inverse of the penalty, as in `sklearn.linear_model.LogisticRegression`.
+            Inverse penalty, as in `sklearn.linear_model.LogisticRegression`.
         tolerance : float
             Largest derivative of the average loss by a preconditioned coefficient.
         start : Solution, default=None
-            A solution nearby.
+            A solution of a similar problem.
         """
         from scipy.optimize import minimize
 
@@ -89,7 +88,7 @@ class LogisticProblem(NamedTuple):
             options={"maxiter": MAX_ITERATIONS, "gtol": tolerance, "ftol": 0.0, "maxls": 50},
         )
         coef, intercept = objective.unpack(found.x.astype(self.rows.dtype))
-        # A line search that ends at the precision of the dtype, short of the tolerance, is an end.
+        # A line search that ends at the precision of the dtype has converged too.
         return Solution(coef, intercept, converged=found.nit < MAX_ITERATIONS)
 
     def _zero(self) -> Solution:
@@ -141,7 +140,7 @@ def _packed(coef: AnyArray, intercept: AnyArray) -> AnyArray:
 
 
 def _losses(logits: AnyArray, codes: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """Loss of each row, and the probability of each output."""
+    """Return the loss of each row, and the probability of each output."""
     if logits.shape[1] == 1:
         signed = np.where(codes == 1, -logits[:, 0], logits[:, 0])
         return np.logaddexp(0, signed), expit(logits)

@@ -1,8 +1,8 @@
-"""The network that is trained: the stages after the split point, and a head.
+"""The trained network: the stages after the split point, and a head.
 
-What is frozen is frozen in three ways at once: no gradient reaches its parameters, it stays in eval
-mode whatever `train()` says (so dropout is off and running statistics stand still), and it is in no
-group of the optimizer. Gradients still flow through a frozen stage to the trained ones before it.
+A frozen stage has three properties: its parameters have no gradient, it stays in eval mode after
+`train()` (without dropout or changes of running statistics), and it is in no group of the
+optimizer. Gradients flow through a frozen stage to the trained stages before it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from .._typing import Pooling
 from ._frozen_norms import fold_norms, keep_strided_groups_in_float32
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-# Instance normalization may keep running statistics too.
+# Instance normalization may have running statistics too.
 RUNNING_NORMS = (*_BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 BatchNormMode = Literal["frozen", "train"]
 # Of the activations that a head of several stages reads. A probe on mean and maximum is up to 2.5
@@ -30,20 +30,20 @@ class TailAndHead(nn.Module):
     Parameters
     ----------
     stages : sequence of torch.nn.Module
-        Stages after the split point, in order; each takes what the one before returns. They are
-        used as they are: the caller hands over copies of its own.
+        Stages after the split point, in order; each maps the output of the previous one. They are
+        not copied.
     head : torch.nn.Module
-        Takes the embedding, (n_rows, n_features). Always trained.
+        Maps the embedding, (n_rows, n_features), to outputs. Always trained.
     trained : sequence of bool
-        One for each stage; False freezes it: its parameters and buffers stay as they are, the
-        gradient flows through it (surgical fine-tuning, Lee et al. 2023).
+        One for each stage. False: the stage is frozen, and the gradient flows through it (surgical
+        fine-tuning, Lee et al. 2023).
     batch_norm : {"frozen", "train"}
         With "frozen", batch normalization in trained stages keeps its pretrained running
-        statistics (its scale and shift are trained all the same); with "train" they adapt. The
-        head's are always trained: nothing in it is pretrained.
+        statistics, while its scale and shift are trained. With "train", the statistics adapt, as
+        those of the head always do.
     mixed_precision : bool, default=False
-        Compute the products of the stages in bfloat16 (torch.autocast; Micikevicius et al. 2018).
-        Parameters, their gradients, norms and the head stay as they are.
+        Whether to compute the products of the stages in bfloat16 (torch.autocast; Micikevicius et
+        al. 2018). Parameters, their gradients, norms and the head keep their precision.
     pools : sequence of torch.nn.Module, default=()
         Turn activations into vectors, (n_rows, n_features); with none, they are vectors already.
         The last stage has the first of them, the others have all.
@@ -91,16 +91,16 @@ class TailAndHead(nn.Module):
         Returns
         -------
         outputs : torch.Tensor of shape (n_rows, n_outputs)
-            What the head returns: logits or regression values.
+            Outputs of the head: logits or regression values.
         """
         embedding = self.embed(rows)
-        # Not in the caller's mixed precision either.
+        # The head ignores the caller's autocast too.
         with torch.autocast(embedding.device.type, enabled=False):
             outputs: torch.Tensor = self.head(embedding)
         return outputs
 
     def embed(self, rows: RowsOrParts) -> torch.Tensor:
-        """Apply the stages in order, and pool the activations of those that the head reads.
+        """Apply the stages in order, and pool the activations that the head reads.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class TailAndHead(nn.Module):
         Returns
         -------
         embedding : torch.Tensor of shape (n_rows, n_features)
-            What the head reads, in the order of the stages.
+            Input of the head, in the order of the stages.
         """
         x, *vectors = [rows] if isinstance(rows, torch.Tensor) else rows
         dtype = self._head_dtype()
@@ -130,12 +130,12 @@ class TailAndHead(nn.Module):
         return read[0] if len(read) == 1 else torch.cat(read, dim=1)
 
     def train(self, mode: bool = True) -> Self:
-        """Set train or eval mode where it applies: what is frozen stays in eval mode.
+        """Set train or eval mode; frozen parts stay in eval mode.
 
         Parameters
         ----------
         mode : bool, default=True
-            Whether trained stages and the head go to train mode.
+            Whether trained stages and the head are in train mode.
 
         Returns
         -------
@@ -151,7 +151,7 @@ class TailAndHead(nn.Module):
         return self
 
     def frozen_stages(self) -> list[nn.Module]:
-        """List the stages that training must not touch, those held back included.
+        """Return the stages that are not trained now, including those held back.
 
         Returns
         -------
@@ -161,7 +161,7 @@ class TailAndHead(nn.Module):
         return [s for s, active in zip(self.stages, self._active, strict=True) if not active]
 
     def trained_stages(self) -> list[nn.Module]:
-        """List the stages that are trained with the head.
+        """Return the stages that are trained with the head now.
 
         Returns
         -------
@@ -171,12 +171,12 @@ class TailAndHead(nn.Module):
         return [s for s, active in zip(self.stages, self._active, strict=True) if active]
 
     def hold_back(self, n_stages: int) -> None:
-        """Freeze, for now, the trained stages that are furthest from the head.
+        """Freeze the trained stages that are furthest from the head, until the next call.
 
         Parameters
         ----------
         n_stages : int
-            How many of them; 0 lets all be trained again.
+            Number of these stages; 0 unfreezes all.
         """
         positions = [position for position, trained in enumerate(self.trained) if trained]
         active = set(positions[n_stages:])
@@ -185,7 +185,7 @@ class TailAndHead(nn.Module):
         self.train(self.training)
 
     def _stands(self, trained: bool) -> bool:
-        """Whether the running statistics of a stage never adapt."""
+        """Whether the running statistics of a stage never change."""
         return not trained or self.batch_norm == "frozen"
 
     def _head_dtype(self) -> torch.dtype:
@@ -193,7 +193,7 @@ class TailAndHead(nn.Module):
         return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
 
     def _set_gradients(self) -> None:
-        # Frozen stages last: a parameter shared between the two kinds stays frozen.
+        # Frozen stages come last, so that a parameter shared by both kinds is frozen.
         for part in (*self.trained_stages(), self.head):
             _require_gradients(part.parameters(), True)
         for part in self.frozen_stages():
@@ -202,7 +202,7 @@ class TailAndHead(nn.Module):
 
 def _require_gradients(parameters: Iterable[nn.Parameter], required: bool) -> None:
     for parameter in parameters:
-        # Integers (quantized weights, tables) have no gradient to require.
+        # Integers (quantized weights, tables) have no gradient.
         if parameter.is_floating_point() or parameter.is_complex():
             parameter.requires_grad_(required)
 
@@ -217,7 +217,7 @@ def freeze_statistics(module: nn.Module) -> None:
     Parameters
     ----------
     module : torch.nn.Module
-        Changed in place, itself and all modules in it.
+        The module, which is changed in place with all modules in it.
     """
     for part in module.modules():
         if _keeps_running_statistics(part):
@@ -225,17 +225,17 @@ def freeze_statistics(module: nn.Module) -> None:
 
 
 def needs_batch_statistics(module: nn.Module) -> bool:
-    """Whether the output for one row depends on the other rows of the batch, in the present mode.
+    """Whether the output for a row depends on the other rows of the batch, in the current mode.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The module, in train mode if its training is asked about.
+        The module, in train or eval mode.
 
     Returns
     -------
     needed : bool
-        True when some batch normalization reads its statistics off the batch.
+        True if a batch normalization uses the statistics of the batch.
     """
     return any(
         part.training or part.running_mean is None
@@ -245,18 +245,18 @@ def needs_batch_statistics(module: nn.Module) -> bool:
 
 
 class ParameterRecord(NamedTuple):
-    """One parameter and its place in the network.
+    """A parameter and its position in the network.
 
     Parameters
     ----------
     name : str
         Dotted name in the `TailAndHead`.
     parameter : torch.nn.Parameter
-        The parameter itself.
+        The parameter.
     distance : int
-        0 in the head, 1 in the last stage, 2 in the one before it, and so on.
+        0 in the head, 1 in the last stage, 2 in the previous one, and so on.
     owner : torch.nn.Module
-        The module that holds the parameter.
+        The module that has the parameter.
     """
 
     name: str
@@ -266,7 +266,7 @@ class ParameterRecord(NamedTuple):
 
 
 def parameter_table(module: TailAndHead) -> list[ParameterRecord]:
-    """List all parameters, trained and frozen, each once.
+    """Return all parameters, trained and frozen, each once.
 
     Parameters
     ----------
@@ -294,7 +294,7 @@ def _owner(module: nn.Module, name: str) -> nn.Module:
 
 
 def named_trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Go through the parameters that training changes.
+    """Yield the parameters that training changes.
 
     Parameters
     ----------

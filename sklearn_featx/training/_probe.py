@@ -1,11 +1,12 @@
 """The linear probe: the best linear head on frozen features.
 
-A head that starts there does not wreck pretrained features in its first steps (LP-FT: Kumar et al.
-2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution"). Features
-are centered and scaled for the fit (`Scaling`), so that a penalty means the same for every
-backbone, and both are then folded into weight and bias: the head takes the features as they are.
+A head that starts at the probe does not distort pretrained features in its first steps (LP-FT:
+Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform
+out-of-distribution"). Features are centered and scaled for the fit (`Scaling`), so that a penalty
+has the same effect for every backbone. The scaling is then folded into weight and bias, so that the
+head reads unscaled features.
 
-A row of weight 0 counts as absent, a row of weight 2 as two rows. All in float64.
+A row of weight 0 is ignored, a row of weight 2 counts as two rows. The solution is float64.
 """
 
 import warnings
@@ -21,12 +22,12 @@ from ._logistic import MAX_ITERATIONS, START_TOLERANCE, TOLERANCE, LogisticProbl
 from ._probe_penalty import choose_alpha, choose_C
 from ._probe_rows import ProbeRows
 
-# Logits by which a class without rows starts below the others: a probability of e**-10.
+# Margin of logits between the other classes and a class without rows: a probability of e**-10.
 ABSENT_CLASS_MARGIN = 10.0
 
 
 class LinearModel(NamedTuple):
-    """A linear function of embeddings as they are.
+    """A linear function of unscaled embeddings.
 
     Parameters
     ----------
@@ -58,10 +59,9 @@ def fit_linear_probe_classifier(
     codes : array-like of shape (n_rows,)
         Class codes from 0.
     n_classes : int
-        Number of classes. One without rows gets weight 0 and a bias of 10 below the lowest other.
+        Number of classes. A class without rows has weight 0, and a bias 10 below the lowest other.
     C : float or "auto"
-        Inverse of the penalty, as in `sklearn.linear_model.LogisticRegression`; "auto" chooses it
-        as `choose_C` does.
+        Inverse penalty, as in `sklearn.linear_model.LogisticRegression`. "auto": see `choose_C`.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row, class weights included.
     widths : sequence of int, default=None
@@ -70,9 +70,9 @@ def fit_linear_probe_classifier(
     Returns
     -------
     weight : ndarray of shape (n_classes, n_features)
-        For two classes one row is minus the other.
+        For two classes, one row is the negative of the other.
     bias : ndarray of shape (n_classes,)
-        softmax(features @ weight.T + bias) are the pipeline's probabilities.
+        The probabilities are softmax(features @ weight.T + bias).
     """
     rows = ProbeRows(features, sample_weight, widths)
     codes = rows.counted(codes)
@@ -104,7 +104,7 @@ def fit_linear_probe_multilabel(
     labels : array-like of shape (n_rows, n_labels)
         0 and 1.
     C : float or "auto"
-        Inverse of the penalty; "auto" chooses one for each label.
+        Inverse penalty. "auto": chosen for each label.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row.
     widths : sequence of int, default=None
@@ -113,9 +113,9 @@ def fit_linear_probe_multilabel(
     Returns
     -------
     weight : ndarray of shape (n_labels, n_features)
-        One logistic regression a row.
+        One row for each logistic regression.
     bias : ndarray of shape (n_labels,)
-        sigmoid(features @ weight.T + bias) are the probabilities.
+        The probabilities are sigmoid(features @ weight.T + bias).
     """
     rows = ProbeRows(features, sample_weight, widths)
     models = [_label(rows, column, C) for column in rows.counted(labels).astype(int).T]
@@ -140,7 +140,7 @@ def fit_linear_probe_regressor(
     targets : array-like of shape (n_rows,) or (n_rows, n_outputs)
         Regression targets.
     alpha : float or "auto"
-        Penalty, as in `sklearn.linear_model.Ridge`; "auto" chooses it as `choose_alpha` does.
+        Penalty, as in `sklearn.linear_model.Ridge`. "auto": see `choose_alpha`.
     sample_weight : array-like of shape (n_rows,), default=None
         Weight of each row.
     widths : sequence of int, default=None
@@ -151,9 +151,9 @@ def fit_linear_probe_regressor(
     weight : ndarray of shape (n_outputs, n_features)
         `n_outputs` is 1 for targets of one dimension.
     bias : ndarray of shape (n_outputs,)
-        features @ weight.T + bias are the pipeline's predictions.
+        The predictions are features @ weight.T + bias.
     """
-    # Here, since it takes as long to import as the rest of the package.
+    # Imported here, because the import takes as long as that of the whole package.
     from sklearn.linear_model import Ridge
 
     rows = ProbeRows(features, sample_weight, widths)
@@ -169,7 +169,7 @@ def fit_linear_probe_regressor(
 def _label(
     rows: ProbeRows, column: AnyArray, C: float | Literal["auto"]
 ) -> tuple[AnyArray, AnyArray]:
-    """Coefficients and intercept of one label; of one with a single value, an intercept alone."""
+    """Coefficients and intercept of one label; only an intercept if the label is constant."""
     if column.min() == column.max():
         margin = ABSENT_CLASS_MARGIN if column[0] else -ABSENT_CLASS_MARGIN
         return np.zeros((1, rows.coordinates.shape[1])), np.array([margin])
@@ -177,15 +177,15 @@ def _label(
 
 
 def _logistic(rows: ProbeRows, codes: AnyArray, C: float) -> tuple[AnyArray, AnyArray]:
-    """Most of the way in float32, at half the price."""
+    """Solve in float32, at half the cost of float64, then refine in float64."""
     exact = LogisticProblem(rows.coordinates, codes, rows.sample_weight)
     rough = exact._replace(rows=rows.coordinates.astype(np.float32))
     start = rough.solve(C, tolerance=START_TOLERANCE)
     solution = exact.solve(C, tolerance=TOLERANCE, start=start)
     if not solution.converged:
         warnings.warn(
-            f"the linear probe stopped after {MAX_ITERATIONS} steps short of its optimum at "
-            f"C={C:g}: a smaller C (a stronger penalty) converges faster",
+            f"the linear probe did not converge in {MAX_ITERATIONS} steps with C={C:g}. A smaller "
+            "C (a stronger penalty) converges faster.",
             FeatxWarning,
             stacklevel=3,
         )
@@ -193,7 +193,7 @@ def _logistic(rows: ProbeRows, codes: AnyArray, C: float) -> tuple[AnyArray, Any
 
 
 def _softmax_rows(coef: AnyArray, intercept: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """Two rows in place of one for two classes."""
+    """Convert the one row of two classes to two rows."""
     if len(coef) > 1:
         return coef, intercept
     return np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2

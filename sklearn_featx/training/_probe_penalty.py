@@ -1,4 +1,4 @@
-"""How strong the linear probe's penalty should be, by cross-validation."""
+"""Choice of the linear probe's penalty by cross-validation."""
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
@@ -10,16 +10,16 @@ from ._probe_rows import ProbeRows
 CANDIDATES = np.logspace(-4, 4, 9)
 DEFAULT_C = 1.0
 N_FOLDS = 5
-# Rises of the loss, one after the other, that end the search.
+# Number of consecutive rises of the loss that end the search.
 PATIENCE = 2
 
 
 def choose_C(rows: ProbeRows, codes: AnyArray) -> float:  # noqa: N802 (scikit-learn's name)
     """Choose C among ``np.logspace(-4, 4, 9)`` by the log loss of a stratified cross-validation.
 
-    There are 5 folds, or as many as the smallest class has rows. Candidates are tried in rising
-    order, each from the solution of the one before. The search stops once the loss has risen for
-    two candidates in a row.
+    There are 5 folds, or as many as the smallest class has rows. Candidates are fitted in
+    increasing order, each starting at the previous solution. The search stops once the loss has
+    risen for two candidates in a row; large C are the slowest to fit.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ def choose_C(rows: ProbeRows, codes: AnyArray) -> float:  # noqa: N802 (scikit-l
     Returns
     -------
     C : float
-        The smallest of the best; 1.0 when a class has a single row, which cannot be set aside.
+        The smallest of the best candidates; 1.0 if a class has only one row.
     """
     classes, codes = np.unique(codes, return_inverse=True)
     n_folds = min(N_FOLDS, int(np.bincount(codes).min()))
     if n_folds < 2 or len(classes) < 2:
         return DEFAULT_C
-    # One scale and one basis for all folds: they know rows that are set aside, but no label.
-    # Float32, since the loss changes by more from one candidate to the next.
+    # All folds share one scaling and one basis, which depend on held-out rows but on no label.
+    # The loss differs between candidates by more than the rounding of float32.
     coordinates = rows.coordinates.astype(np.float32)
     splits = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(coordinates, codes)
     folds = [_Fold(coordinates, codes, rows.sample_weight, *split) for split in splits]
@@ -62,7 +62,7 @@ def choose_alpha(rows: ProbeRows, targets: AnyArray) -> float:
     alpha : float
         One value for all targets.
     """
-    # Here, since it takes as long to import as the rest of the package.
+    # Imported here, because the import takes as long as that of the whole package.
     from sklearn.linear_model import RidgeCV
 
     search = RidgeCV(alphas=CANDIDATES)
@@ -71,7 +71,7 @@ def choose_alpha(rows: ProbeRows, targets: AnyArray) -> float:
 
 
 class _Fold:
-    """One split of a cross-validation, whose model goes from C to C."""
+    """One split of a cross-validation; each fit starts at the solution of the previous C."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
-"""The linear probe's training rows, in as few uncorrelated coordinates as rows or columns allow.
+"""Training rows of the linear probe, in at most as many coordinates as rows or columns.
 
-An L2 penalty keeps the solution inside the span of the rows, and has the same value in every
-orthonormal basis of it. So 2,000 rows of 50,000 columns are solved in 2,000 coordinates, exactly.
+With an L2 penalty, the solution lies in the span of the rows, and the penalty is equal in every
+orthonormal basis of the span. A problem of 2,000 rows and 50,000 columns is therefore solved in
+2,000 coordinates, without an approximation.
 """
 
 from collections.abc import Sequence
@@ -12,23 +13,23 @@ import numpy.typing as npt
 from .._typing import AnyArray
 from ._scaling import Scaling, column_slices
 
-# Rows or columns, whichever is fewer, up to which a decomposition costs less than it saves.
+# The maximum of min(n_rows, n_columns) for which a decomposition costs less than it saves.
 MOST_COORDINATES = 5_000
 
 
 class ProbeRows:
-    """Training rows that a linear model is solved on.
+    """Training rows of a linear model.
 
-    Coordinates are the principal components of the scaled features: of the Gram matrix where
-    rows are fewer, of the scatter matrix where columns are. Above `MOST_COORDINATES` of both
-    they are the scaled features.
+    Coordinates are the principal components of the scaled features, from the Gram matrix if there
+    are fewer rows than columns, otherwise from the scatter matrix. With more than
+    `MOST_COORDINATES` rows and columns, they are the scaled features.
 
     Parameters
     ----------
     features : array-like of shape (n_rows, n_features)
-        What goes into the head.
+        Input of the head.
     sample_weight : array-like of shape (n_rows,) or None
-        Weight of each row, 1 if None. Rows without weight are dropped.
+        Weight of each row, 1 if None. Rows of weight 0 are dropped.
     widths : sequence of int, default=None
         Numbers of columns of the layers that stand side by side; None: all are of one layer.
 
@@ -56,7 +57,7 @@ class ProbeRows:
             bad = np.flatnonzero(~np.isfinite(self._features).all(axis=1))[:1].tolist()
             raise ValueError(
                 f"the linear probe needs finite features: row {bad} of the training rows contains "
-                f"NaN or infinity; precision='float32' or another layer may give finite ones"
+                "NaN or infinity. Try precision='float32' or another layer."
             )
         self._by_rows = self._by_columns = None
         n_rows, n_columns = self._features.shape
@@ -72,7 +73,7 @@ class ProbeRows:
         return np.asarray(targets)[self._counted]
 
     def fold(self, coef: AnyArray, intercept: AnyArray) -> tuple[AnyArray, AnyArray]:
-        """Express a model of the coordinates as one of the features as they are.
+        """Convert a model of the coordinates to a model of the unscaled features.
 
         Parameters
         ----------
@@ -86,7 +87,7 @@ class ProbeRows:
         weight : ndarray of shape (n_outputs, n_features)
             Coefficients.
         bias : ndarray of shape (n_outputs,)
-            features @ weight.T + bias are coordinates @ coef.T + intercept.
+            Such that features @ weight.T + bias equals coordinates @ coef.T + intercept.
         """
         weight = self._of_scaled_features(coef) / self._scaling.spread
         return weight, intercept - weight @ self._scaling.mean
@@ -107,7 +108,7 @@ class ProbeRows:
             scaled = self._scaled(columns)
             gram += scaled @ scaled.T
         lengths, vectors = _components(gram)
-        # Constant features have a single length, of 0.
+        # Constant features have one length, which is 0.
         return vectors * lengths, vectors / np.where(lengths > 0, lengths, 1.0)
 
     def _of_scatter_matrix(self) -> tuple[AnyArray, AnyArray]:
@@ -120,7 +121,7 @@ class ProbeRows:
 
 
 def _components(symmetric: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """Roots of the eigenvalues above rounding, and their eigenvectors; of at least one."""
+    """Square roots of the eigenvalues above rounding errors, at least one, and the eigenvectors."""
     values, vectors = np.linalg.eigh(symmetric)
     kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
     kept[-1] = True

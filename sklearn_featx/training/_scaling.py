@@ -7,7 +7,7 @@ import numpy as np
 
 from .._typing import AnyArray
 
-# Values that are converted to float64 at once: 128 MB.
+# Number of values that are converted to float64 together: 128 MB.
 _VALUES_AT_ONCE = 2**24
 
 
@@ -72,7 +72,7 @@ class Scaling(NamedTuple):
 
 
 def column_slices(embeddings: AnyArray) -> Iterator[slice]:
-    """Cut wide embeddings into columns of which a copy in float64 is small."""
+    """Divide the columns of embeddings into slices whose float64 copies are small."""
     n_rows, n_columns = embeddings.shape
     width = max(1, _VALUES_AT_ONCE // max(n_rows, 1))
     return (slice(start, start + width) for start in range(0, n_columns, width))

@@ -90,7 +90,7 @@ def predict_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray
 
 
 def embed_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray:
-    """Compute what the head of a trained network reads, as `predict_rows` does its outputs.
+    """Compute the input of a trained network's head, in the way of `predict_rows`.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def embed_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray:
     rows : array-like of shape (n_rows, ...)
         Activations at the split point, as `RowsDataset` takes them.
     batch_size : int
-        Rows at a time.
+        Number of rows in a batch.
 
     Returns
     -------
