@@ -12,6 +12,8 @@ from .._messages import short, shown
 from ..exceptions import InputError
 
 _MOST_SUFFIXES = 5
+# Suffixes of DICOM files, of which many have none.
+_SCANS = {".dcm", ".dicom", ".dic", ".ima"}
 
 
 class FoundImages(NamedTuple):
@@ -30,7 +32,7 @@ class FoundImages(NamedTuple):
 
 
 def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
-    """Find the image files in a folder and its subfolders, by the suffixes that Pillow reads.
+    """Find the image files in a folder and its subfolders, by suffix; scans by their content.
 
     Hidden files and folders are skipped.
 
@@ -89,12 +91,17 @@ class _Others:
             return self._note("hidden")
         if path.is_symlink() and not follow_links:
             return self._note("links")
+        if suffix in suffixes or suffix in _SCANS:
+            return True
+        from ..images import is_scan
+
+        # The name of a scan may end in a part of an identifier.
+        if (not suffix or suffix[1:].isdigit()) and is_scan(path):
+            return True
         if not suffix:
             return self._note("no suffix")
-        if suffix not in suffixes:
-            self._suffixes[suffix] += 1
-            return False
-        return True
+        self._suffixes[suffix] += 1
+        return False
 
     def enters(self, here: Path, name: str, follow_links: bool) -> bool:
         """Whether a folder is searched; other folders are counted."""

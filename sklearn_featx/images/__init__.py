@@ -28,6 +28,7 @@ from ._prefetch import (
     prepare_geometry,
 )
 from ._views import Variation, Views
+from .formats import is_scan
 from .formats._identifiers import check_identifier, holds_identifiers, read_identifier
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "digest_reading",
     "holds_identifiers",
     "image_suffixes",
+    "is_scan",
     "iterate_batches",
     "pillow_settings",
     "prepare_callable",

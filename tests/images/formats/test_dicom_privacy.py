@@ -1,0 +1,120 @@
+"""Privacy: no text of a DICOM header is in a message, a warning, a log, a table or a store."""
+
+import csv
+import logging
+import warnings
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from torch import nn
+
+from sklearn_featx import ImageReader, PretrainedFeatureExtractor
+from sklearn_featx.cli._main import main
+from sklearn_featx.exceptions import ImageError
+from sklearn_featx.images import decode
+from sklearn_featx.store import FeatureStore
+
+pydicom = pytest.importorskip("pydicom")
+
+SECRET = "Secretname"
+# Elements of text whose values have a form of their own, or that name the meaning of pixels.
+FORMS = {"AS", "DA", "DS", "DT", "IS", "TM", "UI", "UR", "CS", "AE"}
+
+
+@pytest.fixture
+def named(make_dicom):
+    """A file with one name in every text element of the dictionary, also in a nested item."""
+    from pydicom.datadict import DicomDictionary
+    from pydicom.dataset import Dataset
+
+    words = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    scan = pydicom.dcmread(BytesIO(make_dicom(words, WindowCenter=2000, WindowWidth=4000)))
+    item = Dataset()
+    for tag, (kind, *_) in DicomDictionary.items():
+        if kind in {"LO", "LT", "PN", "SH", "ST", "UC", "UT"} and tag >> 16 not in (0, 2):
+            for place in (scan, item):
+                place.add_new(tag, kind, f"{SECRET}{tag:x}"[:16])
+    # These decide nothing about pixels, and hold a name all the same.
+    for tag in (0x00080018, 0x0020000D, 0x0020000E):
+        scan.add_new(tag, "UI", "1.2.3")
+    scan.RequestAttributesSequence = [item]
+    scan.RescaleType = "HU"
+    file = BytesIO()
+    scan.save_as(file)
+    return file.getvalue()
+
+
+def broken(data):
+    """Copies that are damaged in one place, truncated, or end within the header."""
+    rng = np.random.default_rng(0)
+    at = data.index(b"\x28\x00\x02\x00")
+    yield data[:at]
+    yield data[:-100]
+    for _ in range(30):
+        copy = bytearray(data)
+        copy[rng.integers(at, at + 250)] ^= 1 << rng.integers(8)
+        yield bytes(copy)
+
+
+def test_no_name_leaves_the_file(named, tmp_path, capfd, caplog):
+    assert SECRET.encode() in named
+    files = []
+    for i, data in enumerate([named, *broken(named)]):
+        files.append(tmp_path / f"scan {i}")
+        files[-1].write_bytes(data)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    extractor = PretrainedFeatureExtractor(
+        net,
+        image_size=16,
+        on_error="nan",
+        cache=FeatureStore(tmp_path / "store"),
+        reader=ImageReader(window="lung"),
+        n_jobs=2,
+        verbose=True,
+    )
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = extractor.fit(files).transform(pd.DataFrame({"scan": [str(path) for path in files]}))
+    assert np.isfinite(rows[0]).all()
+    assert np.isnan(rows).any()
+    said = [str(extractor.failures_), caplog.text, *capfd.readouterr()]
+    said += [str(warning.message) for warning in caught]
+    assert not any(SECRET in text for text in said)
+    stored = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert stored
+    assert not any(SECRET.encode() in data for data in stored)
+
+
+def test_no_name_in_errors(named):
+    for data in broken(named):
+        for source in (data, data[132:]):
+            error = refusal(source)
+            while error is not None:
+                assert SECRET not in str(error)
+                error = error.__cause__
+
+
+def refusal(source):
+    try:
+        decode(source)
+    except ImageError as error:
+        return error
+    return None
+
+
+def test_a_folder_on_the_command_line(named, make_dicom, tmp_path, capfd):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("IM0001", "1.2.840.7", "chest.dcm", "DICOMDIR"):
+        (folder / name).write_bytes(named)
+    (folder / "notes").write_text("no scan")
+    output = tmp_path / "features.csv"
+    command = ["extract", str(folder), "-o", str(output), "--image-size", "32", "--quiet"]
+    assert main(command) == 0
+    with output.open(newline="", encoding="utf-8") as file:
+        table = list(csv.reader(file))
+    assert [row[0] for row in table[1:]] == ["1.2.840.7", "IM0001", "chest.dcm"]
+    assert SECRET not in output.read_text("utf-8")
+    assert not any(SECRET in text for text in capfd.readouterr())
