@@ -100,7 +100,7 @@ def test_stopping_short_is_said(monkeypatch):
     for module in (_logistic, _probe):
         monkeypatch.setattr(module, "MAX_ITERATIONS", 1)
     features, codes, _ = make_rows(60, 6, 3)
-    with pytest.warns(FeatxWarning, match="stopped after 1 steps.*C=1"):
+    with pytest.warns(FeatxWarning, match="did not converge in 1 steps.*C=1"):
         fit_linear_probe_classifier(features, codes, 3, C=1.0)
 
 
