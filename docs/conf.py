@@ -57,7 +57,6 @@ sphinx_gallery_conf = {
     "within_subsection_order": ExplicitOrder(ORDER),
     "doc_module": ("sklearn_featx",),
     "backreferences_dir": "api/generated/backreferences",
-    "reference_url": {"sklearn_featx": None},
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,

@@ -177,12 +177,15 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         self,
         backbone: Any = "efficientnet_lite0",
         *,
+        # the network and its columns
         weights: Weights = "DEFAULT",
         layer: str | list[str] | None = None,
         pooling: Pooling | Sequence[Pooling] | None = "avg",
+        # images
         preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
         reader: ImageReader | None = None,
+        # computation
         batch_size: int | None = None,
         device: str = "auto",
         precision: Precision = "float32",
@@ -190,6 +193,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         engine: EngineChoice = "torch",
         n_jobs: int | None = None,
         cache: Cache = True,
+        # unreadable images; the scale of rows; progress
         on_error: OnError = "raise",
         normalize: bool | Literal["layer"] = False,
         verbose: int = 0,

@@ -58,37 +58,47 @@ class FineTuneParameters(ImageEstimator):
         self,
         backbone: Any = "efficientnet_lite0",
         *,
+        # the network
         weights: Weights = "DEFAULT",
         unfreeze_depth: UnfreezeDepth = 1,
         granularity: Granularity = "stage",
+        # the head
         head: Any = "linear",
         head_layers: HeadLayers = "last",
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
+        # training
         lr: float = 1e-3,
         backbone_lr_ratio: float = 0.1,
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
         optimizer: Any = "adamw",
+        # stopping
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
+        # normalization and views
         batch_norm: Literal["frozen", "train"] = "frozen",
         augment: AugmentSpec | None = None,
         n_views: int | None = 4,
+        # continued training, folds, weights
         warm_start: bool = False,
         cross_fit: int | None = None,
+        # randomness, skorch
         random_state: int | np.random.RandomState | None = None,
         callbacks: Sequence[Any] | None = None,
         net_params: Mapping[str, Any] | None = None,
+        # images
         preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
         reader: ImageReader | None = None,
+        # computation
         device: str = "auto",
         precision: Precision = "float32",
         n_jobs: int | None = None,
         cache: Cache = True,
+        # unreadable images; progress
         on_error: OnError = "raise",
         verbose: int = 0,
     ) -> None:
