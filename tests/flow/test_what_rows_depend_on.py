@@ -28,7 +28,7 @@ from torchvision.ops import Permute
 from sklearn_featx import ImageReader, PretrainedFeatureExtractor
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.flow import _recipe
-from sklearn_featx.images import _pillow
+from sklearn_featx.images import _decode, _pillow
 from sklearn_featx.store import FeatureStore, _file_digests
 
 SIDE = 8
@@ -311,6 +311,30 @@ def declared_range(scene):
         yield path
 
 
+def dicom(words, center, width):
+    """The content of a DICOM file with 16-bit words and a window."""
+    pydicom = pytest.importorskip("pydicom")
+    scan = pydicom.Dataset()
+    scan.SOPClassUID, scan.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3"
+    scan.Rows, scan.Columns = words.shape
+    scan.BitsAllocated, scan.BitsStored, scan.HighBit = 16, 16, 15
+    scan.SamplesPerPixel, scan.PixelRepresentation = 1, 0
+    scan.PhotometricInterpretation = "MONOCHROME2"
+    scan.WindowCenter, scan.WindowWidth = center, width
+    scan.PixelData = words.astype("<u2").tobytes()
+    scan.file_meta = pydicom.dataset.FileMetaDataset()
+    scan.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    file = io.BytesIO()
+    scan.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def window_of_a_file(scene):
+    words = scene.rng.integers(0, 4096, (SIDE, SIDE), dtype=np.uint16)
+    for width in (2000, 3000):
+        yield dicom(words, 1500, width)
+
+
 def set_palette(scene, opened):
     opened.putpalette(scene.rng.integers(0, 256, 768, dtype=np.uint8).tobytes())
 
@@ -338,6 +362,7 @@ IMAGE = {
     "a file mapped into memory": mapped_file,
     "the EXIF orientation of a file": exif_of_a_file,
     "the white of a TIFF": declared_range,
+    "the window of a DICOM file": window_of_a_file,
     "the page of a TIFF": page("tiff"),
     "the frame of a GIF": page("gif"),
     "a picture drawn on": picture(draws),
@@ -399,6 +424,22 @@ def with_codec(scene):
     X = [scene.file("jpg")]
     yield scene.extractor(), X
     scene.patch.setattr(_pillow, "_library_versions", lambda: (f"libjpeg_turbo {version(scene)}",))
+    yield scene.extractor(), X
+
+
+def with_window_of_files(scene):
+    words = scene.rng.integers(0, 4096, (SIDE, SIDE), dtype=np.uint16)
+    X = [dicom(words, 500, 3000)]
+    yield scene.extractor(), X
+    window = (scene.rng.integers(400, 600), scene.rng.integers(2000, 2900))
+    yield scene.extractor(reader=ImageReader(window=tuple(map(float, window)))), X
+
+
+def with_dicom_codec(scene):
+    words = scene.rng.integers(0, 4096, (SIDE, SIDE), dtype=np.uint16)
+    X = [dicom(words, 500, 3000)]
+    yield scene.extractor(), X
+    scene.patch.setattr(_decode, "installed_version", lambda name: f"{name} {version(scene)}")
     yield scene.extractor(), X
 
 
@@ -550,6 +591,9 @@ RECIPE = {
     "layer": with_parameters(layer="0"),
     "pooling": with_parameters(pooling="max"),
     "value_range": with_parameters(reader=ImageReader(value_range=(0, 256))),
+    "window": with_parameters(reader=ImageReader(window=(0.5, 1))),
+    "window of DICOM files": with_window_of_files,
+    "the version of pydicom": with_dicom_codec,
     "value_range of files": with_file_parameters(reader=ImageReader(value_range=(0, 256))),
     "preprocessing": with_parameters(preprocessing="fast"),
     "type": with_parameters(precision="bfloat16"),
