@@ -1,6 +1,6 @@
 """Cut every network of torchvision and timm at every stage, and compare with the network uncut.
 
-Random weights, float32, eval mode. Of each network it checks that
+Random weights, float32, eval mode. The checks of each network are:
 
 - the stages in order compute what the network computes, with difference 0, at the granularities
   "stage" and "block";
@@ -8,9 +8,9 @@ Random weights, float32, eval mode. Of each network it checks that
   of stages has there, bit for bit: with the above, ``tail(trunk(x)) == network(x)`` everywhere;
 - the parameters partition: each belongs to exactly one stage;
 
-and measures the seconds to trace and cut it once it is built. A row of the result says what was
-found; a network that raised is listed with its error. Results are saved as it goes; a second start
-goes on where the first ended.
+The time to trace and cut a network is measured after it is built. Each network has a row in the
+result; a network that failed is listed with its error. Results are saved after each network; a
+second start continues there.
 
 Commands::
 
@@ -19,10 +19,11 @@ Commands::
     python benchmarks/cut_sweep.py --timm --max-parameters 5e7
     python benchmarks/cut_sweep.py --report
 
-timm's networks run in order of size, the smallest two of each family first, on inputs as small as
-they take (their own size where it is fixed). Of larger ones than ``--max-parameters`` (default
-1.5e9, 6 GB of weights) no values are computed: the partition and the shapes are compared, on
-PyTorch's meta device. ``--seconds`` bounds one network, ``--again`` repeats those that failed.
+timm's networks run in order of size, the smallest two of each family first, on the smallest inputs
+that they accept (their own size if it is fixed). For networks with more parameters than
+``--max-parameters`` (default 1.5e9, 6 GB of weights), partition and shapes are compared on
+PyTorch's meta device, without values. ``--seconds`` limits the time of one network, ``--again``
+repeats the networks that failed.
 """
 
 import argparse
@@ -56,10 +57,9 @@ PATTERN = 2**20
 
 
 class CheapRandom(TorchDispatchMode):
-    """Random initialisation at the speed of copying: one random block, repeated.
+    """Random initialization at the speed of copying: one random block, repeated.
 
-    The networks are as random as they need to be for a comparison, and billions of parameters are
-    drawn in seconds.
+    This is random enough for a comparison, and initializes billions of parameters in seconds.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ def check(network: Network, shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def run_chain(backbone: Backbone, x: torch.Tensor) -> list[torch.Tensor]:
-    """Activations after each stage; copies, since the next stage may work in place."""
+    """Copy the activations after each stage, since the next stage may work in place."""
     activations = []
     value = x.clone()
     for stage in backbone.stages:
@@ -137,7 +137,7 @@ def run_chain(backbone: Backbone, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest absolute difference; places where both are not finite alike count as equal."""
+    """Largest absolute difference; equal infinities and NaN in both count as equal."""
     if found.shape != expected.shape:
         return float("inf")
     same = (found == expected) | (found.isnan() & expected.isnan())
@@ -161,7 +161,7 @@ def partition(backbone: Backbone) -> dict[str, Any]:
 
 
 def sizes(module: nn.Module, own: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Input sizes worth a try, the smallest first."""
+    """Possible input sizes, the smallest first."""
     config = module.pretrained_cfg
     if not config.get("fixed_input_size"):
         smallest = (config.get("min_input_size") or (3, 64, 64))[1]
@@ -194,7 +194,7 @@ def takes(network: Network, size: tuple[int, int]) -> bool:
 
 
 def sweep_shapes(name: str) -> dict[str, Any]:
-    """Cut a network that is too large for memory: without values, the shapes are compared."""
+    """Cut a network that is too large for memory, and compare shapes without values."""
     from sklearn_featx.backbones.sources._timm import build_timm
 
     with torch.device("meta"), torch.inference_mode():
@@ -272,7 +272,7 @@ def versions() -> dict[str, str]:
 
 
 class TooSlowError(BaseException):  # not to be caught on the way, where any error is
-    """One network took longer than it may."""
+    """A network took longer than the limit."""
 
 
 def bounded(seconds: int) -> None:

@@ -1,10 +1,10 @@
-"""A search over freezing depth, side by side with plain skorch.
+"""A search over freezing depth, compared with plain skorch.
 
-Plain skorch runs the whole network in every step, the lower part frozen by `requires_grad`; its
-images are decoded, resized and normalised beforehand and lie in memory. This package starts from
-nothing: an empty store, raw arrays; once in float32, once with ``precision="bfloat16"``. All train
-the same stages for the same number of epochs on the same folds, in turn in one run, depth by
-depth.
+Plain skorch runs the whole network in every step, with the lower part frozen by `requires_grad`;
+its images are decoded, resized and normalized in advance and are in memory. This package starts
+with an empty store and raw arrays, once in float32 and once with ``precision="bfloat16"``. All
+train the same stages for the same number of epochs on the same folds, alternating in one run, depth
+by depth.
 
 The weights file is torchvision's own ``mobilenet_v2-b0353104.pth``; the images are Fashion-MNIST's
 (Debian: ``dataset-fashion-mnist``)::
@@ -31,7 +31,7 @@ from torch import nn
 
 from sklearn_featx import FeatureStore, FineTuneClassifier
 
-# Names of the modules at which stages end, and the depths that the grid is made of.
+# Names of the modules at which stages end, and the depths of the grid.
 ENDS = ["features.6", "features.13", "features.17"]
 DEPTHS = {"head": 0, "last convolution": 1, "blocks 14+": 2, "blocks 7+": 3}
 PRECISIONS = ("float32", "bfloat16")
@@ -50,7 +50,7 @@ def fashion_mnist(folder, n_images):
 
 
 class PartlyFrozen(nn.Module):
-    """MobileNetV2 with a new head, frozen up to a block: what a tutorial writes."""
+    """MobileNetV2 with a new head, frozen up to a block, as in tutorials."""
 
     def __init__(self, weights, first_trained, n_classes=10):
         super().__init__()
@@ -62,7 +62,7 @@ class PartlyFrozen(nn.Module):
         self.network.classifier[1] = nn.Linear(1280, n_classes)
 
     def forward(self, x):
-        """Run the whole network, as every step does."""
+        """Run the whole network."""
         return self.network(x)
 
 
@@ -83,7 +83,7 @@ def plain_skorch(weights, depth, epochs):
 
 
 def tensors(images, size):
-    """Preprocessed as the weights require, in memory."""
+    """Images in memory, preprocessed as the weights require."""
     preset = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
     rgb = [torchvision.transforms.functional.to_pil_image(image).convert("RGB") for image in images]
     preset.crop_size, preset.resize_size = [size], [round(size * 232 / 224)]

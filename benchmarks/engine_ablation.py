@@ -1,12 +1,12 @@
-"""What each mechanism of the CPU engine gives, alone and together, measured in turn in one run.
+"""The gain of each mechanism of the CPU engine, alone and together.
 
 A mechanism stays in the package while this table shows a gain of 10 percent or more on common
-networks. Decoded pixels are in memory; each way runs them with one worker a core, in batches of
-the engine's own size. Every round runs every way once, and shares are taken within a round::
+networks. Decoded pixels are in memory; each variant runs them with one worker per core, in batches
+of the engine's size. Every round runs every variant once, and ratios are computed within a round::
 
     python benchmarks/engine_ablation.py --checkpoints FOLDER
 
-FOLDER holds torchvision's weights. A backbone of which none are found has random ones, which cost
+FOLDER has torchvision's weights. A backbone without a weights file has random weights, which need
 the same time.
 """
 
@@ -39,7 +39,7 @@ REFERENCE = "fused layers and sections"
 
 
 def load(name, checkpoints):
-    """Return a backbone, with its published weights where they are found."""
+    """Return a backbone, with its published weights if they are found."""
     if name == "efficientnet_lite0":
         return get_backbone(name, "DEFAULT")
     known = torchvision.models.get_model_weights(name)

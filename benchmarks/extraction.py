@@ -1,13 +1,13 @@
-"""From image files to features: this package beside other ways, measured in turn in one run.
+"""Feature extraction from image files: this package compared with others.
 
-Each way has a process of its own, which waits while others run. In every round each runs once over
-the same images; ratios are taken within a round. The first call makes an environment of its own and
-installs this package and the others into it (some gigabytes)::
+Each library has its own process, which waits while others run. In every round, each runs once over
+the same images; ratios are computed within a round. The first call creates an environment and
+installs this package and the others in it (some gigabytes)::
 
     python benchmarks/extraction.py
 
-Without the network that torchvision downloads weights from, give a folder that holds them
-(``--checkpoints``); a backbone of which none are found has random ones, which cost the same time.
+Without a network connection, ``--checkpoints`` names a folder with torchvision's weights. A
+backbone without a weights file has random weights, which need the same time.
 """
 
 import argparse
@@ -27,16 +27,16 @@ ENVIRONMENT = HERE / ".environment"
 PACKAGES = ["embetter[vision]", "img2vec-pytorch", "onnx", "onnxruntime", "onnxscript"]
 PACKAGES += ["openvino", "timm", "transformers"]
 
-# Images per round: the plain loop takes seconds. Of few, a worker's last pass would weigh too much.
+# Images per round: the plain loop takes seconds. With few, the last pass would count too much.
 BACKBONES = {"mobilenet_v2": 256, "efficientnet_lite0": 256, "resnet50": 128, "vit_b_16": 64}
-# Of 12 Mpx, for every backbone. Of few batches, one worker would have more than the other.
+# Images of 12 Mpx, for every backbone. With few batches, workers would have unequal shares.
 N_LARGE = 64
-# Untimed, before the first round: what a way loads or compiles after some hundred images is there.
+# Untimed seconds before the first round, since some libraries compile after some hundred images.
 WARM_UP_SECONDS = 12
 PLAIN = "plain torchvision loop"
 OWN = "sklearn_featx"
 OTHERS = ["timm loop", "embetter", "img2vec-pytorch", "Hugging Face pipeline", "ONNX Runtime"]
-# Networks of the same architecture with weights of their own.
+# Networks of the same architecture with other weights.
 RANDOM = OTHERS[:4]
 OPENVINO = ["OpenVINO f32", "OpenVINO bf16"]
 ALL_OWN = [OWN, f"{OWN} bfloat16", f"{OWN}, OpenVINO", f"{OWN} bfloat16, OpenVINO"]
@@ -53,7 +53,7 @@ NOT_FOR = {
 
 
 def install(environment):
-    """Make the environment, or find it made, and return its Python."""
+    """Create the environment if it does not exist, and return its Python."""
     python, finished = environment / "bin" / "python", environment / "installed"
     if not finished.exists():
         venv.create(environment, with_pip=True)
@@ -111,7 +111,7 @@ def prepare(backbone, checkpoints, folder):
 
 
 class Way:
-    """One way in a process of its own.
+    """A library in its own process.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class Way:
     name : str
         A name in `extraction_peers.WAYS`.
     job : path
-        What to run it on.
+        The file with backbone, weights and images.
     """
 
     def __init__(self, python, name, job):
@@ -137,7 +137,7 @@ class Way:
         self.first_row_seconds = None
 
     def start(self):
-        """Wait until it has run its first image, then let it run all of them for some time."""
+        """Wait for the first image, then run all images for some time without timing."""
         self.first_row_seconds = self._answer()["first_row_seconds"]
         end = time.monotonic() + WARM_UP_SECONDS
         self.run()
@@ -145,7 +145,7 @@ class Way:
             self.run()
 
     def run(self):
-        """Run all images once, and return what the process answers."""
+        """Run all images once, and return the answer of the process."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return self._answer()
@@ -164,7 +164,7 @@ class Way:
 
 
 def measure(python, job, names, n_rounds):
-    """Run ways in turn, some rounds long; return a record for each."""
+    """Run the libraries in turn for some rounds; return a record for each."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(job, file)
         file.flush()
@@ -199,7 +199,7 @@ def measure(python, job, names, n_rounds):
 
 
 def agreement(reference, answer):
-    """Compare features with those of the plain loop, where they are of the same network."""
+    """Compare features with those of the plain loop, if the network is the same."""
     import numpy as np
 
     a, b = (np.asarray(found.get("features", [])) for found in (reference, answer))
@@ -211,7 +211,7 @@ def agreement(reference, answer):
 
 
 def run(settings):
-    """Measure what is asked for, and save a row for each way."""
+    """Measure, and save a row for each library."""
     cells, failed = {}, {}
     for backbone in settings.backbones:
         with tempfile.TemporaryDirectory() as folder:

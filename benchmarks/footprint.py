@@ -1,7 +1,7 @@
-"""What the package weighs: seconds to import it, seconds to the first row, memory for many rows.
+"""Time to import the package, time to the first row, and memory for many rows.
 
-Many small files go through EfficientNet-Lite0 at 32 pixels in a process of their own, half of them
-first. What the peak grows by from there is compared with what the output grows by::
+Many small files pass through EfficientNet-Lite0 at 32 pixels in a new process, in two halves. The
+growth of the peak memory in the second half is compared with that of the output::
 
     python benchmarks/footprint.py
 """
@@ -24,7 +24,7 @@ start = time.perf_counter()
 exec(sys.argv[1])
 print(time.perf_counter() - start)
 """
-# A name is imported when it is first used: nothing, what extracts features, and all of it.
+# Names are imported at their first use: none, the extractor, and all.
 IMPORTED = [
     "import sklearn_featx",
     "from sklearn_featx import PretrainedFeatureExtractor",
@@ -61,18 +61,18 @@ print(json.dumps(found))
 
 
 def said(script, *arguments):
-    """Run a script in a fresh Python, beside this file, and return what it prints."""
+    """Run a script in a new Python, in the folder of this file, and return its output."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE).stdout
 
 
 def repeated(rounds, script, *arguments):
-    """Run a script that prints seconds some times; the first, which fills caches, is left out."""
+    """Run a script that prints seconds several times; the first run fills caches, uncounted."""
     return spread([float(said(script, *arguments)) for _ in range(rounds + 1)][1:])
 
 
 def memory(folder, cache):
-    """Return by how much the peak grows beyond the output, from half of the rows to all; MiB."""
+    """Return the growth of the peak beyond the output in the second half of the rows, in MiB."""
     found = json.loads(said(MANY, folder, cache))
     peak, output = (found["all"][mib] - found["half"][mib] for mib in ("peak_mib", "output_mib"))
     return round(peak - output, 1)

@@ -1,15 +1,15 @@
-"""Heads that read all stages: their linear probe, and what fine-tuning adds to it.
+"""Heads that read all stages: their linear probe, and the gain of fine-tuning.
 
-The images, draws and budget are those of ``finetune_study.py``, whose probes and recipes stand
-beside these in the documentation: 50, 200 and 2,000 training images of Fashion-MNIST and MNIST at
-64 pixels, three seeds, 10 epochs, 1,000 other images for the score. It writes after every fit, and
-the same command goes on where it was interrupted; ``--report`` fits nothing::
+Images, seeds and epochs are those of ``finetune_study.py``, whose results are in the same tables of
+the documentation: 50, 200 and 2,000 training images of Fashion-MNIST and MNIST at 64 pixels, three
+seeds, 10 epochs, 1,000 other images for the score. It writes after every fit, and the same command
+continues an interrupted run; ``--report`` fits nothing::
 
     python benchmarks/head_layers.py --fashion-mnist FOLDER --mobilenet mobilenet_v2-b0353104.pth
 
-The fits come in an order in which the first ones answer most:
+The most informative fits come first:
 
-1. *rates*: `backbone_lr_ratio` of 0.1, 0.3 and 1, on a seed that the rest does not use.
+1. *rates*: `backbone_lr_ratio` of 0.1, 0.3 and 1, with a seed that the other fits do not use.
 2. *heads*: the probe on all layers, and 1, 2 and 4 trained stages at the default rate.
 """
 
@@ -89,7 +89,7 @@ def key(fit):
 
 
 def run(settings):
-    """Fit what is missing, write after each fit, and return all fits."""
+    """Fit the missing cells, write after each fit, and return all fits."""
     fits = json.loads(settings.records.read_text()) if settings.records.exists() else []
     done = {key(fit) for fit in fits}
     loaded = {}

@@ -1,4 +1,4 @@
-"""The largest resident memory of the process that asks."""
+"""The peak resident memory of the calling process."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_mib():
-    """Return it in MiB; not a number where there is no Linux.
+    """Return the peak in MiB; NaN on other systems than Linux.
 
-    `resource.getrusage` would count what the parent had in memory when it started this process.
+    `resource.getrusage` would include the memory of the parent at the start of this process.
     """
     if not _STATUS.exists():
         return float("nan")

@@ -5,9 +5,9 @@ Run all of them in full, some minutes, or some of them in part::
     python benchmarks/store_faults.py
     python benchmarks/store_faults.py flipped_bits=100 killed_writers=20
 
-Each fault is a function of a folder and a number; it returns counts. `wrong` are rows that differ
-from the truth, `raised` exceptions, `unrepaired` rows that were no hit when all was repaired. The
-tests run the same functions with smaller numbers.
+Each fault is a function of a folder and a number that returns counts. `wrong` counts rows that
+differ from the truth, `raised` exceptions, and `unrepaired` rows that are still missing after all
+rows were written again. The tests run the same functions with smaller numbers.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from sklearn_featx.store import FeatureStore
 from sklearn_featx.store import _database as database_module
 
 KEYS = [f"image {i}" for i in range(40)]
-# So large that no row has to leave: what is missing is then what a fault has made unreadable.
+# Large enough that no row is evicted: a missing row is then one that a fault has damaged.
 NO_EVICTION = "4GiB"
 LENGTHS = {"small": 300, "large": 30_000}  # the large rows fill pages of their own
 
@@ -45,7 +45,7 @@ def truth(recipe, key):
 
 
 def use(store, recipe="small", keys=KEYS):
-    """Do what a flow does: read, compute what is missing, write; count both."""
+    """Read rows, compute and write the missing ones, and count both, as the flow does."""
     rows = store.rows(recipe)
     found, values = rows.get_many(keys)
     expected = [truth(recipe, key) for key in keys]
@@ -70,7 +70,7 @@ def use_all(store):
 
 
 def fill(folder):
-    """Copy a store as it lies on disk while it is open: with a log and its map."""
+    """Copy the files of an open store, with its log and the index of the log."""
     shutil.rmtree(folder, ignore_errors=True)
     store = FeatureStore(folder, "64MiB")
     use_all(store)
@@ -97,7 +97,7 @@ def damaged_many_times(folder, n, damage):
                 if trial % 2:
                     use_all(store)
                 damage(folder, rng)
-                # Damage may show only after a part was read, and then cost that part as well.
+                # Damage may be found only after a part was read, which is then lost too.
                 counts["wrong"] += use_all(store)[0] + use_all(store)[0]
                 wrong, computed = use_all(store)
                 counts["wrong"] += wrong
@@ -112,7 +112,7 @@ def damaged_many_times(folder, n, damage):
 
 
 def forget_failures(store):
-    """As if this were a new process."""
+    """Forget the tally of a store, as a new process has none."""
     database_module._TALLIES.pop(Path(store.path), None)
 
 
@@ -205,7 +205,7 @@ def count_claims(store):
 
 
 def shared_keys(folder, n=8):
-    """As many processes that ask for the same 200 new keys at once."""
+    """Run processes that request the same 200 new keys at the same time."""
     keys = [f"shared {i}" for i in range(200)]
     results = get_context("fork").SimpleQueue()
     barrier = get_context("fork").Barrier(n)
@@ -246,7 +246,7 @@ def compute(recipe, keys):
 
 
 def dead_holders(folder, n=5):
-    """Holders of claims killed while another waits: the longest delay in seconds."""
+    """Kill processes with claims while another waits; return the longest delay in seconds."""
     rows = FeatureStore(folder, "64MiB").rows("small")
     longest = 0.0
     for trial in range(n):
@@ -344,7 +344,7 @@ def size_of(folder):
 
 
 def full_disk(folder, n=20):
-    """No file may grow beyond some limit, as on a full disk, each time at another point."""
+    """Limit the file size, as a full disk does, at a different point in each run."""
     return in_children(n, lambda trial: write_to_full_disk(folder / str(trial), trial))
 
 
@@ -365,7 +365,7 @@ def unusable_paths(folder, n=4):
 
 
 def use_thrice(store, vanishing=None):
-    """Use a store again and again; how many rows were wrong, how many warnings shown."""
+    """Use a store repeatedly; count wrong rows and warnings."""
     wrong = 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

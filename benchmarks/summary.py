@@ -1,7 +1,7 @@
 """Summaries of benchmarks, of at most 60 lines; `tables.py` makes tables of them.
 
-Full records, which a benchmark needs to go on where it was interrupted, lie in `RECORDS` and are
-not part of the repository.
+Full records, with which a benchmark continues an interrupted run, are in `RECORDS` and not part of
+the repository.
 """
 
 import json
@@ -23,7 +23,7 @@ def spread(values):
 
 
 def machine():
-    """Describe what the figures depend on."""
+    """Describe the machine and the versions of the libraries."""
     instructions = torch.backends.cpu.get_cpu_capability()
     return (
         f"{os.cpu_count()} cores, {instructions}, Python {platform.python_version()}, "
@@ -32,7 +32,7 @@ def machine():
 
 
 def write_summary(path, command, columns, rows, **about):
-    """Write rows, each in a line of its own, beside the command that made them."""
+    """Write rows, one in each line, with the command that made them."""
     heading = {"command": command, "machine": machine()} | about | {"columns": columns}
     lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in heading.items()]
     cells = ",\n".join(f"  {json.dumps(row)}" for row in rows)
@@ -41,7 +41,7 @@ def write_summary(path, command, columns, rows, **about):
 
 
 def read_summary(path):
-    """Return a summary; each of its rows as a dictionary by column."""
+    """Return a summary, with a dictionary for each row."""
     found = json.loads(Path(path).read_text())
     found["rows"] = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
     return found

@@ -1,8 +1,7 @@
 """Write the tables of README and documentation from the summaries in ``benchmarks/results``.
 
-A table stands between two lines, ``<!-- table: NAME -->`` and ``<!-- end -->``; what is between
-them is replaced. With ``--check`` nothing is written, and the exit status says whether all are
-current::
+A table is between two lines, ``<!-- table: NAME -->`` and ``<!-- end -->``, and is replaced. With
+``--check`` nothing is written, and the exit status is 0 if all tables are current::
 
     python benchmarks/tables.py
 """
@@ -29,7 +28,7 @@ def markdown(columns, rows, *, numbers_from=1):
 
 
 def origin(summary, words=""):
-    """Say where a table comes from."""
+    """Return the source of a table: command and machine."""
     return f"`{summary['command']}` ({summary['machine']}{words})\n\n"
 
 
@@ -113,7 +112,7 @@ def footprint():
 
 
 def depth_search():
-    """Seconds of a search over depths, beside plain skorch."""
+    """Seconds of a search over depths, and of plain skorch."""
     summary = load("depth_search")
     by_depth = {}
     for row in summary["rows"]:
@@ -167,7 +166,7 @@ def _place(row):
 
 
 def _mean_and_error(cell):
-    """Write mean and standard error; the number of seeds where it is not three."""
+    """Write mean and standard error; the number of seeds if it is not three."""
     if cell is None:
         return ""
     mean, error, n_seeds = (*cell, 3)[:3]
@@ -191,7 +190,7 @@ def finetune_study():
 
 
 def cut_sweep():
-    """How many networks of each library are cut."""
+    """Count the networks of each library that are cut."""
     summary = load("cut_sweep")
     rows = [[f"{value:,}" if i else value for i, value in enumerate(row.values())]
             for row in summary["rows"]]  # fmt: skip
@@ -222,12 +221,12 @@ TABLES = {
 
 
 def updated(text):
-    """Return a page with its tables made again."""
+    """Return a page with current tables."""
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 
 def draw(path):
-    """Draw how many times the rate of the plain loop each way has, from JPEG files."""
+    """Draw the rate of each library relative to the plain loop, from JPEG files."""
     from matplotlib.figure import Figure
 
     summary = load("extraction")

@@ -1,8 +1,8 @@
-"""What the store costs a cold run, and how fast a warm one is.
+"""The cost of the store in a cold run, and the rate of a warm run.
 
-10,000 files of 64 x 64 pixels go through EfficientNet-Lite0 at 32 pixels, where the store's share
-is large, and 1,000 at the network's own 224. Cold runs with and without a store are measured in
-turn, warm runs after them::
+10,000 files of 64 x 64 pixels pass through EfficientNet-Lite0 at 32 pixels, where the store's share
+is large, and 1,000 at the network's own 224. Cold runs with and without a store alternate, and warm
+runs follow::
 
     python benchmarks/warm_extraction.py
 """
@@ -21,7 +21,7 @@ from sklearn_featx import FeatureStore, PretrainedFeatureExtractor
 
 
 def write_files(folder, n_files):
-    """Write files of random pixels, old enough to be known by their time of change."""
+    """Write files of random pixels, with times old enough for the store to trust them."""
     rng = np.random.default_rng(0)
     paths = []
     for i in range(n_files):
@@ -40,7 +40,7 @@ def seconds(extractor, paths):
 
 
 def measure(folder, paths, image_size, settings):
-    """Return how much longer a cold run takes with a store, and the rate of a warm one."""
+    """Return the cost of the store in a cold run, and the rate of a warm run."""
     plain = PretrainedFeatureExtractor(image_size=image_size, cache=False)
     plain.transform(paths[:32])
     cold, without = [], []
