@@ -5,13 +5,19 @@ from .estimators._finetune_classifier import FineTuneClassifier
 from .estimators._finetune_regressor import FineTuneRegressor
 from .estimators._image_reader import ImageReader
 from .inspection import (
+    EmbeddingDisplay,
     HeatMapDisplay,
     HeatMaps,
+    LabelIssues,
+    MistakesDisplay,
+    NearDuplicates,
     NearestImages,
     NeighborsDisplay,
     TrainingHistoryDisplay,
     UnfreezeDepthDisplay,
     heat_maps,
+    label_issues,
+    near_duplicates,
     nearest_images,
 )
 from .model_selection._image_groups import image_groups
@@ -24,6 +30,7 @@ from .training import GradualUnfreezing
 __version__: str
 
 __all__ = [
+    "EmbeddingDisplay",
     "FeatureStore",
     "FineTuneClassifier",
     "FineTuneRegressor",
@@ -31,7 +38,10 @@ __all__ = [
     "HeatMapDisplay",
     "HeatMaps",
     "ImageReader",
+    "LabelIssues",
     "LayerScore",
+    "MistakesDisplay",
+    "NearDuplicates",
     "NearestImages",
     "NeighborsDisplay",
     "Plan",
@@ -43,7 +53,9 @@ __all__ = [
     "backbone_stages",
     "heat_maps",
     "image_groups",
+    "label_issues",
     "layer_sweep",
+    "near_duplicates",
     "nearest_images",
     "plan_search",
     "precompute",

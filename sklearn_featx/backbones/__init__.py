@@ -8,6 +8,7 @@ from ._classifier import warn_of_classifier
 from ._feature_map import FeatureMap, find_feature_map
 from ._listing import StageInfo, backbone_stages, unfreeze_depths
 from ._registry import backbone_names, get_backbone
+from ._reweighted import with_weights
 
 __all__ = [
     "Backbone",
@@ -19,4 +20,5 @@ __all__ = [
     "get_backbone",
     "unfreeze_depths",
     "warn_of_classifier",
+    "with_weights",
 ]

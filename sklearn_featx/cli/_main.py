@@ -1,4 +1,4 @@
-"""The command line: ``sklearn-featx extract | backbones | stages | store``.
+"""The command line: ``sklearn-featx extract | backbones | stages | store | look``.
 
 Results go to standard output and everything else to standard error. Errors and warnings are lines.
 PyTorch and Pillow are imported by the commands that need them, when they need them.
@@ -15,6 +15,7 @@ from .. import __version__
 from ..exceptions import FeatxError, FeatxWarning
 from ._backbones import add_backbones
 from ._extract import add_extract
+from ._look import add_look
 from ._stages import add_stages
 from ._store import add_store
 
@@ -83,4 +84,5 @@ def _parser() -> argparse.ArgumentParser:
     add_store(commands)
     add_backbones(commands)
     add_stages(commands)
+    add_look(commands)
     return parser

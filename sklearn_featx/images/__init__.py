@@ -13,6 +13,7 @@ dataframes are recognized by their methods, without importing their packages.
 from ._adapter import as_image_collection
 from ._collection import ImageCollection
 from ._decode import decode, digest_reading
+from ._encode import data_uri
 from ._geometry import seen_part
 from ._items import BytesItem
 from ._options import ReadOptions
@@ -46,6 +47,7 @@ __all__ = [
     "as_image_collection",
     "check_identifier",
     "choose_all",
+    "data_uri",
     "decode",
     "digest_reading",
     "holds_identifiers",

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from .._typing import FloatArray
 from ._grid import axes_grid, nearly_square
 from ._heat_maps import HeatMaps, Method, heat_maps
 from ._model import Model
@@ -28,6 +29,8 @@ class HeatMapDisplay:
         What `heat_maps` returned, at the resolution of the feature map.
     pictures : sequence of Picture
         Pixels of each image, and the place of the map in it; None for unreadable images.
+    smooth : ndarray of shape (n_images, height, width), default=None
+        The same maps, interpolated for the eye. None: `heat_maps` are interpolated.
 
     Attributes
     ----------
@@ -58,9 +61,15 @@ class HeatMapDisplay:
     'exact'
     """
 
-    def __init__(self, heat_maps: HeatMaps, pictures: Sequence[Picture | None]) -> None:
+    def __init__(
+        self,
+        heat_maps: HeatMaps,
+        pictures: Sequence[Picture | None],
+        smooth: FloatArray | None = None,
+    ) -> None:
         self.heat_maps = heat_maps
         self.pictures = pictures
+        self.smooth = smooth
 
     @classmethod
     def from_estimator(
@@ -71,13 +80,14 @@ class HeatMapDisplay:
         *,
         view: Literal["network", "file"] = "network",
         method: Method = "auto",
+        baseline: Any = None,
         ax: Any = None,
     ) -> Self:
         """Compute heat maps and draw them.
 
         Parameters
         ----------
-        estimator, X, target, method
+        estimator, X, target, method, baseline
             As in `heat_maps`.
         view : {"network", "file"}, default="network"
             Draw each image as the network sees it, or as it was given, where parts that were cut
@@ -98,14 +108,19 @@ class HeatMapDisplay:
         views = {"network": network_view, "file": file_view}
         if view not in views:
             raise ValueError(f"view={view!r} must be one of {list(views)}.")
-        found = heat_maps(estimator, X, target, method=method)
+        found = heat_maps(estimator, X, target, method=method, baseline=baseline)
         model = Model(estimator, X)
         readable = np.isfinite(found.intercept)
         pictures = [
             views[view](model.images, model.recipe, i) if readable[i] else None
             for i in range(len(model.images))
         ]
-        return cls(found, pictures).plot(ax=ax)
+        smooth = None
+        if found.method == "exact" and len(model.recipe.taps) > 1:
+            # Of several layers, each is interpolated by itself.
+            finer = heat_maps(estimator, X, target, "image", method=method, baseline=baseline)
+            smooth = finer.maps
+        return cls(found, pictures, smooth).plot(ax=ax)
 
     @property
     def titles(self) -> list[str]:
@@ -138,12 +153,14 @@ class HeatMapDisplay:
         axes = axes_grid(ax, *_shape(ax, len(self.pictures)), "HeatMapDisplay.plot")
         maps = self.heat_maps.maps
         top = float(np.nanmax(np.abs(maps))) or 1.0
+        smooth = [_smooth(m) for m in maps] if self.smooth is None else self.smooth
+        per_position = maps[0].size
         for one, values, picture, title in zip(
-            axes.ravel(), maps, self.pictures, self.titles, strict=False
+            axes.ravel(), smooth, self.pictures, self.titles, strict=False
         ):
             one.set_title(title, fontsize="small")
             if picture is not None:
-                _draw(one, values, picture, top, opacity)
+                _draw(one, values * (values.size / per_position), picture, top, opacity)
         first = axes[0, 0]
         self.colorbar_ = first.figure.colorbar(_scale(top), ax=axes, shrink=0.8)
         unit, method = self.heat_maps.unit, self.heat_maps.method
@@ -161,9 +178,7 @@ def _draw(ax: Any, values: Any, picture: Picture, top: float, opacity: float) ->
     height, width = picture.pixels.shape[:2]
     gray = picture.pixels.mean(2)
     ax.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
-    size = (max(values.shape[0], _DRAWN_SIDE), max(values.shape[1], _DRAWN_SIDE))
-    cells = size[0] * size[1] / values.size
-    smooth = (interpolated(values[np.newaxis], size)[0] * cells).clip(-top, top)
+    smooth = values.clip(-top, top)
     ax.imshow(
         smooth, cmap=_COLORS, vmin=-top, vmax=top, extent=picture.extent,
         alpha=opacity * np.sqrt(np.abs(smooth) / top),
@@ -171,6 +186,12 @@ def _draw(ax: Any, values: Any, picture: Picture, top: float, opacity: float) ->
     left, right, bottom, upper = picture.extent
     ax.set_xlim(min(0, left), max(width, right))
     ax.set_ylim(max(height, bottom), min(0, upper))
+
+
+def _smooth(values: FloatArray) -> FloatArray:
+    size = (max(values.shape[0], _DRAWN_SIDE), max(values.shape[1], _DRAWN_SIDE))
+    smooth: FloatArray = interpolated(values[np.newaxis], size)[0]
+    return smooth
 
 
 def _scale(top: float) -> Any:

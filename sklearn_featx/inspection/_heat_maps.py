@@ -1,5 +1,6 @@
 """Heat maps: the score of an image as a sum over positions of its feature map."""
 
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
 from ._affine import Affine, affine_map
+from ._background import background_of, own_background
 from ._model import Block, Model
 from ._position_effects import occlusion_effects, shapley_values
 from ._resample import interpolated, spread_out
@@ -62,6 +64,8 @@ def heat_maps(
     size: Literal["image"] | tuple[int, int] | None = None,
     *,
     method: Method = "auto",
+    baseline: Any = None,
+    n_samples: int = 1024,
 ) -> HeatMaps:
     """Say where in an image a score comes from.
 
@@ -74,8 +78,8 @@ def heat_maps(
     Parameters
     ----------
     estimator : estimator
-        Fitted: a pipeline with a `PretrainedFeatureExtractor` and a predictor, or a search over
-        one.
+        Fitted: a pipeline with a `PretrainedFeatureExtractor` and a predictor, a fine-tuner, a
+        pipeline with one, or a search over one.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
         What it predicts on.
     target : label, int or array-like of shape (n_images,), default=None
@@ -89,6 +93,13 @@ def heat_maps(
         "exact" is an error where the score is not affine; "shapley" as above, with as many
         positions as the coarsest map has, at most 14 x 14. "occlusion": what the score loses when
         one position is occluded. "auto": exact where possible, else Shapley values.
+    baseline : "zero", images or None, default=None
+        What a position is measured against: activations of 0, or the mean activations of images
+        such as those of the training. None: the mean of the training where a fitted step knows it
+        (``normalize="layer"``, a `StandardScaler` or `PCA` right after the extractor, a
+        fine-tuner's head); else 0 for exact maps, and the mean of X for others.
+    n_samples : int, default=1024
+        Coalitions of positions that Shapley values are estimated from.
 
     Returns
     -------
@@ -110,8 +121,10 @@ def heat_maps(
 
     Notes
     -----
-    For the mean, the map of a linear model is the class activation map; its equal for a head inside
-    a network is HiResCAM [1]_. The maximum gives its value to the position where it is reached.
+    For the mean, the map of a linear model is the class activation map; with ``baseline="zero"``
+    it equals the HiResCAM [1]_ of a head inside the network. The baseline's score is in the
+    intercept: it changes the maps of means by a constant, those of other models altogether. The
+    maximum gives its value to the position where it is reached.
 
     References
     ----------
@@ -137,19 +150,22 @@ def heat_maps(
     if method not in _METHODS:
         raise ValueError(f"method={shown(method)} must be one of {list(_METHODS)}.")
     model = Model(estimator, X)
+    background = background_of(estimator, baseline)
     wanted = _per_image(target, len(model.images))
+    finer = None if size is None else _checked_size(size, model)
     way: _Way | None = None
     parts: list[tuple[list[int], FloatArray, FloatArray, AnyArray]] = []
     for block in model.blocks():
         features = block.features()
-        way = way or _decide(model, block, features, method)
+        way = way or _decide(model, block, features, method, n_samples)
+        if background is None:
+            background = own_background(model, block, exact=way.affine is not None)
+        block = background.given_to(block)
         chosen = _chosen(way.score, features, wanted, block.rows)
-        parts.append((block.rows, *_explained(way, block, features, chosen), chosen))
+        parts.append((block.rows, *_explained(way, block, features, chosen, finer), chosen))
     if way is None:
         raise ValueError("X: none of the images can be read, so there is no map.")
     maps, intercept, places = _joined(parts, len(model.images))
-    if size is not None:
-        maps = interpolated(maps, _checked_size(size, model))
     return HeatMaps(maps, intercept, way.score.labels[places], way.method, way.score.unit)
 
 
@@ -159,9 +175,12 @@ class _Way(NamedTuple):
     score: Score
     method: str
     affine: Affine | None = None
+    n_samples: int = 0
 
 
-def _decide(model: Model, block: Block, features: FloatArray, method: Method) -> _Way:
+def _decide(
+    model: Model, block: Block, features: FloatArray, method: Method, n_samples: int
+) -> _Way:
     """Choose the exact way where the score is affine in sums over positions."""
     first, *others = model.scores()
     if method in ("auto", "exact") and all(layer.is_sum for layer in block.layers):
@@ -173,7 +192,8 @@ def _decide(model: Model, block: Block, features: FloatArray, method: Method) ->
             "method='exact': the score is not an affine function of sums over positions. Use "
             "method='auto', which takes Shapley values for it."
         )
-    return _Way(others[0] if others else first, "shapley" if method == "auto" else method)
+    name = "shapley" if method == "auto" else method
+    return _Way(others[0] if others else first, name, n_samples=n_samples)
 
 
 def _per_image(target: Any, n_images: int) -> list[Any] | None:
@@ -200,22 +220,37 @@ def _chosen(
 
 
 def _explained(
-    way: _Way, block: Block, features: FloatArray, chosen: AnyArray
+    way: _Way,
+    block: Block,
+    features: FloatArray,
+    chosen: AnyArray,
+    size: tuple[int, int] | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the maps of a block's images, and their intercepts."""
+    """Return the maps of a block's images, of a finer size if it is given, and intercepts."""
+    places = np.arange(len(chosen)), chosen
     if way.affine is not None:
-        exact = [_exact(way.affine, block, i, int(k)) for i, k in enumerate(chosen)]
-        return np.stack([m for m, _ in exact]), np.array([rest for _, rest in exact])
-    effects = occlusion_effects if way.method == "occlusion" else shapley_values
-    maps = np.stack([
-        effects(block.layers, i, way.score.only(int(k))) for i, k in enumerate(chosen)
-    ])  # fmt: skip
-    scores = way.score.of(features)[np.arange(len(chosen)), chosen]
-    return maps, scores - maps.sum((1, 2))
+        exact = [_exact(way.affine, block, i, int(k), size) for i, k in enumerate(chosen)]
+        maps, intercept = np.stack([m for m, _ in exact]), np.array([rest for _, rest in exact])
+    else:
+        maps = np.stack([_effects(way, block, i, int(k)) for i, k in enumerate(chosen)])
+        intercept = way.score.of(features)[places] - maps.sum((1, 2))
+        maps = maps if size is None else interpolated(maps, size)
+    rest = 0.0 if way.score.rest is None else way.score.rest(features)
+    return maps, intercept + rest
 
 
-def _exact(affine: Affine, block: Block, i: int, output: int) -> tuple[FloatArray, float]:
-    """Map of one image, the layers' maps added on the finest grid, and its intercept."""
+def _effects(way: _Way, block: Block, i: int, output: int) -> FloatArray:
+    """Map of one image by occlusion or Shapley values."""
+    score = way.score.only(output)
+    if way.method == "occlusion":
+        return occlusion_effects(block.layers, i, score)
+    return shapley_values(block.layers, i, score, way.n_samples)
+
+
+def _exact(
+    affine: Affine, block: Block, i: int, output: int, size: tuple[int, int] | None
+) -> tuple[FloatArray, float]:
+    """Map of one image, the layers' maps added on the finest grid or `size`, and its intercept."""
     finest = max((layer.grid for layer in block.layers), key=lambda grid: grid[0] * grid[1])
     rest, start = float(affine.intercept[output]), 0
     of_grid: dict[tuple[int, int], FloatArray] = {}
@@ -224,7 +259,8 @@ def _exact(affine: Affine, block: Block, i: int, output: int) -> tuple[FloatArra
         share, left = layer.shares(i, affine.weights[start:stop, output])
         of_grid[layer.grid] = of_grid.get(layer.grid, 0.0) + share
         rest, start = rest + left, stop
-    spread = [spread_out(share[np.newaxis], finest)[0] for share in of_grid.values()]
+    finer = partial(spread_out, size=finest) if size is None else partial(interpolated, size=size)
+    spread = [finer(share[np.newaxis])[0] for share in of_grid.values()]
     return np.sum(spread, axis=0), rest
 
 

@@ -2,7 +2,8 @@
 
 A row is a sum over positions, exactly: of the mean it is each position's part of it, of the maximum
 all of it where it is reached. The generalized mean is homogeneous: by Euler's theorem it is the sum
-of activation times derivative. Where positions are occluded, their activations are 0.
+of activation times derivative. Positions are measured against a baseline, activations that an
+occluded position has: 0, or those of a mean image.
 """
 
 import math
@@ -16,6 +17,7 @@ from ..backbones import FeatureMap
 _GEM_POWER, _GEM_FLOOR = 3.0, 1e-6
 # Values of activations that the network continues from in one pass.
 _VALUES_PER_PASS = 2**23
+_ZERO = np.zeros(1)
 
 
 class LayerMaps(NamedTuple):
@@ -29,11 +31,14 @@ class LayerMaps(NamedTuple):
         Activations as the layer has them; rows where it has no positions.
     grid : (int, int)
         Height and width of the map; (1, 1) without positions.
+    base : ndarray of shape (channels,) or (channels, positions), default=0
+        Activations of the baseline; with positions where these have columns of their own.
     """
 
     found: FeatureMap | None
     raw: AnyArray
     grid: tuple[int, int] = (1, 1)
+    base: FloatArray = _ZERO
 
     @property
     def is_sum(self) -> bool:
@@ -88,32 +93,73 @@ class LayerMaps(NamedTuple):
         """
         if self.found is None:
             return np.zeros(self.grid), float(self.raw[i].astype(np.float64) @ weights)
-        values, rule = self.values(i).astype(np.float64), self.found.rule
+        rule = self.found.rule
         if rule == "flatten":
             return self._flattened_shares(i, weights)
+        values = self.values(i).astype(np.float64)
+        base = np.broadcast_to(self.base, len(values))
         share = np.zeros(values.shape[1])
         if rule in ("avg", "avgmax"):
-            share += weights @ values / values.shape[1]
+            share += (weights @ values - weights @ base) / values.shape[1]
         if rule in ("max", "avgmax"):
             at = values.argmax(1)
-            share += np.bincount(at, weights * values[np.arange(len(at)), at], len(share))
+            tops = values[np.arange(len(at)), at] - base
+            share += np.bincount(at, weights * tops, len(share))
         if rule == "avgmax":
             share /= 2
         if rule == "gem":
             cubes = values.clip(_GEM_FLOOR) ** _GEM_POWER
-            mean = cubes.mean(1)
-            share += (weights * mean ** (1 / _GEM_POWER - 1)) @ cubes / values.shape[1]
-        return share.reshape(self.grid), 0.0
+            sums = cubes.sum(1)
+            above = (sums / values.shape[1]) ** (1 / _GEM_POWER) - base
+            share += (weights * above / sums) @ cubes
+        return share.reshape(self.grid), float(weights @ base)
 
     def _flattened_shares(self, i: int, weights: FloatArray) -> tuple[FloatArray, float]:
-        assert self.found is not None
-        x = self.raw[i].astype(np.float64)
-        x = np.moveaxis(x, -1, 0) if self.found.channels_last else x
-        share = (x * weights.reshape(x.shape)).sum(0).reshape(-1)
-        rest, n_prefix = 0.0, self.found.n_prefix
-        if n_prefix:
-            rest, share = float(share[:n_prefix].sum()), share[n_prefix:]
+        x, prefix = self._without_tokens(self._channels_first(i).astype(np.float64))
+        w, prefix_weights = self._without_tokens(weights.reshape(len(x), -1))
+        base = np.broadcast_to(self.base.reshape(len(self.base), -1), x.shape)
+        share = (w * (x - base)).sum(0)
+        rest = float((w * base).sum() + (prefix_weights * prefix).sum())
         return share.reshape(self.grid), rest
+
+    def _channels_first(self, i: int) -> AnyArray:
+        """Activations of one image, (channels, tokens and positions)."""
+        assert self.found is not None
+        x = self.raw[i]
+        x = np.moveaxis(x, -1, 0) if self.found.channels_last else x
+        flat: AnyArray = x.reshape(len(x), -1)
+        return flat
+
+    def _without_tokens(self, x: AnyArray) -> tuple[AnyArray, AnyArray]:
+        """Split columns into those of positions and those of tokens before them."""
+        assert self.found is not None
+        return x[:, self.found.n_prefix :], x[:, : self.found.n_prefix]
+
+    def with_baseline(self, row: FloatArray) -> "LayerMaps":
+        """Take the baseline whose pooled row is given.
+
+        Parameters
+        ----------
+        row : ndarray of shape (n_features,)
+            As of a map with the same activations at all positions.
+
+        Returns
+        -------
+        layer : LayerMaps
+            The same activations with that baseline.
+        """
+        if self.found is None or self.found.rule == "network":
+            return self
+        if self.found.rule == "flatten":
+            base, _ = self._without_tokens(row.reshape(len(self._channels_first(0)), -1))
+            return self._replace(base=base)
+        return self._replace(base=row)
+
+    def mean_activations(self) -> FloatArray:
+        """Mean over images and positions, (channels,)."""
+        parts = [self.values(i).mean(1, dtype=np.float64) for i in range(len(self.raw))]
+        mean: FloatArray = np.mean(parts, axis=0)
+        return mean
 
     def rows_without(self, i: int, kept: AnyArray, cells: AnyArray) -> FloatArray:
         """Rows of one image when cells of its positions are occluded.
@@ -139,24 +185,27 @@ class LayerMaps(NamedTuple):
         if rule in ("network", "flatten"):
             return self._recomputed(i, kept[:, cells])
         values, share = self.values(i).astype(np.float64), kept.astype(np.float64)
+        base = np.broadcast_to(self.base, len(values))
         if rule == "max":
-            return _maxima(values, kept, cells)
+            return _maxima(values, kept, cells, base)
         if rule == "gem":
             cubes = values.clip(_GEM_FLOOR) ** _GEM_POWER
             gone = (1 - share) @ np.bincount(cells, minlength=kept.shape[1])
             sums = share @ _sums(cubes, cells, kept.shape[1])
-            sums += gone[:, np.newaxis] * _GEM_FLOOR**_GEM_POWER
+            sums += gone[:, np.newaxis] * base.clip(_GEM_FLOOR) ** _GEM_POWER
             means: FloatArray = (sums / values.shape[1]) ** (1 / _GEM_POWER)
             return means
-        means = share @ _sums(values, cells, kept.shape[1]) / values.shape[1]
+        above = _sums(values - base[:, np.newaxis], cells, kept.shape[1])
+        means = base + share @ above / values.shape[1]
         if rule == "avgmax":
-            means = (means + _maxima(values, kept, cells)) / 2
+            means = (means + _maxima(values, kept, cells, base)) / 2
         return means
 
     def _recomputed(self, i: int, kept: AnyArray) -> FloatArray:
-        """Rows of one image whose positions (n_rows, n_positions) are kept or set to 0."""
+        """Rows of one image whose positions (n_rows, n_positions) are kept or occluded."""
         found, x = self.found, self.raw[i]
         assert found is not None
+        base = self._raw_base(x)
         step = max(1, _VALUES_PER_PASS // x.size)
         parts = []
         for start in range(0, len(kept), step):
@@ -165,14 +214,25 @@ class LayerMaps(NamedTuple):
                 some = np.pad(some, [(0, 0), (found.n_prefix, 0)], constant_values=True)
             places = x.shape[:-1] if found.channels_last else x.shape[1:]
             mask = np.expand_dims(some.reshape(-1, *places), -1 if found.channels_last else 1)
-            batch = (x * mask).astype(np.float32)
+            batch = np.where(mask, x, base)
             if found.row is not None:
-                parts.append(found.row(batch))
+                parts.append(found.row(batch.astype(np.float32)))
             else:
                 batch = np.moveaxis(batch, -1, 1) if found.channels_last else batch
                 parts.append(batch.reshape(len(batch), -1))
         rows: FloatArray = np.concatenate(parts).astype(np.float64)
         return rows
+
+    def _raw_base(self, x: AnyArray) -> FloatArray:
+        """Baseline in the shape of one image's activations."""
+        assert self.found is not None
+        last, n_prefix = self.found.channels_last, self.found.n_prefix
+        if self.base.ndim == 1:
+            return self.base if last else self.base.reshape(-1, *[1] * (x.ndim - 1))
+        base = np.pad(self.base, [(0, 0), (n_prefix, 0)])
+        places = x.shape[:-1] if last else x.shape[1:]
+        shaped = base.reshape(len(base), *places)
+        return np.moveaxis(shaped, 0, -1) if last else shaped
 
 
 def _sums(values: FloatArray, cells: AnyArray, n_cells: int) -> FloatArray:
@@ -182,12 +242,12 @@ def _sums(values: FloatArray, cells: AnyArray, n_cells: int) -> FloatArray:
     return sums
 
 
-def _maxima(values: FloatArray, kept: AnyArray, cells: AnyArray) -> FloatArray:
-    """Maximum over the kept positions, and 0 where any is occluded."""
+def _maxima(values: FloatArray, kept: AnyArray, cells: AnyArray, base: FloatArray) -> FloatArray:
+    """Maximum over the kept positions, and the baseline where any is occluded."""
     tops = np.full((kept.shape[1], len(values)), -np.inf)
     np.maximum.at(tops, cells, values.T)
     found = np.full((len(kept), len(values)), -np.inf)
-    found[~kept.all(1)] = 0.0
+    found[~kept.all(1)] = base
     for cell, top in enumerate(tops):
         rows = kept[:, cell]
         found[rows] = np.maximum(found[rows], top)

@@ -14,9 +14,10 @@ from ..backbones import FeatureMap, find_feature_map
 from ..estimators._extractor import PretrainedFeatureExtractor
 from ..flow import Recipe, Settings, Tap, activations, readable, renumbered
 from ._layer_maps import LayerMaps
-from ._scores import Score, scores_of
+from ._scores import Score, scores_of, transformed, tuned_score
 
 if TYPE_CHECKING:
+    from ..estimators._tuned_network import TunedNetwork
     from ..images import ImageCollection
 
 # Bytes of activations in memory.
@@ -36,51 +37,84 @@ class Block(NamedTuple):
 
 
 class Model:
-    """A fitted extractor with what follows it.
+    """A fitted network with what follows it.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted pipeline, or a search over one.
+        A fitted pipeline with an extractor or a fine-tuner, a fine-tuner, or a search over one.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
         What it predicts on.
 
     Raises
     ------
     TypeError
-        If there is no extractor in it, or nothing that predicts after it.
+        If there is no network in it.
     """
 
     def __init__(self, estimator: Any, X: Any) -> None:
         steps = _steps(estimator)
-        places = [i for i, s in enumerate(steps) if isinstance(s, PretrainedFeatureExtractor)]
+        places = [i for i, step in enumerate(steps) if _is_network(step)]
         if len(places) != 1:
             raise TypeError(
                 f"estimator={shown(estimator)}: expected a fitted pipeline, or a search over one, "
-                "with one PretrainedFeatureExtractor among its steps and a predictor after it."
+                "with one PretrainedFeatureExtractor or fine-tuner among its steps."
             )
         (at,) = places
         self.before = steps[:at]
         for step in self.before:
             X = step.transform(X)
-        self.extractor = steps[at]
+        self.network = steps[at]
         self.after = steps[at + 1 :]
-        work = self.extractor.work(X)
+        self._tuned: TunedNetwork | None = None
+        if isinstance(self.network, PretrainedFeatureExtractor):
+            work = self.network.work(X)
+        else:
+            # Here, so that looking at features does not import the training.
+            from ..estimators._tuned_network import tuned_network
+
+            self._tuned = tuned_network(self.network, X)
+            work = self._tuned.work
         self.images: ImageCollection = work.images
         self.recipe: Recipe = work.predicting
         self.settings: Settings = work.settings
 
     def scores(self) -> list[Score]:
         """Scores of pooled features, the normalization of the extractor included."""
+        if self._tuned is not None and not self.after:
+            return [tuned_score(self.network, self._tuned.head.outputs)]
         return [s._replace(of=self._normalized(s.of)) for s in scores_of(self.after)]
+
+    def rows(self, X: Any) -> FloatArray:
+        """Features of images as the predictor gets them; without one, those of the last step."""
+        for step in self.before:
+            X = step.transform(X)
+        features = self.network.transform(X)
+        predicts = bool(self.after) and hasattr(self.after[-1], "predict")
+        between = self.after[:-1] if predicts else self.after
+        rows: FloatArray = np.asarray(transformed(between, features), dtype=np.float64)
+        return rows
 
     def normalize(self, features: FloatArray) -> FloatArray:
         """Pooled features as the extractor returns them."""
-        if self.extractor.normalize == "layer":
-            scaled: FloatArray = (features - self.extractor.mean_) / self.extractor.scale_
+        kind = getattr(self.network, "normalize", False)
+        if kind == "layer":
+            scaled: FloatArray = (features - self.network.mean_) / self.network.scale_
             return scaled
-        unit: FloatArray = scale_to_unit_norm(features) if self.extractor.normalize else features
+        unit: FloatArray = scale_to_unit_norm(features) if kind else features
         return unit
+
+    def known_mean(self) -> FloatArray | None:
+        """Mean of the pooled features in training, where a fitted step knows it."""
+        if self._tuned is not None and not self.after:
+            return self._tuned.head.mean
+        kind = getattr(self.network, "normalize", False)
+        if kind == "layer":
+            mean: FloatArray = self.network.mean_
+            return mean
+        n_features = sum(map(math.prod, self.recipe.output_shapes(self.input_shape)))
+        found = np.asarray(getattr(self.after[0], "mean_", None) if self.after else None)
+        return found if not kind and found.shape == (n_features,) else None
 
     def _normalized(self, of: Any) -> Any:
         return lambda features: of(self.normalize(features))
@@ -97,7 +131,7 @@ class Model:
         found = [find_feature_map(backbone, t.layer, t.pooling, shape) for t in self.recipe.taps]
         if not any(found):
             raise ValueError(
-                f"layer={shown(self.extractor.layer)} of backbone {backbone.name!r} has no feature "
+                f"layer={shown(self._layers())} of backbone {backbone.name!r} has no feature "
                 "map before it: its values have no positions. Choose another layer."
             )
         sources = [
@@ -119,6 +153,13 @@ class Model:
                 for m, source in zip(found, sources, strict=True)
             ]
             yield Block([rows[i] for i in readable(len(rows), failures)], layers)
+
+    def _layers(self) -> Any:
+        return getattr(self.network, "layer", "the last")
+
+
+def _is_network(step: Any) -> bool:
+    return isinstance(step, PretrainedFeatureExtractor) or hasattr(step, "unfreeze_depth")
 
 
 def _steps(estimator: Any) -> list[Any]:

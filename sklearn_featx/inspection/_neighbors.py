@@ -9,7 +9,6 @@ from .._messages import shown
 from .._typing import AnyArray, FloatArray
 from ._model import Model
 from ._representers import representer_values
-from ._scores import transformed
 
 
 class NearestImages(NamedTuple):
@@ -119,7 +118,7 @@ def nearest_images(
             f"n_neighbors={shown(n_neighbors)}: expected 1 to {len(train.images)}, the number of "
             "training images."
         )
-    rows, seen = _rows(model, X), _rows(train, X_train)
+    rows, seen = _readable(model.rows(X)), _readable(train.rows(X_train))
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(seen)
     distances, indices = search.kneighbors(rows)
     final = model.after[-1] if model.after else None
@@ -129,12 +128,8 @@ def nearest_images(
     return NearestImages(indices, distances, *_of_target(model, final, values, rows, seen, target))
 
 
-def _rows(model: Model, X: Any) -> FloatArray:
-    """Features as the predictor gets them."""
-    for step in model.before:
-        X = step.transform(X)
-    features = model.extractor.transform(X)
-    rows: FloatArray = np.asarray(transformed(model.after[:-1], features), dtype=np.float64)
+def _readable(rows: FloatArray) -> FloatArray:
+    """Refuse rows of images that cannot be read."""
     if not np.isfinite(rows).all():
         bad = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
         raise ValueError(

@@ -1,11 +1,14 @@
 """Pictures to draw: an image as the network sees it, or as its file is."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from .._preprocess import Preprocess
 from .._typing import AnyArray
+from ..estimators._image_estimator import read_images
+from ..estimators._image_reader import ImageReader
 from ..flow import Recipe
 from ..images import ImageCollection, seen_part
 
@@ -46,6 +49,20 @@ def file_view(images: ImageCollection, recipe: Recipe, i: int) -> Picture:
     pixels = _drawable(images.load(i))
     top, left, bottom, right = seen_part(pixels.shape[0], pixels.shape[1], recipe.preprocess)
     return Picture(pixels, (left, right, bottom, top))
+
+
+def images_of(X: Any, reader: ImageReader | None) -> ImageCollection:
+    """Take X as images."""
+    return read_images(BaseEstimator(), X, reader or ImageReader(), reset=True)
+
+
+def thumbnail(images: ImageCollection, i: int, side: int) -> AnyArray:
+    """Return the center of an image, (side, side, 3) uint8."""
+    small = Preprocess(resize=side, crop=(side, side), interpolation="bilinear")
+    if images.kind == "pixels":
+        colors = _drawable(images.load_resized(i, small))
+        return (colors * 255).round().astype(np.uint8)
+    return np.full((side, side, 3), 128, np.uint8)
 
 
 def _drawable(levels: AnyArray) -> AnyArray:

@@ -1,9 +1,9 @@
 """What positions do to any score: occlusion and Shapley values, without a pass of the backbone.
 
-A coalition is a set of positions that are kept; the activations of the others are 0, the row is
-pooled again and the model is asked. Shapley values are estimated as in KernelSHAP [1]_: coalitions
-are drawn with their complements, and the additive game that fits them best, and the whole exactly,
-is solved for. Of a game that is additive, as of affine scores of means, they are exact.
+A coalition is a set of positions that are kept; the activations of the others are the baseline's,
+the row is pooled again and the model is asked. Shapley values are estimated as in KernelSHAP [1]_:
+coalitions are drawn with their complements, and the additive game that fits them best, and the
+whole exactly, is solved for. Of an additive game, as of affine scores of means, they are exact.
 
 .. [1] S. M. Lundberg, S.-I. Lee, "A unified approach to interpreting model predictions",
    NeurIPS 2017.
@@ -19,8 +19,6 @@ from ._layer_maps import LayerMaps
 
 # Positions to a side: finer maps are cut into so many cells.
 _FINEST_SIDE = 14
-_FEWEST_COALITIONS = 256
-_COALITIONS_PER_CELL = 4
 _SEED = 0
 
 
@@ -32,7 +30,10 @@ def cell_grid(layers: list[LayerMaps]) -> tuple[int, int]:
 
 
 def shapley_values(
-    layers: list[LayerMaps], i: int, score: Callable[[FloatArray], FloatArray]
+    layers: list[LayerMaps],
+    i: int,
+    score: Callable[[FloatArray], FloatArray],
+    n_samples: int,
 ) -> FloatArray:
     """Shapley value of each cell for one image; their sum is what all positions do together.
 
@@ -44,6 +45,8 @@ def shapley_values(
         The image.
     score : callable
         From rows to scores (n,).
+    n_samples : int
+        Number of coalitions.
 
     Returns
     -------
@@ -52,16 +55,18 @@ def shapley_values(
     """
     grid = cell_grid(layers)
     n_cells = grid[0] * grid[1]
-    kept, solve = _design(n_cells)
+    kept, solve = _design(n_cells, n_samples)
     ends = np.array([np.zeros(n_cells, bool), np.ones(n_cells, bool)])
     found = score(_rows(layers, i, np.concatenate([ends, kept]), grid))
-    nothing, whole, games = found[0], found[1] - found[0], found[2:]
-    first = solve @ (games - nothing - kept[:, -1] * whole)
-    return np.append(first, whole - first.sum()).reshape(grid)
+    nothing, equal = found[0], (found[1] - found[0]) / n_cells
+    values: FloatArray = equal + solve @ (found[2:] - nothing - kept.sum(1) * equal)
+    return values.reshape(grid)
 
 
 def occlusion_effects(
-    layers: list[LayerMaps], i: int, score: Callable[[FloatArray], FloatArray]
+    layers: list[LayerMaps],
+    i: int,
+    score: Callable[[FloatArray], FloatArray],
 ) -> FloatArray:
     """Return what the score of one image loses with each cell; as `shapley_values`."""
     grid = cell_grid(layers)
@@ -85,17 +90,17 @@ def _cells(grid: tuple[int, int], coarse: tuple[int, int]) -> AnyArray:
 
 
 @functools.lru_cache(maxsize=8)
-def _design(n_cells: int) -> tuple[AnyArray, FloatArray]:
-    """Coalitions, and the matrix from their games to all values but the last."""
+def _design(n_cells: int, n_samples: int) -> tuple[AnyArray, FloatArray]:
+    """Coalitions, and the matrix from their games to values whose sum is 0."""
     if n_cells == 1:
-        return np.zeros((0, 1), bool), np.zeros((0, 0))
+        return np.zeros((0, 1), bool), np.zeros((1, 0))
     rng = np.random.default_rng(_SEED)
-    n_pairs = max(_FEWEST_COALITIONS, _COALITIONS_PER_CELL * n_cells) // 2
+    n_pairs = (n_samples + 1) // 2
     sizes = np.arange(1, n_cells)
     frequencies = 1 / (sizes * (n_cells - sizes))
     drawn = rng.choice(sizes, n_pairs, p=frequencies / frequencies.sum())
     ranks = rng.random((n_pairs, n_cells)).argsort(1).argsort(1)
     half = ranks < drawn[:, np.newaxis]
     kept = np.concatenate([half, ~half])
-    matrix = kept[:, :-1].astype(float) - kept[:, -1:]
-    return kept, np.linalg.pinv(matrix)
+    # What all cells have in common is known: equal shares of the whole.
+    return kept, np.linalg.pinv(kept - kept.mean(1, keepdims=True))

@@ -27,12 +27,16 @@ class Score(NamedTuple):
         From rows (n, n_features) to scores (n, n_outputs).
     limit : float, default=inf
         Scores beyond it are not precise.
+    rest : callable, default=None
+        From rows to what is added to all scores of a row, (n,): the logarithm of the sum of
+        exponentials that log-probabilities are divided by.
     """
 
     unit: str
     labels: AnyArray
     of: Callable[[AnyArray], FloatArray]
     limit: float = np.inf
+    rest: Callable[[AnyArray], FloatArray] | None = None
 
     def only(self, output: int) -> Callable[[AnyArray], FloatArray]:
         """Scores of one output, (n,)."""
@@ -80,6 +84,47 @@ def scores_of(steps: Sequence[Any]) -> list[Score]:
         f"{shown(final)} after the extractor has no decision_function, predict_proba or values to "
         "predict: there is no score to look into."
     )
+
+
+def tuned_score(tuner: Any, outputs: Callable[[AnyArray], FloatArray]) -> Score:
+    """Score of a fine-tuner, from the outputs of its head.
+
+    Parameters
+    ----------
+    tuner : FineTuneClassifier or FineTuneRegressor
+        Fitted.
+    outputs : callable
+        From rows to logits or standardized values.
+
+    Returns
+    -------
+    score : Score
+        What its `decision_function` or `predict` returns.
+    """
+    if not hasattr(tuner, "classes_"):
+        values = np.arange(tuner.n_outputs_)
+        return Score(
+            "value", values, lambda rows: outputs(rows) * tuner.target_scale_ + tuner.target_mean_
+        )
+    if tuner.multilabel_:
+        return Score("decision function", tuner.classes_, outputs)
+    if tuner.n_outputs_ == 2:
+        odds = np.array([[1.0, -1.0], [-1.0, 1.0]])
+        return Score("decision function", tuner.classes_, lambda rows: outputs(rows) @ odds)
+
+    def logits(rows: AnyArray) -> FloatArray:
+        # They have a constant that training does not determine.
+        found = outputs(rows)
+        centered: FloatArray = found - found.mean(1, keepdims=True)
+        return centered
+
+    def rest(rows: AnyArray) -> FloatArray:
+        found = logits(rows)
+        top = found.max(1)
+        less: FloatArray = -top - np.log(np.exp(found - top[:, np.newaxis]).sum(1))
+        return less
+
+    return Score("decision function", tuner.classes_, logits, rest=rest)
 
 
 def transformed(steps: Sequence[Any], rows: AnyArray) -> AnyArray:

@@ -14,6 +14,7 @@ from ._augment import AugmentSpec, make_augment
 from ._callbacks import GradualUnfreezing
 from ._dataset import RowsDataset
 from ._head import make_head, start_head
+from ._head_function import HeadFunction, head_function
 from ._make_net import continue_fit, make_net
 from ._module import POOLINGS, TailAndHead
 from ._net import FineTuneNet
@@ -32,6 +33,7 @@ __all__ = [
     "AugmentSpec",
     "FineTuneNet",
     "GradualUnfreezing",
+    "HeadFunction",
     "LinearModel",
     "RowsDataset",
     "Scaling",
@@ -41,6 +43,7 @@ __all__ = [
     "fit_linear_probe_classifier",
     "fit_linear_probe_multilabel",
     "fit_linear_probe_regressor",
+    "head_function",
     "load_trained_state",
     "make_augment",
     "make_head",

@@ -18,7 +18,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from sklearn_featx import PretrainedFeatureExtractor, exceptions, heat_maps
+from sklearn_featx import (
+    FineTuneClassifier,
+    FineTuneRegressor,
+    PretrainedFeatureExtractor,
+    exceptions,
+    heat_maps,
+)
 
 HEADS = {
     "logistic": lambda: LogisticRegression(),
@@ -141,7 +147,32 @@ class TestExact:
         mean, scale, center, axes, weights = (torch.tensor(a).double() for a in arrays)
         (((maps.mean((2, 3)) - mean) / scale - center) @ axes @ weights).sum().backward()
         expected = (maps * maps.grad).sum(1).detach().numpy()
-        assert relative(heat_maps(model, X).maps, expected) < 1e-6
+        assert relative(heat_maps(model, X, baseline="zero").maps, expected) < 1e-6
+        # Against the mean that the scaler knows, whose score is the intercept: a constant less.
+        found = heat_maps(model, X)
+        assert np.ptp(found.maps - expected) < 1e-6 * np.abs(expected).max()
+        at_mean = model[1:].decision_function(scaler.mean_[np.newaxis])
+        np.testing.assert_allclose(found.intercept, np.repeat(at_mean, len(X)), atol=1e-9)
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_equals_hirescam_of_pytorch_grad_cam(self, two):
+        """With the same head as `nn.Linear` on the mean of the same activations."""
+        grad_cam = pytest.importorskip("pytorch_grad_cam")
+        X, y = two
+        model = make_pipeline(small(), LogisticRegression()).fit(X, y)
+        head = torch.nn.Linear(model[-1].coef_.shape[1], 1).double()
+        weight, bias = (torch.tensor(a) for a in (model[-1].coef_, model[-1].intercept_))
+        head.load_state_dict({"weight": weight, "bias": bias})
+        parts = (torch.nn.Identity(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), head)
+        net = torch.nn.Sequential(*parts)
+        maps = torch.from_numpy(small(pooling=None).fit_transform(X)).double().requires_grad_()
+        with grad_cam.HiResCAM(model=net, target_layers=[net[0]]) as cam:
+            cam.activations_and_grads(maps).sum().backward()
+            found = cam.activations_and_grads
+            arrays = (found.activations[0].numpy(), found.gradients[0].numpy())
+            # Before it is cut off at 0 and scaled to 1.
+            expected = cam.get_cam_image(maps, net[0], None, *arrays, eigen_smooth=False)
+        assert relative(heat_maps(model, X).maps, expected) < 1e-4
 
     def test_each_class_and_each_image_has_a_target(self, digits):
         X, y = digits
@@ -198,12 +229,108 @@ class TestExact:
         assert np.isfinite(found.maps[[0, 2]]).all()
 
 
+class TestBaseline:
+    @pytest.mark.parametrize("pooling", ["avg", "max", "avgmax", "gem", "flatten", ["avg", "max"]])
+    @pytest.mark.parametrize("method", ["exact", "shapley"])
+    def test_mean_images_are_the_intercept(self, two, pooling, method):
+        X, y = two
+        features = small(pooling=pooling)
+        model = make_pipeline(features, LogisticRegression()).fit(X, y)
+        found = heat_maps(model, X[:3], method=method, baseline=X[3:], n_samples=100)
+        assert relative(found.scores, model.decision_function(X[:3])) < 1e-5
+        mean = features.transform(X[3:]).astype(float).mean(0)
+        expected = model[-1].decision_function(mean[np.newaxis])
+        np.testing.assert_allclose(found.intercept, np.repeat(expected, 3), rtol=1e-5)
+
+    def test_of_models_that_know_no_mean(self, two):
+        X, y = two
+        affine = make_pipeline(small(), LogisticRegression()).fit(X, y)
+        zero = heat_maps(affine, X[:2], baseline="zero")
+        np.testing.assert_array_equal(heat_maps(affine, X[:2]).maps, zero.maps)
+        np.testing.assert_allclose(zero.intercept, affine[-1].intercept_[0])
+        forest = make_pipeline(small(), NOT_AFFINE["forest"]()).fit(X, y)
+        own, same = heat_maps(forest, X[:4]), heat_maps(forest, X[:4], baseline=X[:4])
+        np.testing.assert_array_equal(own.maps, same.maps)
+
+    def test_what_is_no_baseline_is_refused(self, two):
+        model = make_pipeline(small(), LogisticRegression()).fit(*two)
+        with pytest.raises(ValueError, match="baseline='blur'"):
+            heat_maps(model, two[0], baseline="blur")
+
+
+class TestFineTuners:
+    """Sums are scores: of the probe and of trained stages, of the last layer and of all."""
+
+    @pytest.mark.parametrize("depth", [0, 1, 2, "all", (2, 3)])
+    @pytest.mark.parametrize("head_layers", ["last", "all"])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_classifier(self, small_net_factory, digits, depth, head_layers, n_classes):
+        X, y = digits
+        X, y = X[y < n_classes][:24], y[y < n_classes][:24]
+        model = tuner(small_net_factory, unfreeze_depth=depth, head_layers=head_layers).fit(X, y)
+        scores = model.decision_function(X)
+        found = heat_maps(model, X)
+        assert (found.method, found.unit) == ("exact", "decision function")
+        assert min(found.maps.shape[1:]) >= 4
+        assert (np.ptp(found.maps, axis=(1, 2)) > 0).all()
+        expected = scores if n_classes == 2 else scores.max(1)
+        # Log-probabilities of sure predictions are near 0: relative to those of all classes.
+        assert np.abs(found.scores - expected).max() < 1e-5 * np.abs(scores).max()
+        assert (found.target == (model.predict(X) if n_classes > 2 else 1)).all()
+        first = heat_maps(model, X, target=0)
+        expected = -scores if n_classes == 2 else scores[:, 0]
+        assert np.abs(first.scores - expected).max() < 1e-5 * np.abs(scores).max()
+
+    @pytest.mark.parametrize("depth", [0, 1])
+    def test_regressor(self, small_net_factory, digits, depth):
+        X, y = digits[0][:20], digits[1][:20] * 3.0 + 1
+        model = tuner(small_net_factory, FineTuneRegressor, unfreeze_depth=depth).fit(X, y)
+        found = heat_maps(model, X)
+        assert (found.method, found.unit) == ("exact", "value")
+        assert relative(found.scores, model.predict(X)) < 1e-5
+
+    def test_matrix_of_labels(self, small_net_factory, digits):
+        X, y = digits[0][:20], np.stack([digits[1][:20] > 0, digits[1][:20] > 1], axis=1) * 1
+        model = tuner(small_net_factory, unfreeze_depth=1).fit(X, y)
+        found = heat_maps(model, X, target=0)
+        assert relative(found.scores, model.decision_function(X)[:, 0]) < 1e-5
+
+    def test_in_a_search_and_before_a_predictor(self, small_net_factory, two):
+        pipeline = make_pipeline(tuner(small_net_factory))
+        grid = {"finetuneclassifier__unfreeze_depth": [0, 1]}
+        search = GridSearchCV(pipeline, grid, cv=2).fit(*two)
+        found = heat_maps(search, two[0])
+        assert relative(found.scores, search.decision_function(two[0])) < 1e-5
+        chain = make_pipeline(tuner(small_net_factory), StandardScaler(), LinearSVC()).fit(*two)
+        found = heat_maps(chain, two[0])
+        assert found.method == "exact"
+        assert relative(found.scores, chain.decision_function(two[0])) < 1e-5
+
+    def test_hidden_layers_get_shapley_values(self, small_net_factory, two):
+        model = tuner(small_net_factory, head="mlp").fit(*two)
+        found = heat_maps(model, two[0][:2], n_samples=64)
+        assert found.method == "shapley"
+        assert relative(found.scores, model.decision_function(two[0][:2])) < 1e-5
+
+    def test_maps_follow_the_training(self, small_net_factory, two):
+        model = tuner(small_net_factory, unfreeze_depth="all", warm_start=True).fit(*two)
+        before = heat_maps(model, two[0])
+        after = heat_maps(model.fit(*two), two[0])
+        assert relative(after.scores, model.decision_function(two[0])) < 1e-5
+        assert relative(after.maps, before.maps) > 1e-3
+
+
+def tuner(net, kind=FineTuneClassifier, **parameters):
+    settings = {"unfreeze_depth": 1, "max_epochs": 2, "lr": 1e-2, "random_state": 0}
+    return kind(net(), **settings | parameters)
+
+
 class TestNotAffine:
     @pytest.mark.parametrize("name", NOT_AFFINE)
     def test_shapley_values_sum_to_the_score(self, two, name):
         X, y = two
         model = make_pipeline(small(), NOT_AFFINE[name]()).fit(X, y)
-        found = heat_maps(model, X[:4])
+        found = heat_maps(model, X[:4], n_samples=128)
         assert found.method == "shapley"
         scores = (
             model.predict_proba(X[:4])[:, 1] if name != "RBF" else model.decision_function(X[:4])
@@ -218,7 +345,7 @@ class TestNotAffine:
         model = make_pipeline(small(pooling=pooling), StandardScaler(), LogisticRegression())
         model.fit(*two)
         exact = heat_maps(model, two[0][:5])
-        found = heat_maps(model, two[0][:5], method=method)
+        found = heat_maps(model, two[0][:5], method=method, n_samples=128)
         np.testing.assert_allclose(found.maps, exact.maps, atol=1e-9)
         np.testing.assert_allclose(found.intercept, exact.intercept, atol=1e-9)
 
@@ -233,7 +360,7 @@ class TestNotAffine:
         for layer, pooling in ((None, "avg"), ("blocks.1", "cls")):
             features = extractor(net, layer, pooling=pooling, image_size=32)
             model = make_pipeline(features, LogisticRegression()).fit(*two)
-            found = heat_maps(model, two[0][:3])
+            found = heat_maps(model, two[0][:3], n_samples=64)
             assert (found.method, found.maps.shape) == ("shapley", (3, 4, 4))
             assert relative(found.scores, model.decision_function(two[0][:3])) < 1e-5
             assert (found.maps != 0).all()

@@ -3,8 +3,6 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -38,22 +36,6 @@ def small(**parameters):
 def model(digits):
     X, y = digits
     return make_pipeline(small(), LogisticRegression()).fit(X[y < 2], y[y < 2])
-
-
-def composed(n, seed=0, size=96, side=36):
-    """Digits 0 and 1 at known boxes on texture: images, labels, (top, left) of each box."""
-    rng, data = np.random.default_rng(seed), load_digits()
-    images, corners = [], rng.integers(0, size - side, (n, 2))
-    for i, (top, left) in enumerate(corners):
-        coarse = rng.integers(60, 180, (12, 12, 3), dtype=np.uint8)
-        image = np.asarray(Image.fromarray(coarse).resize((size, size))).astype(float)
-        digit = data.images[rng.choice(np.flatnonzero(data.target == i % 2))]
-        mask = np.asarray(Image.fromarray((digit * 15.9).astype(np.uint8)).resize((side, side)))
-        share = mask[..., np.newaxis] / 255
-        box = image[top : top + side, left : left + side]
-        box[:] = box * (1 - share) + 255 * share
-        images.append(image.astype(np.uint8))
-    return np.stack(images), np.arange(n) % 2, corners
 
 
 class TestHeatMapDisplay:
@@ -105,26 +87,6 @@ class TestHeatMapDisplay:
         display = HeatMapDisplay.from_estimator(model, ["nowhere.png", paths[0]])
         assert display.titles[0] == "unreadable"
         assert [len(ax.images) for ax in display.axes_.ravel()] == [0, 2]
-
-
-@pytest.mark.slow
-def test_pointing_game():
-    """The strongest position lies on the object that decides, on texture that does not."""
-    X, y, corners = composed(260)
-    features = PretrainedFeatureExtractor(layer="all", image_size=96, normalize="layer")
-    head = LogisticRegression(C=1e-2, max_iter=1000)
-    model = make_pipeline(features, head).fit(X[:160], y[:160])
-    maps = heat_maps(model, X[160:], target=y[160:], size="image").maps
-    places = np.stack(np.divmod(maps.reshape(len(maps), -1).argmax(1), 96), axis=1)
-    # 96 pixels are resized to 110, of which the center is seen.
-    boxes = corners[160:] * 110 / 96 - 7
-
-    def hits(points):
-        return ((points >= boxes) & (points < boxes + 36 * 110 / 96)).all(1).mean()
-
-    center = hits(np.full((100, 2), 48))
-    random = hits(np.random.default_rng(0).integers(0, 96, (100, 2)))
-    assert hits(places) >= max(0.9, center + 0.3, random + 0.3)
 
 
 class TestNearestImages:

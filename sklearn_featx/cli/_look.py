@@ -1,0 +1,118 @@
+"""The command ``sklearn-featx look``: what a saved model says about a folder of images, as a page.
+
+A file of skops says which types it holds before anything is built. A pickle can run any code while
+it is loaded, so it is loaded only with ``--trust-pickle``.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from .._messages import shown
+from .._optional import import_optional
+from ..exceptions import InputError
+from ._folder import find_images
+from ._output import write_whole
+
+# Types of this package; skops knows those of scikit-learn and NumPy that only hold data.
+_TRUSTED = frozenset(
+    f"sklearn_featx.estimators.{place}"
+    for place in (
+        "_extractor.PretrainedFeatureExtractor",
+        "_finetune_classifier.FineTuneClassifier",
+        "_finetune_regressor.FineTuneRegressor",
+        "_image_reader.ImageReader",
+    )
+)
+_PICKLES = (".joblib", ".pkl", ".pickle")
+
+
+def _look(arguments: argparse.Namespace) -> None:
+    if arguments.output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"OUTPUT: {shown(str(arguments.output))} must end in .html.")
+    # Here, since other commands need neither it nor what it imports.
+    from ..inspection import report_page
+
+    model = load_model(arguments.model, trust_pickle=arguments.trust_pickle)
+    paths = _images(arguments.folder, arguments.quiet)
+    known = None if arguments.known is None else _images(arguments.known, arguments.quiet)
+    page = report_page(model, paths, known, arguments.neighbors).encode("utf-8")
+
+    def write(file: IO[bytes]) -> None:
+        file.write(page)
+
+    write_whole(arguments.output, write)
+
+
+def load_model(path: Path, *, trust_pickle: bool = False) -> Any:
+    """Load a saved model.
+
+    Parameters
+    ----------
+    path : Path
+        A file of skops, or of joblib.
+    trust_pickle : bool, default=False
+        Whether a pickle may be loaded, which can run any code.
+
+    Returns
+    -------
+    model : estimator
+        The model.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, has another suffix, is a pickle without `trust_pickle`, or holds
+        types of other packages.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise InputError(f"MODEL: there is no file {shown(str(path))}.")
+    if suffix in _PICKLES:
+        if not trust_pickle:
+            raise InputError(
+                f"MODEL: {shown(str(path))} is a pickle, which can run any code when it is loaded. "
+                "Save the model with skops.io.dump; or pass --trust-pickle if you made the file."
+            )
+        import joblib
+
+        return joblib.load(path)
+    if suffix != ".skops":
+        raise InputError(f"MODEL: {shown(str(path))} must end in .skops or .joblib.")
+    skops = import_optional("skops.io", extra="skops", purpose="look")
+    types = skops.get_untrusted_types(file=path)
+    foreign = [name for name in types if name not in _TRUSTED]
+    if foreign:
+        raise InputError(
+            f"MODEL: {shown(str(path))} holds types of other packages: {shown(foreign)}. Load it "
+            "in Python with skops.io.load and the types that you trust."
+        )
+    return skops.load(path, trusted=types)
+
+
+def _images(folder: Path, quiet: bool) -> list[str]:
+    paths, skipped = find_images(folder)
+    if skipped and not quiet:
+        print(f"sklearn-featx: skipped: {skipped}", file=sys.stderr)
+    return [str(folder / path) for path in paths]
+
+
+def add_look(commands: Any) -> None:
+    look = commands.add_parser(
+        "look", help="write a page with the predictions of a saved model, heat maps and neighbors"
+    )
+    look.add_argument("model", metavar="MODEL", type=Path, help="a .skops file, or .joblib")
+    look.add_argument("folder", metavar="FOLDER", type=Path, help="images")
+    look.add_argument("-o", "--output", type=Path, required=True, help="the page, .html")
+    look.add_argument(
+        "--known", metavar="FOLDER", type=Path, default=None,
+        help="images to find neighbors among, such as those of the training; default: the others",
+    )  # fmt: skip
+    look.add_argument("--neighbors", type=int, default=5, help="default: %(default)s")
+    look.add_argument(
+        "--trust-pickle", action="store_true",
+        help="load a .joblib file, which can run any code; only if you made it",
+    )  # fmt: skip
+    look.add_argument("-q", "--quiet", action="store_true", help="no notes")
+    look.set_defaults(run=_look)

@@ -1,0 +1,253 @@
+"""A map of a data set: images at the places where a projection puts their features."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+
+from .._typing import AnyArray, FloatArray
+from ._axes import axes_for
+from ._embedding_page import embedding_page
+from ._model import Model
+from ._pictures import thumbnail
+
+_MOST_CLASSES = 20
+# Thumbnails that a plot draws at most, and their cells to a side of the plot.
+_CELLS = 16
+_PIXELS_IN_PLOT = 28
+
+
+class MapColumns(NamedTuple):
+    """What is known of the images of a map.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_points,) or None
+        Labels or values.
+    predictions : ndarray of shape (n_points,) or None
+        What the predictor says.
+    scores : ndarray of shape (n_points,) or None
+        Score of what it says.
+    paths : list of str
+        Files; empty strings where images have none.
+    others : dict of str to ndarray of shape (n_points,)
+        The user's columns.
+    """
+
+    labels: AnyArray | None = None
+    predictions: AnyArray | None = None
+    scores: AnyArray | None = None
+    paths: Sequence[str] = ()
+    others: Mapping[str, AnyArray] = {}
+
+    def by_name(self) -> dict[str, AnyArray]:
+        """Columns that points can be colored by."""
+        own = {"label": self.labels, "prediction": self.predictions, "score": self.scores}
+        return {k: v for k, v in own.items() if v is not None} | dict(self.others)
+
+
+class EmbeddingDisplay:
+    """A map of images: near each other are those with similar features.
+
+    Use `from_estimator` to make one.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_points, 2)
+        Places of the images.
+    thumbnails : ndarray of shape (n_points, side, side, 3), uint8
+        The images, small.
+    columns : MapColumns
+        Labels, predictions, scores, paths.
+    rows : ndarray of shape (n_points,)
+        Position of each image in X; those that cannot be read are left out.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        What was drawn on.
+    figure_ : matplotlib Figure
+        The figure of `ax_`.
+
+    See Also
+    --------
+    near_duplicates : Groups of images that are nearly the same.
+    label_issues : Labels that are probably wrong.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_featx import EmbeddingDisplay, PretrainedFeatureExtractor
+    >>> digits = load_digits(n_class=2)
+    >>> X, y = digits.images[:30] / 16, digits.target[:30]
+    >>> extractor = PretrainedFeatureExtractor(layer="blocks.2", image_size=32)
+    >>> display = EmbeddingDisplay.from_estimator(extractor, X, y)
+    >>> display.points.shape
+    (30, 2)
+    """
+
+    def __init__(
+        self, points: FloatArray, thumbnails: AnyArray, columns: MapColumns, rows: AnyArray
+    ) -> None:
+        self.points = points
+        self.thumbnails = thumbnails
+        self.columns = columns
+        self.rows = rows
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any = None,
+        *,
+        projection: Any = None,
+        columns: Mapping[str, Any] | None = None,
+        thumbnail_size: int = 48,
+        ax: Any = None,
+    ) -> Self:
+        """Compute features, project them to two columns and draw the map.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A `PretrainedFeatureExtractor`, fitted or not; a fine-tuner; or a fitted pipeline with
+            one of them. Features are those that its predictor gets; the predictor, if there is one,
+            gives predictions and scores.
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            The images.
+        y : array-like of shape (n_images,), default=None
+            Labels or values.
+        projection : transformer, default=None
+            Its first two columns are the map: `PCA`, `TSNE`, UMAP. A copy is fitted to the
+            features. None: ``PCA(2)``.
+        columns : mapping of str to array-like of shape (n_images,), default=None
+            Further columns that points of the page can be colored by.
+        thumbnail_size : int, default=48
+            Side of a thumbnail in pixels; those of a page take about 1 kB each.
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+
+        Returns
+        -------
+        display : EmbeddingDisplay
+            The plot, and what it shows.
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        model = Model(estimator, X)
+        features = model.rows(X)
+        rows = np.flatnonzero(np.isfinite(features).all(axis=1))
+        features = features[rows]
+        given = PCA(2) if projection is None else clone(projection)
+        points = np.asarray(given.fit_transform(features), dtype=float)[:, :2]
+        tiles = [thumbnail(model.images, i, thumbnail_size) for i in rows.tolist()]
+        known = MapColumns(
+            None if y is None else np.asarray(y)[rows],
+            *_said(model, features),
+            [model.images.path(i) or "" for i in rows.tolist()],
+            {name: np.asarray(values)[rows] for name, values in (columns or {}).items()},
+        )
+        return cls(points, np.stack(tiles), known, rows).plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> Self:
+        """Draw points, and thumbnails where there is room for them.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+
+        Returns
+        -------
+        self : EmbeddingDisplay
+            The display.
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        ax = axes_for(ax, "EmbeddingDisplay.plot")
+        labels, colors = self.columns.labels, None
+        classes = None if labels is None else np.unique(labels)
+        if classes is None or labels is None or len(classes) > _MOST_CLASSES:
+            values = labels if labels is not None and labels.dtype.kind in "iuf" else None
+            marks = ax.scatter(*self.points.T, c=values, s=8)
+            if values is not None:
+                ax.figure.colorbar(marks, ax=ax, label="label")
+        else:
+            colors = [f"C{place % 10}" for place in np.searchsorted(classes, labels)]
+            for place, k in enumerate(classes):
+                at = self.points[labels == k].T
+                ax.scatter(*at, s=8, label=str(k), color=f"C{place % 10}")
+            ax.legend(title="label", fontsize="small")
+        self._draw_thumbnails(ax, colors)
+        ax.set(xlabel="first column", ylabel="second column")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def to_html(self, path: Any) -> Path:
+        """Write an interactive page: one file, which needs no server and no connection.
+
+        The wheel zooms, a drag pans, hovering shows the image with label, score and path; points
+        are colored by any column. Near views show thumbnails in place of points.
+
+        Parameters
+        ----------
+        path : path
+            Where to write.
+
+        Returns
+        -------
+        path : Path
+            The file.
+        """
+        file = Path(path)
+        page = embedding_page(
+            self.points, self.thumbnails, self.columns.by_name(), self.columns.paths
+        )
+        file.write_text(page, encoding="utf-8")
+        return file
+
+    def _draw_thumbnails(self, ax: Any, colors: Sequence[str] | None) -> None:
+        """Draw images in frames of their colors, those nearest to centers of cells."""
+        from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+        low, high = self.points.min(0), self.points.max(0)
+        places = (self.points - low) / np.where(high > low, high - low, 1) * (_CELLS - 1e-9)
+        cells = places.astype(int)
+        far = ((places - cells - 0.5) ** 2).sum(1)
+        order = np.lexsort((far, cells[:, 1], cells[:, 0]))
+        first = np.unique(cells[order], axis=0, return_index=True)[1]
+        zoom = _PIXELS_IN_PLOT / self.thumbnails.shape[1]
+        drawn: list[int] = []
+        for i in order[first].tolist():
+            if drawn and np.abs(places[drawn] - places[i]).max(1).min() < 1:
+                continue
+            drawn.append(i)
+            frame = {"edgecolor": colors[i] if colors else "0.5", "linewidth": 2}
+            picture = OffsetImage(self.thumbnails[i], zoom=zoom)
+            box = AnnotationBbox(picture, self.points[i], pad=0, bboxprops=frame)
+            ax.add_artist(box)
+
+
+def _said(model: Model, features: FloatArray) -> tuple[AnyArray | None, AnyArray | None]:
+    """Predictions of a predictor, and its scores of them."""
+    final = model.after[-1] if model.after else None
+    if final is None or not hasattr(final, "predict"):
+        return None, None
+    predictions = np.asarray(final.predict(features))
+    if predictions.ndim > 1:
+        return None, None
+    for name in ("predict_proba", "decision_function"):
+        if hasattr(final, name):
+            scores = np.asarray(getattr(final, name)(features))
+            return predictions, scores if scores.ndim == 1 else scores.max(1)
+    return predictions, None

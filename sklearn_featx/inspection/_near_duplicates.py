@@ -1,0 +1,130 @@
+"""Images that are nearly the same, by their features."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._messages import shown
+from .._typing import AnyArray, FloatArray
+from ._model import Model
+
+_ROWS_PER_BLOCK = 1024
+
+
+class NearDuplicates(NamedTuple):
+    """What `near_duplicates` returns.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (n_images,)
+        Number of each image's group, for `GroupKFold`; an image without duplicates, or that cannot
+        be read, is a group of its own.
+    pairs : ndarray of int, shape (n_pairs, 2)
+        Rows of each pair of near duplicates, the most similar first.
+    similarity : ndarray of shape (n_pairs,)
+        Cosine similarity of each pair.
+    threshold : float
+        The least similarity of a pair.
+    """
+
+    groups: AnyArray
+    pairs: AnyArray
+    similarity: FloatArray
+    threshold: float
+
+
+def near_duplicates(estimator: Any, X: Any, *, threshold: float = 0.95) -> NearDuplicates:
+    """Find images that are nearly the same: copies, other sizes and qualities, small changes.
+
+    Two images are near duplicates if the cosine similarity of their features, from which the mean
+    over all images is subtracted, is at least `threshold`. Groups are connected: two images of one
+    group may be similar only through others.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A `PretrainedFeatureExtractor`, fitted or not, or a fitted pipeline with one; features are
+        those that its predictor gets.
+    X : array-like, list, Series, DataFrame or Dataset of n_images images
+        The images.
+    threshold : float, default=0.95
+        From 0 to 1; of images of one object, other views are mostly below 0.95, copies above.
+
+    Returns
+    -------
+    found : NearDuplicates
+        Groups, pairs, similarities.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is not in (0, 1].
+    ImageError
+        For the first image that cannot be read, unless the extractor has ``on_error="nan"``.
+
+    See Also
+    --------
+    EmbeddingDisplay : A map of the images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_featx import PretrainedFeatureExtractor, near_duplicates
+    >>> images = load_digits().images[:20] / 16
+    >>> X = np.concatenate([images, images[:2] * 0.98])
+    >>> extractor = PretrainedFeatureExtractor(layer="blocks.2", image_size=32)
+    >>> near_duplicates(extractor, X).pairs.tolist()
+    [[0, 20], [1, 21]]
+    """
+    if not (isinstance(threshold, int | float | np.number) and 0 < threshold <= 1):
+        raise ValueError(f"threshold={shown(threshold)}: expected a number above 0, at most 1.")
+    rows = Model(estimator, X).rows(X)
+    readable = np.flatnonzero(np.isfinite(rows).all(1))
+    pairs, similarity = _pairs(_directions(rows[readable]), threshold)
+    pairs = readable[pairs]
+    order = np.argsort(-similarity, kind="stable")
+    groups = _connected(len(rows), pairs)
+    return NearDuplicates(groups, pairs[order], similarity[order], float(threshold))
+
+
+def _directions(rows: FloatArray) -> FloatArray:
+    """Rows without their mean, of length 1; of one image, or equal ones, any direction."""
+    centered = rows - rows.mean(0)
+    lengths = np.linalg.norm(centered, axis=1)
+    scale = np.linalg.norm(rows, axis=1).max(initial=0.0)
+    same = lengths <= 1e-9 * scale
+    centered[same] = 0.0
+    centered[same, 0] = 1.0
+    directions: FloatArray = centered / np.where(same, 1.0, lengths)[:, np.newaxis]
+    return directions
+
+
+def _pairs(directions: FloatArray, threshold: float) -> tuple[AnyArray, FloatArray]:
+    """Pairs that are similar, some rows at a time."""
+    found, values = [np.zeros((0, 2), int)], [np.zeros(0)]
+    for start in range(0, len(directions), _ROWS_PER_BLOCK):
+        block = directions[start : start + _ROWS_PER_BLOCK] @ directions[start:].T
+        # Rounding must not part copies at a threshold of 1.
+        i, j = np.nonzero(block >= threshold - 1e-9)
+        later = j > i
+        found.append(np.stack([i[later], j[later]], axis=1) + start)
+        values.append(block[i[later], j[later]])
+    return np.concatenate(found), np.concatenate(values)
+
+
+def _connected(n: int, pairs: AnyArray) -> AnyArray:
+    """Return numbers of the connected components, in the order of their first rows."""
+    parent = list(range(n))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in pairs.tolist():
+        one, other = sorted((root(i), root(j)))
+        parent[other] = one
+    groups: AnyArray = np.unique([root(i) for i in range(n)], return_inverse=True)[1]
+    return groups

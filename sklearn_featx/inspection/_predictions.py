@@ -1,0 +1,97 @@
+"""Predictions of classes, in any of the forms that scikit-learn gives them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from .._messages import shown
+from .._typing import AnyArray, FloatArray
+
+
+class Predictions(NamedTuple):
+    """True and predicted classes.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The classes.
+    true, predicted : ndarray of int, shape (n_images,)
+        Positions in `classes`.
+    confidence : ndarray of shape (n_images,)
+        Probability or score of the predicted class, ahead of the true one where these are scores;
+        0 where only labels are known.
+    unit : {"probability", "score", "label"}
+        What `confidence` is.
+    """
+
+    classes: AnyArray
+    true: AnyArray
+    predicted: AnyArray
+    confidence: FloatArray
+    unit: str
+
+
+def predictions_of(y: Any, predicted: Any, classes: Any = None) -> Predictions:
+    """Take labels, probabilities or scores.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_images,)
+        True labels.
+    predicted : array-like of shape (n_images,) or (n_images, n_classes)
+        Labels, probabilities or scores.
+    classes : array-like of shape (n_classes,), default=None
+        Classes of the columns. None: the labels of `y`, sorted.
+
+    Returns
+    -------
+    predictions : Predictions
+        Classes and confidence.
+
+    Raises
+    ------
+    ValueError
+        If numbers of rows or columns do not fit, or a label is unknown.
+    """
+    labels, found = column_or_1d(y), np.asarray(predicted)
+    check_consistent_length(labels, found)
+    given = np.unique(labels) if classes is None else np.asarray(classes)
+    if found.ndim == 1 and not _is_score(found, given):
+        given = np.unique(np.concatenate([given, found])) if classes is None else given
+        codes = _codes(found, given, "predicted")
+        return Predictions(given, _codes(labels, given, "y"), codes, np.zeros(len(codes)), "label")
+    scores = np.stack([-found, found], axis=1) if found.ndim == 1 else found.astype(float)
+    if scores.shape[1] != len(given):
+        raise ValueError(
+            f"predicted has {scores.shape[1]} columns, and there are {len(given)} classes: "
+            f"{shown(given.tolist())}. Pass classes=, in the order of the columns."
+        )
+    true, codes = _codes(labels, given, "y"), scores.argmax(1)
+    if is_probability(scores):
+        return Predictions(given, true, codes, scores.max(1), "probability")
+    ahead = scores.max(1) - scores[np.arange(len(true)), true]
+    return Predictions(given, true, codes, np.where(codes == true, scores.max(1), ahead), "score")
+
+
+def is_probability(scores: FloatArray) -> bool:
+    """Whether rows are probabilities of classes."""
+    return bool((scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3))
+
+
+def _is_score(found: AnyArray, classes: AnyArray) -> bool:
+    """Whether one column is the decision function of two classes."""
+    return len(classes) == 2 and found.dtype.kind == "f" and not np.isin(found, classes).all()
+
+
+def _codes(labels: AnyArray, classes: AnyArray, name: str) -> AnyArray:
+    order = np.argsort(classes)
+    places = np.searchsorted(classes, labels, sorter=order).clip(0, len(classes) - 1)
+    codes: AnyArray = order[places]
+    wrong = np.flatnonzero(classes[codes] != labels)
+    if len(wrong):
+        raise ValueError(
+            f"{name}, row {wrong[0]}: {shown(labels[wrong[0]])} is none of the classes "
+            f"{shown(classes.tolist())}."
+        )
+    return codes

@@ -1,0 +1,108 @@
+"""The command look: a page about predictions."""
+
+import re
+
+import joblib
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from sklearn_featx import PretrainedFeatureExtractor
+from sklearn_featx.cli._main import main
+
+skops = pytest.importorskip("skops.io")
+
+
+@pytest.fixture(scope="module")
+def saved(digit_files, tmp_path_factory):
+    """A folder with a model as skops and joblib, and images."""
+    paths, y = digit_files
+    extractor = PretrainedFeatureExtractor(layer="blocks.2", image_size=32, cache=False)
+    names = np.array(["zero", "<one>", "two"])[y]
+    model = make_pipeline(extractor, LogisticRegression()).fit(paths, names)
+    folder = tmp_path_factory.mktemp("look")
+    skops.dump(model, folder / "model.skops")
+    joblib.dump(model, folder / "model.joblib")
+    (folder / "new").mkdir()
+    for i in range(4):
+        Image.open(paths[i]).save(folder / "new" / f"{i} & more.png")
+    return folder, model, paths
+
+
+def test_page_has_predictions_maps_and_neighbors(saved, capsys):
+    folder, model, _ = saved
+    page = folder / "report.html"
+    command = ["look", str(folder / "model.skops"), str(folder / "new"), "-o", str(page)]
+    assert main([*command, "--neighbors", "2"]) == 0
+    text = page.read_text("utf-8")
+    articles = re.findall(r"<article>(.*?)</article>", text, re.DOTALL)
+    assert len(articles) == 4
+    escaped = {"zero": "zero", "<one>": "&lt;one&gt;", "two": "two"}
+    for i, article in enumerate(articles):
+        path = str(folder / "new" / f"{i} & more.png")
+        said = model.predict([path])[0]
+        score = model.decision_function([path])[0].max()  # of the predicted class
+        assert f"<b>{escaped[said]}</b>" in article
+        assert f"{score:+.3g}" in article
+        assert path.replace("&", "&amp;") in article
+        assert article.count('<img src="data:image/jpeg;base64,') == 4
+    assert not re.search(r'(src|href)="?(https?:)?//', text)
+    assert "<script" not in text
+
+
+def test_neighbors_among_known_images(saved, digit_files):
+    folder, _, paths = saved
+    page, known = folder / "known.html", paths[0].rpartition("/class")[0]
+    command = ["look", str(folder / "model.skops"), str(folder / "new"), "-o", str(page)]
+    assert main([*command, "--known", known, "--neighbors", "1"]) == 0
+    # Each image is a copy of a known one.
+    articles = page.read_text("utf-8").split("<article>")[1:]
+    assert all(f"{paths[i]}, " in article for i, article in enumerate(articles))
+
+
+def test_unreadable_images_are_named(saved, tmp_path, capsys):
+    _, model, paths = saved
+    model = clone(model).set_params(
+        pretrainedfeatureextractor__on_error="nan", logisticregression__max_iter=1000
+    )
+    skops.dump(model.fit(paths[:20], np.arange(20) % 2), tmp_path / "model.skops")
+    (tmp_path / "new").mkdir()
+    Image.open(paths[0]).save(tmp_path / "new" / "fine.png")
+    (tmp_path / "new" / "broken.png").write_bytes(b"no image")
+    page = tmp_path / "page.html"
+    command = ["look", str(tmp_path / "model.skops"), str(tmp_path / "new"), "-o", str(page)]
+    assert main(command) == 0
+    assert "broken.png" in capsys.readouterr().err
+    text = page.read_text("utf-8")
+    assert text.count("<article>") == 2
+    assert text.index("fine.png") < text.index("<b>unreadable</b>") < text.index("broken.png")
+
+
+def test_pickles_are_loaded_only_when_they_are_trusted(saved, capsys):
+    folder, _, _ = saved
+    page = folder / "pickle.html"
+    command = ["look", str(folder / "model.joblib"), str(folder / "new"), "-o", str(page)]
+    assert main(command) == 2
+    assert "can run any code" in capsys.readouterr().err
+    assert not page.exists()
+    assert main([*command, "--trust-pickle"]) == 0
+    assert page.exists()
+
+
+def test_what_cannot_be_loaded_is_refused(saved, capsys, tmp_path):
+    folder, _, _ = saved
+    new = str(folder / "new")
+    page = ["-o", str(tmp_path / "page.html")]
+    assert main(["look", "nowhere.skops", new, *page]) == 2
+    assert "there is no file" in capsys.readouterr().err
+    (tmp_path / "model.h5").write_bytes(b"")
+    assert main(["look", str(tmp_path / "model.h5"), new, *page]) == 2
+    assert "must end in .skops or .joblib" in capsys.readouterr().err
+    assert main(["look", str(folder / "model.skops"), new, "-o", str(tmp_path / "page.pdf")]) == 2
+    assert "must end in .html" in capsys.readouterr().err
+    skops.dump(Image.Image, tmp_path / "foreign.skops")
+    assert main(["look", str(tmp_path / "foreign.skops"), new, *page]) == 2
+    assert "types of other packages" in capsys.readouterr().err
