@@ -46,8 +46,10 @@ extractor = PretrainedFeatureExtractor(layer="blocks.2", image_size=48)
 display = EmbeddingDisplay.from_estimator(extractor, X, given)
 
 # %%
-# Near duplicates. Digits are all alike, so the threshold is high; the pairs show whether it fits.
-copies = near_duplicates(extractor, X, threshold=0.995)
+# Near duplicates, by a deeper layer. Digits are all alike, so the threshold is higher than the
+# default; the pairs show whether it fits.
+deeper = PretrainedFeatureExtractor(layer="blocks.4", image_size=48)
+copies = near_duplicates(deeper, X, threshold=0.975)
 found = sum((int(i), int(j)) in {(k, 300 + k) for k in range(12)} for i, j in copies.pairs)
 print(f"{len(copies.pairs)} pairs, {found} of the 12 copies among them")
 

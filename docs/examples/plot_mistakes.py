@@ -18,7 +18,7 @@ from sklearn_featx import HeatMapDisplay, MistakesDisplay, PretrainedFeatureExtr
 images, y = load_digits(return_X_y=True)
 X, y = images[:400].reshape(-1, 8, 8) / 16, y[:400]
 model = make_pipeline(
-    PretrainedFeatureExtractor(layer="blocks.1", image_size=48),
+    PretrainedFeatureExtractor(layer="blocks.2", image_size=48),
     StandardScaler(),
     LogisticRegression(C=0.01, max_iter=1000),
 )
