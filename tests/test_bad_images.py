@@ -21,6 +21,7 @@ from torch import nn
 from sklearn_featx import (
     FineTuneClassifier,
     FineTuneRegressor,
+    ImageReader,
     PretrainedFeatureExtractor,
     layer_sweep,
     plan_search,
@@ -510,7 +511,8 @@ class TestOddButGood:
         for name in ("a.gif", "a.webp", "a.png", "a.tif"):
             frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
         still = gray(tmp_path / "still.png", 40)
-        features = extractor(FirstPixel(), on_error="raise").transform(
+        reader = ImageReader(frames=0)
+        features = extractor(FirstPixel(), on_error="raise", reader=reader).transform(
             [still, *(tmp_path / name for name in ("a.gif", "a.webp", "a.png", "a.tif"))]
         )
         np.testing.assert_allclose(features[1:], np.repeat(features[:1], 4, axis=0), atol=0.02)

@@ -245,6 +245,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         resolve_precision(self.precision, resolve_device(self.device))
         recipe = self._recipe()
         shapes = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
+        shapes = self._of_bags(shapes)
         self._check_shapes(shapes)
         self.output_shapes_ = shapes
         self.n_features_out_ = sum(math.prod(shape) for shape in shapes)
@@ -336,7 +337,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         prefixes = [recipe.backbone.name]
         if self.layer is not None:
             prefixes = [_prefix(recipe.backbone, tap) for tap in recipe.taps]
-        return column_names(prefixes, [shape[0] for shape in shapes])
+        return column_names(prefixes, [shape[0] for shape in shapes], self._reader().bag_pooling)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -440,13 +441,20 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         image_shape = self._reader().image_shape
         plain_numbers = image_shape is not None and image_shape[-1] == -1
         if size is not None and not plain_numbers:
-            return recipe.output_shapes((recipe.backbone.preprocess.channels, *size))
+            channels = recipe.backbone.preprocess.channels
+            return self._of_bags(recipe.output_shapes((channels, *size)))
         if hasattr(self, "output_shapes_"):
             shapes: list[tuple[int, ...]] = self.output_shapes_
             return shapes
         raise NotFittedError(
             "The number of features of this backbone depends on the images; call 'fit' first."
         )
+
+    def _of_bags(self, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Shapes of rows of bags, from those of images."""
+        bag_pooling = self._reader().bag_pooling
+        n_poolings = 1 if bag_pooling is None else bag_pooling.count("+") + 1
+        return [(n_poolings * shape[0], *shape[1:]) for shape in shapes]
 
     def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:
         if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):

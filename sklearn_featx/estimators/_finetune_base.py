@@ -26,9 +26,8 @@ from ..flow import (
     Failure,
     FixedViews,
     FreshViews,
-    JoinedRows,
     Recipe,
-    StoredRows,
+    Rows,
     Tap,
     activations,
     as_table,
@@ -46,7 +45,7 @@ from ..flow import (
     slices,
     warn_of,
 )
-from ..images import ImageCollection
+from ..images import Bags, ImageCollection
 from ..training import (
     FineTuneNet,
     LinearModel,
@@ -130,7 +129,14 @@ class FineTuneEstimator(
     def _recipe(self, backbone: Backbone, taps: Sequence[Tap]) -> Recipe:
         """Recipe with some taps."""
         preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
-        return Recipe(backbone, tuple(taps), preprocess, self.device, self.precision)
+        return Recipe(
+            backbone,
+            tuple(taps),
+            preprocess,
+            self.device,
+            self.precision,
+            trains_on_bags=True,
+        )
 
     def _net_taps(self, backbone: Backbone) -> tuple[Tap, ...]:
         """Taps of the rows that the net reads."""
@@ -142,9 +148,7 @@ class FineTuneEstimator(
             return self._net_taps(backbone)
         return fitting_taps(self._split(backbone), len(backbone.stages), self.head_layers)
 
-    def _rows(
-        self, images: ImageCollection, backbone: Backbone
-    ) -> tuple[AnyArray | StoredRows | JoinedRows, list[ImageError]]:
+    def _rows(self, images: ImageCollection, backbone: Backbone) -> tuple[Rows, list[ImageError]]:
         """Rows that the net reads, and the unreadable images."""
         recipe = self._recipe(backbone, self._net_taps(backbone))
         taps, errors = activations(images, recipe, self._settings())
@@ -157,7 +161,7 @@ class FineTuneEstimator(
 
     def _training_rows(
         self, images: ImageCollection, backbone: Backbone
-    ) -> tuple[AnyArray | StoredRows | JoinedRows, AnyArray | None, list[ImageError]]:
+    ) -> tuple[Rows, AnyArray | None, list[ImageError]]:
         """Rows that the net reads, the embeddings if the head needs them, unreadable images."""
         recipe, embeddings = self._training_recipe(backbone), None
         rows, errors = held_or_stored(images, recipe, self._settings())
@@ -229,6 +233,7 @@ class FineTuneEstimator(
             self.seed_,
             is_probe=is_probe,
             reads_all=self.head_layers == "all",
+            bag_pooling=self._reader().bag_pooling,
             batch_norm=self.batch_norm,
             # Training in float16 would need a scaled loss.
             mixed_precision=type_name(resolve_precision(self.precision, device)) == "bfloat16",
@@ -341,8 +346,8 @@ class FineTuneEstimator(
         return bool(self.warm_start) and hasattr(self, "trained_state_")
 
     def _seen_rows(
-        self, images: ImageCollection, rows: AnyArray | StoredRows | JoinedRows, backbone: Backbone
-    ) -> AnyArray | StoredRows | JoinedRows | FixedViews | FreshViews:
+        self, images: ImageCollection, rows: Rows, backbone: Backbone
+    ) -> Rows | FixedViews | FreshViews:
         """Rows that training reads: those of the images, or of their views."""
         if self.augment is None:
             return rows
@@ -357,7 +362,9 @@ class FineTuneEstimator(
         )
 
     def _keys(self, images: ImageCollection) -> list[str]:
-        """Digest of each image, the seed of its views."""
+        """Digest of each image, also of each one in a bag: the seed of its views."""
+        if isinstance(images, Bags):
+            images = images.images
         return row_keys(images, open_store(self.cache), n_jobs=self.n_jobs)
 
     def _start(self, images: ImageCollection) -> Backbone:
@@ -369,7 +376,8 @@ class FineTuneEstimator(
         recipe = self._recipe(backbone, embedding_taps(len(backbone.stages), self.head_layers))
         self._split(backbone)
         shapes = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
-        self.layer_widths_ = [math.prod(shape) for shape in shapes]
+        n_poolings = images.n_poolings if isinstance(images, Bags) else 1
+        self.layer_widths_ = [n_poolings * math.prod(shape) for shape in shapes]
         self.n_embedding_ = sum(self.layer_widths_)
         self.backbone_digest_ = backbone.digest(len(backbone.stages))
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -397,7 +405,7 @@ class FineTuneEstimator(
     ) -> Self:
         """Train for one epoch, starting at the current state."""
         fitted = hasattr(self, "trained_state_")
-        rows: AnyArray | StoredRows | JoinedRows
+        rows: Rows
         embeddings: AnyArray | None = None
         if fitted:
             backbone = self._backbone()

@@ -55,6 +55,8 @@ class ModulePlan:
         Whether the head is the linear probe, which is solved in float64 and not trained.
     reads_all : bool
         Whether the head reads all stages, not only the last one.
+    bag_pooling : str or None
+        How the rows of the images of a bag become one; None: one image for each row.
     batch_norm : {"frozen", "train"}
         As in the estimators.
     mixed_precision : bool
@@ -74,6 +76,7 @@ class ModulePlan:
     seed: int
     is_probe: bool
     reads_all: bool
+    bag_pooling: str | None
     batch_norm: Any
     mixed_precision: bool
     device: Any
@@ -99,6 +102,8 @@ class ModulePlan:
             # An own network may end in a feature map. Pooling does not change vectors.
             pools=[self.backbone.pool(pooling) for pooling in POOLINGS],
             n_read=len(self.trained) if self.reads_all else 1,
+            # Without a tail, the rows are vectors, which are pooled already.
+            bag_pooling=self.bag_pooling if self.trained else None,
         )
         if state is not None:
             load_trained_state(module, state)

@@ -193,10 +193,11 @@ def read_images(
         If X cannot be read as images.
     """
     reader._validate_params()
-    options = ReadOptions(reader.image_shape, reader.value_range, on_error, reader.window)
+    options = ReadOptions(on_error=on_error, **reader.get_params(deep=False))
     if options.image_shape is not None and _is_table(X, plain_numbers=options.of_numbers):
         dtype = np.float32 if options.of_numbers else "numeric"
-        X = validate_data(estimator, X, reset=reset, dtype=dtype)
+        finite = on_error == "raise"
+        X = validate_data(estimator, X, reset=reset, dtype=dtype, ensure_all_finite=finite)
     elif hasattr(X, "columns") and (reset or hasattr(estimator, "feature_names_in_")):
         # `transform` works unfitted, and then has no names to compare.
         _check_feature_names(estimator, X, reset=reset)
@@ -204,7 +205,9 @@ def read_images(
     return as_image_collection(X, options)
 
 
-def column_names(prefixes: Sequence[str], widths: Sequence[int]) -> AnyArray:
+def column_names(
+    prefixes: Sequence[str], widths: Sequence[int], bag_pooling: str | None = None
+) -> AnyArray:
     """Return names of columns: a prefix for each group of columns, and the number in the group.
 
     Parameters
@@ -213,12 +216,18 @@ def column_names(prefixes: Sequence[str], widths: Sequence[int]) -> AnyArray:
         Prefix of each group.
     widths : sequence of int
         Number of columns of each group.
+    bag_pooling : str, default=None
+        As in `ImageReader`; each group has the columns of all poolings.
 
     Returns
     -------
     names : ndarray of shape (n_columns,), object
-        ``prefix_00``, ``prefix_01`` and so on.
+        ``prefix_00``, ``prefix_01`` and so on; ``prefix_mean_00`` for bags.
     """
+    if bag_pooling is not None:
+        parts = bag_pooling.split("+")
+        widths = [width // len(parts) for width in widths for _ in parts]
+        prefixes = [f"{prefix}_{part}" for prefix in prefixes for part in parts]
     names = [
         f"{prefix}_{i:0{len(str(width - 1))}d}"
         for prefix, width in zip(prefixes, widths, strict=True)

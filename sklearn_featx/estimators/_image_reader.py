@@ -1,10 +1,12 @@
 """ImageReader: parameters of the conversion of X to images."""
 
+from numbers import Integral
 from typing import Any
 
 from sklearn.base import BaseEstimator
 
 from .._sklearn_compat import CheckedParameters
+from ..images import Frames
 from ._saved_state import CheckedState
 
 
@@ -19,6 +21,14 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
     value_range : (float, float), default=None
         Values of black and white, in arrays, files and pictures. None: as the file declares, else
         the range of an integer type, 0 to 1 for floats.
+    frames : {"first", "all"}, int or slice, default="first"
+        Frames of an animation, a TIFF of several pages or a DICOM stack: the first, the one with a
+        number (from 0; -1 is the last), or several, which are images of one row.
+    bag_pooling : str, default=None
+        How the rows of several images become one: ``"mean"``, ``"max"``, ``"min"``, ``"std"``, or
+        several of them side by side, such as ``"mean+max"``. An entry of X may then be a list of
+        images: the photographs of a product, the slices of a patient. None: one image for each
+        row. Each image is cached once, alone.
     window : (float, float) or str, default=None
         Center and width of the values from black to white, for scans (DICOM) in the scanner's
         units, and for arrays and 16-bit pictures of gray values; values beyond it are clipped. Or
@@ -43,6 +53,8 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         "image_shape": [list, tuple, None],
         "value_range": [list, tuple, None],
+        "frames": [str, Integral, slice],
+        "bag_pooling": [str, None],
         "window": [list, tuple, str, None],
     }
 
@@ -51,8 +63,12 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         *,
         image_shape: tuple[int, ...] | None = None,
         value_range: tuple[float, float] | None = None,
+        frames: Frames = "first",
+        bag_pooling: str | None = None,
         window: tuple[float, float] | str | None = None,
     ) -> None:
         self.image_shape = image_shape
         self.value_range = value_range
+        self.frames = frames
+        self.bag_pooling = bag_pooling
         self.window = window

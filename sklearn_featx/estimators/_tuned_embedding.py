@@ -92,7 +92,7 @@ class TunedEmbedding(TransformerMixin):
             f"{type(self).__name__.lower()}_{stages[int(layer) - 1].name}_{pooling}"
             for layer, pooling in embedding_taps(len(stages), self.head_layers)
         ]
-        return column_names(prefixes, self.layer_widths_)
+        return column_names(prefixes, self.layer_widths_, self._reader().bag_pooling)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

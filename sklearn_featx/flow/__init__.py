@@ -14,6 +14,7 @@ Imports the parts (images, backbones, engines, store) and numpy.
 
 from ._activations import (
     JoinedRows,
+    Rows,
     StoredRows,
     TapRows,
     activations,
@@ -38,6 +39,7 @@ __all__ = [
     "FreshViews",
     "JoinedRows",
     "Recipe",
+    "Rows",
     "Settings",
     "StoredRows",
     "Tap",

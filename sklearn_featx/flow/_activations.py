@@ -8,14 +8,15 @@ computed or cached. A store that fails costs time, never a result.
 import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from .._progress import Progress, note
 from .._typing import AnyArray
 from ..exceptions import ImageError, RangeWarning
-from ..images import ImageCollection
+from ..images import Bags, ImageCollection
+from ._bags import BagRows, located, rows_of_bags
 from ._cache import Decision, decide, open_store
 from ._cached_rows import missing_rows, read_all, read_or_computed, read_rows
 from ._compute import Result, computed
@@ -36,7 +37,7 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
     Parameters
     ----------
     images : ImageCollection
-        The images.
+        The images; not bags.
     recipe : Recipe
         The recipe of the rows.
     settings : Settings
@@ -122,6 +123,10 @@ def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> 
     found : TapRows
         Rows and failures.
     """
+    if isinstance(images, Bags):
+        with located(images):
+            found = activations(images.images, recipe, settings)
+        return TapRows(*rows_of_bags(found.taps, found.failures, images, recipe))
     return _in_order(stream(images, recipe, settings), len(images))
 
 
@@ -192,7 +197,8 @@ def _bytes_per_row(images: ImageCollection, recipe: Recipe, settings: Settings) 
                 raise
             # All images are unreadable, so there are no rows.
             return 1
-    return sum(recipe.row_bytes(shapes))
+    n_images = len(images.images) if isinstance(images, Bags) else len(images)
+    return sum(recipe.row_bytes(shapes)) * -(-n_images // len(images))
 
 
 class StoredRows:
@@ -225,23 +231,33 @@ class JoinedRows:
         Rows of each tap, of the same images in the same order.
     """
 
-    def __init__(self, parts: "Sequence[AnyArray | StoredRows]") -> None:
+    def __init__(self, parts: "Sequence[AnyArray | StoredRows | BagRows]") -> None:
         self._parts = tuple(parts)
+        self.of_bags = any(isinstance(part, BagRows) for part in parts)
 
     def __len__(self) -> int:
         return len(self._parts[0])
 
     def __getitem__(self, positions: list[int]) -> tuple[AnyArray, ...]:
         """Read rows, in the order of their positions."""
-        return tuple(part[positions] for part in self._parts)
+        found: list[AnyArray] = []
+        for part in self._parts:
+            # Those of bags are two arrays: rows, and their number in each bag.
+            rows = part[positions]
+            found += rows if isinstance(rows, tuple) else [rows]
+        return tuple(found)
 
 
-def joined(parts: Sequence[AnyArray | StoredRows]) -> AnyArray | StoredRows | JoinedRows:
+# Rows of images: those of one tap, or of several in tuples.
+Rows: TypeAlias = AnyArray | StoredRows | BagRows | JoinedRows
+
+
+def joined(parts: Sequence[AnyArray | StoredRows | BagRows]) -> Rows:
     """Return the rows of one tap unchanged, the rows of several taps as `JoinedRows`.
 
     Parameters
     ----------
-    parts : sequence of ndarray or StoredRows
+    parts : sequence of ndarray, StoredRows or BagRows
         Rows of each tap.
     """
     return parts[0] if len(parts) == 1 else JoinedRows(parts)
@@ -260,6 +276,10 @@ def held_or_stored(images: ImageCollection, recipe: Recipe, settings: Settings) 
     found : TapRows
         Rows and failures.
     """
+    if isinstance(images, Bags):
+        with located(images):
+            found = held_or_stored(images.images, recipe, settings)
+        return TapRows(*rows_of_bags(found.taps, found.failures, images, recipe))
     store = open_store(settings.cache)
     shapes = recipe.row_shapes(images)
     large = [] if shapes is None else _large_taps(recipe, shapes, len(images))

@@ -11,7 +11,7 @@ from .._parallel import in_threads
 from .._typing import OnError
 from ..engines import count_threads
 from ..exceptions import ImageError
-from ..images import BytesItem, ImageCollection
+from ..images import Bags, BytesItem, ImageCollection
 from ..store import FeatureStore
 
 # Absolute path of a file, and its `stat_signature`.
@@ -65,6 +65,9 @@ def row_keys(
     ImageError
         If a file cannot be read and `on_error` is "raise".
     """
+    if isinstance(images, Bags):
+        keys_of_images = row_keys(images.images, store, on_error, n_jobs=n_jobs)
+        return [_key_of_bag(images, i, keys_of_images) for i in range(len(images))]
     signatures = file_signatures(images, range(len(images)))
     keys, failures = known_keys(images, store, signatures, on_error)
     failed = {failure.row for failure in failures}
@@ -92,6 +95,12 @@ def _content(images: ImageCollection, i: int) -> str | ImageError:
     """Digest of a file's bytes, which are freed; or the reason why it is unreadable."""
     item = open_file(images, i)
     return item.content() if isinstance(item, BytesItem) else item
+
+
+def _key_of_bag(bags: Bags, i: int, keys: Sequence[str]) -> str:
+    """Return the digest of a bag; empty if one of its images cannot be read."""
+    digests = [keys[k] for k in bags.members(i)]
+    return bags.digest_of_members(digests) if all(digests) else ""
 
 
 def known_keys(

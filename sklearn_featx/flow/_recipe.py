@@ -76,6 +76,9 @@ class Recipe:
         Type of weights and activations.
     engine : {"torch", "compiled", "openvino"}, default="torch"
         The engine.
+    trains_on_bags : bool, default=False
+        Whether activations that are not pooled to vectors stay those of the images of a bag: the
+        trained part pools them.
     """
 
     backbone: Backbone
@@ -84,6 +87,7 @@ class Recipe:
     device: str = "auto"
     precision: Precision = "float32"
     engine: EngineName = "torch"
+    trains_on_bags: bool = False
 
     @property
     def network_taps(self) -> tuple[Tap, ...]:
@@ -113,6 +117,10 @@ class Recipe:
     def deterministic(self) -> bool:
         """Whether an image always has the same row; a user's function may be random."""
         return isinstance(self.preprocess, Preprocess)
+
+    def keeps_images_at(self, tap: Tap) -> bool:
+        """Whether a tap's rows are those of the images of a bag, not of the bag."""
+        return self.trains_on_bags and tap.pooling is None
 
     def only(self, taps: Sequence[Tap]) -> Self:
         """Return the recipe for some of its taps."""

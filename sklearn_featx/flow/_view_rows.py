@@ -12,10 +12,9 @@ from typing import TypeAlias
 import numpy as np
 
 from .._typing import AnyArray
-from ..images import ImageCollection, Variation, Views
+from ..images import Bags, ImageCollection, Variation, Views
 from ._activations import (
-    JoinedRows,
-    StoredRows,
+    Rows,
     activations,
     held_or_stored,
     joined,
@@ -24,7 +23,7 @@ from ._activations import (
 from ._recipe import Recipe
 from ._settings import Settings
 
-TrainingRows: TypeAlias = "AnyArray | StoredRows | JoinedRows | FixedViews | FreshViews"
+TrainingRows: TypeAlias = "Rows | FixedViews | FreshViews"
 # Returns views, by their numbers.
 MakeViews: TypeAlias = Callable[[Sequence[int]], ImageCollection]
 
@@ -34,14 +33,15 @@ class FixedViews:
 
     Parameters
     ----------
-    rows : ndarray, StoredRows or JoinedRows of n_views * n rows
+    rows : ndarray, StoredRows, BagRows or JoinedRows of n_views * n rows
         All images in the first view, then all in the second.
     n_views : int
         Number of views.
     """
 
-    def __init__(self, rows: AnyArray | StoredRows | JoinedRows, n_views: int) -> None:
+    def __init__(self, rows: Rows, n_views: int) -> None:
         self._rows = rows
+        self.of_bags = getattr(rows, "of_bags", False)
         self._n_views = n_views
         self._view = 0
 
@@ -81,6 +81,8 @@ class FreshViews:
         self._settings = settings._replace(cache=False, verbose=0)
         self._n_images = n_images
         self._views = make_views([0])
+        pools_later = any(recipe.keeps_images_at(tap) for tap in recipe.taps)
+        self.of_bags = isinstance(self._views, Bags) and pools_later
 
     def __len__(self) -> int:
         return self._n_images
@@ -89,7 +91,8 @@ class FreshViews:
         """Compute rows of the epoch's view."""
         with renumbered(positions):
             found = activations(self._views.take(positions), self._recipe, self._settings)
-        return found.taps[0] if len(found.taps) == 1 else tuple(found.taps)
+        rows = joined(found.taps)
+        return rows[list(range(len(rows)))]
 
     def start_epoch(self, epoch: int) -> None:
         """Select the view of an epoch."""
@@ -113,7 +116,7 @@ def rows_of_views(
     images : ImageCollection
         n images.
     keys : sequence of str
-        Digest of each image.
+        Digest of each; of each image of bags.
     variation : Variation
         Makes a view; without a digest, no row is cached.
     recipe : Recipe
@@ -126,8 +129,11 @@ def rows_of_views(
         Number of views of each image; None: a new view in each epoch.
     """
 
-    def make_views(numbers: Sequence[int]) -> Views:
-        return Views(images, keys, variation, seed=seed, views=numbers)
+    def make_views(numbers: Sequence[int]) -> ImageCollection:
+        if not isinstance(images, Bags):
+            return Views(images, keys, variation, seed=seed, views=numbers)
+        views = Views(images.images, keys, variation, seed=seed, views=numbers)
+        return images.over(views, np.tile(images.sizes, len(numbers)))
 
     if n_views is None:
         return FreshViews(make_views, recipe, settings, len(images))

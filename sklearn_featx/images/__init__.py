@@ -11,9 +11,12 @@ dataframes are recognized by their methods, without importing their packages.
 """
 
 from ._adapter import as_image_collection
+from ._bag_pooling import pool_bag
+from ._bags import Bags
 from ._collection import ImageCollection
 from ._decode import decode, digest_reading
 from ._encode import data_uri
+from ._frames import Frames
 from ._geometry import seen_part
 from ._items import BytesItem
 from ._options import ReadOptions
@@ -33,10 +36,12 @@ from .formats import is_scan
 from .formats._identifiers import check_identifier, holds_identifiers, read_identifier
 
 __all__ = [
+    "Bags",
     "Batch",
     "BytesItem",
     "Choose",
     "Chosen",
+    "Frames",
     "ImageCollection",
     "PillowSettings",
     "Prepare",
@@ -55,6 +60,7 @@ __all__ = [
     "is_scan",
     "iterate_batches",
     "pillow_settings",
+    "pool_bag",
     "prepare_callable",
     "prepare_geometry",
     "read_identifier",

@@ -11,27 +11,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .._messages import said, short, shown
+from .._messages import said, shown
 from .._typing import AnyArray
-from ..exceptions import InputError
+from ..exceptions import ImageError, InputError
 from ._arrays import array_to_collection, refuse_empty, refuse_vector
+from ._bags import Bags
 from ._collection import ImageCollection, ItemList
-from ._dataset import DatasetItems, dataset_paths
+from ._containers import reduced
+from ._dataset import DatasetItems
+from ._entries import as_items
 from ._foreign import is_base64_image
-from ._items import as_item, as_item_or_unreadable
+from ._lazy import LazyArray, is_lazy
 from ._options import ReadOptions
 from ._range_use import RangeUse
-from ._recognize import (
-    is_array_like,
-    is_dataset,
-    is_frame,
-    is_missing,
-    is_number,
-    is_series,
-    is_sparse,
-    is_tensor,
-    tensor_to_array,
-)
+from ._recognize import is_missing, is_number, is_sparse, is_tensor, tensor_to_array
 
 
 def as_image_collection(X: Any, options: ReadOptions | None = None) -> ImageCollection:
@@ -78,17 +71,41 @@ def as_image_collection(X: Any, options: ReadOptions | None = None) -> ImageColl
     if isinstance(X, ImageCollection):
         return X
     _refuse_single(X)
-    source = _reduce(X)
-    if isinstance(source, np.ndarray):
-        return array_to_collection(source, options)
+    source = reduced(X, options)
     if isinstance(source, list):
         return _from_list(source, options)
-    refuse_empty((len(source),))
-    if options.of_numbers:
+    is_array = isinstance(source, np.ndarray) or is_lazy(source)
+    refuse_empty(source.shape if is_array else (len(source),))
+    if options.of_numbers and not isinstance(source, np.ndarray):
         raise InputError(
-            f"image_shape={options.image_shape}: plain numbers are read from arrays, not datasets."
+            f"image_shape={options.image_shape}: plain numbers are read from arrays in memory, not "
+            f"from a {type(source).__name__}."
         )
+    if is_array:
+        return _from_array(source, options)
+    if options.bag_pooling is not None:
+        return _from_list([source[i] for i in range(len(source))], options)
     return DatasetItems(source, np.arange(len(source)), options)
+
+
+def _from_array(X: Any, options: ReadOptions) -> ImageCollection:
+    """Convert an array, in memory or not; with five axes, each row is a bag."""
+    n_images = 1
+    if options.bag_pooling is not None and isinstance(X, np.ndarray) and X.ndim == 5:
+        n_images = X.shape[1]
+        X = X.reshape(-1, *X.shape[2:])
+    try:
+        if is_lazy(X):
+            images: ImageCollection = LazyArray(X, options)
+        else:
+            images = array_to_collection(X, options)
+    except ImageError as error:
+        if error.row is None:
+            raise InputError(f"X of shape {tuple(X.shape)}: {error.reason}") from error
+        raise ImageError(error.reason, error.row // n_images, error.path) from error
+    if options.bag_pooling is None:
+        return images
+    return Bags(images, [n_images] * (len(images) // n_images), options.bag_pooling)
 
 
 def _refuse_single(X: Any) -> None:
@@ -110,105 +127,6 @@ def _refuse_single(X: Any) -> None:
         )
 
 
-def _reduce(X: Any) -> Any:
-    """Reduce X to an ndarray, a list or a dataset."""
-    if is_tensor(X):
-        return tensor_to_array(X)
-    if is_frame(X):
-        return _frame_to_source(X)
-    if is_series(X):
-        return X.to_list()
-    if isinstance(X, list | tuple):
-        return _sequence_to_source(X)
-    if is_array_like(X):
-        return _array_to_source(_unmasked(X))
-    if is_dataset(X):
-        paths = dataset_paths(X)
-        return X if paths is None else paths
-    raise _unknown_type(X)
-
-
-def _unknown_type(X: Any) -> InputError:
-    if _is_loader(X):
-        return InputError(
-            "X is a DataLoader, which gives batches. Pass its images: loader.dataset."
-        )
-    hint = " Pass list(X)." if hasattr(X, "__iter__") and not hasattr(X, "keys") else ""
-    if isinstance(X, set | frozenset):
-        # The order of a set differs between processes, so labels would belong to other images.
-        hint = " A set has no order: pass sorted(X)."
-    return InputError(
-        f"X is of type {type(X).__name__}: expected an array, a tensor, a list of images or "
-        f"paths, a column of a dataframe, or a dataset.{hint}"
-    )
-
-
-def _is_loader(X: Any) -> bool:
-    return hasattr(X, "dataset") and hasattr(X, "batch_size")
-
-
-def _frame_to_source(X: Any) -> AnyArray | list[Any]:
-    columns = [str(name) for name in X.columns]
-    table = np.asarray(X.to_numpy())
-    # pandas reads a column of missing paths as NaN.
-    missing = table.dtype.kind == "f" and table.size > 0 and bool(np.isnan(table).all())
-    if table.dtype.kind in "buifc" and not (missing and len(columns) == 1):
-        return table
-    if len(columns) == 1:
-        return list(table[:, 0])
-    refuse_empty(table.shape)
-    raise InputError(
-        f"X is a dataframe of {len(columns)} columns ({short(', '.join(map(repr, columns)))}) "
-        "where one column of images or paths is expected. "
-        f"Select it, X[{columns[0][:30]!r}], or name it in a ColumnTransformer."
-    )
-
-
-def _unmasked(X: Any) -> AnyArray:
-    if np.ma.is_masked(X):
-        raise InputError("X is a masked array with masked values. Fill them, X.filled(0).")
-    return np.asarray(X)
-
-
-def _sequence_to_source(X: list[Any] | tuple[Any, ...]) -> AnyArray | list[Any]:
-    """Convert nested lists of numbers to an array, any other sequence to a list of items."""
-    if len(X) and isinstance(X[0], list | tuple):
-        try:
-            return _array_to_source(np.asarray(X))
-        except ValueError:
-            return list(X)
-    return list(X)
-
-
-def _array_to_source(array: AnyArray) -> AnyArray | list[Any]:
-    """Return an array of numbers, or convert one column of other objects to a list of items."""
-    if array.dtype.kind == "S":
-        raise InputError(
-            f"X is an array of dtype {array.dtype}, which drops zero bytes. Pass a list of bytes, "
-            "or paths as str."
-        )
-    if array.dtype.kind not in "OUT":
-        return array
-    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
-        return list(array.ravel())
-    if array.dtype.kind == "O":
-        return _objects_to_numbers(array)
-    raise InputError(
-        f"X is an array of strings of shape {array.shape} where one column of paths is expected."
-    )
-
-
-def _objects_to_numbers(array: AnyArray) -> AnyArray:
-    """Convert an array of objects to an array of numbers."""
-    numbers = np.array(array.tolist())
-    if numbers.dtype.kind in "buifc":
-        return numbers
-    raise InputError(
-        f"X is an array of objects of shape {array.shape} that are not all numbers. Pass one "
-        "column of images or paths."
-    )
-
-
 def _from_list(entries: list[Any], options: ReadOptions) -> ImageCollection:
     refuse_empty((len(entries),))
     if is_number(entries[0]) and not is_missing(entries[0]):
@@ -216,10 +134,12 @@ def _from_list(entries: list[Any], options: ReadOptions) -> ImageCollection:
     if options.of_numbers:
         return array_to_collection(_stacked(entries), options)
     _refuse_frames_of_one_object(entries)
-    make = as_item if options.on_error == "raise" else as_item_or_unreadable
     use = RangeUse()
-    items = [make(e, row, options, use.note) for row, e in enumerate(entries)]
-    return ItemList(items, use)
+    rows = [as_items(entry, row, options, use) for row, entry in enumerate(entries)]
+    images = ItemList([item for items in rows for item in items], use)
+    if options.bag_pooling is None:
+        return images
+    return Bags(images, [len(items) for items in rows], options.bag_pooling)
 
 
 def _refuse_frames_of_one_object(entries: list[Any]) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
-from ._collection import ImageCollection, PixelArray, ValueArray
+from ._collection import ImageCollection, PixelArray, ValueArray, not_finite
 from ._layout import ImageShape, Layout, choose_layout
 from ._options import ReadOptions
 from ._range_use import RangeUse
-from ._scaling import ValueRange, check_rows, chunks, effective_range
+from ._scaling import check_rows, chunks, effective_range
 
 
 def array_to_collection(X: AnyArray, options: ReadOptions) -> ImageCollection:
@@ -27,8 +27,8 @@ def array_to_collection(X: AnyArray, options: ReadOptions) -> ImageCollection:
         refuse_vector(X.shape)
     refuse_empty(X.shape)
     if options.image_shape is not None and options.of_numbers:
-        return _values(X, options.image_shape, options.limits)
-    return _pixels(X, options.image_shape, options.limits)
+        return _values(X, options.image_shape, options)
+    return _pixels(X, options)
 
 
 def refuse_vector(shape: tuple[int, ...]) -> NoReturn:
@@ -48,11 +48,9 @@ def refuse_empty(shape: tuple[int, ...]) -> None:
             )
 
 
-def _values(
-    X: AnyArray, image_shape: ImageShape, value_range: ValueRange | None
-) -> ImageCollection:
+def _values(X: AnyArray, image_shape: ImageShape, options: ReadOptions) -> ImageCollection:
     """Convert an array to a collection of rows of plain numbers."""
-    if value_range is not None:
+    if options.limits is not None:
         raise InputError(
             f"value_range and window are for pixels; with image_shape={image_shape} rows are plain "
             "numbers. Pass None."
@@ -64,7 +62,8 @@ def _values(
     # A float64 that is too large for float32 becomes infinite and is rejected.
     with np.errstate(over="ignore"):
         values = np.asarray(X, dtype=np.float32)
-    _check_finite(values)
+    if options.on_error == "raise":
+        _check_finite(values)
     return ValueArray(values, n_features)
 
 
@@ -85,17 +84,12 @@ def _check_finite(values: AnyArray) -> None:
         finite = np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
         if not finite.all():
             row = int(np.argmin(finite))
-            what = "NaN" if np.isnan(chunk[row]).any() else "infinity (inf)"
-            raise ImageError(
-                f"Input X contains {what} or a value too large for dtype('float32').",
-                row=start + row,
-            )
+            raise ImageError(not_finite(chunk[row]), row=start + row)
 
 
-def _pixels(
-    X: AnyArray, image_shape: ImageShape | None, value_range: ValueRange | None
-) -> ImageCollection:
+def _pixels(X: AnyArray, options: ReadOptions) -> ImageCollection:
     """Convert an array to a collection of images of one shape."""
+    image_shape, value_range = options.image_shape, options.limits
     n_features = X.shape[1] if X.ndim == 2 else None
     try:
         limits = effective_range(X.dtype, value_range)
@@ -103,7 +97,9 @@ def _pixels(
         layout = choose_layout(X.shape[1:], image_shape)
     except ImageError as error:
         raise InputError(f"X of shape {X.shape}: {error.reason}") from error
-    check_rows(_colors(X, layout), limits)
+    if options.on_error == "raise":
+        # Otherwise, reading a row says what is wrong with it.
+        check_rows(_colors(X, layout), limits)
     use = RangeUse() if value_range is None else None
     return PixelArray(X, layout, limits, n_features, use)
 

@@ -293,8 +293,7 @@ class PixelArray(_ArrayCollection):
         self._value_range = value_range
 
     def load(self, i: int) -> Levels:
-        note = None if self.range_use is None else self.range_use.note
-        return array_to_levels(self._item(i), self._layout, self._value_range, note)
+        return array_to_levels(self._item(i), self._layout, self._value_range, self.range_use)
 
     def digest(self, i: int) -> str:
         return digest_pixels(self._item(i), self._layout, self._value_range)
@@ -306,7 +305,7 @@ class ValueArray(_ArrayCollection):
     Parameters
     ----------
     array : ndarray of shape (n, d) or (n, C, L), dtype float32
-        Finite numbers.
+        Numbers; `load` refuses rows that are not finite.
     n_features : int, default=None
         Number of columns if X was a 2-D table.
     """
@@ -318,7 +317,10 @@ class ValueArray(_ArrayCollection):
         self.item_shape = array.shape[1:]
 
     def load(self, i: int) -> AnyArray:
-        return self._item(i)
+        values = self._item(i)
+        if not np.isfinite(values).all():
+            raise ImageError(not_finite(values), row=int(i))
+        return values
 
     def digest(self, i: int) -> str:
         return digest("values", digest_array(self._item(i)))
@@ -379,6 +381,12 @@ class ItemList(ImageCollection):
     def take(self, rows: Positions) -> "ItemList":
         chosen = np.arange(len(self))[as_index(rows)]
         return ItemList([self._items[i] for i in chosen], self.range_use)
+
+
+def not_finite(values: AnyArray) -> str:
+    """Return the reason why plain numbers are refused, in scikit-learn's words."""
+    what = "NaN" if np.isnan(values).any() else "infinity (inf)"
+    return f"Input X contains {what} or a value too large for dtype('float32')."
 
 
 @contextmanager

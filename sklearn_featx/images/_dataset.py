@@ -14,7 +14,8 @@ from .._parallel import ForkSafeLock
 from .._typing import Levels
 from ..exceptions import ImageError
 from ._collection import ImageCollection, Positions, as_index, errors_at
-from ._items import Item, as_item
+from ._entries import as_item
+from ._items import Item
 from ._options import ReadOptions
 from ._range_use import RangeUse
 
@@ -108,7 +109,7 @@ class DatasetItems(ImageCollection):
     def _item(self, i: int) -> Item:
         with self._lock:
             entry = self._fetch(int(self._rows[i]))
-        return as_item(entry, None, self._options, self.range_use.note)
+        return as_item(entry, None, self._options, self.range_use)
 
     def _fetch(self, row: int) -> Any:
         try:
@@ -116,6 +117,7 @@ class DatasetItems(ImageCollection):
         except Exception as error:
             reason = f"the dataset raised {cause(error)}"
             raise ImageError(reason) from error
+        # A segmentation mask, an image as well, is a target here.
         return entry[0] if isinstance(entry, tuple) else entry
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -24,6 +24,7 @@ from .._typing import Levels
 from ..exceptions import ImageError
 from ._appearance import as_seen, is_plain, picture_to_levels, refuse_reduced
 from ._foreign import content_hint
+from ._frames import has_frames, n_frames, show_frame
 from ._geometry import FAST_GAP, resize_and_crop, resize_picture, resized_size
 from ._options import ReadOptions
 from ._pillow import decoder_versions, refuse_bomb, register_plugins
@@ -49,15 +50,18 @@ _QUIET = ForkSafeLock()
 _LOADING = ForkSafeLock()
 
 
-def decode(source: Source, options: ReadOptions = _PLAIN, note: Note | None = None) -> Levels:
+def decode(
+    source: Source, options: ReadOptions = _PLAIN, note: Note | None = None, frame: int = 0
+) -> Levels:
     """Decode an image file, given by path or content, as displayed.
 
-    The EXIF orientation is applied, transparency is composited over white, every color space is
-    converted to RGB, and the first frame of an animation is used. The result has shape (H, W, 1 or
-    3) and levels from 0 to 255: uint8, or float32 if levels of more than 8 bits are not whole
-    numbers. `note` is that of `picture_to_levels`.
+    The EXIF orientation is applied, transparency is composited over white, and every color space is
+    converted to RGB. The result has shape (H, W, 1 or 3) and levels from 0 to 255: uint8, or
+    float32 if levels of more than 8 bits are not whole numbers. `note` records what the defaults
+    hide.
     Raises `ImageError`, with the path, if the file cannot be read, is damaged or truncated, is no
-    image, has values out of range, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
+    image, has no such frame, has values out of range, or has more pixels than
+    ``PIL.Image.MAX_IMAGE_PIXELS``.
 
     Examples
     --------
@@ -69,7 +73,7 @@ def decode(source: Source, options: ReadOptions = _PLAIN, note: Note | None = No
     >>> decode(file.getvalue())[0, :, 0]
     array([255, 255, 255, 255], dtype=uint8)
     """
-    return _decode_source(source, options, note)
+    return _decode_source(source, _Reading(options, note, frame, None))
 
 
 def decode_resized(
@@ -77,13 +81,34 @@ def decode_resized(
     preprocess: Preprocess,
     options: ReadOptions = _PLAIN,
     note: Note | None = None,
+    frame: int = 0,
 ) -> Levels:
     """Decode, resize and crop an image, as `decode` followed by `resize_and_crop`.
 
     With ``preprocess.fast``, a JPEG file is decoded at a half, a quarter or an eighth of its size
     if that is large enough.
     """
-    return _decode_source(source, options, note, preprocess)
+    return _decode_source(source, _Reading(options, note, frame, preprocess))
+
+
+class _Reading(NamedTuple):
+    """How one file becomes levels."""
+
+    options: ReadOptions
+    note: Note | None
+    frame: int
+    preprocess: Preprocess | None
+
+    def of_picture(self, picture: Image.Image) -> Levels:
+        """Convert a loaded picture."""
+        value_range = self.options.limits
+        if self.preprocess is not None and is_plain(picture, value_range):
+            return resize_picture(as_seen(picture), self.preprocess)
+        return self.of_levels(picture_to_levels(picture, value_range, self.note))
+
+    def of_levels(self, levels: Levels) -> Levels:
+        """Resize and crop, if it is asked for."""
+        return levels if self.preprocess is None else resize_and_crop(levels, self.preprocess)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -104,6 +129,22 @@ def digest_reading() -> str:
     """Return the digest of everything but the content that a decoded picture depends on."""
     versions = [*decoder_versions(), *(f"{p} {installed_version(p)}" for p in DECODING_PACKAGES)]
     return digest(_READING_VERSION, ImageFile.LOAD_TRUNCATED_IMAGES, *versions)
+
+
+def count_frames(source: Source) -> int:
+    """Return the number of frames of a file; 1 if it cannot be opened, which decoding will say."""
+    try:
+        data = source if isinstance(source, bytes) else read_file(source)
+        special = format_of(data)
+        if special is not None:
+            return special.n_frames(data)
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _identified(data) as picture:
+                return n_frames(picture)
+    except Exception:
+        # Whatever a plugin raises.
+        return 1
 
 
 def pixels_in_header(source: Source) -> int | None:
@@ -147,19 +188,18 @@ def levels_of_picture(
         raise ImageError(_reason(error), path=path) from error
 
 
-def _decode_source(
-    source: Source,
-    options: ReadOptions,
-    note: Note | None,
-    preprocess: Preprocess | None = None,
-) -> Levels:
+def _decode_source(source: Source, reading: _Reading) -> Levels:
     data, path = (source, None) if isinstance(source, bytes) else (read_file(source), source)
-    opened = partial(_open, data, options, note, preprocess)
     name = None if path is None else os.fspath(path)
     if not data:
         raise ImageError("the file is empty (0 bytes).", path=name)
     try:
-        return _quietly(opened)
+        special = format_of(data)
+        if special is not None:
+            return reading.of_levels(
+                special.levels(data, reading.options, reading.note, reading.frame)
+            )
+        return _quietly(partial(_open, data, reading))
     except ImageError as error:
         raise ImageError(error.reason, path=name) from error
     except Exception as error:
@@ -185,31 +225,18 @@ def _quietly(opened: Callable[[], Levels]) -> Levels:
             return opened()
 
 
-def _open(
-    data: bytes, options: ReadOptions, note: Note | None, preprocess: Preprocess | None
-) -> Levels:
-    special = format_of(data)
-    if special is not None:
-        levels = special.levels(data, options, note)
-        return levels if preprocess is None else resize_and_crop(levels, preprocess)
+def _open(data: bytes, reading: _Reading) -> Levels:
     with _identified(data) as image:
         refuse_bomb(image.width * image.height)
-        refuse_reduced(image, options.limits)
-        if preprocess is not None and preprocess.fast:
-            _decode_smaller(image, preprocess)
+        show_frame(image, reading.frame)
+        if reading.note is not None and reading.options.frames == "first" and has_frames(image):
+            reading.note.frames(str(image.format))
+        refuse_reduced(image, reading.options.limits)
+        if reading.preprocess is not None and reading.preprocess.fast:
+            _decode_smaller(image, reading.preprocess)
         image.load()
         _scale_png_key(image, data)
-        return _finished(image, options, note, preprocess)
-
-
-def _finished(
-    image: Image.Image, options: ReadOptions, note: Note | None, preprocess: Preprocess | None
-) -> Levels:
-    if preprocess is None:
-        return picture_to_levels(image, options.limits, note)
-    if is_plain(image, options.limits):
-        return resize_picture(as_seen(image), preprocess)
-    return resize_and_crop(picture_to_levels(image, options.limits, note), preprocess)
+        return reading.of_picture(image)
 
 
 def _identified(source: Source) -> Image.Image:

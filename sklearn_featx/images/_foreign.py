@@ -5,6 +5,7 @@ import re
 # The first bytes of image files in base64: PNG, JPEG, GIF, WebP, TIFF, BMP.
 _BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk0")
 _DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w=-]+)*;base64,", re.IGNORECASE)
+_NUMBERS = re.compile(r"\s*\[*(-?\d+(\.\d*)?[\s,;]+){8,}")
 # A shorter text may be a file name; no image file is that short in base64.
 _SHORTEST_BASE64 = 64
 
@@ -29,12 +30,19 @@ def is_base64_image(text: str) -> bool:
     return len(text) >= _SHORTEST_BASE64 and text.startswith(_BASE64_OF_IMAGES)
 
 
-def base64_hint() -> str:
-    """Return a hint for an image in base64."""
-    return (
-        "is a picture in base64, not the name of a file. Pass its bytes: "
-        'base64.b64decode(text.partition(",")[2] or text).'
-    )
+def base64_of(text: str) -> str | None:
+    """Return the base64 of an image, without the head of a data URL; None if it is a file name."""
+    if not is_base64_image(text):
+        return None
+    encoded = text.partition(",")[2] if _DATA_URL.match(text) else text
+    return "".join(encoded.split())
+
+
+def numbers_in_text(text: str) -> int:
+    """Return how many numbers a text consists of; 0 if it may be a file name."""
+    if len(text) < _SHORTEST_BASE64 or _NUMBERS.match(text[:_SHORTEST_BASE64]) is None:
+        return 0
+    return len(re.split(r"[\s,;]+", text.strip(" []\n")))
 
 
 def content_hint(data: bytes) -> str:

@@ -4,13 +4,13 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from .._digest import digest, digest_array
-from .._messages import cause, shown
+from .._messages import cause
 from .._preprocess import Preprocess
 from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
@@ -22,11 +22,9 @@ from ._decode import (
     pixels_in_header,
     read_file,
 )
-from ._foreign import base64_hint, is_base64_image
 from ._geometry import resize_and_crop
 from ._layout import Layout, as_channels_last, choose_layout
 from ._options import ReadOptions
-from ._recognize import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
 from ._scaling import Note, ValueRange, effective_range, to_shown
 from ._window import Window
 
@@ -55,18 +53,19 @@ class FileItem:
     path: str
     options: ReadOptions = _PLAIN
     note: Note | None = field(default=None, compare=False, repr=False)
+    frame: int = 0
 
     def load(self) -> Levels:
         """Decode the file."""
-        return decode(self.path, self.options, self.note)
+        return decode(self.path, self.options, self.note, self.frame)
 
     def opened(self) -> "BytesItem":
         """Read the file, once for its digest and its picture."""
-        return BytesItem(read_file(self.path), self.options, self.note)
+        return BytesItem(read_file(self.path), self.options, self.note, self.frame)
 
     def digest_of(self, content: str) -> str:
         """Return the digest of the image from its file's content, without reading the file."""
-        return self.options.digest_of(content)
+        return self.options.digest_of(content, self.frame)
 
     def digest(self) -> str:
         """Digest of the image."""
@@ -80,11 +79,12 @@ class BytesItem:
     data: bytes
     options: ReadOptions = _PLAIN
     note: Note | None = field(default=None, compare=False, repr=False)
+    frame: int = 0
     path: None = None
 
     def load(self) -> Levels:
         """Decode the bytes."""
-        return decode(self.data, self.options, self.note)
+        return decode(self.data, self.options, self.note, self.frame)
 
     def content(self) -> str:
         """Digest of the bytes alone: all that a memo of files may keep."""
@@ -92,7 +92,7 @@ class BytesItem:
 
     def digest(self) -> str:
         """Digest of the bytes and of the options, that of a file with this content."""
-        return self.options.digest_of(self.content())
+        return self.options.digest_of(self.content(), self.frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def load_resized(item: Item, preprocess: Preprocess) -> Levels:
     """Load, resize and crop an item; files are decoded and resized in one step."""
     if isinstance(item, FileItem | BytesItem):
         source = item.path if isinstance(item, FileItem) else item.data
-        return decode_resized(source, preprocess, item.options, item.note)
+        return decode_resized(source, preprocess, item.options, item.note, item.frame)
     return resize_and_crop(item.load(), preprocess)
 
 
@@ -192,71 +192,8 @@ def digest_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> st
     return digest(kind, digest_array(as_channels_last(item, layout)), *value_range)
 
 
-def as_item(
-    entry: Any,
-    row: int | None,
-    options: ReadOptions = _PLAIN,
-    note: Note | None = None,
-) -> Item:
-    """Convert a path, bytes, a Pillow image, an array, a tensor or a nested list to an item.
-
-    `note` is called with the values and their range if the user gave no range. Raises `ImageError`,
-    with the row, if the entry is missing, is no image, or is a path without a file.
-    """
-    if isinstance(entry, str | os.PathLike):
-        return FileItem(_existing_file(entry, row), options, note)
-    if isinstance(entry, bytes | bytearray | memoryview):
-        return BytesItem(bytes(entry), options, note)
-    if isinstance(entry, Image.Image):
-        return PictureItem(entry, options.limits, note)
-    try:
-        return _array_item(_entry_to_array(entry), options, note)
-    except ImageError as error:
-        raise ImageError(error.reason, row=row) from error.__cause__
-
-
-def as_item_or_unreadable(
-    entry: Any,
-    row: int | None,
-    options: ReadOptions = _PLAIN,
-    note: Note | None = None,
-) -> Item:
-    """Convert an entry to an item; an invalid entry raises its error when it is read."""
-    try:
-        return as_item(entry, row, options, note)
-    except ImageError as error:
-        return UnreadableItem(error.reason, error.path)
-
-
-def _entry_to_array(entry: Any) -> AnyArray:
-    if is_tensor(entry):
-        return tensor_to_array(entry)
-    if is_missing(entry):
-        raise ImageError(f"the entry is missing ({shown(entry)}). Drop such rows before.")
-    if is_array_like(entry) and not is_number(entry):
-        return np.asarray(entry)
-    if isinstance(entry, list | tuple):
-        try:
-            return np.asarray(entry)
-        except ValueError as error:
-            raise ImageError(_why_no_array(entry)) from error
-    raise ImageError(
-        f"{type(entry).__name__} is not an image: expected a path, bytes, a PIL image, an array "
-        "or a tensor."
-    )
-
-
-def _why_no_array(entry: list[Any] | tuple[Any, ...]) -> str:
-    """Return the reason why numpy cannot convert a nested list."""
-    if len(entry) == 2 and not isinstance(entry[0], int | float | list):
-        return (
-            f"is a pair ({type(entry[0]).__name__}, {type(entry[1]).__name__}), not an image. Pass "
-            "the images and their labels apart: [image for image, _ in pairs]."
-        )
-    return "is a nested list whose parts differ in length. Pass numpy arrays, one for each image."
-
-
-def _array_item(array: AnyArray, options: ReadOptions, note: Note | None) -> ArrayItem:
+def array_item(array: AnyArray, options: ReadOptions, note: Note | None) -> ArrayItem:
+    """Convert an array to an item; raise `ImageError` if its shape is not that of an image."""
     image_shape, value_range = options.image_shape, options.limits
     limits = effective_range(array.dtype, value_range)
     if array.ndim == 1 and image_shape is not None:
@@ -267,24 +204,21 @@ def _array_item(array: AnyArray, options: ReadOptions, note: Note | None) -> Arr
     return ArrayItem(array, layout, limits, None if value_range is not None else note)
 
 
-def _existing_file(entry: str | os.PathLike[Any], row: int | None) -> str:
-    """Return a path as text after checking that it is a file."""
-    path = str(os.fsdecode(entry))
-    if is_base64_image(path):
-        raise ImageError(base64_hint(), row, path)
+def existing_file(path: str) -> str:
+    """Return a path after checking that it is a file."""
     if _URL.match(path):
-        raise ImageError("is a URL, and nothing is downloaded. Download the file first.", row, path)
+        raise ImageError("is a URL, and nothing is downloaded. Download the file first.", path=path)
     try:
         # pathlib is much slower, and this runs for every row of every call.
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError as error:
-        raise ImageError("no such file.", row, path) from error
+        raise ImageError("no such file.", path=path) from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"the file cannot be reached: {cause(error)}.", row, path) from error
+        raise ImageError(f"the file cannot be reached: {cause(error)}.", path=path) from error
     if stat.S_ISDIR(mode):
         raise ImageError(
-            'is a folder. Pass its files: sorted(Path(folder).rglob("*.jpg"))', row, path
+            'is a folder. Pass its files: sorted(Path(folder).rglob("*.jpg"))', path=path
         )
     if not stat.S_ISREG(mode):
-        raise ImageError("is not a regular file.", row, path)
+        raise ImageError("is not a regular file.", path=path)
     return path

@@ -9,12 +9,14 @@ from .._digest import digest
 from .._messages import shown
 from .._typing import OnError
 from ..exceptions import InputError
+from ._bag_pooling import check_bag_pooling
+from ._frames import Frames, check_frames
 from ._layout import ImageShape, check_image_shape
 from ._scaling import ValueRange, check_value_range
 from ._window import WindowOption, check_window, window_limits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
     """How entries of X become images.
 
@@ -28,6 +30,11 @@ class ReadOptions:
         Values of black and white, for arrays, files and PIL images. None: the range that the file
         declares; else 0 to 1 for floats and booleans, 0 to 65535 for unsigned 16-bit integers, 0
         to 255 for other integers.
+    frames : {"first", "all"}, int or slice, default="first"
+        Frames of an animation or a file of several pages that become images.
+    bag_pooling : str, default=None
+        How the rows of several images become one row: "mean", "max", "min", "std", or several of
+        them, such as "mean+max". None: each entry of X is one image.
     window : (float, float) or str, default=None
         Center and width, or the name of a window, of scans and arrays of gray values: values beyond
         it are clipped. None: the window that the file names. See `ImageReader`.
@@ -48,12 +55,21 @@ class ReadOptions:
 
     image_shape: ImageShape | None = None
     value_range: ValueRange | None = None
+    frames: Frames = "first"
+    bag_pooling: str | None = None
     on_error: OnError = "raise"
     window: WindowOption | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_shape", check_image_shape(self.image_shape))
         object.__setattr__(self, "value_range", check_value_range(self.value_range))
+        object.__setattr__(self, "frames", check_frames(self.frames))
+        check_bag_pooling(self.bag_pooling)
+        if self.bag_pooling is None and self.several_frames:
+            raise InputError(
+                f"frames={shown(self.frames)} gives several images for an entry of X, and one row. "
+                "Say how their rows become one: ImageReader(frames=..., bag_pooling='mean')."
+            )
         object.__setattr__(self, "window", check_window(self.window))
         if self.value_range is not None and self.window is not None:
             raise InputError(
@@ -71,14 +87,28 @@ class ReadOptions:
         """The values of black and white that the user named."""
         return window_limits(self.window) or self.value_range
 
-    def digest_of(self, content: str) -> str:
-        """Return the digest of the image in a file, from the digest of the file's content.
+    @property
+    def several_frames(self) -> bool:
+        """Whether a file may give several images."""
+        return self.frames == "all" or isinstance(self.frames, slice)
+
+    @property
+    def frame(self) -> int:
+        """The frame of a file that gives one image."""
+        return self.frames if isinstance(self.frames, int) else 0
+
+    def digest_of(self, content: str, frame: int = 0) -> str:
+        """Return the digest of an image in a file, from the digest of the file's content.
 
         Parameters
         ----------
         content : str
             Digest of the bytes.
+        frame : int, default=0
+            Number of the frame.
         """
+        if frame != 0:
+            content = digest("frame", content, frame)
         if self.window is not None:
             return digest("windowed", content, *_parts(self.window))
         return content if self.value_range is None else digest("ranged", content, *self.value_range)

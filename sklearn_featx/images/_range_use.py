@@ -1,5 +1,6 @@
-"""Use of declared ranges: the share of the values from black to white that images contain.
+"""Use of defaults: what images contain beyond what was read of them.
 
+The range that a type declares: the share of the values from black to white that images contain.
 The range that a type or file declares is usually correct, but wrong for a 12-bit camera that writes
 16 bits. A low share is reported; it never changes the range.
 """
@@ -15,7 +16,7 @@ _LEAST_SHARE = 0.25
 
 
 class RangeUse:
-    """The smallest and largest value read in each declared range; thread-safe.
+    """The smallest and largest value in each declared range, and unread frames; thread-safe.
 
     8-bit images are not recorded, since their range is always that of their type.
 
@@ -24,18 +25,27 @@ class RangeUse:
     >>> import numpy as np
     >>> from sklearn_featx.images._range_use import RangeUse
     >>> use = RangeUse()
-    >>> use.note(np.array([100, 4000], np.uint16), (0.0, 65535.0))
+    >>> use(np.array([100, 4000], np.uint16), (0.0, 65535.0))
     >>> use.report()
     'values run from 100 to 4000 in all images seen, 6% of ...'
     >>> use.report()
+    >>> use.frames("GIF")
+    >>> use.report()
+    'a file (GIF) has several frames, of which the first was read. ...'
     """
 
     def __init__(self) -> None:
         self._lock = ForkSafeLock()
         self._seen: dict[ValueRange, tuple[float, float]] = {}
         self._reported = False
+        self._frames: str | None = None
 
-    def note(self, values: AnyArray, declared: ValueRange) -> None:
+    def frames(self, what: str) -> None:
+        """Record that the first of several frames was read."""
+        if self._frames is None:
+            self._frames = what
+
+    def __call__(self, values: AnyArray, declared: ValueRange) -> None:
         """Record the values of one image."""
         if values.dtype.kind != "f" and declared[1] <= 255:
             return
@@ -45,8 +55,15 @@ class RangeUse:
             self._seen[declared] = (min(before[0], smallest), max(before[1], largest))
 
     def report(self) -> str | None:
-        """Describe a range of which less than a quarter is used, once; otherwise return None."""
+        """Describe a default that may not be what the user wants, once; otherwise return None."""
         with self._lock:
+            if self._frames:
+                what, self._frames = self._frames, ""
+                return (
+                    f"a file ({what}) has several frames, of which the first was read. "
+                    "ImageReader(frames=0) confirms this; frames='all', with bag_pooling='mean', "
+                    "reads all of them."
+                )
             if self._reported:
                 return None
             for (low, high), (smallest, largest) in self._seen.items():

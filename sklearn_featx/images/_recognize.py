@@ -54,6 +54,16 @@ def is_series(value: Any) -> bool:
     return _type_has(value, "to_list", "to_numpy") and not is_frame(value)
 
 
+def is_arrow(value: Any) -> bool:
+    """Whether `value` is an Array, ChunkedArray or Table of pyarrow."""
+    return _type_has(value, "to_pylist", "slice")
+
+
+def is_sliced_dataset(value: Any) -> bool:
+    """Whether `value` is a `SliceDataset` of skorch, which numpy would read as a whole."""
+    return _type_has(value, "__array__", "__getitem__", "transform") and hasattr(value, "dataset")
+
+
 def is_sparse(value: Any) -> bool:
     """Whether `value` is a scipy sparse matrix or array."""
     return _type_has(value, "toarray", "tocsr")

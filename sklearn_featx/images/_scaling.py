@@ -20,8 +20,7 @@ infinite or out of range are rejected.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -31,8 +30,17 @@ from ..exceptions import ImageError, InputError
 from ._window import Window
 
 ValueRange: TypeAlias = tuple[float, float]
-# A function that records values and their range.
-Note: TypeAlias = Callable[[AnyArray, ValueRange], None]
+
+
+class Note(Protocol):
+    """A record of what was read by a default that the user may want to change."""
+
+    def __call__(self, values: AnyArray, declared: ValueRange, /) -> None:
+        """Record the values of one image and the range that its type or file declares."""
+
+    def frames(self, what: str, /) -> None:
+        """Record that one frame of several was read."""
+
 
 # Rows are checked in chunks of this size, which bounds the memory.
 _CHUNK_BYTES = 16 * 2**20

@@ -2,8 +2,9 @@
 
 The rows are an array, or an object with a length and a `__getitem__` that takes a list of
 positions: rows on disk are read once per batch. Rows of several parts, such as activations and
-vectors, are tuples. An object with a method `start_epoch` gets the number of each epoch, and its
-rows may differ between epochs.
+vectors, are tuples; if an attribute `of_bags` is true, these are the activations of all images, the
+number of images of each bag, and vectors. An object with a method `start_epoch` gets the number of
+each epoch, and its rows may differ between epochs.
 """
 
 import copy
@@ -16,9 +17,12 @@ import torch
 from torch.utils.data import Dataset
 
 from .._typing import AnyArray
+from ._bags import BagParts
 
 Parts: TypeAlias = tuple[torch.Tensor, ...]
-TrainingBatch: TypeAlias = tuple[torch.Tensor | Parts, tuple[torch.Tensor, torch.Tensor]]
+# One tensor, several of the same length, or those of bags.
+Batch: TypeAlias = torch.Tensor | Parts | BagParts
+TrainingBatch: TypeAlias = tuple[Batch, tuple[torch.Tensor, torch.Tensor]]
 
 
 class RowSource(Protocol):
@@ -133,7 +137,7 @@ class RowsDataset(Dataset[TrainingBatch]):
         return read_rows(self.rows, index), (targets, torch.from_numpy(self.weights[index]))
 
 
-def read_rows(rows: RowSource, positions: list[int]) -> torch.Tensor | Parts:
+def read_rows(rows: RowSource, positions: list[int]) -> Batch:
     """Read some rows as a tensor, or as one tensor for each part.
 
     Parameters
@@ -149,12 +153,12 @@ def read_rows(rows: RowSource, positions: list[int]) -> torch.Tensor | Parts:
         Float32 for floating point rows; other rows keep their dtype.
     """
     batch = rows[positions]
+    if getattr(rows, "of_bags", False):
+        return BagParts(*map(_as_tensor, batch))
     return tuple(map(_as_tensor, batch)) if isinstance(batch, tuple) else _as_tensor(batch)
 
 
-def of_rows(
-    rows: torch.Tensor | Parts, function: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor | Parts:
+def of_rows(rows: Batch, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
     """Apply a function to rows, or to each part of them.
 
     Parameters
@@ -169,10 +173,12 @@ def of_rows(
     results : torch.Tensor or tuple of torch.Tensor
         The results, with the structure of the rows.
     """
+    if isinstance(rows, BagParts):
+        return rows.each(function)
     return tuple(map(function, rows)) if isinstance(rows, tuple) else function(rows)
 
 
-def first_part(rows: torch.Tensor | Parts) -> torch.Tensor:
+def first_part(rows: Batch) -> torch.Tensor:
     """Return the activations at the split point.
 
     Parameters
@@ -185,6 +191,8 @@ def first_part(rows: torch.Tensor | Parts) -> torch.Tensor:
     part : torch.Tensor
         The rows, or their first part.
     """
+    if isinstance(rows, BagParts):
+        return rows.images
     return rows[0] if isinstance(rows, tuple) else rows
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .._typing import Pooling
+from ._bags import BagParts, pool_bags
 from ._frozen_norms import fold_norms, keep_strided_groups_in_float32
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -21,7 +22,7 @@ BatchNormMode = Literal["frozen", "train"]
 # Of the activations that a head of several stages reads. A probe on mean and maximum is up to 2.5
 # points more accurate than one on the mean: docs/finetune_study.md.
 POOLINGS: tuple[Pooling, ...] = ("avg", "max")
-RowsOrParts: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
+RowsOrParts: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | BagParts
 
 
 class TailAndHead(nn.Module):
@@ -49,6 +50,9 @@ class TailAndHead(nn.Module):
         The last stage has the first of them, the others have all.
     n_read : int, default=1
         Number of stages, counted from the output, whose pooled activations are the embedding.
+    bag_pooling : str, default=None
+        How the vectors of the images of a bag become one, as in `pool_bags`. None: one image for
+        each row.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class TailAndHead(nn.Module):
         mixed_precision: bool = False,
         pools: Sequence[nn.Module] = (),
         n_read: int = 1,
+        bag_pooling: str | None = None,
     ) -> None:
         super().__init__()
         if len(trained) != len(stages):
@@ -72,6 +77,7 @@ class TailAndHead(nn.Module):
         self.mixed_precision = mixed_precision
         self.pools = nn.ModuleList(pools or [nn.Identity()])
         self.n_read = n_read
+        self.bag_pooling = bag_pooling
         self._active = self.trained
         fold_norms([s for s, t in zip(self.stages, self.trained, strict=True) if self._stands(t)])
         if mixed_precision:
@@ -112,6 +118,10 @@ class TailAndHead(nn.Module):
         embedding : torch.Tensor of shape (n_rows, n_features)
             Input of the head, in the order of the stages.
         """
+        sizes = None
+        if isinstance(rows, BagParts):
+            sizes = rows.sizes
+            rows = (rows.images, *rows.vectors)
         x, *vectors = [rows] if isinstance(rows, torch.Tensor) else rows
         dtype = self._head_dtype()
         first_read = len(self.stages) - self.n_read
@@ -126,8 +136,14 @@ class TailAndHead(nn.Module):
                 # it. In the type of the head: a linear probe is solved in float64.
                 activations = x.to(dtype, copy=True)
                 with torch.autocast(x.device.type, enabled=False):
-                    read += [pool(activations) for pool in pools]
+                    read += [self._of_bags(pool(activations), sizes) for pool in pools]
         return read[0] if len(read) == 1 else torch.cat(read, dim=1)
+
+    def _of_bags(self, vectors: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:
+        """Pool the vectors of images to those of bags."""
+        if self.bag_pooling is None or sizes is None:
+            return vectors
+        return pool_bags(vectors, sizes, self.bag_pooling)
 
     def train(self, mode: bool = True) -> Self:
         """Set train or eval mode; frozen parts stay in eval mode.

@@ -26,7 +26,8 @@ from .._graphs import plain_new_tensors
 from .._progress import Progress
 from .._typing import AnyArray
 from ..exceptions import DivergenceError
-from ._dataset import Parts, RowsDataset, TrainingBatch, as_is, first_part, of_rows
+from ._bags import BagParts
+from ._dataset import Batch, RowsDataset, TrainingBatch, as_is, first_part, of_rows
 from ._interrupts import noticed_interrupts
 from ._module import (
     TailAndHead,
@@ -299,7 +300,7 @@ class FineTuneNet(NeuralNet):
         """Count the rows of the batch on the progress bar."""
         super().on_batch_end(net, batch, training, **kwargs)
         if self.progress_ is not None:
-            self.progress_.update(len(first_part(batch[0])))
+            self.progress_.update(len(batch[1]))
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         """Call the callbacks with batches of (rows, targets), since scores expect no weights."""
@@ -318,7 +319,11 @@ class FineTuneNet(NeuralNet):
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Run the module on rows, feature maps in channels-last order."""
-        return super().infer(self.on_device(x), **fit_params)
+        rows = self.on_device(x)
+        if isinstance(rows, BagParts):
+            # skorch converts only types that it knows.
+            return self.module_(rows, **fit_params)
+        return super().infer(rows, **fit_params)
 
     def on_device(self, rows: Any) -> Any:
         """Move rows, or their parts, to the net's device, feature maps in channels-last order."""
@@ -350,13 +355,13 @@ class FineTuneNet(NeuralNet):
         """Compute loss and gradients of a batch, in chunks if that is equivalent and faster."""
         self._set_training(True)
         rows, (targets, weights) = unpack_data(batch)
-        n_rows = len(first_part(rows))
+        n_rows = len(weights)
         if n_rows == 1:
             # One row has no statistics of its own: this step uses the running ones.
             freeze_statistics(self.module_)
         steps = [
             self._chunk_step(chunk, n_rows, **fit_params)
-            for chunk in _chunks(rows, targets, weights, self._chunk_size(first_part(rows)))
+            for chunk in _chunks(rows, targets, weights, self._chunk_size(rows, n_rows))
         ]
         return {
             "loss": sum((step["loss"] for step in steps), torch.zeros((), device=self.device)),
@@ -377,14 +382,17 @@ class FineTuneNet(NeuralNet):
         torch.autograd.backward(loss)
         return {"loss": loss.detach(), "y_pred": y_pred.detach()}
 
-    def _chunk_size(self, rows: torch.Tensor) -> int:
-        """Return the number of rows in a chunk."""
+    def _chunk_size(self, rows: Batch, n_rows: int) -> int:
+        """Return the number of rows in a chunk; of bags, those with as many images."""
+        images = first_part(rows)
         size = self.micro_batch_size
         if size == "auto":
             on_cpu = torch.device(self.device or "cpu").type == "cpu"
             # Vectors are small: chunks would only add calls.
-            size = _cpu_rows(rows[0].numel()) if on_cpu and rows.ndim > 2 else None
-        return len(rows) if size is None or needs_batch_statistics(self.module_) else size
+            size = _cpu_rows(images[0].numel()) if on_cpu and images.ndim > 2 else None
+        if size is None or needs_batch_statistics(self.module_):
+            return n_rows
+        return max(1, size * n_rows // len(images))
 
     def validation_step(self, batch: TrainingBatch, **fit_params: Any) -> dict[str, torch.Tensor]:
         """Compute the loss of a validation batch; raise an error if it is NaN or infinite."""
@@ -487,8 +495,9 @@ def _channels_last(rows: Any) -> Any:
 
 
 def _chunks(
-    rows: torch.Tensor | Parts, targets: torch.Tensor, weights: torch.Tensor, size: int
+    rows: Batch, targets: torch.Tensor, weights: torch.Tensor, size: int
 ) -> Iterator[TrainingBatch]:
     for start in range(0, len(weights), size):
         part = slice(start, start + size)
-        yield of_rows(rows, itemgetter(part)), (targets[part], weights[part])
+        some = rows.some(part) if isinstance(rows, BagParts) else of_rows(rows, itemgetter(part))
+        yield some, (targets[part], weights[part])

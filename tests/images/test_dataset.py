@@ -117,7 +117,7 @@ def test_what_a_dataset_raises_is_named():
             ask(1)
     with pytest.raises(ImageError, match="row 2: the entry is missing"):
         images.load(2)
-    with pytest.raises(ImageError, match="row 3: dict is not an image"):
+    with pytest.raises(ImageError, match="row 3: is a mapping without an image"):
         images.load(3)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sklearn_featx.exceptions import ImageError
 from sklearn_featx.images import ReadOptions
-from sklearn_featx.images._items import as_item
+from sklearn_featx.images._entries import as_item
 
 PIXELS = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -87,9 +87,9 @@ def test_missing_entries(missing):
     ("entry", "reason"),
     [
         (5, "int is not an image"),
-        ({"image": 1}, "dict is not an image"),
+        ({"image": 1}, "mapping without an image"),
         (np.zeros((2, 2), complex), "Complex data not supported"),
-        (np.array(["a"]), "does not hold pixels"),
+        (np.array([b"a"]), "does not hold pixels"),
         ([[1, 2], [3]], "nested list"),
         (np.zeros((2, 3, 4, 3)), "has 4"),
         (np.zeros((3, 5, 3)), "ambiguous"),

@@ -1,7 +1,7 @@
 """Formats that Pillow does not decode, behind extras: one file each, recognized by content.
 
-A format is a function that recognizes content, one that converts it to levels, and one that
-returns the number of pixels that its header names.
+A format is a function that recognizes content, one that converts a frame of it to levels, and two
+that return the numbers of pixels and of frames that its header names.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..._typing import Levels
 from .._options import ReadOptions
 from .._scaling import Note
-from ._dicom import DICOM_PACKAGES, dicom_levels, dicom_pixels, is_dicom
+from ._dicom import DICOM_PACKAGES, dicom_frames, dicom_levels, dicom_pixels, is_dicom
 
 __all__ = ["DECODING_PACKAGES", "Format", "format_of", "is_scan"]
 
@@ -33,17 +33,21 @@ class Format(NamedTuple):
     recognizes : callable
         Whether a file's content has the format.
     levels : callable
-        From content, options and a record of values to levels (H, W, C); raises `ImageError`.
+        From content, options, a record of values and the number of a frame, which may count from
+        the last, to levels (H, W, C); raises `ImageError`.
     n_pixels : callable
         From content to the number of pixels in the header; None if it is unknown.
+    n_frames : callable
+        From content to the number of frames; 1 if it is unknown.
     """
 
     recognizes: Callable[[bytes], bool]
-    levels: Callable[[bytes, ReadOptions, Note | None], Levels]
+    levels: Callable[[bytes, ReadOptions, Note | None, int], Levels]
     n_pixels: Callable[[bytes], int | None]
+    n_frames: Callable[[bytes], int]
 
 
-_FORMATS = (Format(is_dicom, dicom_levels, dicom_pixels),)
+_FORMATS = (Format(is_dicom, dicom_levels, dicom_pixels, dicom_frames),)
 
 
 def is_scan(path: str | os.PathLike[str]) -> bool:

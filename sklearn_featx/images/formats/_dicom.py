@@ -8,6 +8,7 @@ from PIL import Image
 
 from ..._typing import AnyArray, Levels
 from ...exceptions import ImageError
+from .._frames import number_of
 from .._options import ReadOptions
 from .._scaling import Note, to_levels
 from . import _dicom_header as tags
@@ -47,8 +48,10 @@ def is_dicom(data: bytes) -> bool:
     return False
 
 
-def dicom_levels(data: bytes, options: ReadOptions, note: Note | None = None) -> Levels:
-    """Convert the first frame of a DICOM file to levels (H, W, 1 or 3).
+def dicom_levels(
+    data: bytes, options: ReadOptions, note: Note | None = None, frame: int = 0
+) -> Levels:
+    """Convert a frame of a DICOM file to levels (H, W, 1 or 3).
 
     Raises `ImageError`, without any value of the header that is text, if the file is damaged, has
     no pixels, or needs a package that is missing.
@@ -57,12 +60,15 @@ def dicom_levels(data: bytes, options: ReadOptions, note: Note | None = None) ->
     _refuse_without_pixels(header)
     try:
         shape = read_shape(header)
-        pixels = read_frame(header, shape)
+        if note is not None and options.frames == "first" and shape.frames > 1:
+            note.frames("DICOM")
+        frame = number_of(frame, shape.frames)
+        pixels = read_frame(header, shape, frame)
         if shape.photometric == "PALETTE COLOR":
             return palette_levels(pixels, header)
         if shape.samples == 3:
             return _color_levels(pixels, header)
-        return gray_levels(pixels, header, options, 0, note)
+        return gray_levels(pixels, header, options, frame, note)
     except (ImageError, Warning):
         raise
     except Exception as error:
@@ -77,6 +83,15 @@ def dicom_pixels(data: bytes) -> int | None:
     except Exception:
         # Decoding will say what is wrong.
         return None
+
+
+def dicom_frames(data: bytes) -> int:
+    """Return the number of frames that the header names; 1 if it is damaged."""
+    try:
+        return read_shape(read_header(data, _longest(), with_pixels=False)).frames
+    except Exception:
+        # Decoding will say what is wrong.
+        return 1
 
 
 def _longest() -> int | None:

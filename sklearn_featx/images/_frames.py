@@ -1,0 +1,110 @@
+"""Frames: the pictures of one file, such as an animation, a TIFF of several pages, a DICOM stack.
+
+A frame has a number from 0; negative numbers count from the last frame.
+"""
+
+import os
+from io import BytesIO
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from .._messages import shown
+from ..exceptions import ImageError, InputError
+
+Frames: TypeAlias = Literal["first", "all"] | int | slice
+
+# Further pictures in files of other formats belong to the first: a thumbnail, a gain map (MPO,
+# which phones write), a layer (PSD).
+_FORMATS_OF_FRAMES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "FLI", "DCX")
+
+
+def check_frames(frames: Any) -> Frames:
+    """Return `frames`; raise `InputError` if it does not choose frames."""
+    if isinstance(frames, int | np.integer) and not isinstance(frames, bool):
+        return int(frames)
+    if isinstance(frames, slice):
+        return frames
+    if isinstance(frames, str) and frames in ("first", "all"):
+        return "all" if frames == "all" else "first"
+    raise InputError(
+        f"frames={shown(frames)}: expected 'first', 'all', the number of a frame or a slice."
+    )
+
+
+def frame_numbers(frames: Frames, n_frames: int) -> list[int]:
+    """Return the numbers of the chosen frames of a file with `n_frames`."""
+    if isinstance(frames, slice):
+        return list(range(n_frames)[frames])
+    if frames == "all":
+        return list(range(n_frames))
+    return [0 if frames == "first" else frames]
+
+
+def has_frames(image: Image.Image) -> bool:
+    """Whether an opened picture has several frames."""
+    return image.format in _FORMATS_OF_FRAMES and bool(getattr(image, "is_animated", False))
+
+
+def n_frames(image: Image.Image) -> int:
+    """Return the number of frames of an opened picture."""
+    return int(getattr(image, "n_frames", 1)) if has_frames(image) else 1
+
+
+def number_of(frame: int, count: int) -> int:
+    """Return the number from 0 of a frame; raise `ImageError` if there are fewer frames."""
+    if -count <= frame < count:
+        return frame % count
+    many = "s" if count > 1 else ""
+    raise ImageError(f"has {count} frame{many}, numbered from 0, and frames={frame} is asked for.")
+
+
+def show_frame(image: Image.Image, frame: int) -> None:
+    """Turn an opened picture to a frame; raise `ImageError` if it has no such frame."""
+    if frame != 0:
+        image.seek(number_of(frame, n_frames(image)))
+
+
+def copies_of_frames(image: Image.Image, frames: Frames) -> list[Image.Image]:
+    """Return copies of the chosen frames of a user's picture, which stays at its frame."""
+    if not has_frames(image):
+        show_frame(image, frames if isinstance(frames, int) and frames != -1 else 0)
+        return [image]
+    numbers = [number_of(k, n_frames(image)) for k in frame_numbers(frames, n_frames(image))]
+    if image.format == "PNG":
+        # Pillow cannot go on from the first frame of a PNG after it has gone back to it.
+        return [_reopened(image, number) for number in numbers]
+    before = image.tell()
+    try:
+        copies = []
+        for number in numbers:
+            image.seek(number)
+            copies.append(_copy(image))
+        return copies
+    finally:
+        image.seek(before)
+
+
+def _reopened(image: Image.Image, number: int) -> Image.Image:
+    file: Any = getattr(image, "fp", None)
+    if file is None:
+        raise ImageError("is a picture without its file, which has the frames. Pass the file.")
+    place = file.tell()
+    file.seek(0)
+    content = BytesIO(file.read())
+    file.seek(place)
+    opened = Image.open(content)
+    opened.seek(number)
+    return opened
+
+
+def _copy(image: Image.Image) -> Image.Image:
+    copied = image.copy()
+    # What a file declares about its values is asked of its format and tags.
+    copied.format = image.format
+    if hasattr(image, "tag_v2"):
+        copied.tag_v2 = image.tag_v2  # type: ignore[attr-defined]
+    if hasattr(image, "filename"):
+        copied.filename = os.fspath(image.filename)  # type: ignore[attr-defined]
+    return copied
