@@ -8,7 +8,8 @@ each epoch, and its rows may differ between epochs.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -194,6 +195,31 @@ def first_part(rows: Batch) -> torch.Tensor:
     if isinstance(rows, BagParts):
         return rows.images
     return rows[0] if isinstance(rows, tuple) else rows
+
+
+def chunks(
+    rows: Batch, targets: torch.Tensor, weights: torch.Tensor, size: int
+) -> Iterator[TrainingBatch]:
+    """Split a batch.
+
+    Parameters
+    ----------
+    rows : torch.Tensor, tuple of torch.Tensor or BagParts
+        The rows.
+    targets, weights : torch.Tensor of shape (n_rows, ...)
+        Targets and weights.
+    size : int
+        Number of rows in a chunk.
+
+    Yields
+    ------
+    chunk : (rows, (targets, weights))
+        As the items of a `RowsDataset`.
+    """
+    for start in range(0, len(weights), size):
+        part = slice(start, start + size)
+        some = rows.some(part) if isinstance(rows, BagParts) else of_rows(rows, itemgetter(part))
+        yield some, (targets[part], weights[part])
 
 
 def as_is(batch: Any) -> Any:

@@ -5,9 +5,8 @@ in the loss, seeds that do not change global generators, an error when training 
 batches that are computed in chunks on a CPU. `net_params` sets any argument of `skorch.NeuralNet`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -27,7 +26,7 @@ from .._progress import Progress
 from .._typing import AnyArray
 from ..exceptions import DivergenceError
 from ._bags import BagParts
-from ._dataset import Batch, RowsDataset, TrainingBatch, as_is, first_part, of_rows
+from ._dataset import Batch, RowsDataset, TrainingBatch, as_is, chunks, first_part, of_rows
 from ._interrupts import noticed_interrupts
 from ._module import (
     TailAndHead,
@@ -361,7 +360,7 @@ class FineTuneNet(NeuralNet):
             freeze_statistics(self.module_)
         steps = [
             self._chunk_step(chunk, n_rows, **fit_params)
-            for chunk in _chunks(rows, targets, weights, self._chunk_size(rows, n_rows))
+            for chunk in chunks(rows, targets, weights, self._chunk_size(rows, n_rows))
         ]
         return {
             "loss": sum((step["loss"] for step in steps), torch.zeros((), device=self.device)),
@@ -492,12 +491,3 @@ def _channels_last(rows: Any) -> Any:
     if isinstance(rows, torch.Tensor) and rows.ndim == 4:
         return rows.contiguous(memory_format=torch.channels_last)
     return rows
-
-
-def _chunks(
-    rows: Batch, targets: torch.Tensor, weights: torch.Tensor, size: int
-) -> Iterator[TrainingBatch]:
-    for start in range(0, len(weights), size):
-        part = slice(start, start + size)
-        some = rows.some(part) if isinstance(rows, BagParts) else of_rows(rows, itemgetter(part))
-        yield some, (targets[part], weights[part])
