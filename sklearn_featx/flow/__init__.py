@@ -3,7 +3,7 @@
 The path of an image through this package::
 
     images ──activations──▶ cached_rows ──▶ row in the store?  yes: read
-                            shelves, keys                       no: compute ──▶ workers ──▶ engine
+                            shelves, image_keys                 no: compute ──▶ workers ──▶ engine
                                                                     claims: made by readers
     recipe: what is done to an image (every part of it is in the key of a row)
     settings: how it is computed (none of it changes a row)
@@ -26,7 +26,7 @@ from ._activations import (
 )
 from ._cache import Cache, Decision, decide, open_store
 from ._failures import Failure, as_table, readable, refuse_none_readable, renumber, spread, warn_of
-from ._keys import row_keys
+from ._image_keys import row_keys
 from ._recipe import Recipe, Tap, choose_preprocess
 from ._settings import Settings
 from ._view_rows import FixedViews, FreshViews, rows_of_views

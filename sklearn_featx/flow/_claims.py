@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ..exceptions import ImageError
 from ..images import BytesItem, Chosen
 from ._failures import row_of
-from ._keys import Signature, open_file
+from ._image_keys import Signature, open_file
 from ._shelves import CachedRows, Missing
 
 # The maximum size of the files that a thread holds open: few photographs, or many thumbnails.

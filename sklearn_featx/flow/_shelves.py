@@ -6,7 +6,7 @@ from typing import NamedTuple, Self, TypeAlias, cast
 from ..exceptions import ImageError
 from ..images import ImageCollection
 from ..store import FeatureStore, RecipeRows
-from ._keys import Signature, file_signatures, known_keys
+from ._image_keys import Signature, file_signatures, known_keys
 from ._recipe import Recipe, Tap
 from ._settings import Settings
 

@@ -18,7 +18,7 @@ from sklearn_featx import PretrainedFeatureExtractor
 from sklearn_featx.backbones import _registry, get_backbone
 from sklearn_featx.engines import _arithmetic
 from sklearn_featx.exceptions import ImageError, ImageWarning, InputError
-from sklearn_featx.flow import _keys, _recipe
+from sklearn_featx.flow import _image_keys, _recipe
 from sklearn_featx.images import Views, _items, as_image_collection
 from sklearn_featx.images._scaling import to_levels
 from sklearn_featx.store import FeatureStore, _file_digests
@@ -142,7 +142,7 @@ def test_a_model_that_is_registered_again_is_built_again():
 
 def test_what_the_system_does_not_note_is_left(scene, monkeypatch):
     path, other = (scene.file() for _ in range(2))
-    monkeypatch.setattr(_keys, "stat_signature", lambda path: (1, 2, 3, 4))
+    monkeypatch.setattr(_image_keys, "stat_signature", lambda path: (1, 2, 3, 4))
     before = scene.extractor().transform([path])
     path.write_bytes(other.read_bytes())
     np.testing.assert_array_equal(scene.extractor().transform([path]), before)

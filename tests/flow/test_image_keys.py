@@ -6,7 +6,7 @@ import pytest
 
 from sklearn_featx.exceptions import ImageError
 from sklearn_featx.flow import row_keys
-from sklearn_featx.flow._keys import BytesItem
+from sklearn_featx.flow._image_keys import BytesItem
 from sklearn_featx.images import as_image_collection
 from sklearn_featx.store import FeatureStore
 
