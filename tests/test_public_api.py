@@ -103,6 +103,13 @@ def test_docstrings_are_numpydoc(path):
     assert not errors
 
 
+@pytest.mark.parametrize(
+    "path", [p for p in documented() if p.count(".") == 1 or ".exceptions." in p]
+)
+def test_every_public_object_has_an_example(path):
+    assert not [code for code, _ in validate(path)["errors"] if code == "EX01"]
+
+
 @pytest.mark.parametrize("function", list(functions()))
 def test_signatures_are_annotated(function):
     signature = inspect.signature(function)
