@@ -450,7 +450,7 @@ def test_sizes_of_stores(size, tmp_path):
 @pytest.mark.parametrize("path", [LONG, "a\0b"], ids=named)
 def test_a_store_that_cannot_be_is_a_warning(path):
     extractor = PretrainedFeatureExtractor(NET, cache=path)
-    with pytest.warns(exceptions.StoreWarning, match="not remembered") as record:
+    with pytest.warns(exceptions.StoreWarning, match="not cached") as record:
         assert extractor.transform(IMAGES).shape == (6, 4)
     assert all(len(str(warning.message)) <= 300 for warning in record)
 

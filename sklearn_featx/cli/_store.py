@@ -6,7 +6,6 @@ the work.
 
 import argparse
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,6 @@ def size_in_words(n_bytes: int) -> str:
     while size >= 999.95 and len(units) > 1:
         size, units = size / 1000, units[1:]
     return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
-
-
-Action = Callable[[FeatureStore, argparse.Namespace], str]
 
 
 def _run(arguments: argparse.Namespace) -> None:

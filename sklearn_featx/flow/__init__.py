@@ -13,7 +13,6 @@ Imports the parts (images, backbones, engines, store) and numpy.
 """
 
 from ._activations import (
-    JoinedRows,
     Rows,
     StoredRows,
     TapRows,
@@ -37,7 +36,6 @@ __all__ = [
     "Failure",
     "FixedViews",
     "FreshViews",
-    "JoinedRows",
     "Recipe",
     "Rows",
     "Settings",
