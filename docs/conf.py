@@ -46,8 +46,10 @@ ORDER = [
     "plot_depths.py",
     "plot_heat_maps.py",
     "plot_why.py",
-    "plot_dask.py",
+    "plot_map_of_images.py",
+    "plot_mistakes.py",
     "*",
+    "plot_dask.py",
 ]
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

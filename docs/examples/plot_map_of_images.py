@@ -47,7 +47,7 @@ display = EmbeddingDisplay.from_estimator(extractor, X, given)
 
 # %%
 # Near duplicates, by a deeper layer. Digits are all alike, so the threshold is higher than the
-# default; the pairs show whether it fits.
+# default; the pairs of the :class:`sklearn_featx.NearDuplicates` show whether it fits.
 deeper = PretrainedFeatureExtractor(layer="blocks.4", image_size=48)
 copies = near_duplicates(deeper, X, threshold=0.975)
 found = sum((int(i), int(j)) in {(k, 300 + k) for k in range(12)} for i, j in copies.pairs)
@@ -60,7 +60,7 @@ folds = GroupKFold(5).split(X, given, copies.groups)
 probabilities = cross_val_predict(model, X, given, cv=folds, method="predict_proba")
 
 # %%
-# The labels that are most probably wrong come first.
+# The labels that are most probably wrong come first in the :class:`sklearn_featx.LabelIssues`.
 issues = label_issues(given, probabilities)
 first = issues.order[: len(wrong)]
 print(
