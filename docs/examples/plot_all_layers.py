@@ -56,5 +56,6 @@ for name, model in models.items():
     means = display.test_scores.mean(axis=1)
     print(f"{name}: " + ", ".join(f"{mean:.3f}" for mean in means))
 ax.set(xscale="log", xticks=[50, 100, 200, 300], xticklabels=[50, 100, 200, 300])
+ax.minorticks_off()
 ax.legend()
 plt.show()

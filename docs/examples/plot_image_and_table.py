@@ -57,7 +57,9 @@ for name, mean, std in zip(
     print(f"{name:<6} {mean:.3f} ± {std:.3f}")
 
 # %%
-# Are the probabilities calibrated? Out-of-fold predictions answer that, from the cached rows.
+# Are the probabilities calibrated? Out-of-fold predictions answer that, from the cached rows. Below
+# the diagonal on the right and above it on the left, they are too extreme: a stronger penalty or
+# ``CalibratedClassifierCV`` moderates them.
 from sklearn.calibration import CalibrationDisplay  # noqa: E402
 
 probability = cross_val_predict(model, X, y, cv=5, method="predict_proba")[:, 1]
