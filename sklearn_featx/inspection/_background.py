@@ -5,11 +5,8 @@ model that is not affine is asked about features unlike any it was trained on. T
 training images is like them.
 """
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
-import numpy as np
-
-from .._messages import shown
 from .._typing import FloatArray
 from ._layer_maps import LayerMaps
 from ._model import Block, Model
@@ -28,12 +25,6 @@ class Background(NamedTuple):
 
     row: FloatArray | None
     activations: list[FloatArray | None]
-
-    @classmethod
-    def of(cls, block: Block, row: FloatArray | None = None) -> Self:
-        """Return the mean of images; `row`, if given, in place of their mean row."""
-        means = [la.mean_activations() if not la.is_sum else None for la in block.layers]
-        return cls(block.features().mean(0) if row is None else row, means)
 
     def given_to(self, block: Block) -> Block:
         """Return a block whose layers have this baseline."""
@@ -54,41 +45,39 @@ def _with(layer: LayerMaps, row: FloatArray, activations: FloatArray | None) -> 
 ZERO = Background(None, [])
 
 
-def background_of(estimator: Any, baseline: Any) -> Background | None:
-    """Return the baseline that a user names; None where it is to be found.
-
-    Parameters
-    ----------
-    estimator : estimator
-        As in `heat_maps`.
-    baseline : "zero", images or None
-        As in `heat_maps`. Of more images than fit into memory, the first ones.
-    """
-    if baseline is None:
-        return None
-    if isinstance(baseline, str):
-        if baseline != "zero":
-            raise ValueError(f"baseline={shown(baseline)}: expected 'zero', images or None.")
-        return ZERO
-    block = next(Model(estimator, baseline).blocks(), None)
-    if block is None:
-        raise ValueError("baseline: none of the images can be read.")
-    return Background.of(block)
-
-
-def own_background(model: Model, block: Block, *, exact: bool) -> Background:
-    """Return the mean that fitted steps know, else that of the images themselves.
+def background_for(
+    model: Model, block: Block, baseline: Model | str | None, *, exact: bool
+) -> Background:
+    """Return the baseline of a model's maps.
 
     Parameters
     ----------
     model : Model
-        The model.
+        The model on the images.
     block : Block
         The first of the images.
+    baseline : Model, "zero" or None
+        The model on images whose mean is taken, or zeros. None: the mean that fitted steps know,
+        else that of the images themselves.
     exact : bool
-        Whether the score is affine: then zeros are as good, and do not depend on other images.
+        Whether the score is affine: then zeros are as good as the images' own mean, and do not
+        depend on other images.
     """
+    if isinstance(baseline, str):
+        return ZERO
+    if baseline is not None:
+        return _mean(baseline, block, baseline.mean_features())
     known = model.known_mean()
     if known is None and exact:
         return ZERO
-    return Background.of(block, None if known is None else np.asarray(known, dtype=np.float64))
+    return _mean(model, block, model.mean_features() if known is None else known)
+
+
+def _mean(model: Model, block: Block, row: FloatArray) -> Background:
+    """Mean of a model's images, of which only some are asked for their activations."""
+    kinds = [layer.is_sum for layer in block.layers]
+    if all(kinds):
+        return Background(row, [None] * len(kinds))
+    some = next(model.blocks())
+    means = [None if layer.is_sum else layer.mean_activations() for layer in some.layers]
+    return Background(row, means)

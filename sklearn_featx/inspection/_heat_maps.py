@@ -8,7 +8,7 @@ import numpy as np
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
 from ._affine import Affine, affine_map
-from ._background import background_of, own_background
+from ._background import Background, background_for
 from ._model import Block, Model
 from ._position_effects import occlusion_effects, shapley_values
 from ._resample import interpolated, spread_out
@@ -150,7 +150,11 @@ def heat_maps(
     if method not in _METHODS:
         raise ValueError(f"method={shown(method)} must be one of {list(_METHODS)}.")
     model = Model(estimator, X)
-    background = background_of(estimator, baseline)
+    if isinstance(baseline, str) and baseline != "zero":
+        raise ValueError(f"baseline={shown(baseline)}: expected 'zero', images or None.")
+    is_named = baseline is None or isinstance(baseline, str)
+    reference = baseline if is_named else Model(estimator, baseline)
+    background: Background | None = None
     wanted = _per_image(target, len(model.images))
     finer = None if size is None else _checked_size(size, model)
     way: _Way | None = None
@@ -159,7 +163,8 @@ def heat_maps(
         features = block.features()
         way = way or _decide(model, block, features, method, n_samples)
         if background is None:
-            background = own_background(model, block, exact=way.affine is not None)
+            exact = way.affine is not None
+            background = background_for(model, block, reference, exact=exact)
         block = background.given_to(block)
         chosen = _chosen(way.score, features, wanted, block.rows)
         parts.append((block.rows, *_explained(way, block, features, chosen, finer), chosen))

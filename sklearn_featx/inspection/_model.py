@@ -12,7 +12,15 @@ from .._messages import shown
 from .._typing import AnyArray, FloatArray
 from ..backbones import FeatureMap, find_feature_map
 from ..estimators._extractor import PretrainedFeatureExtractor
-from ..flow import Recipe, Settings, Tap, activations, readable, renumbered
+from ..flow import (
+    Recipe,
+    Settings,
+    Tap,
+    activations,
+    readable,
+    refuse_none_readable,
+    renumbered,
+)
 from ._layer_maps import LayerMaps
 from ._scores import Score, scores_of, transformed, tuned_score
 
@@ -20,8 +28,8 @@ if TYPE_CHECKING:
     from ..estimators._tuned_network import TunedNetwork
     from ..images import ImageCollection
 
-# Bytes of activations in memory.
-_BLOCK_BYTES = 2**28
+# Bytes of activations in memory; allocators keep arrays of this size for the next ones.
+_BLOCK_BYTES = 2**25
 
 
 class Block(NamedTuple):
@@ -103,6 +111,14 @@ class Model:
             return scaled
         unit: FloatArray = scale_to_unit_norm(features) if kind else features
         return unit
+
+    def mean_features(self) -> FloatArray:
+        """Mean of the pooled features of the images that can be read."""
+        rows, failures = activations(self.images, self.recipe, self.settings)
+        refuse_none_readable(len(self.images), failures)
+        means = [tap.reshape(len(tap), -1).mean(0, dtype=np.float64) for tap in rows]
+        mean: FloatArray = np.concatenate(means)
+        return mean
 
     def known_mean(self) -> FloatArray | None:
         """Mean of the pooled features in training, where a fitted step knows it."""
