@@ -127,9 +127,17 @@ def _check_key(key: str, known: set[str]) -> None:
         return
     if prefix in _OF_THE_ESTIMATOR:
         raise ValueError(f"net_params: {shown(key)} is set by the estimator. Remove it.")
-    near = difflib.get_close_matches(key, [*known, *(f"{p}__{name}" for p in _PREFIXES)], 3)
+    near = difflib.get_close_matches(key, _candidates(key, name, known), 3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise ValueError(f"net_params: unknown key {shown(key)}, no argument of skorch's nets.{hint}")
+
+
+def _candidates(key: str, name: str, known: set[str]) -> list[str]:
+    """Keys that a misspelled key may mean: another prefix, or two underscores instead of one."""
+    if name:
+        return [*known, *(f"{prefix}__{name}" for prefix in _PREFIXES)]
+    separated = [p for p in _PREFIXES if key.startswith(f"{p}_")]
+    return [f"{p}__{key[len(p) + 1 :]}" for p in separated] or list(known)
 
 
 def _argument_names(cls: type) -> set[str]:

@@ -159,7 +159,11 @@ def test_net_params_reach_callbacks_and_own_parameter_groups(quick_net, conv_tai
 
 @pytest.mark.parametrize(
     ("key", "hint"),
-    [("max_epoch", "max_epochs"), ("iterator_trian__shuffle", "iterator_train__shuffle")],
+    [
+        ("max_epoch", "max_epochs"),
+        ("iterator_trian__shuffle", "iterator_train__shuffle"),
+        ("iterator_train_num_workers", "iterator_train__num_workers"),
+    ],
 )
 def test_an_unknown_key_is_named_with_the_nearest(quick_net, conv_tail, key, hint):
     with pytest.raises(ValueError, match=f"net_params: unknown key '{key}'.*'{hint}'"):
