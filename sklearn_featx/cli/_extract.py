@@ -31,6 +31,10 @@ class _Unreadable(Protocol):
         """Its row."""
 
     @property
+    def path(self) -> str | None:
+        """Its file or address."""
+
+    @property
     def reason(self) -> str:
         """What is wrong with it."""
 
@@ -56,6 +60,8 @@ def _extract(arguments: argparse.Namespace) -> int:
         summary = f"{classes}{table.features.shape[1]} features each: {arguments.output}"
     for failure in failures:
         name = source.names[_row(failure)]
+        # The path of an error is an address without credentials.
+        name = failure.path if failure.path is not None and "://" in name else name
         print(f"sklearn-featx: {shown(name)}: {failure.reason}", file=sys.stderr)
     if not arguments.quiet:
         n_images = len(source.names)

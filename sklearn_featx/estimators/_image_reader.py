@@ -35,6 +35,10 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         a name: "lung" (-600, 1500), "bone" (400, 1800), "brain" (40, 80), "soft" (40, 400), all in
         Hounsfield units of CT, or "full", all values that the file can store. None: the first
         window that the file names, else "full". Colors and 8-bit pictures have no window.
+    storage_options : dict, default=None
+        Options of fsspec for remote files, such as ``{"anon": True}`` for a public bucket; with
+        several kinds of servers, by scheme: ``{"s3": {...}, "https": {...}}``. Pickles contain
+        them: keep secrets in the environment or in the files of the server's own tools.
 
     See Also
     --------
@@ -56,6 +60,7 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         "frames": [str, Integral, slice],
         "bag_pooling": [str, None],
         "window": [list, tuple, str, None],
+        "storage_options": [dict, None],
     }
 
     def __init__(
@@ -66,9 +71,11 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         frames: Frames = "first",
         bag_pooling: str | None = None,
         window: tuple[float, float] | str | None = None,
+        storage_options: dict[str, Any] | None = None,
     ) -> None:
         self.image_shape = image_shape
         self.value_range = value_range
         self.frames = frames
         self.bag_pooling = bag_pooling
         self.window = window
+        self.storage_options = storage_options

@@ -99,14 +99,22 @@ def _claimed(job: CachedRows, positions: Sequence[int], claims: Claims) -> Itera
 
 def _written(job: CachedRows, positions: Sequence[int], choose: Choose) -> Generator[Result]:
     """Compute rows, and write those whose files have not changed since their key."""
+    read = choose.read if isinstance(choose, Claims) else set()
     with closing(computed(job.images, positions, job.recipe, job.settings, choose)) as results:
         for rows, taps, failures in results:
-            yield Result(rows, _write(job, rows, taps) if rows else [], failures)
+            yield Result(rows, _write(job, rows, taps, read) if rows else [], failures)
 
 
-def _write(job: CachedRows, rows: Sequence[int], taps: Sequence[AnyArray]) -> list[AnyArray]:
-    """Write rows; return them with the rounding of the storage dtype."""
-    unchanged = job.unchanged(rows)
+def _write(
+    job: CachedRows, rows: Sequence[int], taps: Sequence[AnyArray], read: set[int]
+) -> list[AnyArray]:
+    """Write rows; return them with the rounding of the storage dtype.
+
+    `read` has the images whose keys are those of the bytes that were decoded.
+    """
+    uncertain = [row for row in rows if row not in read]
+    same = dict(zip(uncertain, job.unchanged(uncertain), strict=True))
+    unchanged = [same.get(row, True) for row in rows]
     keys = job.keys_of([row for row, same in zip(rows, unchanged, strict=True) if same])
     kept = []
     # The first shelf has the claims and is written last: a process that waits for it finds all.

@@ -35,11 +35,14 @@ class Claims:
         Images whose rows are cached by now, or are computed by others.
     partly : dict of tuple of Tap to list of int
         Files that lack only some taps, by these taps.
+    read : set of int
+        Images whose keys are those of the bytes that are decoded.
     """
 
     def __init__(self, job: CachedRows) -> None:
         self.elsewhere: list[int] = []
         self.partly: Missing = {}
+        self.read: set[int] = set()
         self._job = job
         self._rows = job.shelves[0].rows.for_workers()
         # By key: the first image that has it, and those that are claimed.
@@ -112,10 +115,13 @@ class Claims:
         return [i for i in first if i not in opened or i in new]
 
     def _learn(self, row: int, item: BytesItem) -> None:
-        content, signature = item.content(), self._job.signatures[row]
+        content = item.content()
         self._job.keys[row] = self._job.images.digest_of(row, content)
-        assert signature is not None
-        self._learned[signature] = content
+        self.read.add(row)
+        # That of a remote file comes with its content.
+        signature = self._job.signatures[row] or item.state
+        if signature is not None:
+            self._learned[signature] = content
 
     def _claim(self, wanted: Sequence[int]) -> set[int]:
         keys = self._job.keys_of(wanted)

@@ -84,7 +84,10 @@ def computed(
         Each chosen image occurs once, as a row or as a failure.
     """
     # The traceback of an interrupt would keep an open generator, and its threads, alive.
-    with closing(_passes(images, positions, recipe, settings, choose)) as passes:
+    with (
+        images.reading_ahead(positions, with_states=choose is not choose_all),
+        closing(_passes(images, positions, recipe, settings, choose)) as passes,
+    ):
         yield from _gathered(passes)
 
 

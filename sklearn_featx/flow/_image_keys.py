@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .._digest import stat_signature
 from .._parallel import in_threads
@@ -18,7 +18,9 @@ from ..store import FeatureStore
 Signature: TypeAlias = tuple[str, int, int, int, int]
 
 
-def file_signatures(images: ImageCollection, positions: Sequence[int]) -> list[Signature | None]:
+def file_signatures(
+    images: ImageCollection, positions: Sequence[int], store: FeatureStore | None
+) -> list[Signature | None]:
     """Return path and state of each image's file, without opening it.
 
     Parameters
@@ -27,13 +29,20 @@ def file_signatures(images: ImageCollection, positions: Sequence[int]) -> list[S
         The images.
     positions : sequence of int
         Which of them.
+    store : FeatureStore or None
+        Servers are asked for the states of those remote files that it has a record of.
 
     Returns
     -------
     signatures : list of (str, int, int, int, int) or None
-        None if the image has no file.
+        None if the image has no file, and for other remote files: the state of such a file comes
+        with its content.
     """
-    return [_signature(images.path(i)) for i in positions]
+    names = {i: name for i in positions if (name := images.remote_name(i)) is not None}
+    known = store.recorded_files(list(names.values())) if names and store else set()
+    asked = [i for i, name in names.items() if name in known]
+    states = dict(zip(asked, images.remote_states(asked), strict=True)) if asked else {}
+    return [states.get(i) if i in names else _signature(images.path(i)) for i in positions]
 
 
 def row_keys(
@@ -68,22 +77,20 @@ def row_keys(
     if isinstance(images, Bags):
         keys_of_images = row_keys(images.images, store, on_error, n_jobs=n_jobs)
         return [_key_of_bag(images, i, keys_of_images) for i in range(len(images))]
-    signatures = file_signatures(images, range(len(images)))
+    signatures = file_signatures(images, range(len(images)), store)
     keys, failures = known_keys(images, store, signatures, on_error)
     failed = {failure.row for failure in failures}
-    unknown = {
-        i: signature
-        for i, (key, signature) in enumerate(zip(keys, signatures, strict=True))
-        if key is None and signature is not None and i not in failed
-    }
+    unknown = [i for i, key in enumerate(keys) if key is None and i not in failed]
     learned = {}
     n_threads = count_threads(n_jobs)
     contents = in_threads(partial(_content, images), unknown, n_threads, in_flight=2 * n_threads)
-    with closing(contents):
-        for (i, signature), content in zip(unknown.items(), contents, strict=True):
-            if isinstance(content, str):
-                keys[i] = images.digest_of(i, content)
-                learned[signature] = content
+    with images.reading_ahead(unknown, with_states=store is not None), closing(contents):
+        for i, content in zip(unknown, contents, strict=True):
+            if not isinstance(content, ImageError):
+                keys[i] = images.digest_of(i, content.digest)
+                state = signatures[i] or content.state
+                if state is not None:
+                    learned[state] = content.digest
             elif on_error == "raise":
                 raise content
     if learned and store:
@@ -91,10 +98,17 @@ def row_keys(
     return [key or "" for key in keys]
 
 
-def _content(images: ImageCollection, i: int) -> str | ImageError:
-    """Digest of a file's bytes, which are freed; or the reason why it is unreadable."""
+class _Content(NamedTuple):
+    """Digest of a file's bytes, and the state that a server named for them."""
+
+    digest: str
+    state: Signature | None
+
+
+def _content(images: ImageCollection, i: int) -> _Content | ImageError:
+    """Read and digest a file; return the reason if it is unreadable."""
     item = open_file(images, i)
-    return item.content() if isinstance(item, BytesItem) else item
+    return _Content(item.content(), item.state) if isinstance(item, BytesItem) else item
 
 
 def _key_of_bag(bags: Bags, i: int, keys: Sequence[str]) -> str:
@@ -134,8 +148,8 @@ def known_keys(
     keys: list[str | None] = []
     failures = []
     for i, signature in enumerate(signatures):
-        if signature is not None:
-            content = known.get(signature)
+        if signature is not None or images.remote_name(i) is not None:
+            content = known.get(signature) if signature is not None else None
             keys.append(images.digest_of(i, content) if content else None)
             continue
         try:

@@ -31,7 +31,7 @@ class CachedRows(NamedTuple):
     keys : list of str or None
         Digest of each image; None if a file must be read for it. Readers set it.
     signatures : sequence of (str, int, int, int, int) or None
-        State of each file before its key was known.
+        State of each file before its key was known; None without one.
     failures : list of ImageError
         Unreadable images that have no file.
     recipe : Recipe
@@ -73,7 +73,7 @@ class CachedRows(NamedTuple):
 
     def unchanged(self, positions: Sequence[int]) -> list[bool]:
         """Return whether the file of each image is unchanged since its key was computed."""
-        now = file_signatures(self.images, positions)
+        now = file_signatures(self.images, positions, self.store)
         return [s == self.signatures[i] for s, i in zip(now, positions, strict=True)]
 
     def missing(self, positions: Sequence[int]) -> Missing:
@@ -109,6 +109,6 @@ def cached_rows(
         _Shelf(tap, store.rows(recipe.digest(tap), recipe.describe(tap))) for tap in recipe.taps
     ]
     # The signatures come before the keys, so that a later change of a file is noticed.
-    signatures = file_signatures(images, range(len(images)))
+    signatures = file_signatures(images, range(len(images)), store)
     keys, failures = known_keys(images, store, signatures, settings.on_error)
     return CachedRows(images, keys, signatures, failures, recipe, settings, store, shelves)

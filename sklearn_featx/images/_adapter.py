@@ -14,6 +14,7 @@ from PIL import Image
 from .._messages import said, shown
 from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
+from ._addresses import Address
 from ._arrays import array_to_collection, refuse_empty, refuse_vector
 from ._bags import Bags
 from ._collection import ImageCollection, ItemList
@@ -112,10 +113,12 @@ def _refuse_single(X: Any) -> None:
     """Reject a single image, a single path and sparse data."""
     if isinstance(X, str) and is_base64_image(X):
         raise InputError("X is one picture in base64. Pass its bytes: [base64.b64decode(X)].")
-    if isinstance(X, str | os.PathLike):
+    address = Address.of(X)
+    if isinstance(X, str | os.PathLike) or address is not None:
         raise InputError(
-            f"X is one path, {shown(os.fspath(X))}, where a list of images is expected. For one "
-            'file pass [path]; for a folder pass sorted(Path(folder).rglob("*.jpg")).'
+            f"X is one path, {shown(str(address or os.fspath(X)))}, where a list of images is "
+            "expected. For one file pass [path]; for a folder pass "
+            'sorted(Path(folder).rglob("*.jpg")).'
         )
     if isinstance(X, bytes | bytearray | memoryview | Image.Image):
         raise InputError(

@@ -7,7 +7,7 @@ selected rows.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from ._items import (
     BytesItem,
     FileItem,
     Item,
+    RemoteItem,
     UnreadableItem,
     array_to_levels,
     digest_pixels,
@@ -30,6 +31,7 @@ from ._items import (
 )
 from ._layout import Layout
 from ._range_use import RangeUse
+from ._remote import State
 from ._scaling import ValueRange
 
 Positions: TypeAlias = Sequence[int] | slice | npt.NDArray[Any]
@@ -201,6 +203,53 @@ class ImageCollection(ABC):
         """
         return self.path(i)
 
+    def remote_name(self, i: int) -> str | None:  # noqa: ARG002 (most are not remote)
+        """Return the name of one image's remote file in the store.
+
+        Parameters
+        ----------
+        i : int
+            Position of the image.
+
+        Returns
+        -------
+        name : str or None
+            A digest of its address; None if the image is in memory or in a local file.
+        """
+        return None
+
+    def remote_states(self, positions: Sequence[int]) -> list[State | None]:
+        """Ask servers for the states of remote files, without fetching the files.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Positions of images with a remote file.
+
+        Returns
+        -------
+        states : list of (str, int, int, int, int) or None
+            None where the state of a file is not known.
+        """
+        return [None] * len(positions)
+
+    def reading_ahead(
+        self,
+        positions: Sequence[int],  # noqa: ARG002
+        *,
+        with_states: bool,  # noqa: ARG002
+    ) -> AbstractContextManager[None]:
+        """Context manager in which remote files are fetched ahead of their use.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Positions of the images, in the order of their use.
+        with_states : bool
+            Whether the states of the files are wanted, for the store.
+        """
+        return nullcontext()
+
     def n_pixels(self, i: int) -> int | None:  # noqa: ARG002 (a dataset names no sizes)
         """Return the number of pixels of one image, from its header or shape: none is decoded.
 
@@ -363,9 +412,30 @@ class ItemList(ImageCollection):
         with errors_at(i):
             return self._items[i].digest()
 
-    def _file(self, i: int) -> FileItem | UnreadableItem:
+    def remote_name(self, i: int) -> str | None:
         item = self._items[i]
-        assert isinstance(item, FileItem | UnreadableItem)
+        return item.name if isinstance(item, RemoteItem) else None
+
+    def remote_states(self, positions: Sequence[int]) -> list[State | None]:
+        items = self._remote(positions)
+        return items[0].options.remote.states([item.address for item in items]) if items else []
+
+    def reading_ahead(
+        self, positions: Sequence[int], *, with_states: bool
+    ) -> AbstractContextManager[None]:
+        items = self._remote(positions)
+        if not items:
+            return nullcontext()
+        pairs = [(item, item.address) for item in items]
+        return items[0].options.remote.reading_ahead(pairs, with_state=with_states)
+
+    def _remote(self, positions: Sequence[int]) -> list[RemoteItem]:
+        # All have the options of one X.
+        return [item for i in positions if isinstance(item := self._items[i], RemoteItem)]
+
+    def _file(self, i: int) -> FileItem | RemoteItem | UnreadableItem:
+        item = self._items[i]
+        assert isinstance(item, FileItem | RemoteItem | UnreadableItem)
         return item
 
     def path(self, i: int) -> str | None:

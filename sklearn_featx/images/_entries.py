@@ -4,6 +4,7 @@
 entry                                  its image
 =====================================  ======================================================
 str, path                              the file; or the text, if it is an image in base64
+address, UPath                         the remote file, see `_remote`
 bytes, bytearray, memoryview           the content of a file
 anything with `read` or `read_bytes`   what it returns, read once and from its beginning
 PIL image                              the picture, as displayed
@@ -31,6 +32,7 @@ from PIL import Image
 
 from .._messages import cause, shown
 from ..exceptions import ImageError
+from ._addresses import Address, is_local, local_path
 from ._decode import count_frames
 from ._foreign import base64_of, numbers_in_text
 from ._frames import copies_of_frames, frame_numbers
@@ -42,6 +44,7 @@ from ._items import (
     UnreadableItem,
     array_item,
     existing_file,
+    remote_item,
 )
 from ._options import ReadOptions
 from ._recognize import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
@@ -190,7 +193,15 @@ def _looks_like_image(value: Any) -> bool:
 
 def _images(entry: Any, options: ReadOptions, note: Note | None) -> list[Item]:
     """Convert one image, or the chosen frames of a file, to items."""
-    entry = _content(entry)
+    address = Address.of(entry)
+    if address is not None and not is_local(address):
+        first = remote_item(address, options, note, options.frame)
+        if not options.several_frames:
+            return [first]
+        # Only its content names the number of frames.
+        data = first.opened().data
+        return [remote_item(address, options, note, k) for k in _numbers(data, options)]
+    entry = _content(entry if address is None else local_path(address.url))
     if isinstance(entry, str):
         path = existing_file(entry)
         return [FileItem(path, options, note, k) for k in _numbers(path, options)]

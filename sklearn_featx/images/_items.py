@@ -1,7 +1,6 @@
 """Items: the kinds of entries of a list (files, bytes, pictures, arrays, unreadable entries)."""
 
 import os
-import re
 import stat
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +13,7 @@ from .._messages import cause
 from .._preprocess import Preprocess
 from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
+from ._addresses import Address
 from ._decode import (
     decode,
     decode_resized,
@@ -25,11 +25,12 @@ from ._decode import (
 from ._geometry import resize_and_crop
 from ._layout import Layout, as_channels_last, choose_layout
 from ._options import ReadOptions
+from ._remote import State
+from ._remote_systems import check_scheme
 from ._scaling import Note, ValueRange, effective_range, to_shown
 from ._window import Window
 
 _PLAIN = ReadOptions()
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class Item(Protocol):
@@ -73,14 +74,56 @@ class FileItem:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteItem:
+    """A remote file, which each call fetches again, or takes where it was fetched ahead."""
+
+    address: Address
+    options: ReadOptions
+    note: Note | None = field(default=None, compare=False, repr=False)
+    frame: int = 0
+
+    @property
+    def path(self) -> str:
+        """The address, without credentials."""
+        return str(self.address)
+
+    @property
+    def name(self) -> str:
+        """Name of the file in the store."""
+        return self.options.remote.name(self.address)
+
+    def load(self) -> Levels:
+        """Fetch and decode the file."""
+        return self.fetched(with_state=False).load()
+
+    def opened(self) -> "BytesItem":
+        """Fetch the file, once for its digest and its picture."""
+        return self.fetched(with_state=True)
+
+    def fetched(self, *, with_state: bool) -> "BytesItem":
+        """Fetch the file, and the state that it had before where it is wanted."""
+        data, state = self.options.remote.read(self, self.address, with_state=with_state)
+        return BytesItem(data, self.options, self.note, self.frame, state=state)
+
+    def digest_of(self, content: str) -> str:
+        """Return the digest of the image from its file's content, without fetching the file."""
+        return self.options.digest_of(content, self.frame)
+
+    def digest(self) -> str:
+        """Digest of the image."""
+        return self.fetched(with_state=False).digest()
+
+
+@dataclass(frozen=True, slots=True)
 class BytesItem:
-    """The content of an image file."""
+    """The content of an image file; `state` is that of the remote file that it was read from."""
 
     data: bytes
     options: ReadOptions = _PLAIN
     note: Note | None = field(default=None, compare=False, repr=False)
     frame: int = 0
     path: None = None
+    state: State | None = field(default=None, compare=False, repr=False)
 
     def load(self) -> Levels:
         """Decode the bytes."""
@@ -173,6 +216,8 @@ def n_pixels(item: Item) -> int | None:
 
 def load_resized(item: Item, preprocess: Preprocess) -> Levels:
     """Load, resize and crop an item; files are decoded and resized in one step."""
+    if isinstance(item, RemoteItem):
+        item = item.fetched(with_state=False)
     if isinstance(item, FileItem | BytesItem):
         source = item.path if isinstance(item, FileItem) else item.data
         return decode_resized(source, preprocess, item.options, item.note, item.frame)
@@ -204,10 +249,16 @@ def array_item(array: AnyArray, options: ReadOptions, note: Note | None) -> Arra
     return ArrayItem(array, layout, limits, None if value_range is not None else note)
 
 
+def remote_item(
+    address: Address, options: ReadOptions, note: Note | None, frame: int
+) -> RemoteItem:
+    """Convert an address to an item; raise an `ImageError` if its scheme is unknown."""
+    check_scheme(address)
+    return RemoteItem(address, options, note, frame)
+
+
 def existing_file(path: str) -> str:
     """Return a path after checking that it is a file."""
-    if _URL.match(path):
-        raise ImageError("is a URL, and nothing is downloaded. Download the file first.", path=path)
     try:
         # pathlib is much slower, and this runs for every row of every call.
         mode = os.stat(path).st_mode  # noqa: PTH116

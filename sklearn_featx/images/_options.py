@@ -3,7 +3,9 @@
 An option that the levels of a file depend on is part of `digest_of`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from .._digest import digest
 from .._messages import shown
@@ -12,6 +14,7 @@ from ..exceptions import InputError
 from ._bag_pooling import check_bag_pooling
 from ._frames import Frames, check_frames
 from ._layout import ImageShape, check_image_shape
+from ._remote import Remote
 from ._scaling import ValueRange, check_value_range
 from ._window import WindowOption, check_window, window_limits
 
@@ -38,6 +41,9 @@ class ReadOptions:
     window : (float, float) or str, default=None
         Center and width, or the name of a window, of scans and arrays of gray values: values beyond
         it are clipped. None: the window that the file names. See `ImageReader`.
+    storage_options : mapping, default=None
+        Options of fsspec for remote files: of all servers, or mappings of them by scheme. A file's
+        content does not depend on them, so they are in no key.
     on_error : {"raise", "nan"}, default="raise"
         Whether an invalid entry of a list raises an error immediately, or when it is read.
 
@@ -59,6 +65,9 @@ class ReadOptions:
     bag_pooling: str | None = None
     on_error: OnError = "raise"
     window: WindowOption | None = None
+    storage_options: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    # The servers and archives of one X.
+    remote: Remote = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_shape", check_image_shape(self.image_shape))
@@ -71,6 +80,7 @@ class ReadOptions:
                 "Say how their rows become one: ImageReader(frames=..., bag_pooling='mean')."
             )
         object.__setattr__(self, "window", check_window(self.window))
+        object.__setattr__(self, "remote", Remote(self.storage_options))
         if self.value_range is not None and self.window is not None:
             raise InputError(
                 f"value_range={shown(self.value_range)} and window={shown(self.window)} both name "

@@ -6,6 +6,7 @@ image.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
 import numpy as np
@@ -95,6 +96,12 @@ class Views(ImageCollection):
         position, view = self._items[i].tolist()
         what = digest("view-1", self._variation.digest, self._seed, view)
         return combine([self._keys[position], what])
+
+    def reading_ahead(
+        self, positions: Sequence[int], *, with_states: bool
+    ) -> AbstractContextManager[None]:
+        images = [int(self._items[i][0]) for i in positions]
+        return self._images.reading_ahead(images, with_states=with_states)
 
     # `path` stays None, because the digest of a view is not that of its file.
 

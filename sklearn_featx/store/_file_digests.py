@@ -62,6 +62,11 @@ def recall(
     return digests, damaged
 
 
+def recorded(connection: sqlite3.Connection, paths: Sequence[str]) -> set[str]:
+    """Return the paths that have a record."""
+    return {os.fsdecode(path) for path in _records(connection, [os.fsencode(p) for p in paths])}
+
+
 def remember(
     connection: sqlite3.Connection, files: Sequence[FileState], digests: Sequence[str]
 ) -> None:

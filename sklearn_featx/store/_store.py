@@ -167,6 +167,23 @@ class FeatureStore:
             database.attempt(lambda c: _file_digests.forget(c, damaged), None)
         return digests
 
+    def recorded_files(self, paths: Sequence[str]) -> set[str]:
+        """Return those of some paths that have a record, whatever the state of their files.
+
+        Parameters
+        ----------
+        paths : sequence of str
+            Paths, or names of remote files.
+
+        Returns
+        -------
+        recorded : set of str
+            The paths with a record.
+        """
+        database = self._open().database
+        found: set[str] = database.attempt(lambda c: _file_digests.recorded(c, paths), set())
+        return found
+
     def remember_files(
         self, files: Sequence[tuple[str, int, int, int, int]], digests: Sequence[str]
     ) -> None:

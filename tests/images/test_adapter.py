@@ -176,9 +176,9 @@ def test_what_is_refused(X, reason):
         as_image_collection(X)
 
 
-def test_a_url_is_refused():
-    with pytest.raises(ImageError, match=r"row 0 .*nothing is downloaded"):
-        as_image_collection(["https://example.org/cat.jpg"])
+def test_one_address_is_no_list():
+    with pytest.raises(InputError, match=r"X is one path, 'https://host/a\.jpg\?\.\.\.'"):
+        as_image_collection("https://user:secret@host/a.jpg?Signature=secret")
 
 
 def test_ambiguous_items_name_their_row():
