@@ -1,13 +1,18 @@
 """Remote files in the estimators, from a real server on loopback: what is fetched, how often."""
 
+import contextlib
 import io
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -284,6 +289,93 @@ class TestFaults:
         monkeypatch.setattr(_Handler, "answer", slow)
         make(cache=False).transform(addresses)
         assert others == [59]
+
+
+class TestReported:
+    """Problems that people had with other libraries."""
+
+    def test_signed_addresses_may_refuse_head(self, server, addresses, make, expected, monkeypatch):
+        # fsspec/filesystem_spec#717, allenai/cached_path#252: they are signed for GET alone.
+        monkeypatch.setattr(_Handler, "do_HEAD", lambda self: self.head(403, b""))
+        signed = [f"{address}?X-Amz-Signature=a" for address in addresses[:4]]
+        np.testing.assert_array_equal(make().transform(signed), expected[:4])
+
+    def test_a_server_that_sends_without_an_end(self, server, addresses, make, monkeypatch):
+        # rom1504/img2dataset#437: it sends a little, again and again.
+        import aiohttp
+
+        answer = _Handler.answer
+
+        def dribble(handler, body):
+            if handler.path != "/endless":
+                return answer(handler, body)
+            handler.send_response(200)
+            handler.end_headers()
+            with contextlib.suppress(OSError):
+                while not server.end.wait(0.02):
+                    handler.wfile.write(b"x")
+            return handler.close()
+
+        monkeypatch.setattr(_Handler, "answer", dribble)
+        timeout = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=1)}}
+        reader = ImageReader(storage_options={"http": timeout})
+        extractor = make(on_error="nan", reader=reader, cache=False)
+        X = [addresses[0], f"{server.url}/endless"]
+        with pytest.warns(ImageWarning):
+            extractor.transform(X)
+        assert extractor.failures_[-1] == (1, X[1], "the server did not answer in time.")
+
+    def test_a_placeholder_of_another_host_is_no_image(self, server, addresses, make):
+        # openimages/dataset#9: a redirect to "photo_unavailable.png" of another host.
+        server.target = f"http://localhost:{server.server_port}/1.png"
+        extractor = make(on_error="nan")
+        with pytest.warns(ImageWarning):
+            extractor.transform([addresses[0], f"{server.url}/elsewhere"])
+        assert [failure.row for failure in extractor.failures_] == [1]
+
+    def test_a_web_page_in_place_of_an_image(self, server, addresses, make):
+        # Eventual-Inc/Daft#4518.
+        server.files["/page.jpg"] = b"<!DOCTYPE html><html>Sorry</html>"
+        extractor = make(on_error="nan")
+        with pytest.warns(ImageWarning, match="web page"):
+            extractor.transform([addresses[0], f"{server.url}/page.jpg"])
+
+    def test_names_with_spaces_and_letters_of_other_scripts(self, server, make, expected):
+        # fsspec/filesystem_spec#1168, derf/feh#780.
+        server.files["/a%20b/%E6%A2%A8%20%23.png"] = server.files["/3.png"]
+        X = [f"{server.url}/a b/梨 %23.png", f"{server.url}/a%20b/%E6%A2%A8%20%23.png"]
+        np.testing.assert_array_equal(make().transform(X), expected[[3, 3]])
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_forked_child_reads_after_its_parent(self, server, addresses):
+        # fsspec/s3fs#914, #889, #369: the threads of the parent do not exist in the child.
+        script = (
+            "import os, sys\n"
+            "from sklearn_featx.images import as_image_collection\n"
+            "def read():\n"
+            "    images = as_image_collection(sys.argv[1:])\n"
+            "    with images.reading_ahead(range(len(images)), with_states=True):\n"
+            "        return [images.opened(i).digest() for i in range(len(images))]\n"
+            "images = as_image_collection(sys.argv[1:])\n"
+            "before = [images.opened(i).digest() for i in range(len(images))]\n"
+            "child = os.fork()\n"
+            "if child == 0:\n"
+            "    again = [images.opened(i).digest() for i in range(len(images))]\n"
+            "    os._exit(0 if read() == before == again else 1)\n"
+            "assert os.waitpid(child, 0)[1] == 0\n"
+            "assert read() == before\n"
+        )
+        command = [sys.executable, "-W", "ignore", "-c", script, *addresses[:5]]
+        subprocess.run(command, check=True, timeout=120)
+
+    def test_the_users_own_listing_is_not_asked(self, server, addresses, make, expected):
+        # fsspec/s3fs#490, #260: an old listing hides a change.
+        own = fsspec.filesystem("http", use_listings_cache=True)
+        before = own.info(addresses[0])
+        make().transform(addresses[:1])
+        server.files["/0.png"] = server.files["/9.png"]
+        assert own.info(addresses[0])["name"] == before["name"]
+        np.testing.assert_array_equal(make().transform(addresses[:1]), expected[[9]])
 
 
 class TestEverywhere:

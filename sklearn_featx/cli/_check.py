@@ -46,7 +46,10 @@ def unreadable(
         on_error="nan",
     )
     errors: list[ImageError] = []
-    with Progress(len(images), verbose=int(show_progress), description="check") as progress:
+    with (
+        images.reading_ahead(range(len(images)), with_states=False),
+        Progress(len(images), verbose=int(show_progress), description="check") as progress,
+    ):
         for batch in batches:
             errors += batch.failures
             progress.update(len(batch.rows) + len(batch.failures))

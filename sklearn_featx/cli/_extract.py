@@ -5,6 +5,7 @@ own.
 """
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -77,7 +78,10 @@ def _row(failure: _Unreadable) -> int:
 
 def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the parameters of `ImageReader` that were given."""
-    return {"value_range": arguments.value_range}
+    return {
+        "value_range": arguments.value_range,
+        "storage_options": arguments.storage_options,
+    }
 
 
 def _computed(source: Source, arguments: argparse.Namespace) -> tuple[Table, Sequence[_Unreadable]]:
@@ -154,8 +158,8 @@ def _add_input(add: Callable[..., Any]) -> None:
     add(
         "source",
         metavar="SOURCE",
-        help="folder of images with subfolders; table (.csv, .tsv, .parquet); or - for paths on "
-        "standard input, one per line",
+        help="folder of images with subfolders; table (.csv, .tsv, .parquet); archive (.zip, .tar, "
+        ".tar.gz); folder of a bucket (s3://...); or - for paths on standard input, one per line",
     )
     add("--column", metavar="NAME", help="column of a table that names or holds the images")
     add(
@@ -163,6 +167,12 @@ def _add_input(add: Callable[..., Any]) -> None:
         type=Path,
         metavar="FOLDER",
         help="folder that relative paths of a table start from; default: that of the table",
+    )
+    add(
+        "--storage-options",
+        type=_json_object,
+        metavar="JSON",
+        help="options of fsspec for remote files, such as '{\"anon\": true}'",
     )
     add("--follow-links", action="store_true", help="follow symbolic links")
     add(
@@ -192,6 +202,17 @@ def _add_network(add: Callable[..., Any]) -> None:
     add("--precision", choices=get_args(Precision), default="float32", help="default: %(default)s")
     add("--engine", choices=get_args(EngineChoice), default="torch", help="default: %(default)s")
     add("--batch-size", type=int, metavar="N", help="images in one pass")
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        # Without the text, which may contain a secret.
+        raise argparse.ArgumentTypeError("is no JSON object, such as '{\"anon\": true}'")
+    return options
 
 
 def _image_size(text: str) -> int | tuple[int, int]:

@@ -5,7 +5,8 @@ No file is skipped silently: each one is either found or counted.
 
 import os
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 from .._messages import short, shown
@@ -21,13 +22,13 @@ class FoundImages(NamedTuple):
 
     Parameters
     ----------
-    paths : list of Path
+    paths : list of PurePath
         Relative to the folder, sorted.
     skipped : str
         Number of other files of each kind, as text; empty if there are none.
     """
 
-    paths: list[Path]
+    paths: list[PurePath]
     skipped: str
 
 
@@ -59,7 +60,7 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
     from ..images import image_suffixes
 
     suffixes = image_suffixes()
-    found: list[Path] = []
+    found: list[PurePath] = []
     others = _Others()
     walk = os.walk(folder, followlinks=follow_links, onerror=others.note_unreadable)
     for root, folders, names in walk:
@@ -68,13 +69,46 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
         for name in names:
             if others.takes(here / name, suffixes, follow_links):
                 found.append((here / name).relative_to(folder))  # noqa: PERF401 (it has a name)
-    if not found:
+    return _found(found, others, str(folder))
+
+
+def images_among(names: Iterable[str], where: str) -> FoundImages:
+    """Find the names of image files, by the suffixes that Pillow reads; others are counted.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Paths with forward slashes.
+    where : str
+        What they are in, for messages.
+
+    Returns
+    -------
+    found : FoundImages
+        The files, and a summary of those that were skipped.
+
+    Raises
+    ------
+    InputError
+        If there is no image.
+    """
+    # Here, as in `find_images`.
+    from ..images import image_suffixes
+
+    suffixes = image_suffixes()
+    others = _Others()
+    paths = [PurePosixPath(name) for name in names]
+    return _found([path for path in paths if others.takes_below(path, suffixes)], others, where)
+
+
+def _found(paths: Sequence[PurePath], others: "_Others", where: str) -> FoundImages:
+    if not paths:
         there = f"Skipped: {others.in_words()}." if others.in_words() else "It is empty."
         raise InputError(
-            f"SOURCE: no image file in {shown(str(folder))}, by the suffixes that Pillow reads "
+            f"SOURCE: no image file in {shown(where)}, by the suffixes that Pillow reads "
             f"(.jpg, .png, ...). {there}"
         )
-    return FoundImages(sorted(found), others.in_words())
+    return FoundImages(sorted(paths), others.in_words())
 
 
 class _Others:
@@ -85,18 +119,30 @@ class _Others:
         self._suffixes: Counter[str] = Counter()
 
     def takes(self, path: Path, suffixes: frozenset[str], follow_links: bool) -> bool:
-        """Whether a file has an image's suffix; other files are counted."""
-        suffix = path.suffix.lower()
+        """Whether a file has an image's suffix or is a scan; other files are counted."""
+        from ..images import is_scan
+
         if path.name.startswith("."):
             return self._note("hidden")
         if path.is_symlink() and not follow_links:
             return self._note("links")
-        if suffix in suffixes or suffix in _SCANS:
-            return True
-        from ..images import is_scan
-
         # The name of a scan may end in a part of an identifier.
-        if (not suffix or suffix[1:].isdigit()) and is_scan(path):
+        if (not path.suffix or path.suffix[1:].isdigit()) and is_scan(path):
+            return True
+        return self.takes_name(path, suffixes)
+
+    def takes_below(self, path: PurePath, suffixes: frozenset[str]) -> bool:
+        """Whether a relative path has an image's suffix and is in no hidden folder."""
+        if any(part.startswith(".") for part in path.parts[:-1]):
+            return self._note("hidden")
+        return self.takes_name(path, suffixes)
+
+    def takes_name(self, path: PurePath, suffixes: frozenset[str]) -> bool:
+        """Whether a name has an image's suffix; other names are counted."""
+        suffix = path.suffix.lower()
+        if path.name.startswith("."):
+            return self._note("hidden")
+        if suffix in suffixes or suffix in _SCANS:
             return True
         if not suffix:
             return self._note("no suffix")

@@ -6,12 +6,13 @@ Each becomes a list of entries, which the extractor reads, with the names and cl
 import argparse
 import os
 import sys
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from .._messages import shown
 from ..exceptions import InputError
-from ._folder import find_images
+from ._folder import find_images, images_among
 from ._table import TABLES, below, name_of, read_column
 
 
@@ -42,7 +43,7 @@ def open_source(arguments: argparse.Namespace) -> Source:
     Parameters
     ----------
     arguments : Namespace
-        `source`, `column`, `root` and `follow_links`.
+        `source`, `column`, `root`, `follow_links` and `storage_options`.
 
     Returns
     -------
@@ -61,6 +62,9 @@ def open_source(arguments: argparse.Namespace) -> Source:
     is_table = path.suffix.lower() in TABLES and not path.is_dir()
     if arguments.column is not None and not is_table:
         raise InputError(f"--column: {shown(source)} is no table ({', '.join(TABLES)}).")
+    archive = _archive(path.name)
+    if "://" in source or (archive and path.is_file()):
+        return _from_address(source, archive, arguments.storage_options)
     if path.is_dir():
         found = find_images(path, follow_links=arguments.follow_links)
         return _named([str(path / p) for p in found.paths], found.paths, found.skipped)
@@ -75,18 +79,37 @@ def open_source(arguments: argparse.Namespace) -> Source:
             [""] * len(cells),
         )
     raise InputError(
-        f"SOURCE: {shown(source)} is neither a folder nor a table ({', '.join(TABLES)}). "
-        f"For single files pass their paths as lines: ls *.jpg | sklearn-featx extract -"
+        f"SOURCE: {shown(source)} is neither a folder nor a table ({', '.join(TABLES)}) nor an "
+        f"archive. For single files pass their paths as lines: ls *.jpg | sklearn-featx extract -"
     )
 
 
-def _named(entries: list[str], paths: list[Any], skipped: str = "") -> Source:
+def _archive(name: str) -> str | None:
+    """Return the scheme that reads an archive of a name; None for other names."""
+    low = name.lower()
+    if low.endswith((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")):
+        return "tar"
+    return "zip" if low.endswith(".zip") else None
+
+
+def _from_address(source: str, archive: str | None, options: dict[str, Any] | None) -> Source:
+    """Return the images of a bucket's folder, or of an archive."""
+    # Here: help does not wait for fsspec.
+    from ..images import remote_listing
+
+    where = source if "://" in source else str(Path(source).resolve())
+    addresses = remote_listing(f"{archive}://::{where}" if archive else where, options)
+    found = images_among(addresses, source)
+    return _named([addresses[p.as_posix()] for p in found.paths], found.paths, found.skipped)
+
+
+def _named(entries: list[str], paths: Sequence[PurePath], skipped: str = "") -> Source:
     """Return images with paths below a folder, whose top-level subfolders are their classes."""
     names = [path.as_posix() for path in paths]
     return Source(entries, names, [class_of(path) for path in paths], skipped)
 
 
-def class_of(path: Path | PurePosixPath) -> str:
+def class_of(path: PurePath) -> str:
     """Return the first folder of a relative path; empty for a file without a folder."""
     return path.parts[0] if len(path.parts) > 1 else ""
 

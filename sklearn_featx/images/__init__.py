@@ -31,6 +31,7 @@ from ._prefetch import (
     prepare_callable,
     prepare_geometry,
 )
+from ._remote_listing import remote_listing
 from ._views import Variation, Views
 from .formats import is_scan
 from .formats._identifiers import check_identifier, holds_identifiers, read_identifier
@@ -64,5 +65,6 @@ __all__ = [
     "prepare_callable",
     "prepare_geometry",
     "read_identifier",
+    "remote_listing",
     "seen_part",
 ]

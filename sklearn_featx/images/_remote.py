@@ -6,6 +6,7 @@ No folder is listed, and a redirect to another host is refused. A file that cann
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,7 @@ class Remote:
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self._options = options
         self._lock = ForkSafeLock()
+        self._process = os.getpid()
         self._systems: dict[str, System | Exception] = {}
         self._containers: dict[str, State | None] = {}
         self._ahead: list[ReadAhead[Fetched | ImageError]] = []
@@ -132,6 +134,25 @@ class Remote:
             for state, address in zip(states, addresses, strict=True)
         ]
 
+    def find(self, address: Address) -> dict[str, str]:
+        """List the files below an address: the address of each, by its path below it.
+
+        Parameters
+        ----------
+        address : Address
+            A folder of a bucket, or an archive.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be listed.
+        """
+        try:
+            return self._system(address).find(address)
+        except Exception as error:
+            failure = self._failure(address, _reason(error))
+        raise failure
+
     def name(self, address: Address) -> str:
         """Return the name of a file in the store."""
         return address.name(merged_options(address, self._options))
@@ -186,6 +207,9 @@ class Remote:
         container = _container(address)
         options = merged_options(address, self._options)
         with self._lock:
+            if self._process != os.getpid():
+                # The threads of fsspec do not exist in a forked child.
+                self._systems, self._process = {}, os.getpid()
             if container not in self._systems:
                 # Before it is opened: what is read is then not newer than its state.
                 self._containers[container] = self._container_state(address)

@@ -20,6 +20,8 @@ _SAME = (("http", "https"), ("s3", "s3a"), ("gs", "gcs"))
 # Packages of the extra `remote`; other schemes have the packages that fsspec names.
 _OURS = {"s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
+# Of one file: some servers send without an end.
+_TOTAL_SECONDS = 300
 # As many as threads that read ahead, so that slow files do not hold up the others.
 _CONNECTIONS = 32
 
@@ -65,6 +67,20 @@ class System:
         """Return what the server says of a file, without fetching it."""
         with self._turn:
             return dict(self._files.info(_file(address)))
+
+    def find(self, address: Address) -> dict[str, str]:
+        """Return the addresses of the files below an address, by their paths below it."""
+        link, *containers = address.links
+        with self._turn:
+            paths = [str(path) for path in self._files.find(link)]
+        scheme, _, folder = link.partition("://")
+        root = folder.strip("/")
+        names = [path.removeprefix("/").removeprefix(root).removeprefix("/") for path in paths]
+        return {
+            name: "::".join([f"{scheme}://{'/'.join(filter(None, (root, name)))}", *containers])
+            for name in names
+            if name
+        }
 
     def _streamed(self, link: str, most: int) -> bytes:
         """Read a file in one request, of whatever length."""
@@ -187,7 +203,7 @@ def _client(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of aiohttp: limits of time, and no redirect to another host."""
     aiohttp = import_optional("aiohttp", extra="remote", purpose="An address with https://")
     timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS
+        total=_TOTAL_SECONDS, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS
     )
     if "allow_redirects" in given:
         return {"timeout": timeout}

@@ -5,7 +5,10 @@ import io
 import os
 import shutil
 import sys
+import tarfile
+import zipfile
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -297,9 +300,47 @@ class TestSources:
         extractor = PretrainedFeatureExtractor(image_size=64, reader=reader)
         np.testing.assert_array_equal(features, extractor.transform([tmp_path / "a.png"]))
 
+    @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
+    def test_an_archive(self, pictures, expected, tmp_path, suffix):
+        archive = tmp_path / f"photos.{suffix}"
+        if suffix == "zip":
+            with zipfile.ZipFile(archive, "w") as file:
+                for path in sorted(pictures.rglob("*")):
+                    file.write(path, path.relative_to(pictures))
+        else:
+            with tarfile.open(archive, f"w:{suffix[4:]}") as file:
+                file.add(pictures, "")
+        features, names = self.extract(tmp_path, str(archive))
+        np.testing.assert_array_equal(features, expected)
+        assert names == [path.as_posix() for path in find_images(pictures).paths]
+        with np.load(tmp_path / "f.npz") as file:
+            assert set(file["classes"]) == {"", "Äpfel rot", "梨"}
+
+    def test_a_folder_of_a_bucket(self, pictures, expected, tmp_path, capsys):
+        files = fsspec.filesystem("memory")
+        try:
+            for path in pictures.rglob("*.*"):
+                if path.is_file():
+                    name = path.relative_to(pictures).as_posix()
+                    files.pipe_file(f"/bucket/set/{name}", path.read_bytes())
+            files.pipe_file("/bucket/set 2/other.jpg", b"of another folder")
+            features, names = self.extract(tmp_path, "memory://bucket/set")
+            np.testing.assert_array_equal(features, expected)
+            assert names == [path.as_posix() for path in find_images(pictures).paths]
+            assert main(["extract", "memory://bucket/set/", "--check"]) == 0
+            out, err = capsys.readouterr()
+            assert out == "4 images are readable\n"
+            assert "skipped: hidden 2, other suffixes 1 (.txt 1)" in err
+        finally:
+            files.rm("/bucket", recursive=True)
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            (["https://host/folder"], "a web server lists no files"),
+            (["nothing://bucket"], "the scheme 'nothing' is unknown"),
+            (["memory://bucket/none"], "no image file in 'memory://bucket/none'"),
+            (["broken.zip"], "broken.zip': the file cannot be fetched: BadZipFile"),
             (["t.csv"], "--column is needed: 't.csv' has the columns photo, label"),
             (["t.csv", "--column", "image"], "'image' is not in the table: 't.csv' has"),
             (["empty.csv", "--column", "a"], "'empty.csv' has no rows"),
@@ -315,11 +356,22 @@ class TestSources:
         (tmp_path / "t.csv").write_text("photo,label\na.jpg,1\n")
         (tmp_path / "empty.csv").write_text("a,b\n")
         (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+        (tmp_path / "broken.zip").write_bytes(b"no zip")
         (tmp_path / "a.jpg").touch()
         assert main(["extract", *arguments, "-o", "f.npz"]) == 2
         line = one_line(capsys)
         assert message in line
         assert len(line) <= 300
+
+
+@pytest.mark.parametrize("text", ["3", "{", '["geheim"]'])
+def test_wrong_storage_options_are_a_usage_error(text, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["extract", ".", "--check", "--storage-options", text])
+    assert end.value.code == 2
+    err = capsys.readouterr().err
+    assert "is no JSON object" in err
+    assert "geheim" not in err
 
 
 def test_ways_to_be_faster(pictures, expected, tmp_path):

@@ -1,0 +1,47 @@
+"""Names of the files below an address: what a command was asked to read, never what an X names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._messages import shown
+from ..exceptions import ImageError, InputError
+from ._addresses import Address
+from ._remote import Remote
+from ._remote_systems import check_scheme
+
+_WITHOUT_LISTING = ("http", "https")
+
+
+def remote_listing(url: str, options: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """List the files of a bucket's folder or of an archive.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/folder``, or ``zip://::path`` for an archive.
+    options : mapping, default=None
+        Storage options of fsspec.
+
+    Returns
+    -------
+    addresses : dict of str to str
+        Address of each file, by its path below `url`, sorted by path.
+
+    Raises
+    ------
+    InputError
+        If the scheme is unknown, has no listing, or `url` leads to nothing.
+    MissingDependencyError
+        If the package of the scheme is not installed.
+    """
+    address = Address(url)
+    if address.scheme in _WITHOUT_LISTING:
+        raise InputError(
+            f"{shown(str(address))}: a web server lists no files. Pass their addresses as lines."
+        )
+    try:
+        check_scheme(address)
+        paths = Remote(options).find(address)
+    except ImageError as error:
+        raise InputError(f"{shown(str(address))}: {error.reason}") from None
+    return dict(sorted(paths.items()))
