@@ -42,6 +42,8 @@ class ReadAhead(Generic[_Outcome]):
         Number of threads.
     size : callable, default=None
         Number of bytes of a result.
+    in_order : bool, default=False
+        Whether `take` waits for work that is not started, so that all of it is done in order.
     """
 
     def __init__(
@@ -51,10 +53,13 @@ class ReadAhead(Generic[_Outcome]):
         *,
         n_threads: int,
         size: Callable[[_Outcome], int] | None = None,
+        in_order: bool = False,
     ) -> None:
         self._items = items
         self._work = work
         self._size = size
+        self._in_order = in_order
+        self._n_waiting = 0
         self._changed = threading.Condition()
         # By identity: positions that are not started, in order, and slots that are.
         self._positions = {_key(item): i for i, item in reversed(list(enumerate(items)))}
@@ -76,12 +81,15 @@ class ReadAhead(Generic[_Outcome]):
             One of the items, or any other object.
         """
         with self._changed:
-            position = self._positions.pop(_key(item), None)
+            position = self._positions.get(_key(item))
             if position is None:
                 return None
+            if self._in_order:
+                self._wait_for_start(position)
+            self._positions.pop(_key(item), None)
             slot = self._slots.get(position)
-            if slot is None:
-                return None
+        if slot is None:
+            return None
         slot.done.wait()
         with self._changed:
             self._drop(position)
@@ -118,12 +126,20 @@ class ReadAhead(Generic[_Outcome]):
                 self._n_bytes += slot.size
             slot.done.set()
 
+    def _wait_for_start(self, position: int) -> None:
+        # Who waits makes room, so that nobody waits for ever.
+        self._n_waiting += 1
+        self._changed.notify_all()
+        self._changed.wait_for(lambda: self._ended or position in self._slots)
+        self._n_waiting -= 1
+
     def _start(self) -> tuple[int, _Slot[_Outcome]] | None:
         """Return the next item that nobody has taken, when there is room for its result."""
         with self._changed:
             self._changed.wait_for(
                 lambda: (
                     self._ended
+                    or self._n_waiting > 0
                     or (len(self._slots) < _MOST_WAITING and self._n_bytes < _MOST_BYTES)
                 )
             )
@@ -133,6 +149,7 @@ class ReadAhead(Generic[_Outcome]):
                 if self._positions.get(_key(self._items[position])) == position:
                     slot: _Slot[_Outcome] = _Slot()
                     self._slots[position] = slot
+                    self._changed.notify_all()
                     return position, slot
             return None
 

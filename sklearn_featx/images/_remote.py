@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .._digest import digest, stat_signature
 from .._messages import cause, short
-from .._parallel import ForkSafeLock
+from .._parallel import ForkSafeLock, in_threads
 from ..exceptions import ImageError
 from ._addresses import Address, local_path, scheme_of, without_credentials
 from ._read_ahead import ReadAhead
@@ -107,6 +107,7 @@ class Remote:
             lambda i: self._fetch(items[i][1], with_state),
             n_threads=1 if in_archives else min(_THREADS, len(items)),
             size=_size,
+            in_order=in_archives,
         ) as ahead:
             self._ahead.append(ahead)
             try:
@@ -125,14 +126,7 @@ class Remote:
         if not addresses:
             return []
         n_threads = min(_THREADS, len(addresses))
-        with ReadAhead(
-            range(len(addresses)), lambda i: (self._state(addresses[i]),), n_threads=n_threads
-        ) as ahead:
-            states = [ahead.take(i) for i in range(len(addresses))]
-        return [
-            self._state(address) if state is None else state[0]
-            for state, address in zip(states, addresses, strict=True)
-        ]
+        return list(in_threads(self._state, addresses, n_threads, in_flight=2 * n_threads))
 
     def find(self, address: Address) -> dict[str, str]:
         """List the files below an address: the address of each, by its path below it.

@@ -74,12 +74,35 @@ def test_results_that_nobody_takes_make_room(things, monkeypatch):
         assert len(ahead._slots) <= 4
 
 
+@pytest.mark.parametrize("room", [1, 1000])
+def test_work_in_order_is_waited_for(things, monkeypatch, room):
+    monkeypatch.setattr(_read_ahead, "_MOST_WAITING", room)
+    calls = []
+    with ReadAhead(things, lambda i: calls.append(i) or i + 1, n_threads=1, in_order=True) as ahead:
+        # Even where the room is full of results that nobody has taken.
+        assert ahead.take(things[10]) == 11
+        assert ahead.take(things[19]) == 20
+        assert ahead.take(Thing()) is None
+    assert calls == list(range(20))
+
+
 def test_an_error_of_the_work_is_left_to_the_caller(things):
     def fail(i):
         raise ValueError(i)
 
     with ReadAhead(things, fail, n_threads=2) as ahead:
         assert [ahead.take(thing) for thing in things] == [None] * 20
+
+
+def test_the_end_wakes_who_waits(things):
+    ahead = ReadAhead(things, lambda i: i + 1, n_threads=1, in_order=True)
+    taken = []
+    waiting = threading.Thread(target=lambda: taken.append(ahead.take(things[0])))
+    waiting.start()
+    ahead._threads = []
+    ahead.__exit__(None, None, None)
+    waiting.join(5)
+    assert taken == [None]
 
 
 def test_the_end_does_not_wait_for_slow_work(things, monkeypatch):
