@@ -80,6 +80,8 @@ def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the parameters of `ImageReader` that were given."""
     return {
         "value_range": arguments.value_range,
+        "frames": arguments.frames,
+        "bag_pooling": arguments.bag_pooling,
         "storage_options": arguments.storage_options,
     }
 
@@ -183,6 +185,14 @@ def _add_input(add: Callable[..., Any]) -> None:
         help="values of black and white; default: as the file declares",
     )
     add(
+        "--frames",
+        type=_frames,
+        default="first",
+        metavar="FRAMES",
+        help="frames of animations and stacks: first, all, or a number; default: %(default)s",
+    )
+    add("--bag-pooling", metavar="NAME", help="how all frames become one row: mean, max, mean+max")
+    add(
         "--on-error",
         choices=("nan", "raise"),
         default="nan",
@@ -202,6 +212,13 @@ def _add_network(add: Callable[..., Any]) -> None:
     add("--precision", choices=get_args(Precision), default="float32", help="default: %(default)s")
     add("--engine", choices=get_args(EngineChoice), default="torch", help="default: %(default)s")
     add("--batch-size", type=int, metavar="N", help="images in one pass")
+
+
+def _frames(text: str) -> str | int:
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _json_object(text: str) -> dict[str, Any]:

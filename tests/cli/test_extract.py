@@ -132,7 +132,7 @@ class TestWhatIsLeftOut:
         for name in ("a.tga", "b.PNG", "c.qoi", "d.dib", "e.jpg"):
             picture.save(folder / name)
         picture.save(folder / "f.mpo", "JPEG")
-        for name in ("no suffix", "README", "a.dcm", "b.dcm", "notes.txt", "film.mpg", "x.eps"):
+        for name in ("no suffix", "README", "a.nc", "b.nc", "notes.txt", "film.mpg", "x.eps"):
             (folder / name).write_bytes(b"no image")
         (folder / ".DS_Store").touch()
         (folder / ".cache").mkdir()
@@ -151,7 +151,7 @@ class TestWhatIsLeftOut:
         (line,) = [line for line in err.splitlines() if "skipped" in line]
         for kind in ("hidden 2", "links 1 (--follow-links", "no suffix 2"):
             assert kind in line
-        assert "other suffixes 5 (.dcm 2, ." in line
+        assert "other suffixes 5 (.nc 2, ." in line
         assert all(suffix in line for suffix in (".txt", ".mpg", ".eps"))
 
     def test_where_nothing_is_left_out_there_is_no_word(self, tmp_path, capsys):
@@ -300,6 +300,17 @@ class TestSources:
         extractor = PretrainedFeatureExtractor(image_size=64, reader=reader)
         np.testing.assert_array_equal(features, extractor.transform([tmp_path / "a.png"]))
 
+    @pytest.mark.parametrize("options", [["1"], ["-1"], ["all", "--bag-pooling", "mean"]])
+    def test_frames_of_an_animation(self, tmp_path, options):
+        colors = [Image.new("RGB", (64, 64), color) for color in ("red", "blue", "green")]
+        colors[0].save(tmp_path / "a.tif", save_all=True, append_images=colors[1:])
+        features, _ = self.extract(tmp_path, str(tmp_path), "--frames", *options)
+        frames = options[0] if options[0] == "all" else int(options[0])
+        pooling = options[-1] if frames == "all" else None
+        reader = sklearn_featx.ImageReader(frames=frames, bag_pooling=pooling)
+        extractor = PretrainedFeatureExtractor(image_size=64, reader=reader)
+        np.testing.assert_array_equal(features, extractor.transform([tmp_path / "a.tif"]))
+
     @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
     def test_an_archive(self, pictures, expected, tmp_path, suffix):
         archive = tmp_path / f"photos.{suffix}"
@@ -406,6 +417,8 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     [
         (["--backbone", "resnet"], "there is no 'resnet'"),
         (["--layer", "blocks.99"], "blocks.99"),
+        (["--frames", "some"], "frames='some'"),
+        (["--frames", "all"], "bag_pooling"),
         (["--device", "gpu"], "device='gpu' cannot be used"),
         (["--batch-size", "0"], "'batch_size'"),
     ],
