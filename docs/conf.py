@@ -55,7 +55,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/(plot_|first_search)",
-    "ignore_pattern": r"/_",
+    "ignore_pattern": r"^_",
     "within_subsection_order": ExplicitOrder(ORDER),
     "doc_module": ("sklearn_featx",),
     "backreferences_dir": "api/generated/backreferences",
