@@ -31,7 +31,7 @@ HEADS = {
     "forest": lambda: RandomForestClassifier(100, random_state=0),
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def composed(n, seed):
