@@ -60,6 +60,20 @@ class TestHeatMapDisplay:
             assert opacity.max() <= 0.7
             assert opacity.flat[np.abs(drawn).argmax()] == opacity.max()
 
+    def test_each_layer_is_interpolated_by_itself(self, digits, pyplot):
+        """Not as squares of the coarser layer's positions; the sums stay."""
+        X, y = digits[0][digits[1] < 2], digits[1][digits[1] < 2]
+        features = small(layer=["blocks.1", "blocks.4"], normalize="layer")
+        model = make_pipeline(features, LogisticRegression()).fit(X, y)
+        display = HeatMapDisplay.from_estimator(model, X[:2])
+        maps = display.heat_maps.maps
+        assert (maps.shape, display.smooth.shape) == ((2, 8, 8), (2, 32, 32))
+        np.testing.assert_allclose(display.smooth.sum((1, 2)), maps.sum((1, 2)))
+        drawn = np.asarray(display.axes_[0, 0].images[1].get_array())
+        np.testing.assert_allclose(
+            drawn, (display.smooth[0] * 16).clip(-np.abs(maps).max(), np.abs(maps).max())
+        )
+
     def test_the_file_is_drawn_whole(self, model, digits, pyplot):
         wide = np.pad(digits[0][0], [(0, 0), (6, 10)])
         display = HeatMapDisplay.from_estimator(model, wide[np.newaxis], view="file")
