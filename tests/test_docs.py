@@ -22,6 +22,7 @@ from sklearn_featx.cli import _main
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("[!_]*.py"))
+API = (ROOT / "docs" / "api" / "index.md").read_text("utf-8")
 ERRORS = (ROOT / "docs" / "errors.md").read_text("utf-8")
 NUMBER = re.compile(r"-?\d+\.\d*")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -89,6 +90,13 @@ def test_the_first_code_is_ten_lines_with_their_output(page):
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 100
+
+
+def test_the_reference_lists_every_public_name():
+    listed = set(re.findall(r"^   (\w+)$", API, re.MULTILINE))
+    assert listed == {name for name in sklearn_featx.__all__ if name[0] != "_"} | set(
+        exceptions.__all__
+    )
 
 
 def test_the_page_of_errors_lists_every_error_and_warning_with_a_remedy():
