@@ -4,6 +4,7 @@ from .estimators._extractor import PretrainedFeatureExtractor
 from .estimators._finetune_classifier import FineTuneClassifier
 from .estimators._finetune_regressor import FineTuneRegressor
 from .estimators._image_reader import ImageReader
+from .images import slices, tiles
 from .inspection import (
     EmbeddingDisplay,
     HeatMapDisplay,
@@ -59,5 +60,7 @@ __all__ = [
     "nearest_images",
     "plan_search",
     "precompute",
+    "slices",
+    "tiles",
     "unfreeze_depths",
 ]

@@ -35,6 +35,8 @@ from ._remote_listing import remote_listing
 from ._views import Variation, Views
 from .formats import is_scan
 from .formats._identifiers import check_identifier, holds_identifiers, read_identifier
+from .formats._slides import Tile, tiles
+from .formats._volume_slices import Slice, slices
 
 __all__ = [
     "Bags",
@@ -47,6 +49,8 @@ __all__ = [
     "PillowSettings",
     "Prepare",
     "ReadOptions",
+    "Slice",
+    "Tile",
     "Variation",
     "Views",
     "apply_pillow_settings",
@@ -67,4 +71,6 @@ __all__ = [
     "read_identifier",
     "remote_listing",
     "seen_part",
+    "slices",
+    "tiles",
 ]

@@ -101,6 +101,10 @@ class Bags(ImageCollection):
         """None: a bag is no file."""
         return None
 
+    def sources(self, i: int) -> list[str | bytes | None]:
+        """Return the sources of all images of a bag."""
+        return [source for k in self.members(i) for source in self.images.sources(k)]
+
     def n_pixels(self, i: int) -> int | None:
         """Return the number of pixels of all images of a bag."""
         counts = [self.images.n_pixels(k) for k in self.members(i)]

@@ -30,6 +30,7 @@ from ._items import (
     n_pixels,
 )
 from ._layout import Layout
+from ._parts import PartItem
 from ._range_use import RangeUse
 from ._remote import State
 from ._scaling import ValueRange
@@ -188,20 +189,21 @@ class ImageCollection(ABC):
         """
         return None
 
-    def source(self, i: int) -> str | bytes | None:
-        """Return where the file of one image is, or its content.
+    def sources(self, i: int) -> list[str | bytes | None]:
+        """Return where the files of one row are, or their content.
 
         Parameters
         ----------
         i : int
-            Position of the image.
+            Position of the row.
 
         Returns
         -------
-        source : str, bytes or None
-            Path or content; None if the image is no file.
+        sources : list of str, bytes or None
+            For each image of the row, of which there is one: path or content; None if it is no
+            file.
         """
-        return self.path(i)
+        return [self.path(i)]
 
     def remote_name(self, i: int) -> str | None:  # noqa: ARG002 (most are not remote)
         """Return the name of one image's remote file in the store.
@@ -441,9 +443,11 @@ class ItemList(ImageCollection):
     def path(self, i: int) -> str | None:
         return self._items[i].path
 
-    def source(self, i: int) -> str | bytes | None:
+    def sources(self, i: int) -> list[str | bytes | None]:
         item = self._items[i]
-        return item.data if isinstance(item, BytesItem) else item.path
+        if isinstance(item, PartItem):
+            return [item.part.path]
+        return [item.data if isinstance(item, BytesItem) else item.path]
 
     def n_pixels(self, i: int) -> int | None:
         return n_pixels(self._items[i])

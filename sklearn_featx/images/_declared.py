@@ -35,7 +35,7 @@ _OME_BITS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*\bSignificantBits=\"(\d+)\"")
 def declared_range(image: Image.Image) -> ValueRange:
     """Return the values of black and white of a gray picture with more than 8 bits."""
     tags: Any = getattr(image, "tag_v2", None) if image.format in ("TIFF", "MPO") else None
-    declared = None if tags is None else _of_tiff(tags)
+    declared = None if tags is None else tiff_range(tags)
     if declared is not None:
         return declared
     if image.mode == "F":
@@ -45,7 +45,8 @@ def declared_range(image: Image.Image) -> ValueRange:
     return 0.0, 255.0
 
 
-def _of_tiff(tags: Any) -> ValueRange | None:
+def tiff_range(tags: Any) -> ValueRange | None:
+    """Return the values of black and white that the tags of a TIFF declare; None if none."""
     for low_tag, high_tag in _MIN_AND_MAX:
         low, high = _number(tags.get(low_tag, 0)), _number(tags.get(high_tag))
         if low is not None and high is not None and low < high:

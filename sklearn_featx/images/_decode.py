@@ -21,7 +21,7 @@ from .._messages import cause, short
 from .._parallel import ForkSafeLock
 from .._preprocess import Preprocess
 from .._typing import Levels
-from ..exceptions import ImageError
+from ..exceptions import ImageError, MissingDependencyError
 from ._appearance import as_seen, is_plain, picture_to_levels, refuse_reduced
 from ._foreign import content_hint
 from ._frames import has_frames, n_frames, show_frame
@@ -202,6 +202,8 @@ def _decode_source(source: Source, reading: _Reading) -> Levels:
         return _quietly(partial(_open, data, reading))
     except ImageError as error:
         raise ImageError(error.reason, path=name) from error
+    except MissingDependencyError as error:
+        raise ImageError(str(error), path=name) from error
     except Exception as error:
         # Plugins raise errors of any type for damaged data.
         raise ImageError(_reason(error, data), path=name) from error

@@ -12,6 +12,7 @@ array, tensor, nested lists            the pixels
 {"bytes": ..., "path": ...}            the bytes; if there are none, the file
 {"image": ..., ...}                    its only image
 (image, target, ...)                   the image
+an entry of `slices` or `tiles`        the slice of a volume, the tile of a slide
 [image, image, ...]                    a bag, if `bag_pooling` is given
 None, NaN, NA of a dataframe           none: an unreadable row
 =====================================  ======================================================
@@ -47,6 +48,7 @@ from ._items import (
     remote_item,
 )
 from ._options import ReadOptions
+from ._parts import Part, PartItem
 from ._recognize import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
 from ._scaling import Note
 
@@ -186,13 +188,16 @@ def _looks_like_image(value: Any) -> bool:
         return value.get("bytes") is not None or isinstance(value.get("path"), str)
     if isinstance(value, list | tuple):
         return bool(value) and (_looks_like_image(value[0]) or isinstance(value[0], list))
-    if isinstance(value, bytes | bytearray | Image.Image) or _reads(value):
+    if isinstance(value, bytes | bytearray | Image.Image | Part) or _reads(value):
         return True
     return (is_tensor(value) or is_array_like(value)) and getattr(value, "ndim", 0) >= 2
 
 
 def _images(entry: Any, options: ReadOptions, note: Note | None) -> list[Item]:
     """Convert one image, or the chosen frames of a file, to items."""
+    if isinstance(entry, Part):
+        existing_file(entry.path)
+        return [PartItem(entry, options, note)]
     address = Address.of(entry)
     if address is not None and not is_local(address):
         first = remote_item(address, options, note, options.frame)

@@ -25,6 +25,7 @@ from ._decode import (
 from ._geometry import resize_and_crop
 from ._layout import Layout, as_channels_last, choose_layout
 from ._options import ReadOptions
+from ._parts import PartItem
 from ._remote import State
 from ._remote_systems import check_scheme
 from ._scaling import Note, ValueRange, effective_range, to_shown
@@ -211,6 +212,8 @@ def n_pixels(item: Item) -> int | None:
         return pixels_in_header(item.data)
     if isinstance(item, PictureItem):
         return item.image.width * item.image.height
+    if isinstance(item, PartItem):
+        return item.part.n_pixels
     return item.array.size if isinstance(item, ArrayItem) else None
 
 

@@ -15,7 +15,13 @@ import numpy.typing as npt
 from .._messages import cause, shown
 from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
-from ..images import ImageCollection, as_image_collection, check_identifier, read_identifier
+from ..images import (
+    ImageCollection,
+    ReadOptions,
+    as_image_collection,
+    check_identifier,
+    read_identifier,
+)
 
 Groups: TypeAlias = npt.NDArray[np.intp]
 By: TypeAlias = str | re.Pattern[str] | Callable[[str], Hashable]
@@ -69,7 +75,7 @@ def image_groups(X: Any, by: By = "PatientID", *, raw: bool = False) -> AnyArray
     array([0, 1, 0])
     """
     read = _reader(by)
-    images = as_image_collection(X)
+    images = as_image_collection(X, ReadOptions(bag_pooling="mean"))
     values = [_value(images, row, read) for row in range(len(images))]
     if raw:
         return np.array([value if isinstance(value, str) else str(value) for value in values])
@@ -146,9 +152,12 @@ def _path(source: str | bytes) -> str:
 def _value(images: ImageCollection, row: int, read: _Read) -> Hashable:
     """Value of one image; the errors have its row."""
     try:
-        source = images.source(row)
-        if source is None:
+        sources = dict.fromkeys(images.sources(row))
+        if None in sources:
             raise ImageError("is neither a file nor the content of one. Give groups as an array.")
-        return read(source)
+        values = {read(source) for source in sources if source is not None}
+        if len(values) > 1:
+            raise ImageError(f"has images of {len(values)} groups.")
+        return values.pop()
     except ImageError as error:
         raise ImageError(error.reason, row, error.path) from error.__cause__

@@ -83,12 +83,12 @@ def patients(inputs: Sequence[ImageCollection]) -> Relation | None:
     relation : Relation or None
         None if no file names a patient.
     """
-    first: dict[str, int] = {}
+    first: dict[str | None, int] = {}
     pairs: list[tuple[int, int]] = []
     for images in inputs:
         for row in range(len(images)):
-            patient = _patient(images.source(row))
-            if patient is not None:
+            # The slices of a volume have one file.
+            for patient in {_patient(source) for source in set(images.sources(row))} - {None}:
                 pairs.append((first.setdefault(patient, row), row))
     if not first:
         return None

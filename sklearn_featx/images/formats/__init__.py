@@ -13,6 +13,8 @@ from ..._typing import Levels
 from .._options import ReadOptions
 from .._scaling import Note
 from ._dicom import DICOM_PACKAGES, dicom_frames, dicom_levels, dicom_pixels, is_dicom
+from ._nifti import NIFTI_PACKAGES, is_nifti, nifti_frames, nifti_levels, nifti_pixels
+from ._tiff import TIFF_PACKAGES, is_scientific_tiff, tiff_frames, tiff_levels, tiff_pixels
 
 __all__ = ["DECODING_PACKAGES", "Format", "format_of", "is_scan"]
 
@@ -22,7 +24,7 @@ _INDEX = "DICOMDIR"
 _START = 512
 
 # Distributions that a decoded picture depends on.
-DECODING_PACKAGES = DICOM_PACKAGES
+DECODING_PACKAGES = (*DICOM_PACKAGES, *NIFTI_PACKAGES, *TIFF_PACKAGES)
 
 
 class Format(NamedTuple):
@@ -47,7 +49,11 @@ class Format(NamedTuple):
     n_frames: Callable[[bytes], int]
 
 
-_FORMATS = (Format(is_dicom, dicom_levels, dicom_pixels, dicom_frames),)
+_FORMATS = (
+    Format(is_dicom, dicom_levels, dicom_pixels, dicom_frames),
+    Format(is_nifti, nifti_levels, nifti_pixels, nifti_frames),
+    Format(is_scientific_tiff, tiff_levels, tiff_pixels, tiff_frames),
+)
 
 
 def is_scan(path: str | os.PathLike[str]) -> bool:

@@ -1,0 +1,244 @@
+"""Scientific TIFF: what Pillow does not read, or not with all its bits and channels.
+
+tifffile reads 16 bits and floats in several channels, channels in pages of their own (OME, ImageJ),
+types that Pillow lacks, JPEG 2000 and other compressions. Every other TIFF is left to Pillow. Black
+and white are those that the file declares, else those of the type, as for all files.
+"""
+
+import math
+from importlib.util import find_spec
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..._messages import cause
+from ..._optional import import_optional
+from ..._typing import AnyArray, Levels
+from ...exceptions import FeatxError, ImageError
+from .._declared import tiff_range
+from .._frames import number_of
+from .._options import ReadOptions
+from .._pillow import refuse_bomb
+from .._scaling import Note, ValueRange
+from . import _tiff_tags as t
+from ._numbers import numbers_to_levels
+
+TIFF_PACKAGES = ("tifffile", "imagecodecs")
+
+# Bytes of all channels of a picture, for each pixel that a picture may have.
+_MOST_BYTES_OF_PIXEL = 16
+
+
+class Plane(NamedTuple):
+    """One picture of a file.
+
+    Parameters
+    ----------
+    values : ndarray of shape (H, W, C)
+        As they are stored.
+    tags : mapping of int to object
+        Tags of its page.
+    """
+
+    values: AnyArray
+    tags: t.Tags
+
+
+def is_scientific_tiff(data: bytes) -> bool:
+    """Whether content is a TIFF that is left to tifffile."""
+    if not t.is_tiff(data):
+        return False
+    tags = t.first_tags(data)
+    if not tags or t.pillow_reads(tags):
+        # Of damaged tags, Pillow says what is wrong.
+        return False
+    # Without tifffile, Pillow reads 8 of the 16 bits of a color picture.
+    deep_color = t.pillow_reads({**tags, t.BITS: (8,)})
+    return not deep_color or find_spec("tifffile") is not None
+
+
+def tiff_levels(
+    data: bytes, options: ReadOptions, note: Note | None = None, frame: int = 0
+) -> Levels:
+    """Convert one picture to levels (H, W, 1 or 3); raise `ImageError` if it cannot be read."""
+    if note is not None and options.frames == "first" and tiff_frames(data) > 1:
+        note.frames("TIFF")
+    values, tags = _pixels(read_plane(data, frame))
+    levels = _shown(values, tags, tiff_range(tags), options, note)
+    if _first(tags, t.PHOTOMETRIC, t.GRAY) == t.GRAY_WHITE_IS_ZERO:
+        levels = 255 - levels
+    return np.ascontiguousarray(_upright(levels, _first(tags, t.ORIENTATION, 1)))
+
+
+def tiff_frames(data: bytes) -> int:
+    """Return the number of pictures, of which channels are parts; 1 if the file is damaged."""
+    try:
+        with _opened(data) as file:
+            return len(_numbers(file.series[0])) if _is_described(file) else len(file.pages)
+    except Exception:
+        # Decoding will say what is wrong.
+        return 1
+
+
+def tiff_pixels(data: bytes) -> int | None:
+    """Return the number of pixels of the first picture; None if the file is damaged."""
+    try:
+        with _opened(data) as file:
+            page = file.pages[0]
+            return int(page.imagewidth) * int(page.imagelength)
+    except Exception:
+        # Decoding will say what is wrong.
+        return None
+
+
+def read_plane(data: bytes, frame: int) -> Plane:
+    """Read one picture with all its channels.
+
+    Parameters
+    ----------
+    data : bytes
+        Content of the file.
+    frame : int
+        Number of the picture; the channels of a picture are no frames.
+
+    Raises
+    ------
+    ImageError
+        If the file is damaged, has no such picture or too large a one.
+    MissingDependencyError
+        If tifffile is not installed.
+    """
+    try:
+        with _opened(data) as file:
+            pages = _pages_of(file, frame)
+            for page in pages:
+                _refuse_damaged(page, len(pages), len(data))
+            parts = [_channels_last(page.asarray(maxworkers=1), page.axes) for page in pages]
+            tags = {tag.code: tag.value for tag in pages[0].tags}
+    except FeatxError:
+        raise
+    except Exception as error:
+        # Damaged data raises errors of any type.
+        raise ImageError(f"the TIFF cannot be decoded: {cause(error)}") from error
+    return Plane(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2), tags)
+
+
+def _opened(data: bytes) -> Any:
+    tifffile = import_optional("tifffile", extra="tiff", purpose="Reading scientific TIFF files")
+    return tifffile.TiffFile(BytesIO(data))
+
+
+def _is_described(file: Any) -> bool:
+    """Whether a description says what the pages are."""
+    return bool(file.is_ome or file.is_imagej)
+
+
+def _pages_of(file: Any, frame: int) -> list[Any]:
+    """Return the pages of one picture: one, or one for each channel."""
+    if not _is_described(file):
+        return [file.pages[number_of(frame, len(file.pages)) if frame else 0]]
+    series = file.series[0]
+    numbers = _numbers(series)
+    if len(series.pages) != numbers.size:
+        raise ImageError(
+            f"the TIFF has {len(series.pages)} pages where its description names {numbers.size}. "
+            "Save it with one page for each channel."
+        )
+    chosen = numbers[number_of(frame, len(numbers))]
+    pages = [series.pages[int(number)] for number in chosen]
+    if any(page is None for page in pages):
+        raise ImageError("the TIFF lacks a channel that its description names.")
+    return [page.aspage() for page in pages]
+
+
+def _numbers(series: Any) -> AnyArray:
+    """Return the numbers of the pages of each picture, of shape (n_frames, n_channels)."""
+    leading = [
+        (axis, size)
+        for axis, size in zip(series.axes, series.shape, strict=True)
+        if axis not in "YXS"
+    ]
+    n_channels = math.prod(size for axis, size in leading if axis == "C")
+    numbers = np.arange(math.prod(size for _, size in leading))
+    numbers = numbers.reshape([size for _, size in leading])
+    places = [i for i, (axis, _) in enumerate(leading) if axis == "C"]
+    return np.moveaxis(numbers, places, range(-len(places), 0)).reshape(-1, n_channels)
+
+
+def _refuse_damaged(page: Any, n_pages: int, n_bytes: int) -> None:
+    """Refuse a page that is too large to be read, or whose data lies beyond the file."""
+    refuse_bomb(int(page.imagewidth) * int(page.imagelength))
+    size = math.prod(page.shape) * page.dtype.itemsize * n_pages
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and size > _MOST_BYTES_OF_PIXEL * limit:
+        raise ImageError(
+            f"the image has {size} bytes in all channels, more than {_MOST_BYTES_OF_PIXEL} * "
+            f"PIL.Image.MAX_IMAGE_PIXELS = {_MOST_BYTES_OF_PIXEL * limit}."
+        )
+    segments = zip(page.dataoffsets, page.databytecounts, strict=False)
+    if any(offset + count > n_bytes for offset, count in segments):
+        raise ImageError("the TIFF is truncated. Fetch the file again.")
+
+
+def _channels_last(array: AnyArray, axes: str) -> AnyArray:
+    if axes == "YX":
+        return array[:, :, np.newaxis]
+    if axes == "YXS":
+        return array
+    if axes == "SYX":
+        return np.moveaxis(array, 0, 2)
+    raise ImageError(f"the TIFF has a picture of the axes {axes}: expected height and width.")
+
+
+def _pixels(plane: Plane) -> Plane:
+    """Keep the channels that are a gray or RGB picture, with its alpha."""
+    values, tags = plane
+    photometric = _first(tags, t.PHOTOMETRIC, t.GRAY)
+    n_channels = values.shape[2]
+    if photometric not in (t.GRAY, t.GRAY_WHITE_IS_ZERO, t.RGB):
+        raise ImageError(
+            f"the TIFF has photometric interpretation {photometric}, which is neither gray nor "
+            "RGB. Convert it with tifffile, and pass arrays."
+        )
+    n_colors = 3 if photometric == t.RGB or n_channels == 3 else 1
+    alpha = _first(tags, t.EXTRA_SAMPLES, 0) in (t.PREMULTIPLIED_ALPHA, t.ALPHA)
+    if n_channels < n_colors or (n_colors == 1 and n_channels > 1 + alpha):
+        raise ImageError(
+            f"the TIFF has {n_channels} channels, where a picture has 1 or 3. Choose among them: "
+            "pass arrays, tifffile.imread(path)."
+        )
+    kept = n_colors + (alpha and n_channels == n_colors + 1)
+    return Plane(values[:, :, :kept], tags)
+
+
+def _shown(
+    values: AnyArray,
+    tags: t.Tags,
+    declared: ValueRange | None,
+    options: ReadOptions,
+    note: Note | None,
+) -> Levels:
+    premultiplied = _first(tags, t.EXTRA_SAMPLES, 0) == t.PREMULTIPLIED_ALPHA
+    if values.shape[2] in (2, 4) and premultiplied:
+        color = numbers_to_levels(values[:, :, :-1], declared, options, note)
+        alpha = numbers_to_levels(values[:, :, -1:], declared, ReadOptions(), None)
+        over_white: Levels = (color.astype(np.float32) + 255 - alpha).clip(0, 255)
+        return over_white
+    return numbers_to_levels(values, declared, options, note)
+
+
+def _upright(levels: Levels, orientation: int) -> Levels:
+    """Turn a picture by the tag: 1 to 8, as in EXIF."""
+    if orientation in (5, 6, 7, 8):
+        levels = levels.transpose(1, 0, 2)
+    flip_rows = orientation in (3, 4, 7, 8)
+    flip_columns = orientation in (2, 3, 6, 7)
+    return levels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def _first(tags: t.Tags, code: int, default: int) -> int:
+    value: Any = tags.get(code)
+    first: Any = value[0] if isinstance(value, tuple | list) and value else value
+    return default if first is None or isinstance(first, str) else int(first)

@@ -1,0 +1,184 @@
+"""Tiles of whole slides: places, tissue, pixels and what their digests depend on."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sklearn_featx import image_groups, tiles
+from sklearn_featx.exceptions import ImageError, InputError, MissingDependencyError
+from sklearn_featx.images import as_image_collection
+
+openslide = pytest.importorskip("openslide")
+tifffile = pytest.importorskip("tifffile")
+
+RNG = np.random.default_rng(0)
+GLASS, TISSUE = (245, 243, 244), (200, 100, 170)
+# Left, top, right and bottom of the tissue.
+BOX = (320, 256, 640, 448)
+
+
+def pixels():
+    slide = np.empty((768, 1024, 3), np.uint8)
+    slide[:] = GLASS
+    left, top, right, bottom = BOX
+    slide[top:bottom, left:right] = TISSUE
+    slide[top:bottom, left:right] += RNG.integers(0, 40, (bottom - top, right - left, 3), np.uint8)
+    return slide
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(slide, name="slide.tif", mpp=0.25, n_levels=2):
+        """A tiled TIFF with its pyramid, as scanners write them."""
+        with tifffile.TiffWriter(tmp_path / name) as file:
+            for level in range(n_levels):
+                per_cm = 0 if mpp is None else 1e4 / mpp / 2**level
+                file.write(
+                    slide[:: 2**level, :: 2**level],
+                    tile=(64, 64),
+                    photometric="rgb",
+                    resolution=(per_cm, per_cm) if per_cm else None,
+                    resolutionunit="CENTIMETER" if per_cm else None,
+                    subfiletype=int(level > 0),
+                )
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_all_tiles_cover_the_slide(write):
+    slide = pixels()
+    found = tiles(write(slide), 128, mpp=None, tissue=False)
+    places = [(tile.x, tile.y) for tile in found]
+    assert places == [(x, y) for y in range(0, 768, 128) for x in range(0, 1024, 128)]
+    images = as_image_collection(found)
+    for i, (x, y) in enumerate(places):
+        np.testing.assert_array_equal(images.load(i), slide[y : y + 128, x : x + 128])
+
+
+def test_micrometers_per_pixel(write):
+    slide = pixels()
+    path = write(slide)
+    found = tiles(path, 64, mpp=0.5, tissue=False)
+    assert (found[1].x, found[1].y, found[1].side, found[1].size) == (128, 0, 128, 64)
+    # The second level has this resolution.
+    images = as_image_collection(found)
+    place = next(i for i, tile in enumerate(found) if (tile.x, tile.y) == (384, 256))
+    np.testing.assert_array_equal(images.load(place), slide[256:384:2, 384:512:2])
+    # The third does not exist: twice the pixels are read, and reduced.
+    quarter = tiles(path, 64, mpp=1.0, tissue=False)
+    picture = Image.fromarray(slide[0:256:2, 256:512:2]).resize((64, 64), Image.Resampling.BOX)
+    loaded = as_image_collection(quarter).load(1)
+    np.testing.assert_array_equal(loaded, np.asarray(picture))
+    assert (quarter[1].x, quarter[1].side) == (256, 256)
+
+
+@pytest.mark.parametrize("n_levels", [1, 2, 4])
+def test_background_is_left_out(n_levels, write):
+    path = write(pixels(), n_levels=n_levels)
+    left, top, right, bottom = BOX
+    for share in (0.1, 0.5, 1.0):
+        found = {(t.x, t.y) for t in tiles(path, 64, mpp=None, tissue=share)}
+        for x in range(0, 1024, 64):
+            for y in range(0, 768, 64):
+                width = max(0, min(right, x + 64) - max(left, x))
+                height = max(0, min(bottom, y + 64) - max(top, y))
+                assert ((x, y) in found) == (width * height >= share * 64 * 64)
+    assert len(tiles(path, 64, mpp=None)) == len(tiles(path, 64, mpp=None, tissue=0.1)) == 15
+
+
+def test_black_and_gray_are_no_tissue(write):
+    slide = np.full((256, 256, 3), 240, np.uint8)
+    slide[:128, :128] = 20
+    assert tiles(write(slide), 128, mpp=None) == []
+
+
+def test_overlap_and_edges(write):
+    path = write(pixels())
+    found = tiles(path, 256, mpp=None, overlap=128, tissue=False)
+    assert sorted({tile.x for tile in found}) == list(range(0, 1024 - 255, 128))
+    assert tiles(path, 2000, mpp=None) == []
+
+
+def test_a_slide_without_resolution(write):
+    path = write(pixels(), mpp=None)
+    with pytest.raises(InputError, match=r"mpp=0.5: the slide does not name .*mpp=None"):
+        tiles(path)
+    assert len(tiles(path, mpp=None, tissue=False)) == 12
+
+
+def test_digests_are_of_content_and_place(write, tmp_path):
+    path = write(pixels())
+    copied = shutil.copy(path, tmp_path / "copy.tif")
+    digests = {}
+    for name, found in {
+        "first": tiles(path, 256, mpp=None, tissue=False),
+        "copy": tiles(copied, 256, mpp=None, tissue=False),
+        "smaller": tiles(path, 128, mpp=0.5, tissue=False),
+    }.items():
+        images = as_image_collection(found)
+        digests[name] = [images.digest(i) for i in range(len(images))]
+    assert digests["first"] == digests["copy"]
+    assert len({*digests["first"], *digests["smaller"]}) == 24
+    # The slide is open: another file of this name is another slide.
+    first = as_image_collection(tiles(path, 256, mpp=None, tissue=False))
+    before = first.load(5)
+    write(pixels()[::-1])
+    assert first.digest(5) != digests["first"][5]
+    assert (first.load(5) != before).any()
+
+
+def test_tiles_are_small_entries(write):
+    path = write(pixels())
+    found = tiles(path, 128, mpp=None)
+    assert pickle.loads(pickle.dumps(found)) == found
+    assert len(pickle.dumps(found[0])) < 300
+    assert set(image_groups(found, by=r"(\w+)\.tif").tolist()) == {0}
+    assert as_image_collection(found).n_pixels(0) == 128 * 128
+
+
+@pytest.mark.parametrize(
+    "bad", [{"size": 0}, {"overlap": 256}, {"mpp": 0}, {"mpp": "20x"}, {"tissue": 2}]
+)
+def test_impossible_parameters(bad, write):
+    with pytest.raises(InputError, match=f"{next(iter(bad))}="):
+        tiles(write(pixels()), **bad)
+
+
+def test_files_that_are_no_slides(tmp_path):
+    path = tmp_path / "slide.svs"
+    with pytest.raises(ImageError, match="the file cannot be read"):
+        tiles(path)
+    path.write_bytes(b"no slide")
+    with pytest.raises(ImageError, match="OpenSlide cannot read it"):
+        tiles(path)
+
+
+def test_a_damaged_tile_names_its_slide(write):
+    path = write(pixels())
+    found = tiles(path, 128, mpp=None)
+    with Path(path).open("r+b") as file:
+        file.truncate(2000)
+    with pytest.raises(ImageError, match=r"row 0 .*slide\.tif"):
+        as_image_collection(found).load(0)
+
+
+def test_a_tile_that_is_too_large(write, monkeypatch):
+    found = tiles(write(pixels(), n_levels=1), 256, mpp=None, tissue=False)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="MAX_IMAGE_PIXELS"):
+        as_image_collection(found).load(0)
+
+
+def test_without_openslide(write, monkeypatch):
+    path = write(pixels())
+    found = tiles(path, mpp=None)
+    monkeypatch.setitem(__import__("sys").modules, "openslide", None)
+    with pytest.raises(MissingDependencyError, match=r"sklearn-featx\[slides\]"):
+        tiles(path)
+    with pytest.raises(ImageError, match=r"row 0 .*sklearn-featx\[slides\]"):
+        as_image_collection(found).load(0)

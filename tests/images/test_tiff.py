@@ -1,0 +1,185 @@
+"""Scientific TIFF: values are those of tifffile, to the bit."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sklearn_featx.exceptions import ImageError
+from sklearn_featx.images import ReadOptions, as_image_collection
+from sklearn_featx.images.formats import _tiff
+
+tifffile = pytest.importorskip("tifffile")
+
+RNG = np.random.default_rng(0)
+DEEP = RNG.integers(0, 65536, (37, 45, 5)).astype(np.uint16)
+FLOATS = RNG.random((37, 45, 3))
+
+
+def written(array, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **options)
+    return file.getvalue()
+
+
+def levels(data, **options):
+    return as_image_collection([data], ReadOptions(**options)).load(0)
+
+
+CASES = {
+    "16-bit color": (DEEP[..., :3], {"photometric": "rgb"}),
+    "planes": (DEEP[..., :3].transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": 2}),
+    "tiles of a BigTIFF": (
+        DEEP[..., :3],
+        {"photometric": "rgb", "tile": (16, 16), "bigtiff": True, "compression": "lzw"},
+    ),
+    "big-endian zstd": (
+        DEEP[..., :3],
+        {"photometric": "rgb", "byteorder": ">", "compression": "zstd", "predictor": True},
+    ),
+    "float32 color": (FLOATS.astype(np.float32), {"photometric": "rgb"}),
+    "float64": (FLOATS[..., 0], {}),
+    "float16": (FLOATS[..., 0].astype(np.float16), {}),
+    "uint32": (DEEP[..., 0].astype(np.uint32), {}),
+    "int8": (DEEP[..., 0].astype(np.int8) & 127, {}),
+    "5 channels": (DEEP, {"photometric": "minisblack", "planarconfig": "contig"}),
+    "OME channels": (DEEP[..., :3].transpose(2, 0, 1), {"ome": True, "metadata": {"axes": "CYX"}}),
+    "JPEG 2000": (DEEP[..., :3].astype(np.uint8), {"compression": "jpeg2000"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_are_those_of_tifffile(name):
+    array, options = CASES[name]
+    data = written(array, **options)
+    wanted = tifffile.imread(io.BytesIO(data))
+    np.testing.assert_array_equal(wanted, array)
+    if wanted.ndim == 3 and wanted.shape[0] < 37:
+        wanted = wanted.transpose(1, 2, 0)
+    assert _tiff.is_scientific_tiff(data)
+    values = _tiff.read_plane(data, 0).values
+    np.testing.assert_array_equal(values, wanted.reshape(37, 45, -1))
+    assert values.dtype == wanted.dtype.newbyteorder("=")
+    if values.shape[2] <= 3:
+        white = float(wanted.max()) if name in ("uint32", "int8") else None
+        options = {} if white is None else {"value_range": (0, white)}
+        same = as_image_collection([values], ReadOptions(**options)).load(0)
+        np.testing.assert_array_equal(levels(data, **options), same)
+
+
+def test_frames_of_a_hyperstack_are_not_channels():
+    stack = RNG.integers(0, 65536, (2, 3, 3, 20, 24)).astype(np.uint16)
+    for data in (
+        written(stack, imagej=True, metadata={"axes": "TZCYX"}),
+        written(stack, ome=True, metadata={"axes": "TZCYX"}, photometric="minisblack"),
+    ):
+        for frame in range(6):
+            wanted = stack[frame // 3, frame % 3].transpose(1, 2, 0)
+            np.testing.assert_array_equal(_tiff.read_plane(data, frame).values, wanted)
+        with pytest.raises(ImageError, match="has 6 frames, numbered from 0"):
+            _tiff.read_plane(data, 6)
+
+
+def test_frames_by_the_reader():
+    stack = RNG.integers(0, 65536, (2, 3, 20, 24)).astype(np.uint16)
+    data = written(stack, imagej=True, metadata={"axes": "ZCYX"})
+    whole = as_image_collection([data], ReadOptions(frames="all", bag_pooling="mean"))
+    assert len(whole.images) == 2
+    last = as_image_collection([data], ReadOptions(frames=-1))
+    np.testing.assert_array_equal(last.load(0), whole.images.load(1))
+    images = as_image_collection([data])
+    np.testing.assert_array_equal(images.load(0), whole.images.load(0))
+    assert "TIFF" in images.range_use.report()
+
+
+def test_pages_without_description():
+    pages = RNG.random((3, 20, 24))
+    data = written(pages, photometric="minisblack")
+    for i in range(3):
+        np.testing.assert_array_equal(_tiff.read_plane(data, i).values[..., 0], pages[i])
+
+
+class TestAppearance:
+    def test_declared_ranges(self):
+        twelve = DEEP[..., :3] >> 4
+        data = written(
+            twelve.transpose(2, 0, 1),
+            ome=True,
+            metadata={"axes": "CYX", "SignificantBits": 12},
+            photometric="minisblack",
+        )
+        np.testing.assert_allclose(levels(data), twelve * (255 / 4095), rtol=1e-5, atol=1e-4)
+        ranged = written(
+            FLOATS * 8,
+            photometric="rgb",
+            extratags=[(340, "d", 3, (0.0,) * 3, True), (341, "d", 3, (8.0,) * 3, True)],
+        )
+        np.testing.assert_allclose(levels(ranged), FLOATS * 255, rtol=1e-5, atol=1e-4)
+
+    def test_ranges_of_the_user(self):
+        data = written(FLOATS[..., 0] * 1000)
+        with pytest.raises(ImageError, match="outside the range 0 to 1"):
+            levels(data)
+        wanted = FLOATS[..., 0] * 255
+        np.testing.assert_allclose(levels(data, value_range=(0, 1000))[..., 0], wanted, atol=1e-3)
+
+    def test_white_is_zero(self):
+        data = written(FLOATS[..., 0], photometric="miniswhite")
+        np.testing.assert_allclose(levels(data)[..., 0], 255 - FLOATS[..., 0] * 255, atol=1e-3)
+
+    def test_alpha_is_composited_over_white(self):
+        colors, alpha = FLOATS, FLOATS[..., :1]
+        wanted = (colors * alpha + 1 - alpha) * 255
+        plain = written(np.dstack([colors, alpha]), photometric="rgb", extrasamples=["unassalpha"])
+        np.testing.assert_allclose(levels(plain), wanted, atol=1e-3)
+        multiplied = np.dstack([colors * alpha, alpha])
+        data = written(multiplied, photometric="rgb", extrasamples=["assocalpha"])
+        np.testing.assert_allclose(levels(data), wanted, atol=1e-3)
+
+    def test_further_bands_of_a_color_picture_are_no_alpha(self):
+        data = written(DEEP[..., :4], photometric="rgb", extrasamples=["unspecified"])
+        np.testing.assert_array_equal(levels(data), as_image_collection([DEEP[..., :3]]).load(0))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_orientations_are_those_of_pillow(self, orientation):
+        tag = [(274, "H", 1, orientation, True)]
+        pixels = DEEP[..., :3].astype(np.uint8)
+        shallow = levels(written(pixels, photometric="rgb", extratags=tag))
+        deep = written(pixels.astype(np.uint16) * 257, photometric="rgb", extratags=tag)
+        assert _tiff.is_scientific_tiff(deep)
+        np.testing.assert_array_equal(levels(deep), shallow)
+
+
+class TestErrors:
+    @pytest.mark.parametrize("name", ["5 channels"])
+    def test_channels_that_are_no_picture(self, name):
+        array, options = CASES[name]
+        with pytest.raises(ImageError, match="row 0: the TIFF has 5 channels"):
+            levels(written(array, **options))
+
+    def test_two_channels_are_not_gray_and_alpha(self):
+        data = written(DEEP[..., :2].transpose(2, 0, 1), ome=True, metadata={"axes": "CYX"})
+        with pytest.raises(ImageError, match="has 2 channels"):
+            levels(data)
+
+    def test_without_tifffile(self, monkeypatch):
+        deep_color, floats = written(DEEP[..., :3], photometric="rgb"), written(FLOATS[..., 0])
+        monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
+        monkeypatch.setattr(_tiff, "find_spec", lambda name: None)
+        with pytest.raises(ImageError, match=r"sklearn-featx\[tiff\]"):
+            levels(floats)
+        # Pillow reads 8 of its 16 bits.
+        np.testing.assert_allclose(levels(deep_color), DEEP[..., :3] >> 8, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "I"])
+def test_what_pillow_reads_is_left_to_it(mode, tmp_path):
+    path = tmp_path / "picture.tif"
+    picture = Image.new("L", (9, 7), 100)
+    if mode == "I;16":
+        picture = Image.fromarray(DEEP[..., 0])
+    elif mode != "L":
+        picture = picture.convert(mode)
+    picture.save(path)
+    assert not _tiff.is_scientific_tiff(path.read_bytes())
