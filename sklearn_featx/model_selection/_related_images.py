@@ -88,8 +88,8 @@ def patients(inputs: Sequence[ImageCollection]) -> Relation | None:
     for images in inputs:
         for row in range(len(images)):
             # The slices of a volume have one file.
-            for patient in {_patient(source) for source in set(images.sources(row))} - {None}:
-                pairs.append((first.setdefault(patient, row), row))
+            named = {_patient(source) for source in set(images.sources(row))} - {None}
+            pairs += [(first.setdefault(patient, row), row) for patient in named]
     if not first:
         return None
     return Relation("patients (PatientID)", _joined(len(inputs[0]), pairs))

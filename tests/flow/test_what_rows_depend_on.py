@@ -25,10 +25,10 @@ from sklearn.base import clone
 from torch import nn
 from torchvision.ops import Permute
 
-from sklearn_featx import ImageReader, PretrainedFeatureExtractor
+from sklearn_featx import ImageReader, PretrainedFeatureExtractor, slices, tiles
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.flow import _recipe
-from sklearn_featx.images import _decode, _pillow
+from sklearn_featx.images import _decode, _parts, _pillow
 from sklearn_featx.store import FeatureStore, _file_digests
 
 SIDE = 8
@@ -347,7 +347,75 @@ def set_orientation(scene, opened):
     opened.getexif()[0x0112] = int(scene.rng.integers(2, 9))
 
 
+def volume(scene, name=None):
+    """A NIfTI file of random voxels, all of one size and time."""
+    nibabel = pytest.importorskip("nibabel")
+    voxels = scene.rng.integers(0, 256, (SIDE, SIDE, SIDE, 2), dtype=np.uint8)
+    path = scene.path("nii") if name is None else name
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    os.utime(path, ns=(10**18, 10**18))
+    return path
+
+
+def place_of_a_slice(**place):
+    def entry(scene):
+        first = slices(volume(scene), "axial")[2]
+        yield first
+        yield replace(first, **place)
+
+    return entry
+
+
+def volume_of_a_slice(scene):
+    path = volume(scene)
+    yield slices(path)[2]
+    volume(scene, path)
+    yield slices(path)[2]
+
+
+def slide(scene, pixels, name=None):
+    """A tiled TIFF, which OpenSlide reads."""
+    pytest.importorskip("openslide")
+    tifffile = pytest.importorskip("tifffile")
+    path = scene.path("tif") if name is None else name
+    tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb")
+    os.utime(path, ns=(10**18, 10**18))
+    return path
+
+
+def place_of_a_tile(**place):
+    def entry(scene):
+        first = tiles(slide(scene, scene.pixels(side=48)), 16, mpp=None, tissue=False)[0]
+        yield first
+        yield replace(first, **place)
+
+    return entry
+
+
+def slide_of_a_tile(scene):
+    path = slide(scene, scene.pixels(side=48))
+    for _ in range(2):
+        yield tiles(path, 16, mpp=None, tissue=False)[4]
+        slide(scene, scene.pixels(side=48), path)
+
+
+def decoder_of_a_part(scene):
+    entry = slices(volume(scene))[2]
+    yield entry
+    scene.patch.setattr(_parts, "installed_version", lambda name: version(scene))
+    yield entry
+
+
 IMAGE = {
+    "the number of a slice": place_of_a_slice(index=3),
+    "the axis of a slice": place_of_a_slice(axis="coronal"),
+    "the volume of a series": place_of_a_slice(volume=1),
+    "the file of a slice, in place": volume_of_a_slice,
+    "the place of a tile": place_of_a_tile(x=16),
+    "the extent of a tile": place_of_a_tile(side=32),
+    "the size of a tile": place_of_a_tile(size=8),
+    "the slide of a tile, in place": slide_of_a_tile,
+    "the decoder of a part of a file": decoder_of_a_part,
     "a pixel of an array": pixel_of_an_array,
     "a pixel of an array, in place": pixel_of_an_array_in_place,
     "the shape of an array": shape_of_an_array,
@@ -757,6 +825,18 @@ def copied_file(scene, pixels):
     yield shutil.copy(path, scene.path())
 
 
+def slice_of_a_copied_file(scene, pixels):
+    path = volume(scene)
+    yield slices(path)[2]
+    yield slices(shutil.copy(path, scene.path("nii")))[2]
+
+
+def tile_of_a_copied_slide(scene, pixels):
+    path = slide(scene, np.tile(pixels, (4, 4, 1)))
+    yield tiles(path, 16, mpp=None, tissue=False)[0]
+    yield tiles(shutil.copy(path, scene.path("tif")), 16, mpp=None, tissue=False)[0]
+
+
 def file_and_bytes(scene, pixels):
     path = scene.file(pixels=pixels)
     yield path
@@ -917,6 +997,8 @@ FOUND = {
             "the time of a file": touched,
             "the name of a file": renamed,
             "the place of a file": copied_file,
+            "the place of a volume": slice_of_a_copied_file,
+            "the place of a slide": tile_of_a_copied_slide,
             "a relative path": relative_path,
             "bytes for a file": file_and_bytes,
             "a copy of a picture": picture_and_copy,
