@@ -126,19 +126,30 @@ class _Made(NamedTuple):
     arrays: dict[str, AnyArray]
 
     def fits(self, plan: ModulePlan, state: State) -> bool:
-        """Whether plan and state are unchanged; the arrays are read-only, so identity decides."""
-        return (
-            self.plan == plan
-            and self.arrays.keys() == state.keys()
-            and all(self.arrays[name] is array for name, array in state.items())
-        )
+        """Whether plan and state are unchanged."""
+        return self.plan == plan and _are_same(self.arrays, state)
+
+
+class _Tuned(NamedTuple):
+    """A backbone with trained weights, its frozen backbone and split, and the trained arrays."""
+
+    tuned: Backbone
+    backbone: Backbone
+    split: int
+    arrays: dict[str, AnyArray]
+
+
+def _are_same(arrays: State, state: State) -> bool:
+    """Whether two states have the same arrays, which are read-only: identity decides."""
+    return arrays.keys() == state.keys() and all(arrays[k] is state[k] for k in state)
 
 
 class _Nets:
-    """The nets of one estimator: any number of threads share the first, none the second."""
+    """The networks of one estimator: any number of threads share all but `training`."""
 
     predicting: _Made | None = None
     training: _Made | None = None
+    tuned: _Tuned | None = None
 
 
 _building = ForkSafeLock()
@@ -200,6 +211,35 @@ def _released(net: FineTuneNet, plan: ModulePlan, state: State) -> _Made:
     net.release()
     answer_in_children()
     return _Made(net, plan, dict(state))
+
+
+def tuned_backbone(
+    estimator: BaseEstimator,
+    backbone: Backbone,
+    split: int,
+    state: State,
+    make: Callable[[], Backbone],
+) -> Backbone:
+    """Return the backbone with trained weights; make it if one of the arguments has changed.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        The fitted estimator.
+    backbone : Backbone
+        Its frozen backbone.
+    split : int
+        Number of stages before the tail.
+    state : mapping of str to ndarray
+        Its trained state.
+    make : callable
+        Makes the backbone from the others.
+    """
+    nets = _nets_of(estimator)
+    known = nets.tuned
+    if known is None or known[1:3] != (backbone, split) or not _are_same(known.arrays, state):
+        known = nets.tuned = _Tuned(make(), backbone, split, dict(state))
+    return known.tuned
 
 
 def take_training(estimator: BaseEstimator, plan: ModulePlan, state: State) -> FineTuneNet | None:

@@ -1,9 +1,9 @@
 """Parts of a fitted fine-tuner: the backbone with the trained weights, and the head.
 
-The tuned backbone has digests of its own: its rows are never taken for those of the frozen one.
+The tuned backbone has its own digests, so its rows are never confused with those of the frozen one.
 """
 
-import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sklearn.utils.validation import check_is_fitted
@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..backbones import Backbone, with_weights
 from ..training import HeadFunction, head_function
 from ._finetune_base import FineTuneEstimator
+from ._finetune_net import State, tuned_backbone
 from ._head_layers import embedding_taps
 from ._image_estimator import Work
 
@@ -21,14 +22,14 @@ _STAGES = "stages."
 
 
 class TunedNetwork(NamedTuple):
-    """What a fitted fine-tuner computes.
+    """The computation of a fitted fine-tuner.
 
     Parameters
     ----------
     work : Work
-        What it does to images, up to the layers that the head reads.
+        Its work on images, up to the layers that the head reads.
     head : HeadFunction
-        What the head makes of them.
+        The head.
     """
 
     work: Work
@@ -36,14 +37,14 @@ class TunedNetwork(NamedTuple):
 
 
 def tuned_network(estimator: FineTuneEstimator, X: Any) -> TunedNetwork:
-    """Take the network of a fitted fine-tuner apart.
+    """Return the parts of the network of a fitted fine-tuner.
 
     Parameters
     ----------
     estimator : FineTuneClassifier or FineTuneRegressor
-        Fitted.
+        A fitted estimator.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
-        What it predicts on.
+        As in `predict`.
 
     Returns
     -------
@@ -60,19 +61,15 @@ def tuned_network(estimator: FineTuneEstimator, X: Any) -> TunedNetwork:
     return TunedNetwork(work, head_function(net))
 
 
-# Tuned backbones by estimator, with the state that they were made of.
-_tuned: "weakref.WeakKeyDictionary[FineTuneEstimator, tuple[Any, Backbone]]" = (
-    weakref.WeakKeyDictionary()
-)
-
-
 def _tuned_backbone(estimator: FineTuneEstimator) -> Backbone:
-    state = estimator.trained_state_
-    known = _tuned.get(estimator)
-    if known is not None and known[0] is state:
-        return known[1]
-    backbone = estimator._backbone()
+    state, backbone = estimator.trained_state_, estimator._backbone()
     split = estimator._split(backbone)
+    make = partial(_with_state, backbone, split, state)
+    return tuned_backbone(estimator, backbone, split, state, make)
+
+
+def _with_state(backbone: Backbone, split: int, state: State) -> Backbone:
+    """Return the backbone with the weights of a trained state."""
     # At depth "all" the module begins with the normalization of pixels.
     first = split - 1 if split == 0 else split
     weights: dict[int, dict[str, AnyArray]] = {}
@@ -80,6 +77,4 @@ def _tuned_backbone(estimator: FineTuneEstimator) -> Backbone:
         if name.startswith(_STAGES):
             number, _, path = name.removeprefix(_STAGES).partition(".")
             weights.setdefault(int(number) + first, {})[path] = values
-    tuned = with_weights(backbone, weights) if weights else backbone
-    _tuned[estimator] = (state, tuned)
-    return tuned
+    return with_weights(backbone, weights) if weights else backbone

@@ -1,11 +1,15 @@
 """Fitted estimators that are changed in place: prediction follows, as a loaded copy does."""
 
+import gc
 import pickle
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor
+from sklearn_featx.estimators._tuned_network import tuned_network
 from sklearn_featx.exceptions import WeightsError
 
 
@@ -85,3 +89,18 @@ def test_nets_are_neither_copied_nor_saved(fitted, digits):
     unused = pickle.dumps(model)
     model.predict(digits[0][:2])
     assert pickle.dumps(model) == unused
+
+
+def test_the_tuned_backbone_follows_too(fitted, digits):
+    images, _ = digits
+    model = pickle.loads(fitted[FineTuneRegressor])
+    first, again = (tuned_network(model, images[:4]).work.fitting.backbone for _ in range(2))
+    assert first is again
+    assign_arrays(model)
+    changed = tuned_network(model, images[:4]).work.fitting.backbone
+    assert changed.digest(len(changed.stages)) != first.digest(len(first.stages))
+    itself = weakref.ref(model)
+    model.head = SimpleNamespace(owner=model)
+    del model
+    gc.collect()
+    assert itself() is None
