@@ -145,6 +145,7 @@ def add_extract(commands: Any) -> None:
         "(column 'error', and a row of NaN). The exit code is 3 if some images are unreadable.",
     )
     _add_input(extract.add_argument)
+    _add_reading(extract.add_argument)
     _add_network(extract.add_argument)
     output = extract.add_mutually_exclusive_group(required=True).add_argument
     output("-o", "--output", type=Path, metavar="FILE", help=".npz, .csv or .parquet")
@@ -177,6 +178,9 @@ def _add_input(add: Callable[..., Any]) -> None:
         help="options of fsspec for remote files, such as '{\"anon\": true}'",
     )
     add("--follow-links", action="store_true", help="follow symbolic links")
+
+
+def _add_reading(add: Callable[..., Any]) -> None:
     add(
         "--value-range",
         type=float,
