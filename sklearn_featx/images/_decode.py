@@ -136,10 +136,10 @@ def count_frames(source: Source) -> int:
     try:
         data = source if isinstance(source, bytes) else read_file(source)
         special = format_of(data)
-        if special is not None:
-            return special.n_frames(data)
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if special is not None:
+                return special.n_frames(data)
             with _identified(data) as picture:
                 return n_frames(picture)
     except Exception:
@@ -151,10 +151,10 @@ def pixels_in_header(source: Source) -> int | None:
     """Return the number of pixels that a file's header names; None if it cannot be read."""
     try:
         special = format_of(_start(source))
-        if special is not None:
-            return special.n_pixels(_start(source, _HEADER_BYTES))
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if special is not None:
+                return special.n_pixels(_start(source, _HEADER_BYTES))
             with _identified(source) as picture:
                 return picture.width * picture.height
     except Exception:
@@ -196,9 +196,8 @@ def _decode_source(source: Source, reading: _Reading) -> Levels:
     try:
         special = format_of(data)
         if special is not None:
-            return reading.of_levels(
-                special.levels(data, reading.options, reading.note, reading.frame)
-            )
+            levels = partial(special.levels, data, reading.options, reading.note, reading.frame)
+            return reading.of_levels(_quietly(levels))
         return _quietly(partial(_open, data, reading))
     except ImageError as error:
         raise ImageError(error.reason, path=name) from error

@@ -88,7 +88,10 @@ def dicom_pixels(data: bytes) -> int | None:
 def dicom_frames(data: bytes) -> int:
     """Return the number of frames that the header names; 1 if it is damaged."""
     try:
-        return read_shape(read_header(data, _longest(), with_pixels=False)).frames
+        header = read_header(data, _longest(), with_pixels=False)
+        shape = read_shape(header)
+        # A compressed frame has at least 8 bytes, whatever the header claims.
+        return min(shape.frames, max(1, header.size // min(shape.frame_bytes, 8)))
     except Exception:
         # Decoding will say what is wrong.
         return 1

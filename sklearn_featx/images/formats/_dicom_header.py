@@ -76,9 +76,12 @@ class Header:
         What was read.
     transfer_syntax : str, default=""
         UID of the encoding of the pixels; "" if the file names none.
+    size : int, default=0
+        Number of bytes of the file, not deflated.
     """
 
-    def __init__(self, dataset: Any, transfer_syntax: str = "") -> None:
+    def __init__(self, dataset: Any, transfer_syntax: str = "", size: int = 0) -> None:
+        self.size = size
         self._dataset = dataset
         self._elements = {int(tag): dataset.get_item(tag) for tag in dataset.keys()}  # noqa: SIM118
         self.transfer_syntax = transfer_syntax
@@ -188,7 +191,7 @@ def read_header(data: bytes, longest: int | None, *, with_pixels: bool = True) -
         )
         meta = getattr(dataset, "file_meta", None) or {}
         named = str(meta.get("TransferSyntaxUID", "") or "").strip(" \0")
-        return Header(dataset, syntax or named or _native_syntax(dataset))
+        return Header(dataset, syntax or named or _native_syntax(dataset), len(data))
     except Warning:
         raise
     except Exception as error:
