@@ -1,0 +1,76 @@
+"""
+Patients in training and test
+=============================
+
+A model that is tested on images of patients that it has been trained on recognizes the patients.
+The score is too high, and nothing in it shows that. Here 60 invented patients have three X-rays each
+(12-bit DICOM files, made by ``_dicom_set.py``): digits of one class, with a smooth shade that all
+images of a patient share, as anatomy and devices give.
+
+``plan_search`` finds the patients in the headers of the files, before anything is computed, and warns.
+``image_groups`` keeps them together.
+"""
+
+# %%
+# The files, and a plan of an ordinary cross-validation.
+
+import sys
+import tempfile
+from pathlib import Path
+
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_featx import PretrainedFeatureExtractor, image_groups, plan_search
+
+# The gallery runs this file from another folder.
+EXAMPLES = Path(__file__).parent if "__file__" in globals() else Path.cwd()
+sys.path.insert(0, str(EXAMPLES))
+from _dicom_set import write_dicom_set  # noqa: E402
+
+folder = tempfile.TemporaryDirectory()
+paths, y, _ = write_dicom_set(folder.name)
+extractor = PretrainedFeatureExtractor(image_size=64, cache=str(Path(folder.name) / "cache"))
+model = make_pipeline(extractor, StandardScaler(), RidgeClassifier(1000))
+
+separated = StratifiedKFold(5, shuffle=True, random_state=0)
+print(plan_search(model, paths, y, cv=separated, timed=False))
+
+# %%
+# The groups are numbers: no identifier leaves the files. With them, no patient is in both parts, and
+# the plan has no warning.
+
+groups = image_groups(paths, by="PatientID")
+together = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+print(plan_search(model, paths, y, cv=together, groups=groups, timed=False).warning)
+
+# %%
+# The scores. Each image passes the network once for both.
+
+too_high = cross_val_score(model, paths, y, cv=separated)
+honest = cross_val_score(model, paths, y, cv=together, groups=groups)
+print(f"patients separated: {too_high.mean():.3f}")
+print(f"patients together:  {honest.mean():.3f}")
+
+# %%
+# Which of them is right? New patients say it: the same model, on patients that no file above shows.
+
+new_folder = tempfile.TemporaryDirectory()
+new_paths, new_y, _ = write_dicom_set(new_folder.name, random_state=1)
+new_score = model.fit(paths, y).score(new_paths, new_y)
+print(f"new patients:       {new_score:.3f}")
+
+# %%
+import matplotlib.pyplot as plt  # noqa: E402
+
+figure, axes = plt.subplots(figsize=(5, 2.5), layout="constrained")
+names = ["patients separated", "patients together", "new patients"]
+axes.barh(names, [too_high.mean(), honest.mean(), new_score], color=["C3", "C0", "C2"])
+axes.invert_yaxis()
+axes.set(xlim=(0, 1), xlabel="accuracy")
+
+# %%
+folder.cleanup()
+new_folder.cleanup()
