@@ -3,12 +3,12 @@ Patients in training and test
 =============================
 
 A model that is tested on images of patients that it has been trained on recognizes the patients.
-The score is too high, and nothing in it shows that. Here 60 invented patients have three X-rays each
-(12-bit DICOM files, made by ``_dicom_set.py``): digits of one class, with a smooth shade that all
-images of a patient share, as anatomy and devices give.
+The score is too high, and nothing in it shows that. Here 60 invented patients have three X-rays
+each (12-bit DICOM files, made by ``_dicom_set.py``): digits of one class, with a smooth shade that
+all images of a patient share, as anatomy and devices give.
 
-``plan_search`` finds the patients in the headers of the files, before anything is computed, and warns.
-``image_groups`` keeps them together.
+``plan_search`` finds the patients in the headers of the files, before anything is computed, and
+warns. ``image_groups`` keeps them together.
 """
 
 # %%
@@ -39,8 +39,8 @@ separated = StratifiedKFold(5, shuffle=True, random_state=0)
 print(plan_search(model, paths, y, cv=separated, timed=False))
 
 # %%
-# The groups are numbers: no identifier leaves the files. With them, no patient is in both parts, and
-# the plan has no warning.
+# The groups are numbers: no identifier leaves the files. With them, no patient is in both parts,
+# and the plan has no warning.
 
 groups = image_groups(paths, by="PatientID")
 together = StratifiedGroupKFold(5, shuffle=True, random_state=0)
