@@ -156,6 +156,8 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         tags.input_tags.two_d_array = is_table
         tags.input_tags.three_d_array = True
         tags.input_tags.string = not is_table
+        # An image with a pixel that is NaN is unreadable, and its row is NaN.
+        tags.input_tags.allow_nan = self.on_error == "nan"
         return tags
 
 

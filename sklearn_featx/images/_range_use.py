@@ -31,7 +31,7 @@ class RangeUse:
     >>> use.report()
     >>> use.frames("GIF")
     >>> use.report()
-    'a file (GIF) has several frames, of which the first was read. ...'
+    "a file (GIF) has several frames, of which the first was read. ..."
     """
 
     def __init__(self) -> None:

@@ -25,6 +25,19 @@ class LabelIssues(NamedTuple):
         Whether cleanlab estimates the label to be wrong.
     suggested : ndarray of shape (n_images,)
         The most probable class.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_featx import LabelIssues
+    >>> issues = LabelIssues(
+    ...     order=np.array([1, 0]),
+    ...     quality=np.array([0.9, 0.2]),
+    ...     is_issue=np.array([False, True]),
+    ...     suggested=np.array(["cat", "dog"]),
+    ... )
+    >>> issues.suggested[issues.order[:1]]
+    array(['dog'], dtype='<U3')
     """
 
     order: AnyArray

@@ -25,6 +25,19 @@ class NearDuplicates(NamedTuple):
         Cosine similarity of each pair.
     threshold : float
         The least similarity of a pair.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_featx import NearDuplicates
+    >>> found = NearDuplicates(
+    ...     groups=np.array([0, 0, 1]),
+    ...     pairs=np.array([[0, 1]]),
+    ...     similarity=np.array([0.98]),
+    ...     threshold=0.95,
+    ... )
+    >>> found.pairs[found.similarity > 0.97]
+    array([[0, 1]])
     """
 
     groups: AnyArray

@@ -208,7 +208,7 @@ def _download(entry: WeightsEnum) -> dict[str, torch.Tensor]:
     except (URLError, OSError) as error:
         raise WeightsError(
             f"weights: {entry} could not be downloaded ({short(cause(error), 60)}). Put "
-            f"{entry.url} into {short(str(target.parent))!r}. {_on_disk(entry) or _NO_DOWNLOAD}"
+            f"{entry.url} into {short(str(target.parent), 60)!r}. {_on_disk(entry) or _NO_DOWNLOAD}"
         ) from error
     except RuntimeError as error:
         raise WeightsError(
