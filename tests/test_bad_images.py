@@ -133,7 +133,15 @@ class TestExtractor:
 
     def test_what_is_not_there_is_a_row_like_the_others(self, small_net, digit_files, tmp_path):
         good = digit_files[0][0]
-        X = [good, None, str(tmp_path / "gone.png"), np.nan, tmp_path, "https://a.b/c.png", good]
+        X = [
+            good,
+            None,
+            str(tmp_path / "gone.png"),
+            np.nan,
+            tmp_path,
+            "http://127.0.0.1:9/c.png",
+            good,
+        ]
         images = extractor(small_net)
         with pytest.warns(ImageWarning, match="5 of 7"):
             features = images.fit(X).transform(X)

@@ -154,7 +154,7 @@ WRONG_X = {
     "a folder": [str(Path(__file__).parent)] * 2,
     "a text file": [__file__] * 2,
     "a device": ["/dev/null"] * 2,
-    "URL": [f"https://example.org/{LONG}"] * 2,
+    "URL": [f"http://127.0.0.1:9/{LONG}"] * 2,
     "Nones": [None] * 2,
     "NaNs": [float("nan")] * 2,
     "NaT": pd.Series([pd.NaT, pd.NaT]),

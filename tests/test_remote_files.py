@@ -22,7 +22,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sklearn_featx import FeatureStore, FineTuneClassifier, ImageReader, PretrainedFeatureExtractor
+from sklearn_featx import (
+    FeatureStore,
+    FineTuneClassifier,
+    ImageReader,
+    PretrainedFeatureExtractor,
+    plan_search,
+)
 from sklearn_featx.cli._main import main
 from sklearn_featx.exceptions import ImageError, ImageWarning
 
@@ -395,6 +401,18 @@ class TestEverywhere:
         )
         again = pickle.loads(pickle.dumps(search.best_estimator_))
         np.testing.assert_array_equal(again.predict(addresses), local.predict(digits[0]))
+
+    def test_a_plan_of_a_search(self, server, addresses, make):
+        search = GridSearchCV(
+            make_pipeline(make(), LogisticRegression()), {"logisticregression__C": [1.0]}, cv=2
+        )
+        y = np.arange(20) % 2
+        before = plan_search(search, addresses[:20], y)
+        search.fit(addresses[:20], y)
+        server.requests.clear()
+        after = plan_search(search, addresses[:20], y)
+        assert (before.n_passes, after.n_passes) == (20, 0)
+        assert server.n("GET") <= 20
 
     def test_fine_tuners(self, addresses, digits, small_net):
         X, y = digits

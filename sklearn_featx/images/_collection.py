@@ -447,6 +447,9 @@ class ItemList(ImageCollection):
         item = self._items[i]
         if isinstance(item, PartItem):
             return [item.part.path]
+        if isinstance(item, RemoteItem):
+            # Its address is not a path.
+            return [None]
         return [item.data if isinstance(item, BytesItem) else item.path]
 
     def n_pixels(self, i: int) -> int | None:

@@ -220,7 +220,8 @@ class TestOneUpload:
     """One unreadable image alone, in every form in which it may come."""
 
     @pytest.mark.parametrize(
-        "upload", [b"", b"no image", None, float("nan"), pd.NA, "gone.png", "https://a.b/c.png"]
+        "upload",
+        [b"", b"no image", None, float("nan"), pd.NA, "gone.png", "http://127.0.0.1:9/c.png"],
     )
     def test_forms(self, upload, small_net, X, y):
         clf = quiet(classifier(small_net).fit, X, y)
