@@ -50,6 +50,7 @@ ORDER = [
     "plot_why.py",
     "plot_map_of_images.py",
     "plot_mistakes.py",
+    "plot_dicom_patients.py",
     "*",
     "plot_dask.py",
 ]

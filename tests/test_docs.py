@@ -105,6 +105,11 @@ def test_the_page_of_errors_lists_every_error_and_warning_with_a_remedy():
     assert all(len(cell.strip(" |")) > 5 for row in rows for cell in row)
 
 
+@pytest.mark.parametrize("name", [n for n in sklearn_featx.__all__ if n[0] != "_"])
+def test_every_public_name_is_in_an_example_of_the_gallery(name):
+    assert any(re.search(rf"\b{name}\b", path.read_text("utf-8")) for path in EXAMPLES)
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)
 def test_examples_have_a_title_and_import_what_exists(path):
     tree = ast.parse(path.read_text("utf-8"))
