@@ -4,6 +4,7 @@ from .estimators._extractor import PretrainedFeatureExtractor
 from .estimators._finetune_classifier import FineTuneClassifier
 from .estimators._finetune_regressor import FineTuneRegressor
 from .estimators._image_reader import ImageReader
+from .estimators._preprocessing import Preprocessing
 from .images import slices, tiles
 from .inspection import (
     EmbeddingDisplay,
@@ -46,6 +47,7 @@ __all__ = [
     "NearestImages",
     "NeighborsDisplay",
     "Plan",
+    "Preprocessing",
     "PretrainedFeatureExtractor",
     "StageInfo",
     "TrainingHistoryDisplay",

@@ -14,6 +14,8 @@ from ._digest import digest
 from ._messages import shown
 from .exceptions import InputError
 
+# The words of timm, for the geometry between the image and the network.
+CropMode = Literal["center", "squash", "border"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
@@ -33,6 +35,9 @@ class Preprocess:
         1 for a grayscale backbone, 3 for RGB.
     mean, std : tuple of float, default=None
         Per channel, on the scale where pixels run from 0 to 1. None: not applied.
+    border : bool, default=False
+        Whether an image is resized to fit into `crop`, and the rest is filled with the mean gray;
+        `resize` is None.
     fast : bool, default=False
         Whether large images may be reduced by a faster method with nearly the same pixels.
 
@@ -50,7 +55,15 @@ class Preprocess:
     channels: int = 3
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    border: bool = False
     fast: bool = False
+
+    @property
+    def fill(self) -> int:
+        """Level of the padding: black, or with a border the mean gray."""
+        if not self.border or self.mean is None:
+            return 0
+        return round(255 * sum(self.mean) / len(self.mean))
 
     @property
     def output_size(self) -> tuple[int, int] | None:
@@ -80,6 +93,26 @@ class Preprocess:
         # Rounded to nearest: 224 of 256 at 320 is 365.7, and cropping needs at least 320.
         shorter = max(round(min(height, width) / kept), height, width)
         return replace(self, resize=shorter, crop=(height, width))
+
+    def with_crop_mode(self, mode: CropMode) -> Self:
+        """Return the same preprocessing with another geometry.
+
+        Parameters
+        ----------
+        mode : {"center", "squash", "border"}
+            "center": this one. "squash": both sides are resized to those of the output. "border":
+            the image is resized to fit into the output.
+        """
+        if mode == "center":
+            return self
+        size = self.output_size
+        if size is None:
+            raise InputError(
+                f"crop_mode={mode!r} needs the size of the network's input. Pass image_size=."
+            )
+        if mode == "squash":
+            return replace(self, resize=size, crop=None)
+        return replace(self, resize=None, crop=size, border=True)
 
     def with_channels(self, channels: int) -> Self:
         """Return the same preprocessing for 1 or 3 channels; gray gets the mean over the colors.

@@ -1,7 +1,7 @@
 """PretrainedFeatureExtractor: a frozen pretrained network as a scikit-learn transformer."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Literal, Self, get_args
 
@@ -31,7 +31,6 @@ from ..flow import (
     TapRows,
     activations,
     as_table,
-    choose_preprocess,
     refuse_none_readable,
     spread,
     warn_of,
@@ -39,6 +38,7 @@ from ..flow import (
 from ..images import ImageCollection
 from ._image_estimator import ROWS_ARE_NAN, ImageEstimator, column_names
 from ._image_reader import ImageReader
+from ._preprocessing import PreprocessingOption
 
 _NO_SCALE = (
     "normalize='layer' scales columns by their variance in 'fit', and this %(name)s is not fitted: "
@@ -77,11 +77,11 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         maximum, the mean of both, their generalized mean with power 3 [2]_, the class token, or all
         values. None: no conversion; the result has more than two axes. The vectors of several
         poolings are concatenated. Activations that are vectors do not change.
-    preprocessing : "fast", callable or None, default=None
+    preprocessing : "fast", Preprocessing, callable or None, default=None
         None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
         faster for large JPEG files, which are decoded at a fraction of their size; the cosine
-        similarity to the exact features is at least 0.999. Or a function from a PIL image to the
-        tensor or array that enters the network.
+        similarity to the exact features is at least 0.999. `Preprocessing`: another geometry. Or a
+        function from a PIL image to the tensor or array that enters the network.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of the network's input. None: the size of its training.
         If `backbone` is not a name, None is the size of the images, which must be equal.
@@ -182,7 +182,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         layer: str | list[str] | None = None,
         pooling: Pooling | Sequence[Pooling] | None = "avg",
         # images
-        preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
+        preprocessing: PreprocessingOption = None,
         image_size: int | tuple[int, int] | None = None,
         reader: ImageReader | None = None,
         # computation
@@ -398,10 +398,10 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         return self._recipe(), self._recipe()
 
     def _recipe(self) -> Recipe:
-        backbone = get_backbone(self.backbone, self.weights, image_size=self.image_size)
+        backbone = get_backbone(self.backbone, self.weights, image_size=self._image_size())
         if self.layer is None:
             warn_of_classifier(backbone)
-        preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
+        preprocess = self._preprocess(backbone)
         taps = tuple(
             Tap(layer, pooling) for layer in self._layers(backbone) for pooling in self._poolings()
         )

@@ -31,7 +31,6 @@ from ..flow import (
     Tap,
     activations,
     as_table,
-    choose_preprocess,
     decide,
     held_or_stored,
     joined,
@@ -116,7 +115,7 @@ class FineTuneEstimator(
 
     def _backbone(self) -> Backbone:
         granularity: Granularity = self.granularity
-        return get_backbone(self.backbone, self.weights, granularity, image_size=self.image_size)
+        return get_backbone(self.backbone, self.weights, granularity, image_size=self._image_size())
 
     def _trained(self, backbone: Backbone) -> range:
         """Positions of the trained stages, counted from the input."""
@@ -128,7 +127,7 @@ class FineTuneEstimator(
 
     def _recipe(self, backbone: Backbone, taps: Sequence[Tap]) -> Recipe:
         """Recipe with some taps."""
-        preprocess = choose_preprocess(backbone, self.preprocessing, self.image_size)
+        preprocess = self._preprocess(backbone)
         return Recipe(
             backbone,
             tuple(taps),

@@ -1,6 +1,6 @@
 """FineTuneClassifier: classification by a network whose last stages are trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from ._finetune_probe import classifier_probe
 from ._fit_tasks import FitTasks
 from ._head_layers import HeadLayers
 from ._image_reader import ImageReader
+from ._preprocessing import PreprocessingOption
 from ._prior import ClassShares, PriorForUnreadable
 from ._targets import (
     check_classes,
@@ -115,9 +116,9 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
     net_params : dict, default=None
         Further arguments of `skorch.NeuralNet`, such as ``{"criterion__label_smoothing": 0.1}``.
         They override the other parameters.
-    preprocessing : "fast", callable or None, default=None
+    preprocessing : "fast", Preprocessing, callable or None, default=None
         None: the preprocessing of the weights. ``"fast"``: nearly the same, faster for large JPEG
-        files. Or a function from a PIL image to a tensor.
+        files. `Preprocessing` changes the geometry. Or a function from a PIL image to a tensor.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of the network's input. None: the size of its training.
     reader : ImageReader, default=None
@@ -246,7 +247,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         callbacks: Sequence[Any] | None = None,
         net_params: Mapping[str, Any] | None = None,
         # images
-        preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
+        preprocessing: PreprocessingOption = None,
         image_size: int | tuple[int, int] | None = None,
         reader: ImageReader | None = None,
         # computation

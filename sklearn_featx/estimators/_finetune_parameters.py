@@ -1,6 +1,6 @@
 """Parameters of the fine-tuners: defaults and constraints."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from ..training import AugmentSpec
 from ._head_layers import HeadLayers
 from ._image_estimator import ImageEstimator
 from ._image_reader import ImageReader
+from ._preprocessing import PreprocessingOption
 
 _AT_LEAST_ZERO = Interval(Real, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -90,7 +91,7 @@ class FineTuneParameters(ImageEstimator):
         callbacks: Sequence[Any] | None = None,
         net_params: Mapping[str, Any] | None = None,
         # images
-        preprocessing: Literal["fast"] | Callable[[Any], Any] | None = None,
+        preprocessing: PreprocessingOption = None,
         image_size: int | tuple[int, int] | None = None,
         reader: ImageReader | None = None,
         # computation

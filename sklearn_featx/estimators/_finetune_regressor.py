@@ -89,9 +89,9 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         other; a `skorch.callbacks.LRScheduler` replaces the schedule of the learning rates.
     net_params : dict, default=None
         Further arguments of `skorch.NeuralNet`. They override the other parameters.
-    preprocessing : "fast", callable or None, default=None
+    preprocessing : "fast", Preprocessing, callable or None, default=None
         None: the preprocessing of the weights. ``"fast"``: nearly the same, faster for large JPEG
-        files. Or a function from a PIL image to a tensor.
+        files. `Preprocessing` changes the geometry. Or a function from a PIL image to a tensor.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of the network's input. None: the size of its training.
     reader : ImageReader, default=None

@@ -2,7 +2,7 @@
 
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple, Self, get_args
 
@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
+from .._preprocess import CropMode, Preprocess
 from .._sklearn_compat import (
     CheckedParameters,
     HasMethods,
@@ -19,15 +20,21 @@ from .._sklearn_compat import (
     _check_n_features,
 )
 from .._typing import AnyArray, OnError, Precision
-from ..flow import Failure, Recipe, Settings
+from ..backbones import Backbone
+from ..flow import Failure, Recipe, Settings, choose_preprocess
 from ..images import ImageCollection, ReadOptions, as_image_collection
 from ..store import FeatureStore
 from ._image_reader import ImageReader
+from ._preprocessing import Preprocessing, chosen_size
 from ._saved_state import CheckedState
 from ._worker_settings import SentWithSettings
 
 # What a warning says of the rows of unreadable images.
 ROWS_ARE_NAN = "their rows are NaN, which an imputer after the estimator replaces."
+
+
+# Parameters that are estimators of their own.
+_NESTED: dict[str, type[BaseEstimator]] = {"reader": ImageReader, "preprocessing": Preprocessing}
 
 
 class Work(NamedTuple):
@@ -58,7 +65,7 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         "backbone": [str, HasMethods(["forward", "named_modules"]), callable],
         "weights": [str, os.PathLike, None],
-        "preprocessing": [StrOptions({"fast"}), callable, None],
+        "preprocessing": [StrOptions({"fast"}), Preprocessing, callable, None],
         "image_size": [Interval(Integral, 1, None, closed="left"), list, tuple, None],
         "reader": [ImageReader, None],
         "device": [str],
@@ -102,6 +109,19 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:
         return read_images(self, X, self._reader(), reset=reset, on_error=self.on_error)
 
+    def _image_size(self) -> int | Sequence[int] | None:
+        return chosen_size(self.preprocessing, self.image_size)
+
+    def _preprocess(self, backbone: Backbone) -> Preprocess | Callable[[Any], Any]:
+        """Preprocessing of the images, or the user's function."""
+        preprocessing = self.preprocessing
+        crop_mode: CropMode = "center"
+        if isinstance(preprocessing, Preprocessing):
+            preprocessing._validate_params()
+            crop_mode = preprocessing.crop_mode
+            preprocessing = "fast" if preprocessing.fast else None
+        return choose_preprocess(backbone, preprocessing, self._image_size(), crop_mode)
+
     def _reader(self) -> ImageReader:
         return ImageReader() if self.reader is None else self.reader
 
@@ -117,7 +137,7 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         Parameters
         ----------
         deep : bool, default=True
-            Whether to include the parameters of the reader, as ``reader__...``.
+            Whether to include the parameters of reader and preprocessing, as ``reader__...``.
 
         Returns
         -------
@@ -126,8 +146,10 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         """
         # Other parameters, such as transforms, may have a method `get_params` with another meaning.
         parameters: dict[str, Any] = super().get_params(deep=False)
-        if deep and isinstance(self.reader, ImageReader):
-            parameters |= {f"reader__{k}": v for k, v in self.reader.get_params().items()}
+        for name, kind in _NESTED.items() if deep else ():
+            nested = parameters[name]
+            if isinstance(nested, kind):
+                parameters |= {f"{name}__{k}": v for k, v in nested.get_params().items()}
         return parameters
 
     def set_params(self, **params: Any) -> Self:
@@ -136,16 +158,18 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         Parameters
         ----------
         **params : dict
-            Names and values. If `reader` is None, ``reader__...`` sets a new `ImageReader`.
+            Names and values. If `reader` is None, ``reader__...`` sets a new `ImageReader`;
+            ``preprocessing__...`` a new `Preprocessing` likewise.
 
         Returns
         -------
         self : estimator
             The estimator.
         """
-        nested = any(name.startswith("reader__") for name in params)
-        if nested and params.get("reader", self.reader) is None:
-            params["reader"] = ImageReader()
+        for nested, kind in _NESTED.items():
+            asked = any(name.startswith(f"{nested}__") for name in params)
+            if asked and params.get(nested, getattr(self, nested)) is None:
+                params[nested] = kind()
         changed: Self = super().set_params(**params)
         return changed
 

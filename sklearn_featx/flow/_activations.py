@@ -37,7 +37,7 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
     Parameters
     ----------
     images : ImageCollection
-        The images; not bags.
+        The images; the results of bags are those of their images.
     recipe : Recipe
         The recipe of the rows.
     settings : Settings
@@ -53,6 +53,8 @@ def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Itera
     ImageError
         For the first unreadable image, if `settings.on_error` is "raise".
     """
+    if isinstance(images, Bags):
+        images = images.images
     store = open_store(settings.cache)
     decision = decide(recipe, recipe.row_shapes(images), len(images), store)
     job = None

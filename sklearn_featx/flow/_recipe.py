@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import __version__
 from .._digest import combine, digest
-from .._preprocess import Preprocess
+from .._preprocess import CropMode, Preprocess
 from .._typing import AnyArray, Pooling, Precision
 from ..backbones import Backbone
 from ..engines import EngineName, arithmetic_facts, resolve_device, resolve_precision
@@ -240,6 +240,7 @@ def choose_preprocess(
     backbone: Backbone,
     preprocessing: Literal["fast"] | Callable[[Any], Any] | None,
     image_size: int | Sequence[int] | None,
+    crop_mode: CropMode = "center",
 ) -> Preprocess | Callable[[Any], Any]:
     """Return the user's function, or the backbone's preprocessing at the given size."""
     if callable(preprocessing):
@@ -247,7 +248,7 @@ def choose_preprocess(
     own = backbone.preprocess
     if image_size is not None:
         own = own.with_image_size(image_size)
-    return replace(own, fast=preprocessing == "fast")
+    return replace(own.with_crop_mode(crop_mode), fast=preprocessing == "fast")
 
 
 def _item_bytes(tap: Tap, shape: Sequence[int], storage: Storage) -> int:

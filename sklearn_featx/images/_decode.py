@@ -251,10 +251,10 @@ def _identified(source: Source) -> Image.Image:
 
 def _decode_smaller(image: Image.Image, preprocess: Preprocess) -> None:
     """Configure a JPEG file to be decoded at a fraction of its size, sufficient for the resize."""
-    height, width = resized_size(image.height, image.width, preprocess.resize)
-    if preprocess.resize is None:
+    height, width = resized_size(image.height, image.width, preprocess)
+    if preprocess.resize is None and not preprocess.border:
         return
-    if isinstance(preprocess.resize, tuple):
+    if isinstance(preprocess.resize, tuple) or preprocess.border:
         # The EXIF orientation may still swap height and width.
         height = width = max(height, width)
     # Other formats ignore it.

@@ -31,9 +31,10 @@ def resize_and_crop(pixels: Levels, preprocess: Preprocess) -> Levels:
 
     1. RGB is converted to gray if one channel is wanted.
     2. The shorter side is resized to ``preprocess.resize``, the longer to
-       ``int(resize * longer / shorter)``; or both sides, if (height, width) is given.
+       ``int(resize * longer / shorter)``; or both sides, if (height, width) is given; or, with
+       ``preprocess.border``, the side that fills the crop.
     3. The center is cropped, from ``round((height - crop_height) / 2)``; smaller images are
-       padded with zeros.
+       padded with ``preprocess.fill``.
     4. Gray is repeated if three channels are wanted.
 
     The result equals that of ``torchvision.transforms.v2`` and of torchvision's classification
@@ -52,8 +53,8 @@ def resize_and_crop(pixels: Levels, preprocess: Preprocess) -> Levels:
     (224, 224, 3)
     """
     size = (pixels.shape[0], pixels.shape[1])
-    if resized_size(*size, preprocess.resize) == size and pixels.shape[2] <= preprocess.channels:
-        return _with_channels(_crop(pixels, preprocess.crop), preprocess.channels)
+    if resized_size(*size, preprocess) == size and pixels.shape[2] <= preprocess.channels:
+        return _with_channels(_crop(pixels, preprocess), preprocess.channels)
     if pixels.dtype == np.uint8:
         return resize_picture(as_picture(pixels), preprocess)
     if pixels.shape[2] > preprocess.channels:
@@ -62,7 +63,7 @@ def resize_and_crop(pixels: Levels, preprocess: Preprocess) -> Levels:
     planes = [as_picture(pixels[:, :, i : i + 1]) for i in range(pixels.shape[2])]
     resized = np.concatenate([_resize(plane, preprocess) for plane in planes], axis=2)
     # Some filters overshoot; 8-bit pixels are clipped to black and white as well.
-    cropped = _crop(resized.clip(0, 255), preprocess.crop)
+    cropped = _crop(resized.clip(0, 255), preprocess)
     return _with_channels(cropped, preprocess.channels)
 
 
@@ -70,7 +71,7 @@ def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Levels:
     """Apply `resize_and_crop` to a Pillow image of mode L or RGB."""
     if picture.mode == "RGB" and preprocess.channels == 1:
         picture = picture.convert("L")
-    pixels = _crop(_resize(picture, preprocess), preprocess.crop)
+    pixels = _crop(_resize(picture, preprocess), preprocess)
     return _with_channels(pixels, preprocess.channels)
 
 
@@ -91,8 +92,12 @@ def as_pixels(picture: Image.Image) -> Levels:
     return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
 
-def resized_size(height: int, width: int, resize: int | tuple[int, int] | None) -> tuple[int, int]:
+def resized_size(height: int, width: int, preprocess: Preprocess) -> tuple[int, int]:
     """Return (height, width) after the resize."""
+    resize = preprocess.resize
+    if preprocess.border and preprocess.crop is not None:
+        share = min(preprocess.crop[0] / height, preprocess.crop[1] / width)
+        return max(1, round(height * share)), max(1, round(width * share))
     if resize is None:
         return height, width
     if isinstance(resize, tuple):
@@ -107,7 +112,7 @@ def seen_part(height: int, width: int, preprocess: Preprocess) -> tuple[float, f
 
     Where the crop pads, it reaches beyond the image.
     """
-    new = resized_size(height, width, preprocess.resize)
+    new = resized_size(height, width, preprocess)
     if preprocess.crop is None:
         return 0.0, 0.0, float(height), float(width)
     ends = []
@@ -121,7 +126,7 @@ def seen_part(height: int, width: int, preprocess: Preprocess) -> tuple[float, f
 def _resize(picture: Image.Image, preprocess: Preprocess) -> Levels:
     """Resize a picture; if the result would be huge, compute only its crop."""
     old = (picture.height, picture.width)
-    new = resized_size(*old, preprocess.resize)
+    new = resized_size(*old, preprocess)
     if new == old:
         return as_pixels(picture)
     resample = _RESAMPLING[preprocess.interpolation]
@@ -148,13 +153,14 @@ def _span(size: int, wanted: int) -> tuple[int, int]:
     return (0, size) if wanted >= size else (round((size - wanted) / 2.0), wanted)
 
 
-def _crop(pixels: Levels, crop: tuple[int, int] | None) -> Levels:
+def _crop(pixels: Levels, preprocess: Preprocess) -> Levels:
+    crop = preprocess.crop
     if crop is None:
         return pixels
     missing = [max(0, wanted - size) for wanted, size in zip(crop, pixels.shape[:2], strict=True)]
     if any(missing):
         around = [(n // 2, (n + 1) // 2) for n in missing]
-        pixels = np.pad(pixels, [*around, (0, 0)])
+        pixels = np.pad(pixels, [*around, (0, 0)], constant_values=preprocess.fill)
     top, height = _span(pixels.shape[0], crop[0])
     left, width = _span(pixels.shape[1], crop[1])
     return pixels[top : top + height, left : left + width]

@@ -25,7 +25,7 @@ from sklearn.base import clone
 from torch import nn
 from torchvision.ops import Permute
 
-from sklearn_featx import ImageReader, PretrainedFeatureExtractor, slices, tiles
+from sklearn_featx import ImageReader, Preprocessing, PretrainedFeatureExtractor, slices, tiles
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.flow import _recipe
 from sklearn_featx.images import _decode, _parts, _pillow
@@ -647,6 +647,14 @@ def with_pool(**layout):
     return entry
 
 
+def with_frames(scene):
+    frames = [Image.fromarray(scene.pixels()) for _ in range(2)]
+    file = io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    for frame in (0, 1):
+        yield scene.extractor(reader=ImageReader(frames=frame)), [file.getvalue()]
+
+
 def with_storage(scene):
     X = [scene.pixels()]
     yield scene.extractor(), X
@@ -664,6 +672,8 @@ RECIPE = {
     "the version of pydicom": with_dicom_codec,
     "value_range of files": with_file_parameters(reader=ImageReader(value_range=(0, 256))),
     "preprocessing": with_parameters(preprocessing="fast"),
+    "crop_mode": with_parameters(preprocessing=Preprocessing(crop_mode="border")),
+    "frames": with_frames,
     "type": with_parameters(precision="bfloat16"),
     "the mean": with_preprocess(mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)),
     "the standard deviation": with_preprocess(mean=(0.0,) * 3, std=(0.1, 0.2, 0.3)),

@@ -1,0 +1,283 @@
+"""Whatever people hold: each container in each place gives the features of the same pictures."""
+
+import base64
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchvision import tv_tensors
+from torchvision.datasets import ImageFolder
+
+from sklearn_featx import FineTuneClassifier, ImageReader, PretrainedFeatureExtractor
+from sklearn_featx.exceptions import FeatxError, ImageWarning
+from sklearn_featx.images import as_image_collection
+
+N = 8
+Y = np.arange(N) % 2
+PIXELS = np.random.default_rng(0).integers(0, 256, (N, 10, 12, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures") / "class"
+    folder.mkdir()
+    paths = [folder / f"{i}.png" for i in range(N)]
+    for path, pixels in zip(paths, PIXELS, strict=True):
+        Image.fromarray(pixels).save(path)
+    with zipfile.ZipFile(folder.parent / "all.zip", "w") as archive:
+        for path in paths:
+            archive.write(path, path.name)
+    return paths
+
+
+def contents(files):
+    return [path.read_bytes() for path in files]
+
+
+def structs(files):
+    return [{"bytes": data, "path": "x.png"} for data in contents(files)]
+
+
+def base64_of(files):
+    return [base64.b64encode(data).decode() for data in contents(files)]
+
+
+def folder(files):
+    return ImageFolder(files[0].parent.parent, is_valid_file=lambda path: path.endswith(".png"))
+
+
+def slice_dataset(files):
+    return pytest.importorskip("skorch.helper").SliceDataset(folder(files))
+
+
+def tensors():
+    return torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
+
+
+def members(files):
+    archive = zipfile.ZipFile(files[0].parent.parent / "all.zip")
+    return [archive.open(path.name) for path in files]
+
+
+def hub(files):
+    datasets = pytest.importorskip("datasets")
+    plain = datasets.Dataset.from_dict({"image": structs(files), "label": list(Y)})
+    return plain.cast_column("image", datasets.Image())
+
+
+def arrow(files):
+    return pytest.importorskip("pyarrow").array(structs(files))
+
+
+def hdf5(files):
+    h5py = pytest.importorskip("h5py")
+    file = h5py.File(io.BytesIO(), "w")
+    return file.create_dataset("pixels", data=PIXELS, chunks=(3, 10, 12, 3))
+
+
+def zarr(files):
+    return pytest.importorskip("zarr").array(PIXELS, chunks=(3, 10, 12, 3))
+
+
+def dask(files):
+    return pytest.importorskip("dask.array").from_array(PIXELS, chunks=(3, 10, 12, 3))
+
+
+def memory_map(files):
+    path = files[0].parent.parent / "pixels.npy"
+    np.save(path, PIXELS)
+    return np.load(path, mmap_mode="r")
+
+
+HELD = {
+    "array": lambda files: PIXELS,
+    "channels first": lambda files: PIXELS.transpose(0, 3, 1, 2),
+    "tensor": lambda files: tensors(),
+    "objects": lambda files: PIXELS.astype(object),
+    "paths": lambda files: files,
+    "column of paths": lambda files: np.array([str(path) for path in files])[:, None],
+    "bytes": contents,
+    "data URIs": lambda files: [f"data:image/png;base64,{text}" for text in base64_of(files)],
+    "base64": base64_of,
+    "uploads": lambda files: [io.BytesIO(data) for data in contents(files)],
+    "open files": lambda files: [path.open("rb") for path in files],
+    "members of a zip": members,
+    "paths in a zip": lambda files: [
+        zipfile.Path(files[0].parent.parent / "all.zip", path.name) for path in files
+    ],
+    "pictures": lambda files: [Image.open(path) for path in files],
+    "pairs": lambda files: [(Image.open(path), i % 2) for i, path in enumerate(files)],
+    "samples": lambda files: [{"image": Image.open(path), "label": 1} for path in files],
+    "structs": structs,
+    "pandas structs": lambda files: pd.DataFrame({"image": structs(files)}),
+    "polars structs": lambda files: pl.DataFrame({"image": structs(files)}),
+    "polars series": lambda files: pl.Series(contents(files)),
+    "arrow": arrow,
+    "ImageFolder": folder,
+    "Subset": lambda files: Subset(folder(files), range(N)),
+    "items of an ImageFolder": lambda files: list(folder(files)),
+    "SliceDataset": slice_dataset,
+    "TensorDataset": lambda files: TensorDataset(tensors(), torch.zeros(N)),
+    "items of a TensorDataset": lambda files: list(TensorDataset(tensors())),
+    "images of torchvision": lambda files: [tv_tensors.Image(t) for t in tensors()],
+    "datasets.Dataset": hub,
+    "column of a datasets.Dataset": lambda files: hub(files)["image"],
+    "h5py": hdf5,
+    "zarr": zarr,
+    "dask": dask,
+    "memory map": memory_map,
+}
+# Open files and HDF5 cannot be sent to another process, nor their holders.
+STAYS = {"open files", "members of a zip", "h5py"}
+
+
+@pytest.fixture
+def extractor(small_net):
+    return PretrainedFeatureExtractor(small_net, image_size=8, cache=False)
+
+
+@pytest.fixture
+def wanted(extractor):
+    return extractor.fit_transform(PIXELS)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_each_container_gives_the_same_features(files, name, extractor, wanted):
+    X = HELD[name](files)
+    np.testing.assert_array_equal(extractor.fit_transform(X), wanted)
+    # What is read once can be read again.
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(extractor)).transform(X), wanted)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_each_container_can_be_searched(files, name, extractor, wanted):
+    if name == "arrow":
+        pytest.skip("scikit-learn of this version does not index arrays of pyarrow")
+    X = HELD[name](files)
+    pipe = make_pipeline(extractor, LogisticRegression())
+    probabilities = cross_val_predict(pipe, X, Y, cv=2, method="predict_proba")
+    expected = cross_val_predict(LogisticRegression(), wanted, Y, cv=2, method="predict_proba")
+    np.testing.assert_array_equal(probabilities, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in HELD if name != "arrow"])
+def test_each_container_in_a_grid_search(files, name, extractor, small_net):
+    X = HELD[name](files)
+    model = FineTuneClassifier(small_net, image_size=8, max_epochs=1, cache=False)
+    for estimator, grid in (
+        (make_pipeline(extractor, LogisticRegression()), {"logisticregression__C": [0.1, 1]}),
+        (model, {"unfreeze_depth": [0, 1]}),
+    ):
+        n_jobs = None if name in STAYS else 2
+        search = GridSearchCV(estimator, grid, cv=2, n_jobs=n_jobs, error_score="raise").fit(X, Y)
+        again = pickle.loads(pickle.dumps(search))
+        np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])
+@pytest.mark.parametrize("name", ["bytes", "structs", "base64", "data URIs"])
+def test_columns_of_a_table(files, name, make, extractor, wanted):
+    table = make({"photo": HELD[name](files), "age": np.arange(N)})
+    columns = ColumnTransformer([("photo", extractor, ["photo"]), ("age", "passthrough", ["age"])])
+    found = np.asarray(columns.fit_transform(table))
+    np.testing.assert_array_equal(found[:, :-1].astype(np.float32), wanted)
+
+
+NULLS = {
+    "None": lambda path: [path, None],
+    "NaN": lambda path: pd.Series([path, np.nan], dtype=object),
+    "NA": lambda path: [path, pd.NA],
+    "pandas str": lambda path: pd.DataFrame({"photo": pd.Series([path, None], dtype="str")}),
+    "polars": lambda path: pl.DataFrame({"photo": [path, None]}),
+    "polars struct": lambda path: pl.Series([{"path": path, "bytes": None}, None]),
+    "empty struct": lambda path: [path, {"bytes": None, "path": None}],
+}
+
+
+@pytest.mark.parametrize("name", NULLS)
+def test_missing_entries_are_unreadable_rows(files, name, extractor):
+    X = NULLS[name](str(files[0]))
+    with pytest.raises(FeatxError, match="row 1: the entry is missing"):
+        extractor.fit(X)
+    with pytest.warns(ImageWarning):
+        rows = extractor.set_params(on_error="nan").fit_transform(X)
+    assert np.isnan(rows).all(axis=1).tolist() == [False, True]
+
+
+def test_invalid_rows_of_arrays_are_unreadable_rows(small_net):
+    X = PIXELS.astype(np.float64) / 255
+    X[1, 0, 0], X[4, 1, 1] = np.nan, 7
+    extractor = PretrainedFeatureExtractor(small_net, image_size=8, on_error="nan", cache=False)
+    with pytest.warns(ImageWarning, match="2 of 8"):
+        whole = extractor.fit_transform(X)
+    with pytest.warns(ImageWarning, match="2 of 8"):
+        listed = extractor.fit_transform(list(X))
+    np.testing.assert_array_equal(whole, listed)
+    assert np.flatnonzero(np.isnan(whole[:, 0])).tolist() == [1, 4]
+    flat = X[..., 0].reshape(N, -1)
+    extractor.set_params(reader=ImageReader(image_shape=(10, 12)))
+    with pytest.warns(ImageWarning, match="2 of 8"):
+        assert np.isnan(extractor.fit_transform(flat)[:, 0]).sum() == 2
+
+
+WRONG = {
+    "a dict without an image": [{"a": 1}],
+    "lists of text": [["a.png", "b.png"], ["c.png", "d.png"]],
+    "a generator": (path for path in ()),
+    "a loader": DataLoader([1]),
+    "text of numbers": ["0 255 17 " * 40],
+    "text of floats": ["[0.5, 0.25, 0.125, " * 20],
+    "objects of three axes": np.array([[["a", "b"]]], object),
+    "a file that is open as text": [io.StringIO("x")],
+    "several images": [{"left": PIXELS[0], "right": PIXELS[1]}],
+    "an empty bag": [[]],
+    "damaged base64": ["data:image/png;base64,@@@@"],
+    "an image and its mask": [(PIXELS[0], PIXELS[1])],
+    "an empty upload": [io.BytesIO()],
+    "a frame of columns": pd.DataFrame({"a": ["x"], "b": ["y"]}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_one_line(name):
+    with pytest.raises(FeatxError) as caught:
+        as_image_collection(WRONG[name]).load(0)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert 20 < len(message) <= 300
+
+
+def rss():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_4_gib_of_hdf5_need_little_memory(tmp_path, small_net):
+    """A sparse file: rows without a chunk are zeros."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        X = file.create_dataset("X", (21_846, 256, 256, 3), np.uint8, chunks=(8, 256, 256, 3))
+        assert X.size >= 2**32
+        X[7] = 255
+        extractor = PretrainedFeatureExtractor(small_net, image_size=8, cache=False, n_jobs=1)
+        extractor.fit_transform(X[:8])
+        before = rss()
+        rows = extractor.fit_transform(X)
+        assert rss() - before < 500
+    assert (rows[[0, 8, -1]] == rows[0]).all()
+    assert (rows[7] != rows[0]).any()
