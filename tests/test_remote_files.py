@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -45,6 +46,7 @@ class Server(ThreadingHTTPServer):
         self.files = files
         self.requests = Counter()
         self.with_etag = True
+        self.modified = None
         self.end = threading.Event()
         # Where "/elsewhere" redirects to.
         self.target = None
@@ -85,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             return self.head(404, b"nothing")
         etag = {"ETag": f'"{hash(data)}"'} if self.server.with_etag else {}
+        if self.server.modified is not None:
+            etag["Last-Modified"] = formatdate(self.server.modified, usegmt=True)
         return self.head(200, data, **etag)
 
     def close(self):
@@ -178,6 +182,17 @@ class TestFetches:
             np.testing.assert_array_equal(make().transform(addresses), expected)
         assert server.n("GET") == 120
         assert sum(trunk_rows) == 60
+
+    @pytest.mark.parametrize(("age", "fetched"), [(-3600, 8), (3600, 0)])
+    def test_a_file_that_has_just_changed_is_read_again(
+        self, server, addresses, make, age, fetched
+    ):
+        # Its ETag may be of a time in seconds. The age may be negative: clocks differ.
+        server.modified = time.time() - age
+        make().transform(addresses[:8])
+        server.requests.clear()
+        make().transform(addresses[:8])
+        assert server.n("GET") == fetched
 
     def test_a_changed_file_is_another_row(self, server, addresses, make, expected):
         make().transform(addresses)

@@ -8,6 +8,7 @@ No folder is listed, and a redirect to another host is refused. A file that cann
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from .._digest import digest, stat_signature
@@ -194,7 +195,7 @@ class Remote:
         if not validators or validators[0].startswith("W/"):
             return None
         number = int(digest(*validators).rpartition(":")[2][:15], 16)
-        return self.name(of), int(info.get("size") or 0), 0, 0, number
+        return self.name(of), int(info.get("size") or 0), _modified(info), 0, number
 
     def _system(self, address: Address) -> System:
         """Return what reads an address; an archive is opened once for all of its files."""
@@ -227,6 +228,18 @@ class Remote:
         with contextlib.suppress(OSError):
             return (path, *stat_signature(path))
         return None
+
+
+def _modified(info: Mapping[str, Any]) -> int:
+    """Return when a file of a web server was modified, in ns; 0 where it does not say.
+
+    The ETag of a web server may be of a time in seconds: the store records no file that has changed
+    within two seconds. That of a bucket is of the content.
+    """
+    try:
+        return int(parsedate_to_datetime(info["Last-Modified"]).timestamp()) * 10**9
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _container(address: Address) -> str:
