@@ -18,6 +18,7 @@ from .._messages import shown
 from .._typing import EngineChoice, Pooling, Precision
 from ..exceptions import ImageWarning
 from ._check import unreadable
+from ._groups import group_column
 from ._output import Table, choose_writer, write_whole
 from ._sources import Source, open_source
 
@@ -91,6 +92,7 @@ def _computed(source: Source, arguments: argparse.Namespace) -> tuple[Table, Seq
     # Here, since PyTorch takes seconds to import: help and errors of the source do not wait.
     from .. import ImageReader, PretrainedFeatureExtractor
 
+    groups = group_column(source, arguments.group_by)
     layers = arguments.layer
     extractor = PretrainedFeatureExtractor(
         arguments.backbone,
@@ -125,6 +127,7 @@ def _computed(source: Source, arguments: argparse.Namespace) -> tuple[Table, Seq
         classes=np.array(source.classes),
         errors=np.array(errors),
         feature_names=names,
+        groups=groups,
     )
     return table, failures
 
@@ -178,6 +181,12 @@ def _add_input(add: Callable[..., Any]) -> None:
         help="options of fsspec for remote files, such as '{\"anon\": true}'",
     )
     add("--follow-links", action="store_true", help="follow symbolic links")
+    add(
+        "--group-by",
+        metavar="NAME",
+        help="keyword of DICOM, such as PatientID, or regular expression on the path: adds a "
+        "column 'group' of numbers",
+    )
 
 
 def _add_reading(add: Callable[..., Any]) -> None:

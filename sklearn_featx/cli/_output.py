@@ -30,6 +30,8 @@ class Table(NamedTuple):
         Why an image is unreadable; empty for the others.
     feature_names : ndarray of shape (n_features,), str
         Names of the columns of `features`.
+    groups : ndarray of shape (n_images,), str, default=None
+        Equal where images belong together; empty for an image without a group. None: no column.
     """
 
     features: FloatArray
@@ -37,6 +39,13 @@ class Table(NamedTuple):
     classes: AnyArray
     errors: AnyArray
     feature_names: AnyArray
+    groups: AnyArray | None = None
+
+    @property
+    def texts(self) -> dict[str, AnyArray]:
+        """The columns before the features, by name."""
+        grouped = {} if self.groups is None else {"group": self.groups}
+        return {"path": self.paths, "class": self.classes, **grouped, "error": self.errors}
 
 
 Writer = Callable[[IO[bytes], Table], None]
@@ -97,18 +106,18 @@ def write_whole(output: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 def _write_npz(file: IO[bytes], table: Table) -> None:
     # Numbers and fixed-width text only, which load without pickle.
-    np.savez(file, **table._asdict())
+    arrays = {name: array for name, array in table._asdict().items() if array is not None}
+    np.savez(file, **arrays)
 
 
 def _write_csv(file: IO[bytes], table: Table) -> None:
     # `surrogateescape` keeps the bytes of file names that are not Unicode.
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     writer = csv.writer(text)
-    writer.writerow(["path", "class", "error", *table.feature_names.tolist()])
-    columns = (table.paths, table.classes, table.errors, table.features)
-    for path, label, error, row in zip(*columns, strict=True):
+    writer.writerow([*table.texts, *table.feature_names.tolist()])
+    for *texts, row in zip(*table.texts.values(), table.features, strict=True):
         # `astype(str)` gives the fewest digits that identify a float32.
-        writer.writerow([path, label, error, *row.astype(str)])
+        writer.writerow([*texts, *row.astype(str)])
     text.flush()
     text.detach()
 
@@ -116,8 +125,7 @@ def _write_csv(file: IO[bytes], table: Table) -> None:
 def _write_parquet(file: IO[bytes], table: Table) -> None:
     pandas = import_optional("pandas", extra="parquet", purpose="A .parquet output")
     frame = pandas.DataFrame(table.features, columns=table.feature_names.tolist())
-    texts = {"path": table.paths, "class": table.classes, "error": table.errors}
-    for i, (name, column) in enumerate(texts.items()):
+    for i, (name, column) in enumerate(table.texts.items()):
         frame.insert(i, name, column.tolist())
     frame.to_parquet(file, engine="pyarrow", index=False)
 

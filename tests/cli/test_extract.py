@@ -478,3 +478,23 @@ def test_csv_keeps_file_names_that_are_no_unicode(tmp_path):
     output = tmp_path / "f.csv"
     assert main(["extract", str(tmp_path), "-o", str(output), "--quiet", *SMALL]) == 0
     assert output.read_bytes().splitlines()[1].startswith(name + b",,")
+
+
+class TestGroups:
+    def test_by_the_path(self, pictures, tmp_path):
+        output = tmp_path / "f.csv"
+        arguments = ["extract", str(pictures), "-o", str(output), "-q", *SMALL]
+        assert main([*arguments, "--group-by", r"([^/]*)/[^/]*$"]) == 0
+        table = pd.read_csv(output, dtype=str, keep_default_na=False)
+        assert list(table.columns[:4]) == ["path", "class", "group", "error"]
+        folders = [os.path.split(path)[0] for path in table["path"]]
+        numbers = {folder: str(i) for i, folder in enumerate(dict.fromkeys(folders))}
+        assert table["group"].tolist() == [numbers[folder] for folder in folders]
+
+    def test_an_image_without_a_group(self, pictures, tmp_path, capsys):
+        output = tmp_path / "f.npz"
+        arguments = ["extract", str(pictures), "-o", str(output), "-q", *SMALL]
+        assert main([*arguments, "--group-by", "PatientID"]) == 0
+        assert "no group: is no DICOM file, so it has no PatientID" in capsys.readouterr().err
+        with np.load(output) as arrays:
+            assert set(arrays["groups"].tolist()) == {""}
