@@ -106,21 +106,21 @@ def run(settings):
 
 
 def write(fits, settings):
-    """Save mean, standard error and number of seeds of every cell."""
-    found, default = {}, FineTuneClassifier().backbone_lr_ratio
+    """Save mean, standard error and number of seeds; each rate has the probe beside it."""
+    found = {}
     for fit in fits:
         part = "rates" if fit["seed"] == RATES_SEED else "heads"
-        ratio = fit["ratio"] if part == "rates" else default
-        place = part, fit["data"], fit["backbone"], fit["n_images"], ratio
-        column = f"depth {fit['depth']}"
-        found.setdefault(place, {}).setdefault(column, []).append(100 * fit["accuracy"])
-    columns = [f"depth {depth}" for depth in DEPTHS]
-    rows = [
-        [*place, *(_cell(cells.get(column)) for column in columns)]
-        for place, cells in sorted(found.items())
-    ]
+        place = part, fit["data"], fit["backbone"], fit["n_images"]
+        cells = found.setdefault(place, {}).setdefault(fit["ratio"], {})
+        cells.setdefault(fit["depth"], []).append(100 * fit["accuracy"])
+    rows = []
+    for place, by_ratio in sorted(found.items()):
+        probe = by_ratio.pop(None, {})
+        for ratio, cells in sorted((by_ratio or {None: {}}).items()):
+            rows.append([*place, ratio, *(_cell((probe | cells).get(depth)) for depth in DEPTHS)])
     command = "python benchmarks/head_layers.py --fashion-mnist FOLDER --mobilenet FILE"
-    names = ["part", "data", "backbone", "n_images", "ratio", *columns]
+    names = ["part", "data", "backbone", "n_images", "ratio"]
+    names += [f"depth {depth}" for depth in DEPTHS]
     write_summary(settings.output, command, names, rows, image_size=settings.image_size)
 
 

@@ -138,13 +138,13 @@ def head_layers():
         [
             *_place(row),
             _mean_and_error(other[_place(row)][0]),
-            *(_mean_and_error(row[f"depth {d}"]) for d in (0, 1, 2, 4)),
+            *_depths(row),
             _mean_and_error(max(cell for cell in other[_place(row)] if cell)),
         ]
         for row in summary["rows"]
         if row["part"] == "heads"
     ]
-    columns = ["images", "backbone", "n", "probe, last layer", "probe, all layers"]
+    columns = ["images", "backbone", "n", "probe, last layer", "rate", "probe, all layers"]
     columns += ["depth 1", "depth 2", "depth 4", "best of the other study"]
     return origin(summary) + markdown(columns, rows, numbers_from=2)
 
@@ -152,13 +152,15 @@ def head_layers():
 def head_rates():
     """Accuracy by the learning rate of the stages."""
     summary = load("head_layers")
-    rows = [
-        [*_place(row), row["ratio"], _mean_and_error(row["depth 4"])]
-        for row in summary["rows"]
-        if row["part"] == "rates"
-    ]
-    columns = ["images", "backbone", "n", "`backbone_lr_ratio`", "depth 4"]
+    rows = [[*_place(row), *_depths(row)] for row in summary["rows"] if row["part"] == "rates"]
+    columns = ["images", "backbone", "n", "rate", "probe, all layers"]
+    columns += ["depth 1", "depth 2", "depth 4"]
     return origin(summary) + markdown(columns, rows, numbers_from=2)
+
+
+def _depths(row):
+    ratio = "" if row["ratio"] is None else row["ratio"]
+    return [ratio, *(_mean_and_error(row[f"depth {d}"]) for d in (0, 1, 2, 4))]
 
 
 def _place(row):

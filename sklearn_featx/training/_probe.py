@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .._typing import AnyArray
 from ..exceptions import FeatxWarning
-from ._logistic import MAX_ITERATIONS, START_TOLERANCE, TOLERANCE, LogisticProblem
+from ._logistic import START_TOLERANCE, TOLERANCE, logistic_regression, step_from
 from ._probe_penalty import choose_alpha, choose_C
 from ._probe_rows import ProbeRows
 
@@ -177,19 +177,20 @@ def _label(
 
 
 def _logistic(rows: ProbeRows, codes: AnyArray, C: float) -> tuple[AnyArray, AnyArray]:
-    """Solve in float32, at half the cost of float64, then refine in float64."""
-    exact = LogisticProblem(rows.coordinates, codes, rows.sample_weight)
-    rough = exact._replace(rows=rows.coordinates.astype(np.float32))
-    start = rough.solve(C, tolerance=START_TOLERANCE)
-    solution = exact.solve(C, tolerance=TOLERANCE, start=start)
-    if not solution.converged:
+    """Solve by L-BFGS, then refine by Newton's method."""
+    model = logistic_regression(START_TOLERANCE, C)
+    converged = step_from(model, rows.coordinates, codes, rows.sample_weight)
+    if converged:
+        model.set_params(solver="newton-cg", tol=TOLERANCE)
+        converged = step_from(model, rows.coordinates, codes, rows.sample_weight)
+    if not converged:
         warnings.warn(
-            f"the linear probe did not converge in {MAX_ITERATIONS} steps with C={C:g}. A smaller "
+            f"the linear probe did not converge in {model.max_iter} steps with C={C:g}. A smaller "
             "C (a stronger penalty) converges faster.",
             FeatxWarning,
             stacklevel=3,
         )
-    return solution.coef.T, solution.intercept
+    return model.coef_, model.intercept_
 
 
 def _softmax_rows(coef: AnyArray, intercept: AnyArray) -> tuple[AnyArray, AnyArray]:

