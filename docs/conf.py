@@ -51,6 +51,7 @@ ORDER = [
     "plot_map_of_images.py",
     "plot_mistakes.py",
     "plot_dicom_patients.py",
+    "plot_volumes_and_slides.py",
     "*",
     "plot_dask.py",
 ]
