@@ -7,7 +7,6 @@ import numpy as np
 from .._messages import shown
 from .._typing import AnyArray
 from ..exceptions import ImageError
-from ..model_selection._image_groups import image_groups, numbered
 from ._sources import Source
 
 
@@ -29,6 +28,9 @@ def group_column(source: Source, by: str | None) -> AnyArray | None:
     """
     if by is None:
         return None
+    # Imported here: help and errors of the source do not wait for Pillow.
+    from ..model_selection._image_groups import image_groups, numbered
+
     values: list[str | None] = []
     for entry, name in zip(source.entries, source.names, strict=True):
         try:
