@@ -27,7 +27,10 @@ def spread_out(maps: FloatArray, size: tuple[int, int]) -> FloatArray:
 
 
 def interpolated(maps: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """Interpolate linearly, for the eye; each value keeps its sum.
+    """Interpolate by cubic B-splines, for the eye; each value keeps its sum.
+
+    Linear interpolation has its maxima at the centers of positions; here an object that lies in
+    several of them has its maximum between their centers.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ def interpolated(maps: FloatArray, size: tuple[int, int]) -> FloatArray:
     finer : ndarray of shape (n, height, width)
         With the sums of the maps.
     """
-    return _resampled(maps, size, _hats)
+    return _resampled(maps, size, _splines)
 
 
 def _resampled(
@@ -65,11 +68,16 @@ def _overlaps(n: int, wanted: int) -> FloatArray:
 
 
 @functools.lru_cache(maxsize=64)
-def _hats(n: int, wanted: int) -> FloatArray:
-    """Weights of linear interpolation, (wanted, n), each column with the sum 1."""
+def _splines(n: int, wanted: int) -> FloatArray:
+    """Weights of cubic B-splines, (wanted, n), each column with the sum 1."""
     if wanted <= n:
         return _overlaps(n, wanted)
-    places = ((np.arange(wanted) + 0.5) / wanted * n - 0.5).clip(0, n - 1)
-    hats: FloatArray = (1 - np.abs(places[:, np.newaxis] - np.arange(n))).clip(0)
-    hats /= hats.sum(0)
-    return hats
+    places = (np.arange(wanted) + 0.5) / wanted * n - 0.5
+    far = np.abs(places[:, np.newaxis] - np.arange(-1, n + 1))
+    near = 2 / 3 - far**2 + far**3 / 2
+    weights: FloatArray = np.where(far < 1, near, (2 - far).clip(0) ** 3 / 6)
+    # Values at the edges continue beyond them.
+    weights[:, 1] += weights[:, 0]
+    weights[:, -2] += weights[:, -1]
+    inner: FloatArray = weights[:, 1:-1] / weights[:, 1:-1].sum(0)
+    return inner
