@@ -81,10 +81,16 @@ def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the parameters of `ImageReader` that were given."""
     return {
         "value_range": arguments.value_range,
+        "window": _window(arguments.window),
         "frames": arguments.frames,
         "bag_pooling": arguments.bag_pooling,
         "storage_options": arguments.storage_options,
     }
+
+
+def _window(words: list[str] | None) -> str | list[str] | None:
+    """Return a name as it is; `ImageReader` checks it, and converts a center and a width."""
+    return words[0] if words is not None and len(words) == 1 else words
 
 
 def _computed(source: Source, arguments: argparse.Namespace) -> tuple[Table, Sequence[_Unreadable]]:
@@ -196,6 +202,12 @@ def _add_reading(add: Callable[..., Any]) -> None:
         nargs=2,
         metavar=("BLACK", "WHITE"),
         help="values of black and white; default: as the file declares",
+    )
+    add(
+        "--window",
+        nargs="+",
+        metavar="WINDOW",
+        help="window of scans: CENTER WIDTH, or lung, bone, brain, soft, full; default: the file's",
     )
     add(
         "--frames",

@@ -118,3 +118,7 @@ def test_a_folder_on_the_command_line(named, make_dicom, tmp_path, capfd):
     assert [row[0] for row in table[1:]] == ["1.2.840.7", "IM0001", "chest.dcm"]
     assert SECRET not in output.read_text("utf-8")
     assert not any(SECRET in text for text in capfd.readouterr())
+    first = output.read_bytes()
+    for window in (["lung"], ["-600", "1500"]):
+        assert main([*command, "--window", *window]) == 0
+        assert output.read_bytes() != first
