@@ -1,6 +1,7 @@
 """Choice of the linear probe's penalty by cross-validation."""
 
 import numpy as np
+from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 
 from .._typing import AnyArray
@@ -91,7 +92,11 @@ class _Fold:
     def loss(self, C: float) -> float:
         """Sum the log loss of the held-out rows."""
         step_from(self._model.set_params(C=C), self._rows, self._codes, self._weights)
-        logarithms = self._model.predict_log_proba(self._held_out)
+        scores = self._model.decision_function(self._held_out)
+        if scores.ndim == 1:
+            scores = np.column_stack([np.zeros_like(scores), scores])
+        # Not `predict_log_proba`: the logarithm of a probability that is rounded to 0 is infinite.
+        logarithms = log_softmax(scores, axis=1)
         own = logarithms[np.arange(len(self._held_out)), self._held_out_codes]
         return -float(self._held_out_weights @ own)
 

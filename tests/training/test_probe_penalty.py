@@ -75,3 +75,14 @@ def test_the_losses_are_those_of_logistic_regressions(noise):
     expected = _probe_penalty.CANDIDATES[np.mean(losses, axis=1).argmin()]
     assert 1e-4 < expected < 1e4
     assert choose_C(features, codes) == expected
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_loss_of_a_confident_mistake_is_finite(n_classes):
+    codes = np.arange(12) % n_classes
+    features = 1e3 * np.eye(n_classes)[codes]
+    train, test = np.arange(9), np.arange(9, 12)
+    held_out = (codes + 1) % n_classes  # all of them wrong
+    mixed = np.concatenate([codes[:9], held_out[9:]])
+    fold = _probe_penalty._Fold(features, mixed, np.ones(12), train, test)
+    assert 1e3 < fold.loss(1e6) < 1e12
