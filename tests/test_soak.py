@@ -45,6 +45,7 @@ def check_growth(extractor, images, n_transforms):
     assert threading.active_count() <= start[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True])
 def test_1000_transforms_leave_memory_and_open_files_flat(cached, digits, small_net, tmp_path):
     cache = FeatureStore(tmp_path / "store") if cached else False

@@ -90,7 +90,7 @@ class UnevenDilation(nn.Module):
 
 
 @pytest.mark.parametrize("cls", [OneNormTwice, NormOfOnePath, UnevenDilation])
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_folded_layers_compute_as_the_plain_network(cls, engine):
     # pytorch#104593, pytorch#197539, mmcv#747
     if engine == "openvino":

@@ -100,6 +100,7 @@ def test_several_layers_in_one_pass_equal_torchvisions_extractor(cut):
     assert all(torch.equal(a, expected[name]) for a, name in zip(found, names, strict=True))
 
 
+@pytest.mark.slow
 def test_cutting_takes_less_than_a_second():
     network = build_torchvision("maxvit_t", None)  # the slowest of the 80
     Backbone(build_torchvision("squeezenet1_1", None))  # torch.fx imports on its first use
