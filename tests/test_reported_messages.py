@@ -143,3 +143,12 @@ def test_nothing_is_warned_of_where_nothing_is_wrong(small_net):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         PretrainedFeatureExtractor(small_net).fit_transform([png(), png()])
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 3)])
+def test_a_matrix_of_labels_that_is_not_0_and_1(small_net, low, high):
+    # Fitted as 0 and 1, its predictions would match no label.
+    y = np.array([[low, high], [high, low]] * 4)
+    with pytest.raises(ValueError, match="y: a matrix of labels must be of 0 and 1") as error:
+        FineTuneClassifier(small_net, unfreeze_depth=0).fit(X, y)
+    assert f"it contains {low or high}. Pass (y == value).astype(int)" in said(error)

@@ -45,7 +45,10 @@ def check_labels(y: Any, *, name: str, n_rows: int) -> AnyArray:
     """
     _check_given(y, name)
     with _in_one_line("y"):
-        return _checked_labels(y, n_rows)
+        labels = _checked_labels(y, n_rows)
+    if is_indicator(labels):
+        _check_indicator(labels)
+    return labels
 
 
 def _checked_labels(y: Any, n_rows: int) -> AnyArray:
@@ -59,6 +62,16 @@ def _checked_labels(y: Any, n_rows: int) -> AnyArray:
     check_classification_targets(labels)
     _check_length(labels, n_rows)
     return np.asarray(labels)
+
+
+def _check_indicator(indicator: AnyArray) -> None:
+    """Refuse two other values than 0 and 1, which scikit-learn calls an indicator too."""
+    other = np.setdiff1d(indicator, [0, 1])
+    if len(other):
+        raise ValueError(
+            f"y: a matrix of labels must be of 0 and 1; it contains {shown(other[0].item())}. Pass "
+            "(y == value).astype(int), or one column of classes."
+        )
 
 
 def is_indicator(labels: AnyArray) -> bool:
