@@ -119,3 +119,19 @@ def test_one_layer_has_one_spread():
     assert len(set(Scaling.of(rows, None).spread)) == 1
     assert np.array_equal(Scaling.of(rows, None).spread, Scaling.of(rows, None, [5]).spread)
     assert np.array_equal(Scaling.of(np.ones((3, 2)), None, [1, 1]).spread, [1, 1])
+
+
+@pytest.mark.parametrize("change", ["weights", "layer", "pooling", "image_size"])
+def test_scales_of_another_network_are_not_applied(change, small_net, digits):
+    extractor = PretrainedFeatureExtractor(small_net, layer="all", normalize="layer", image_size=16)
+    extractor.fit(digits[0])
+    assert np.isfinite(extractor.transform(digits[0])).all()
+    if change == "weights":
+        small_net.stem[0].weight.data *= 30
+    else:
+        extractor.set_params(
+            **{change: {"layer": None, "pooling": "max", "image_size": 24}[change]}
+        )
+    with pytest.raises(ValueError, match=r"scales were learned from another .* Call fit again"):
+        extractor.transform(digits[0])
+    extractor.fit_transform(digits[0])

@@ -22,6 +22,7 @@ from ._normalize import Normalize
 from ._pooling import Pool
 from ._stage import Cost, LayerError, Stage, StageTaps, dry_run
 from .cutting._chain import Chain, adopt_unused, cut
+from .cutting._constants import differing_constant
 from .cutting._granularity import by_first_use, named_ends, stage_ends, unknown_name
 from .cutting._sequence import stages_by_order
 from .cutting._tracing import Trace, UntraceableError, trace
@@ -345,15 +346,7 @@ class Backbone:
         """Return the chains of the inference and the training mode; None if a trace fails."""
         network = self.network
         try:
-            traces = [
-                trace(
-                    network.module,
-                    train=train,
-                    leaf_modules=network.leaf_modules,
-                    autowrap_functions=network.autowrap_functions,
-                )
-                for train in (False, True)
-            ]
+            traces = [self._traced(train=train) for train in (False, True)]
             _check_followed(network.module, traces[0])
         except UntraceableError as error:
             warnings.warn(
@@ -363,7 +356,32 @@ class Backbone:
                 stacklevel=2,
             )
             return None
+        self._refuse_changing_constants(traces[0])
         return Chain(network.module, traces[0]), Chain(network.module, traces[1])
+
+    def _traced(self, *, train: bool) -> Trace:
+        return trace(
+            self.network.module,
+            train=train,
+            leaf_modules=self.network.leaf_modules,
+            autowrap_functions=self.network.autowrap_functions,
+        )
+
+    def _refuse_changing_constants(self, found: Trace) -> None:
+        """Refuse a user's forward that draws values without its input, or reads the time."""
+        if self.network.origin.get("source") != "module":
+            return
+        module = self.network.module
+        before = set(vars(module))
+        name = differing_constant(module, found, self._traced(train=False))
+        for added in set(vars(module)) - before:
+            delattr(module, added)
+        if name is not None:
+            raise BackboneError(
+                f"backbone {shown(self.name)}: its forward has another value in each call, at "
+                f"{shown(name)}: it draws random numbers or reads the time, so an image has no one "
+                "row. Draw the value once, in __init__, and keep it by register_buffer."
+            )
 
     def _cut(self) -> list[Stage]:
         if self._chains is None:

@@ -11,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import normalize as scale_to_unit_norm
 from sklearn.utils.validation import check_is_fitted
 
+from .._digest import combine, digest
 from .._messages import shown
 from .._sklearn_compat import (
     Interval,
@@ -133,6 +134,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     mean_, scale_ : ndarray of shape (n_features_out_,)
         The mean that is subtracted from each column, and the divisor; only with
         ``normalize="layer"``.
+    scaled_digest_ : str
+        What they were measured on; only with ``normalize="layer"``.
     failures_ : list of Failure
         Row, path and reason of each unreadable image of the last call of `transform`, a table for
         ``DataFrame(failures_)``; only with ``on_error="nan"``.
@@ -354,14 +357,19 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         self._check_shapes([layer.shape[1:] for layer in layers])
         features = np.concatenate(layers, axis=1) if len(layers) > 1 else layers[0]
         if self.normalize and len(features):
-            features = self._normalized(features)
+            features = self._normalized(features, recipe)
         failures = as_table(errors)
         self._note(failures)
         return (spread(features, len(images), errors) if errors else features), failures
 
-    def _normalized(self, features: FloatArray) -> FloatArray:
+    def _normalized(self, features: FloatArray, recipe: Recipe) -> FloatArray:
         if self.normalize != "layer":
             return _unit_norm(features)
+        if self.scaled_digest_ != _digest_of(recipe):
+            raise ValueError(
+                "normalize='layer': the scales were learned from another network, layer, pooling "
+                "or preprocessing. Call fit again."
+            )
         scaled: FloatArray = ((features - self.mean_) / self.scale_).astype(features.dtype)
         return scaled
 
@@ -377,6 +385,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         flat = [layer.reshape(len(layer), -1) for layer in layers]
         scaling = Scaling.of(np.concatenate(flat, axis=1), None, widths)
         shape = layers[0].shape[1:] if len(layers) == 1 else (-1,)
+        self.scaled_digest_ = _digest_of(recipe)
         self.mean_, self.scale_ = scaling.mean.reshape(shape), scaling.spread.reshape(shape)
 
     def _shapes_of_none(self, recipe: Recipe, errors: list[ImageError]) -> list[tuple[int, ...]]:
@@ -463,6 +472,12 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
                 f"shapes {shown(shapes)}, which cannot be concatenated. Choose another pooling, or "
                 "one layer."
             )
+
+
+def _digest_of(recipe: Recipe) -> str:
+    """Digest of what the columns are computed by, whatever the versions of packages."""
+    taps = [digest(recipe.backbone.digest(tap.layer), str(tap.pooling)) for tap in recipe.taps]
+    return combine([*taps, getattr(recipe.preprocess, "digest", "")])
 
 
 def _prefix(backbone: Backbone, tap: Tap) -> str:

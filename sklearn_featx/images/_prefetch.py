@@ -117,11 +117,18 @@ def _as_prepared(returned: Any) -> AnyArray:
     if is_array_like(returned):
         array = np.asarray(returned)
         if array.ndim and array.dtype.kind in "buif":
-            return array if array.dtype == np.uint8 else array.astype(np.float32)
+            return array if array.dtype == np.uint8 else _finite(array.astype(np.float32))
     raise ImageError(
         f"preprocessing returned {type(returned).__name__}: expected an array, a tensor or a PIL "
         "image."
     )
+
+
+def _finite(array: AnyArray) -> AnyArray:
+    # A network may turn them into plausible numbers: the maximum of 0 and NaN may be 0.
+    if not np.isfinite(array).all():
+        raise ImageError("preprocessing returned NaN or infinity.")
+    return array
 
 
 def iterate_batches(

@@ -206,3 +206,10 @@ def test_what_a_callable_raises_names_the_row(files):
 def test_what_a_callable_may_not_return(returned):
     with pytest.raises(ImageError, match="preprocessing returned"):
         prepare_callable(lambda picture: returned)(PIXELS)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_a_function_returns_is_finite(value):
+    prepare = prepare_callable(lambda image: np.full((3, 4, 4), value, np.float32))
+    with pytest.raises(ImageError, match="preprocessing returned NaN or infinity"):
+        prepare(np.zeros((4, 4, 3), np.uint8))

@@ -246,7 +246,9 @@ def _mode(network: nn.Module, *, train: bool) -> Iterator[None]:
         modes = [(module, module.training) for module in network.modules()]
         network.train(train)
         try:
-            yield
+            # As in the mode's later passes: a forward may ask whether gradients are computed.
+            with torch.set_grad_enabled(train):
+                yield
         finally:
             for module, training in modes:
                 module.training = training
