@@ -11,7 +11,7 @@ PIL image                              the picture, as displayed
 array, tensor, nested lists            the pixels
 {"bytes": ..., "path": ...}            the bytes; if there are none, the file
 {"image": ..., ...}                    its only image
-(image, target, ...)                   the image
+(image, target, ...)                   the image; with `bag_pooling`, a list is a bag instead
 an entry of `slices` or `tiles`        the slice of a volume, the tile of a slide
 [image, image, ...]                    a bag, if `bag_pooling` is given
 None, NaN, NA of a dataframe           none: an unreadable row
@@ -24,7 +24,8 @@ import base64
 import binascii
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import TextIOBase
 from typing import Any
 
@@ -81,7 +82,11 @@ def as_items(
     ``options.on_error`` is "nan".
     """
     try:
-        return [i for part in _parts(entry, options) for i in _images(part, options, note)]
+        parts, items = _parts(entry, options), []
+        for place, part in enumerate(parts):
+            with _placed(place, len(parts)):
+                items += _images(part, options, note)
+        return items
     except ImageError as error:
         if options.on_error == "nan":
             return [UnreadableItem(error.reason, error.path)]
@@ -106,13 +111,29 @@ def _parts(entry: Any, options: ReadOptions) -> list[Any]:
         return [entry]
     if not entry:
         raise ImageError("is an empty list, without an image.")
-    if _is_pair(entry):
+    if _is_pair(entry, bags=options.bag_pooling is not None):
         return _parts(entry[0], options)
     if options.bag_pooling is None and len(entry) > 1:
         kinds = ", ".join(type(part).__name__ for part in entry[:3])
         more = ", ..." if len(entry) > 3 else ""
         raise ImageError(f"is a list of {len(entry)} entries ({kinds}{more}). {_POOL_THEM}")
-    return [inner for part in entry for inner in _parts(part, options)]
+    parts = []
+    for place, part in enumerate(entry):
+        with _placed(place, len(entry)):
+            parts += _parts(part, options)
+    return parts
+
+
+@contextmanager
+def _placed(place: int, size: int) -> Iterator[None]:
+    """Add the place in a bag to an error of one of its images, as `Bags.located` does."""
+    try:
+        yield
+    except ImageError as error:
+        if size == 1:
+            raise
+        reason = f"image {place} of {size}: {error.reason}"
+        raise ImageError(reason, error.row, error.path) from error.__cause__
 
 
 def _frames_of_array(entry: Any, options: ReadOptions) -> list[Any]:
@@ -135,9 +156,14 @@ def _is_numbers(entry: list[Any] | tuple[Any, ...]) -> bool:
     ) and bool(entry)
 
 
-def _is_pair(entry: list[Any] | tuple[Any, ...]) -> bool:
-    """Whether an entry is an image and its targets, as items of torch's datasets are."""
+def _is_pair(entry: list[Any] | tuple[Any, ...], *, bags: bool) -> bool:
+    """Whether an entry is an image and its targets, as items of torch's datasets are.
+
+    Where entries may be bags, a list is one, and what is missing is a missing image, no target.
+    """
     first, *others = entry
+    if bags and (isinstance(entry, list) or any(map(is_missing, others))):
+        return False
     if _is_target(first):
         return False
     return bool(others) and all(

@@ -120,6 +120,27 @@ def test_unknown_poolings(bags, tower, pooling):
         PretrainedFeatureExtractor(**tower, reader=reader(pooling)).fit(bags[0])
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, 3, pd.NA], ids=str)
+def test_a_missing_image_makes_its_bag_unreadable(bags, tower, missing):
+    path = bags[0][0][0]
+    extractor = PretrainedFeatureExtractor(**tower, reader=reader("mean"), on_error="nan")
+    with pytest.warns(ImageWarning):
+        rows = extractor.fit(bags[0]).transform([[path, missing], [path], (path, 3)])
+    assert np.isnan(rows).all(axis=1).tolist() == [True, False, False]
+    assert [(f.row, f.reason[:14]) for f in extractor.failures_] == [(0, "image 1 of 2: ")]
+    with pytest.raises(ImageError, match="row 1: image 1 of 2: "):
+        extractor.set_params(on_error="raise").transform([[path], [path, missing]])
+
+
+def test_a_missing_image_of_a_group(bags, tower):
+    path = bags[0][0][0]
+    table = pd.DataFrame({"patient": [0, 0, 1], "path": [path, None, path]})
+    extractor = PretrainedFeatureExtractor(**tower, reader=reader("mean"), on_error="nan")
+    with pytest.warns(ImageWarning):
+        rows = extractor.fit(bags[0]).transform(table.groupby("patient")["path"].agg(list))
+    assert np.isnan(rows).all(axis=1).tolist() == [True, False]
+
+
 def test_unreadable_bags(bags, tower, tmp_path):
     X = list(bags[0])
     broken = tmp_path / "broken.png"
