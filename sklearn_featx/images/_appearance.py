@@ -13,7 +13,7 @@ from PIL import Image
 
 from .._typing import AnyArray, Levels, Pixels
 from ..exceptions import ImageError
-from ._declared import declared_range
+from ._declared import declared_range, white_is_zero
 from ._geometry import as_picture, as_pixels
 from ._scaling import Note, ValueRange, effective_range, over_white, to_shown
 from ._window import Window
@@ -140,6 +140,8 @@ def _deep_gray(image: Image.Image, value_range: ValueRange | None, note: Note | 
     values = np.asarray(image)
     limits = declared_range(image) if value_range is None else value_range
     levels = to_shown(values[:, :, np.newaxis], limits, note if value_range is None else None)
+    if white_is_zero(image):
+        levels = 255 - levels
     hidden = image.info.get("transparency")
     if not isinstance(hidden, int):
         return levels

@@ -25,7 +25,7 @@ from PIL import Image
 
 from ._scaling import ValueRange
 
-_BITS_PER_SAMPLE = 258
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _DESCRIPTION = 270
 # Tags 340 and 341 have the type of the values; the older tags 280 and 281 have 16 bits.
 _MIN_AND_MAX = ((340, 341), (280, 281))
@@ -43,6 +43,15 @@ def declared_range(image: Image.Image) -> ValueRange:
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
         return 0.0, 65535.0
     return 0.0, 255.0
+
+
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether a gray picture with more than 8 bits is stored as a negative: a kind of TIFF.
+
+    Pillow inverts pictures of up to 8 bits, and leaves others as they are stored.
+    """
+    tags: Any = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    return tags is not None and tags.get(_PHOTOMETRIC) == 0
 
 
 def tiff_range(tags: Any) -> ValueRange | None:

@@ -128,6 +128,36 @@ class TestAppearance:
         data = written(FLOATS[..., 0], photometric="miniswhite")
         np.testing.assert_allclose(levels(data)[..., 0], 255 - FLOATS[..., 0] * 255, atol=1e-3)
 
+    @pytest.mark.parametrize("byteorder", "<>")
+    @pytest.mark.parametrize("dtype", ["u1", "u2", "f4", "f8"])
+    def test_white_is_zero_in_every_type(self, dtype, byteorder):
+        white = {"u1": 255, "u2": 65535}.get(dtype, 1)
+        stored = np.linspace(0, white, 600).reshape(20, 30).astype(dtype)
+        data = written(stored, photometric="miniswhite", byteorder=byteorder)
+        wanted = 255 - stored.astype(float) * 255 / white
+        np.testing.assert_allclose(levels(data)[..., 0], wanted, atol=1e-3)
+
+    @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+    def test_white_is_zero_without_tifffile(self, dtype):
+        white = {"u1": 255, "u2": 65535}.get(dtype, 1)
+        stored = np.linspace(0, white, 600).reshape(20, 30).astype(dtype)
+        picture = Image.open(io.BytesIO(written(stored, photometric="miniswhite")))
+        wanted = 255 - stored.astype(float) * 255 / white
+        found = as_image_collection([picture]).load(0)[..., 0]
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+    @pytest.mark.parametrize("alpha", ["unassalpha", "assocalpha"])
+    @pytest.mark.parametrize("dtype", ["u1", "u2", "f8"])
+    def test_white_is_zero_with_alpha(self, dtype, alpha):
+        white = {"u1": 255, "u2": 65535}.get(dtype, 1)
+        pair = (FLOATS[..., :2] * white).astype(dtype)
+        if alpha == "assocalpha":
+            pair[..., 0] = np.minimum(pair[..., 0], pair[..., 1])
+        data = written(pair, photometric="miniswhite", planarconfig="contig", extrasamples=[alpha])
+        color, opacity = np.moveaxis(pair.astype(float) / white, 2, 0)
+        wanted = 255 - 255 * color * (opacity if alpha == "unassalpha" else 1)
+        np.testing.assert_allclose(levels(data)[..., 0], wanted, atol=0.51)
+
     def test_alpha_is_composited_over_white(self):
         colors, alpha = FLOATS, FLOATS[..., :1]
         wanted = (colors * alpha + 1 - alpha) * 255

@@ -21,7 +21,7 @@ from .._declared import tiff_range
 from .._frames import number_of
 from .._options import ReadOptions
 from .._pillow import refuse_bomb
-from .._scaling import Note, ValueRange
+from .._scaling import Note, ValueRange, over_white
 from . import _tiff_tags as t
 from ._numbers import numbers_to_levels
 
@@ -54,9 +54,10 @@ def is_scientific_tiff(data: bytes) -> bool:
     if not tags or t.pillow_reads(tags):
         # Of damaged tags, Pillow says what is wrong.
         return False
-    # Without tifffile, Pillow reads 8 of the 16 bits of a color picture.
-    deep_color = t.pillow_reads({**tags, t.BITS: (8,)})
-    return not deep_color or find_spec("tifffile") is not None
+    # Without tifffile, Pillow reads 8 of the 16 bits of a color picture, and some of the gray ones
+    # whose zero is white.
+    partly = t.pillow_reads({**tags, t.BITS: (8,)})
+    return not partly or find_spec("tifffile") is not None
 
 
 def tiff_levels(
@@ -67,8 +68,6 @@ def tiff_levels(
         note.frames("TIFF")
     values, tags = _pixels(read_plane(data, frame))
     levels = _shown(values, tags, tiff_range(tags), options, note)
-    if _first(tags, t.PHOTOMETRIC, t.GRAY) == t.GRAY_WHITE_IS_ZERO:
-        levels = 255 - levels
     return np.ascontiguousarray(_upright(levels, _first(tags, t.ORIENTATION, 1)))
 
 
@@ -221,12 +220,19 @@ def _shown(
     note: Note | None,
 ) -> Levels:
     premultiplied = _first(tags, t.EXTRA_SAMPLES, 0) == t.PREMULTIPLIED_ALPHA
-    if values.shape[2] in (2, 4) and premultiplied:
-        color = numbers_to_levels(values[:, :, :-1], declared, options, note)
-        alpha = numbers_to_levels(values[:, :, -1:], declared, ReadOptions(), None)
-        over_white: Levels = (color.astype(np.float32) + 255 - alpha).clip(0, 255)
-        return over_white
-    return numbers_to_levels(values, declared, options, note)
+    negative = _first(tags, t.PHOTOMETRIC, t.GRAY) == t.GRAY_WHITE_IS_ZERO
+    if values.shape[2] not in (2, 4) or not (premultiplied or negative):
+        levels = numbers_to_levels(values, declared, options, note)
+        return 255 - levels if negative else levels
+    color = numbers_to_levels(values[:, :, :-1], declared, options, note)
+    alpha = numbers_to_levels(values[:, :, -1:], declared, ReadOptions(), None)
+    if not premultiplied:
+        return over_white(255 - color, alpha)
+    if negative:
+        # White shows where the color lacks and where the alpha lacks.
+        return 255 - color
+    mixed: Levels = (color.astype(np.float32) + 255 - alpha).clip(0, 255)
+    return mixed
 
 
 def _upright(levels: Levels, orientation: int) -> Levels:

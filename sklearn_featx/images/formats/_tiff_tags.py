@@ -65,11 +65,17 @@ def pillow_reads(tags: Tags) -> bool:
     if _first(tags, COMPRESSION, 1) not in _PILLOW_COMPRESSIONS or _channels_of_pages(tags) > 1:
         return False
     if samples == 1:
-        return (bits, form) in _PILLOW_GRAY
+        # Of more bits whose zero is white, Pillow knows a part, and does not invert it.
+        white_is_zero = photometric == GRAY_WHITE_IS_ZERO
+        return (bits, form) in _PILLOW_GRAY and not (white_is_zero and bits > 8)
     if bits > 8 or form != UNSIGNED:
         return False
     if photometric in (GRAY, GRAY_WHITE_IS_ZERO):
-        return samples == 2 and tags.get(EXTRA_SAMPLES, (0,))[0] in (PREMULTIPLIED_ALPHA, ALPHA)
+        return (
+            photometric == GRAY
+            and samples == 2
+            and tags.get(EXTRA_SAMPLES, (0,))[0] in (PREMULTIPLIED_ALPHA, ALPHA)
+        )
     return samples in (3, 4)
 
 
