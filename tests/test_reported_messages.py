@@ -152,3 +152,12 @@ def test_a_matrix_of_labels_that_is_not_0_and_1(small_net, low, high):
     with pytest.raises(ValueError, match="y: a matrix of labels must be of 0 and 1") as error:
         FineTuneClassifier(small_net, unfreeze_depth=0).fit(X, y)
     assert f"it contains {low or high}. Pass (y == value).astype(int)" in said(error)
+
+
+@pytest.mark.parametrize("unit", [1e300, -1e160])
+def test_targets_whose_variance_overflows(small_net, unit):
+    # The predictions would be NaN.
+    with pytest.raises(ValueError, match="y: targets as") as error:
+        FineTuneRegressor(small_net, unfreeze_depth=0).fit(X, np.arange(8) * unit)
+    assert f"targets as large as {7 * unit}" in said(error)
+    assert "Divide them by a constant" in said(error)

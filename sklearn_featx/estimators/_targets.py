@@ -189,10 +189,17 @@ def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArr
 
 
 def standardization(targets: AnyArray, weights: AnyArray | None) -> Standardization:
-    """Return the weighted mean and standard deviation of each column."""
+    """Return the weighted mean and standard deviation of each column, or refuse an overflow."""
     columns = targets.reshape(len(targets), -1)
-    mean = np.average(columns, axis=0, weights=weights)
-    scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weights))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.average(columns, axis=0, weights=weights)
+        scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weights))
+    if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
+        largest = columns.flat[np.abs(columns).argmax()].item()
+        raise ValueError(
+            f"y: targets as large as {shown(largest)} have no finite mean and standard deviation. "
+            "Divide them by a constant, or take their logarithm."
+        )
     return Standardization(mean, np.where(scale > 0, scale, 1.0))
 
 
