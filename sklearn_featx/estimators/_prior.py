@@ -16,10 +16,7 @@ from ..flow import Failure, readable, warn_of
 
 # Rounding makes equal shares equal logits, so that `predict` returns the first of these classes.
 _DECIMALS = 12
-_CONSEQUENCE = (
-    "their predictions are the shares of the classes, or the mean, in the training data. "
-    "failures_ lists them; on_error='raise' refuses them."
-)
+_CONSEQUENCE = "they get the shares of the classes, or the mean; on_error='raise' refuses them."
 
 
 class ClassShares(NamedTuple):

@@ -7,11 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .._messages import short
 from .._typing import AnyArray
 from ..exceptions import ImageError, ImageWarning
 
-# The maximum number of images that a warning lists; `failures_` has all of them.
-_MOST_LISTED = 100
+# Images that a warning lists at most, and its length; `failures_` has all of them.
+_MOST_LISTED = 3
+_LONGEST = 300
+_SHORTEST_ROW = 50
 
 
 class Failure(NamedTuple):
@@ -117,7 +120,12 @@ def refuse_none_readable(n_images: int, errors: Sequence[ImageError | Failure]) 
 
 
 def warn_of(
-    failures: Sequence[Failure], n_images: int, consequence: str, *, stacklevel: int = 4
+    failures: Sequence[Failure],
+    n_images: int,
+    consequence: str,
+    *,
+    listed_in: str | None = "failures_",
+    stacklevel: int = 4,
 ) -> None:
     """Warn once of all unreadable images.
 
@@ -129,17 +137,23 @@ def warn_of(
         Number of images.
     consequence : str
         The consequence for them.
+    listed_in : str or None, default="failures_"
+        Attribute that has all of them; None: there is none.
     stacklevel : int, default=4
         Number of frames to the user's line; 4: the user calls a method that calls the caller.
     """
     if failures:
-        message = _message(failures, n_images, consequence)
+        message = _message(failures, n_images, consequence, listed_in)
         warnings.warn(message, ImageWarning, stacklevel=stacklevel)
 
 
-def _message(failures: Sequence[Failure], n_images: int, consequence: str) -> str:
-    lines = [f"{len(failures)} of {n_images} images could not be read: {consequence}"]
-    lines += [f"  {failure}" for failure in failures[:_MOST_LISTED]]
-    if len(failures) > _MOST_LISTED:
-        lines.append(f"  and {len(failures) - _MOST_LISTED} more")
-    return "\n".join(lines)
+def _message(
+    failures: Sequence[Failure], n_images: int, consequence: str, listed_in: str | None
+) -> str:
+    """Return the number, the first rows with their reasons, and where all are, in one line."""
+    head = f"{len(failures)} of {n_images} images could not be read: {consequence} "
+    first, n_left = failures[:_MOST_LISTED], max(0, len(failures) - _MOST_LISTED)
+    tail = f"; and {n_left} more" if n_left else ""
+    tail += f"; {listed_in} lists all." if listed_in else ""
+    room = (_LONGEST - len(head) - len(tail)) // len(first) - len("; ")
+    return head + "; ".join(short(str(f), max(_SHORTEST_ROW, room)) for f in first) + tail

@@ -238,7 +238,7 @@ def _readable_by_all(
     n_images = len(columns[0].features)
     each_once = list({failure.row: failure for failure in as_table(errors)}.values())
     refuse_none_readable(n_images, each_once)
-    warn_of(each_once, n_images, "they are left out of the scores.")
+    warn_of(each_once, n_images, "they are left out of the scores.", listed_in=None)
     rest = readable(n_images, each_once)
     left = [column._replace(features=column.features[rest]) for column in columns]
     return left, _safe_indexing(y, rest)
