@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
+from .._messages import shown
 from .._typing import AnyArray, FloatArray
 from ._axes import axes_for
 from ._embedding_page import embedding_page
-from ._model import Model
+from ._model import Model, check_length
 from ._pictures import thumbnail
 
 _MOST_CLASSES = 20
@@ -138,13 +139,24 @@ class EmbeddingDisplay:
 
         Raises
         ------
+        ValueError
+            If `y` or a column has another length than X, or PCA has fewer than two images.
         MissingDependencyError
             If matplotlib is not installed.
         """
         model = Model(estimator, X)
+        given_columns = {} if y is None else {"y": y}
+        given_columns |= {f"columns[{shown(k)}]": v for k, v in (columns or {}).items()}
+        for name, values in given_columns.items():
+            check_length(values, name, model.images)
         features = model.rows(X)
         rows = np.flatnonzero(np.isfinite(features).all(axis=1))
         features = features[rows]
+        if len(rows) < 2 and projection is None:
+            raise ValueError(
+                f"X: {len(rows)} of {len(model.images)} images can be read, and a map by PCA "
+                "needs at least 2. Pass more images."
+            )
         given = PCA(2) if projection is None else clone(projection)
         points = np.asarray(given.fit_transform(features), dtype=float)[:, :2]
         tiles = [thumbnail(model.images, i, thumbnail_size) for i in rows.tolist()]

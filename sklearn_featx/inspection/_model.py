@@ -174,6 +174,16 @@ class Model:
         return getattr(self.network, "layer", "the last")
 
 
+def check_length(values: Any, name: str, images: "ImageCollection", of: str = "X") -> None:
+    """Refuse values that are not one for each image."""
+    shape = np.shape(values)
+    if shape[:1] != (len(images),):
+        n = shape[0] if shape else "no"
+        raise ValueError(
+            f"{name} has {n} entries, and {of} has {len(images)} images. Pass one for each image."
+        )
+
+
 def _is_network(step: Any) -> bool:
     return isinstance(step, PretrainedFeatureExtractor) or hasattr(step, "unfreeze_depth")
 

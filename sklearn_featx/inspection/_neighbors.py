@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
-from ._model import Model
+from ._model import Model, check_length
 from ._representers import representer_values
 
 
@@ -85,7 +85,8 @@ def nearest_images(
     TypeError
         If there is no extractor, or no score, in the estimator.
     ValueError
-        If there are fewer training images than neighbors, or `target` is none of the classes.
+        If there are fewer training images than neighbors, `y_train` has another length, or
+        `target` is none of the classes.
 
     See Also
     --------
@@ -113,6 +114,8 @@ def nearest_images(
     True
     """
     model, train = Model(estimator, X), Model(estimator, X_train)
+    if y_train is not None:
+        check_length(y_train, "y_train", train.images, "X_train")
     if not 1 <= n_neighbors <= len(train.images):
         raise ValueError(
             f"n_neighbors={shown(n_neighbors)}: expected 1 to {len(train.images)}, the number of "

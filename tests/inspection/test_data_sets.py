@@ -308,3 +308,13 @@ class TestNearDuplicates:
         assert near_duplicates(small(), X[:1]).groups.tolist() == [0]
         with pytest.raises(ValueError, match="threshold=0"):
             near_duplicates(small(), X, threshold=0)
+
+
+def test_a_map_checks_lengths_first(digits):
+    X, y = digits[0][:5], digits[1][:5]
+    with pytest.raises(ValueError, match=r"^y has 3 entries, and X has 5 images"):
+        EmbeddingDisplay.from_estimator(small(), X, y[:3])
+    with pytest.raises(ValueError, match=r"^columns\['size'\] has 6 entries, and X has 5 images"):
+        EmbeddingDisplay.from_estimator(small(), X, y, columns={"size": range(6)})
+    with pytest.raises(ValueError, match="X: 1 of 1 images can be read, and a map by PCA"):
+        EmbeddingDisplay.from_estimator(small(), X[:1])

@@ -159,3 +159,11 @@ class TestNearestImages:
             )
         plain = NeighborsDisplay.from_estimator(model, X[:1], X, n_neighbors=2)
         assert plain.axes_[0, 1].get_title().endswith(" away")
+
+
+@pytest.mark.parametrize("function", [nearest_images, NeighborsDisplay.from_estimator])
+def test_targets_of_another_length_are_refused(model, digits, function):
+    X, y = digits
+    text = r"^y_train has 2 entries, and X_train has 20 images\. Pass one for each image\.$"
+    with pytest.raises(ValueError, match=text):
+        function(model, X[:2], X[:20], y[:2])
