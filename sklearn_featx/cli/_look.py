@@ -37,7 +37,11 @@ def _look(arguments: argparse.Namespace) -> None:
     model = load_model(arguments.model, trust_pickle=arguments.trust_pickle)
     paths = _images(arguments.folder, arguments.quiet)
     known = None if arguments.known is None else _images(arguments.known, arguments.quiet)
-    page = report_page(model, paths, known, arguments.neighbors).encode("utf-8")
+    try:
+        page = report_page(model, paths, known, arguments.neighbors).encode("utf-8")
+    except TypeError as error:
+        # A model without one network that gets the images, or without scores.
+        raise InputError(f"MODEL: {error}") from error
 
     def write(file: IO[bytes]) -> None:
         file.write(page)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -106,3 +107,18 @@ def test_what_cannot_be_loaded_is_refused(saved, capsys, tmp_path):
     skops.dump(Image.Image, tmp_path / "foreign.skops")
     assert main(["look", str(tmp_path / "foreign.skops"), new, *page]) == 2
     assert "types of other packages" in capsys.readouterr().err
+
+
+def test_a_model_whose_network_is_beside_other_columns_is_refused(saved, capsys, tmp_path):
+    folder, model, _ = saved
+    columns = ColumnTransformer([("images", model[0], [0]), ("size", "passthrough", [1])])
+    joblib.dump(make_pipeline(columns, model[-1]), tmp_path / "model.joblib")
+    page = tmp_path / "page.html"
+    command = ["look", str(tmp_path / "model.joblib"), str(folder / "new"), "-o", str(page)]
+    assert main([*command, "--trust-pickle"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sklearn-featx: error: MODEL: estimator=Pipeline(")
+    assert "expected a fitted pipeline" in error
+    assert len(error) <= 300
+    assert error.count("\n") == 1
+    assert not page.exists()
