@@ -52,7 +52,7 @@ def predictions_of(y: Any, predicted: Any, classes: Any = None) -> Predictions:
     Raises
     ------
     ValueError
-        If numbers of rows or columns do not fit, or a label is unknown.
+        If numbers of rows or columns do not fit, a label is unknown, or a score is NaN.
     """
     labels, found = column_or_1d(y), np.asarray(predicted)
     check_consistent_length(labels, found)
@@ -66,6 +66,12 @@ def predictions_of(y: Any, predicted: Any, classes: Any = None) -> Predictions:
         raise ValueError(
             f"predicted has {scores.shape[1]} columns, and there are {len(given)} classes: "
             f"{shown(given.tolist())}. Pass classes=, in the order of the columns."
+        )
+    missing = np.flatnonzero(np.isnan(scores).any(axis=1))
+    if len(missing):
+        raise ValueError(
+            f"predicted, row {missing[0]}: NaN, in {len(missing)} of {len(scores)} rows. Leave "
+            "out these images, or predict them."
         )
     true, codes = _codes(labels, given, "y"), scores.argmax(1)
     if is_probability(scores):

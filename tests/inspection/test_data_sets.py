@@ -318,3 +318,13 @@ def test_a_map_checks_lengths_first(digits):
         EmbeddingDisplay.from_estimator(small(), X, y, columns={"size": range(6)})
     with pytest.raises(ValueError, match="X: 1 of 1 images can be read, and a map by PCA"):
         EmbeddingDisplay.from_estimator(small(), X[:1])
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (4,)])
+def test_predictions_of_nan_are_refused(digits, shape):
+    with pytest.raises(ValueError, match="predicted, row 0: NaN, in 4 of 4 rows"):
+        MistakesDisplay.from_predictions(digits[0][:4], [0, 1, 0, 1], np.full(shape, np.nan))
+    some = np.eye(2)[[0, 1, 0, 1]]
+    some[2] = np.nan
+    with pytest.raises(ValueError, match="predicted, row 2: NaN, in 1 of 4 rows"):
+        MistakesDisplay.from_predictions(digits[0][:4], [0, 1, 0, 1], some)
