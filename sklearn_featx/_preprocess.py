@@ -4,6 +4,7 @@
 (scale, mean, std) to whole batches.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
@@ -16,6 +17,9 @@ from .exceptions import InputError
 
 # The words of timm, for the geometry between the image and the network.
 CropMode = Literal["center", "squash", "border"]
+# Beyond it, memory ends before an error is raised.
+_MOST_PIXELS = 2**26
+
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
@@ -134,5 +138,10 @@ def checked_size(size: int | Sequence[int]) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 1 for s in sides):
         raise InputError(
             f"image_size={shown(size)}: expected a side or (height, width), in pixels."
+        )
+    if math.prod(map(int, sides)) > _MOST_PIXELS:
+        raise InputError(
+            f"image_size={shown(size)}: more than {_MOST_PIXELS:,} pixels, for which there is no "
+            "network. Networks were trained at about 224."
         )
     return int(sides[0]), int(sides[1])
