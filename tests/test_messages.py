@@ -264,7 +264,9 @@ WRONG_PARAMETERS = {
     "layer": [5, "nothing", LONG, [], ["0", 5], ["nothing"], {"a": 1}, "", NET, [["0"]]],
     "pooling": [5, "mean", LONG, ["avg", "mean"], [], True],
     "preprocessing": ["slow", 5, LONG, {"a": 1}],
-    "image_size": [0, -1, 10**6, "224", 1.5, (1, 2, 3), [], (0, 5), ("a", "b"), (None, None), (1.5, 2.5)],
+    "image_size": [
+        0, -1, 10**6, "224", 1.5, (1, 2, 3), [], (0, 5), ("a", "b"), (None, None), (1.5, 2.5),
+    ],
     "reader": [5, LONG, {"image_shape": (8, 8)}, ImageReader, PretrainedFeatureExtractor()],
     "batch_size": [0, -1, 1.5, "a", LONG],
     "device": ["gpu", "cuda:99", LONG, 5, None, "meta", "", torch.device("cpu")],
