@@ -14,6 +14,7 @@ from ..exceptions import ImageError, ImageWarning
 # Images that a warning lists at most, and its length; `failures_` has all of them.
 _MOST_LISTED = 3
 _LONGEST = 300
+_LONGEST_PATH = 30
 _SHORTEST_ROW = 50
 
 
@@ -156,4 +157,12 @@ def _message(
     tail = f"; and {n_left} more" if n_left else ""
     tail += f"; {listed_in} lists all." if listed_in else ""
     room = (_LONGEST - len(head) - len(tail)) // len(first) - len("; ")
-    return head + "; ".join(short(str(f), max(_SHORTEST_ROW, room)) for f in first) + tail
+    rows = (_in_short(failure, max(_SHORTEST_ROW, room)) for failure in first)
+    return head + "; ".join(rows) + tail
+
+
+def _in_short(failure: Failure, longest: int) -> str:
+    """Return row, end of the path and beginning of the reason."""
+    path = f" ({short(failure.path, _LONGEST_PATH)!r})" if failure.path else ""
+    text = " ".join(f"row {failure.row}{path}: {failure.reason}".split()).rstrip(".")
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
