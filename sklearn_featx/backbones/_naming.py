@@ -71,6 +71,12 @@ _MOST_VALUES = 20_000
 _LONGEST_PATH = 1024
 
 
+def _reads_modules(read: Read, scope: dict[str, Any]) -> bool:
+    """Whether code reads the table of modules, which may have any module at a name."""
+    value = scope.get(read.name)
+    return value is sys.modules or (value is sys and read.attributes[:1] == ("modules",))
+
+
 class Namer:
     """Names values. An object that occurs again is represented by its number.
 
@@ -231,6 +237,8 @@ class Namer:
         state = {k: v for k, v in vars(function).items() if k != "__wrapped__"}
         settings = (function.__defaults__, function.__kwdefaults__, state)
         scope = function.__globals__
+        if any(_reads_modules(read, scope) for read in found.reads):
+            self.unnamed.append(f"{code.co_qualname} uses sys.modules")
         reads = [self._read(read, scope) for read in found.reads if read.name not in _PLACE]
         return digest("function", found.digest, *closure, *map(self.name, settings), *reads)
 

@@ -576,3 +576,25 @@ def test_another_process_finds_the_rows_of_the_same_code_alone(source, tmp_path)
     (first, _, names), (second, _, same), (third, _, others) = outputs
     assert (first, second, third) == ("[3", "[", "[3")
     assert names == same != others
+
+
+class ReadsTheTableOfModules(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3)) * sys.modules["settings_of_a_user"].factor
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_module_that_is_found_by_its_name(cache, monkeypatch):
+    settings = ModuleType("settings_of_a_user")
+    settings.factor = 1.0
+    monkeypatch.setitem(sys.modules, "settings_of_a_user", settings)
+    network = ReadsTheTableOfModules()
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8), dtype=np.uint8)
+    before = PretrainedFeatureExtractor(network, cache=cache).fit_transform(images)
+    settings.factor = 3.0
+    after = PretrainedFeatureExtractor(network, cache=cache).fit_transform(images)
+    np.testing.assert_allclose(after, 3 * before, rtol=1e-5)
