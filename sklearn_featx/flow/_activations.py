@@ -7,7 +7,7 @@ computed or cached. A store that fails costs time, never a result.
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -126,10 +126,20 @@ def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> 
         Rows and failures.
     """
     if isinstance(images, Bags):
-        with located(images):
-            found = activations(images.images, recipe, settings)
-        return TapRows(*rows_of_bags(found.taps, found.failures, images, recipe))
+        return _pooled(activations, images, recipe, settings)
     return _in_order(stream(images, recipe, settings), len(images))
+
+
+def _pooled(
+    rows_of: Callable[[ImageCollection, Recipe, Settings], TapRows],
+    bags: Bags,
+    recipe: Recipe,
+    settings: Settings,
+) -> TapRows:
+    """Compute the rows of the images of bags, and pool them."""
+    with located(bags):
+        found = rows_of(bags.images, recipe, settings)
+    return TapRows(*rows_of_bags(found.taps, found.failures, bags, recipe))
 
 
 def _in_order(results: Iterable[Result], n_images: int) -> TapRows:
@@ -279,9 +289,7 @@ def held_or_stored(images: ImageCollection, recipe: Recipe, settings: Settings) 
         Rows and failures.
     """
     if isinstance(images, Bags):
-        with located(images):
-            found = held_or_stored(images.images, recipe, settings)
-        return TapRows(*rows_of_bags(found.taps, found.failures, images, recipe))
+        return _pooled(held_or_stored, images, recipe, settings)
     store = open_store(settings.cache)
     shapes = recipe.row_shapes(images)
     large = [] if shapes is None else _large_taps(recipe, shapes, len(images))

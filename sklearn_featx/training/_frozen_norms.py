@@ -75,7 +75,7 @@ def _as_is(x: torch.Tensor) -> torch.Tensor:
 def keep_strided_groups_in_float32(stages: Iterable[nn.Module]) -> None:
     """Exclude strided grouped convolutions from mixed precision on a CPU.
 
-    Their gradient in bfloat16 has no fast kernel there: it took 100 times as long as in float32.
+    Their gradient in bfloat16 has no fast kernel there, and takes far longer than in float32.
 
     Parameters
     ----------
