@@ -1,9 +1,13 @@
 """Jobs: the images that reach an estimator of this package, its recipes, and its store."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from ..flow import Decision, Recipe, Settings, Tap, decide, open_store, row_keys
-from ..images import ImageCollection
+from ..images import Bags, ImageCollection
 from ..store import FeatureStore
 
 
@@ -12,8 +16,10 @@ class Job(NamedTuple):
 
     Parameters
     ----------
+    rows : ImageCollection
+        All rows that reach the estimator, each an image or a bag of images.
     images : ImageCollection
-        All images that reach the estimator.
+        The images of the rows, which pass through the network one by one.
     keys : list of str
         Digest of each image; jobs that read the same images in the same way share the list.
     fitting, predicting : Recipe
@@ -26,6 +32,7 @@ class Job(NamedTuple):
         Whether its rows are cached.
     """
 
+    rows: ImageCollection
     images: ImageCollection
     keys: list[str]
     fitting: Recipe
@@ -39,6 +46,13 @@ class Job(NamedTuple):
         """The layers, and whether their rows are cached."""
         verb = "cached" if self.decision.cached else "not cached"
         return f"{layers_in_words(self.fitting)}: {verb}, {self.decision.reason}"
+
+    def images_of(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Return the positions of the images of some rows."""
+        if not isinstance(self.rows, Bags):
+            return np.asarray(rows, dtype=np.intp)
+        members = [np.asarray(self.rows.members(int(row)), dtype=np.intp) for row in rows]
+        return np.concatenate([np.empty(0, dtype=np.intp), *members])
 
     @property
     def pass_key(self) -> tuple[Any, ...]:
@@ -54,6 +68,7 @@ class Jobs:
         self._jobs: dict[tuple[int, int], tuple[Any, Any, Job]] = {}
         self._keys: dict[Any, list[str]] = {}
         self._first: dict[int, list[str]] = {}
+        self._contents: dict[int, list[str]] = {}
         self._inputs: dict[int, ImageCollection] = {}
 
     def of(self, estimator: Any, X: Any) -> Job:
@@ -65,8 +80,13 @@ class Jobs:
 
     @property
     def sources(self) -> list[list[str]]:
-        """Digests of the images of each input, such as a column, as first read."""
+        """Digests of the rows of each input, such as a column, as first read."""
         return list(self._first.values())
+
+    @property
+    def contents(self) -> list[list[str]]:
+        """Digests of the images of each input, as first read."""
+        return list(self._contents.values())
 
     @property
     def inputs(self) -> list[ImageCollection]:
@@ -74,19 +94,26 @@ class Jobs:
         return list(self._inputs.values())
 
     def _made(self, estimator: Any, X: Any) -> Job:
-        images, fitting, predicting, settings = estimator.work(X)
+        rows, fitting, predicting, settings = estimator.work(X)
+        images = rows.images if isinstance(rows, Bags) else rows
         store = open_store(settings.cache)
-        decision = decide(fitting, fitting.row_shapes(images), len(images), store)
+        decision = decide(fitting, fitting.row_shapes(rows), len(rows), store)
         reading = (estimator.reader, estimator.on_error)
         how = (id(X), store and store.path, repr(reading))
         if how not in self._keys:
             keys = row_keys(images, store, settings.on_error, settings.n_jobs)
             # Unreadable images are distinct.
             self._keys[how] = [key or f"unreadable {i}" for i, key in enumerate(keys)]
-            self._first.setdefault(id(X), self._keys[how])
-            self._inputs.setdefault(id(X), images)
-        keys = self._keys[how]
-        return Job(images, keys, fitting, predicting, settings, store, decision)
+        job = Job(rows, images, self._keys[how], fitting, predicting, settings, store, decision)
+        self._note_input(id(X), job)
+        return job
+
+    def _note_input(self, name: int, job: Job) -> None:
+        """Keep the first reading of an input."""
+        if name not in self._inputs:
+            members = (job.images_of([row]) for row in range(len(job.rows)))
+            self._first[name] = [" ".join(job.keys[i] for i in images) for images in members]
+            self._contents[name], self._inputs[name] = job.keys, job.rows
 
 
 def layers_in_words(recipe: Recipe) -> str:

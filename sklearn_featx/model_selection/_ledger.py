@@ -71,16 +71,17 @@ class Ledger:
         recipe, job = call.recipe, call.job
         counts = self._counts(call)
         passes = bool(recipe.network_taps)
+        positions = job.images_of(call.rows)
         if passes:
-            self.n_passes_without_cache += len(call.rows)
+            self.n_passes_without_cache += len(positions)
         if job.decision.cached and job.store is not None:
             new = self._new_rows(call, job.store)
             self._together.setdefault(job.pass_key, set()).update(new)
             places = self._places(job.keys)
             np.add.at(counts, [places[key] for key in new], 1)
         elif passes:
-            np.add.at(counts, call.rows, 1)
-            self._n_uncached += len(call.rows)
+            np.add.at(counts, positions, 1)
+            self._n_uncached += len(positions)
 
     def _counts(self, call: Call) -> npt.NDArray[np.intp]:
         recipe, job = call.recipe, call.job
@@ -91,7 +92,7 @@ class Ledger:
 
     def _new_rows(self, call: Call, store: FeatureStore) -> set[str]:
         """Digests of the images that pass through the network for a call."""
-        wanted = {call.job.keys[i] for i in call.rows}
+        wanted = {call.job.keys[i] for i in call.job.images_of(call.rows)}
         passing: set[str] = set()
         images, settings = call.job.images, call.job.settings
         input_shape = call.recipe.input_shape(images, settings.skip_unreadable)

@@ -182,7 +182,7 @@ def plan_search(
     search = search_or_estimator
     calls = Calls(X, y, asked_by="plan_search")
     jobs = calls.all_jobs(search)
-    rows = np.arange(len(jobs[0].images))
+    rows = np.arange(len(jobs[0].rows))
     has_folds = cv is not None or is_search(search)
     n_jobs = jobs[0].settings.n_jobs
     relations = _relations(calls, groups, near_copies=has_folds and near_copies, n_jobs=n_jobs)
@@ -197,8 +197,8 @@ def plan_search(
     for call in made:
         ledger.enter(call)
     return Plan(
-        n_images=len(rows) * len(calls.jobs.sources),
-        n_distinct=len(set().union(*calls.jobs.sources)),
+        n_images=sum(map(len, calls.jobs.contents)),
+        n_distinct=len(set().union(*calls.jobs.contents)),
         n_passes_without_cache=ledger.n_passes_without_cache,
         n_passes=ledger.n_passes,
         n_passes_after_precompute=ledger.n_passes_after_precompute,
@@ -229,7 +229,7 @@ def _relations(
 
 def _warning(relations: Sequence[Relation], folds: Sequence[Fold]) -> str | None:
     found = [(len(separated(relation.groups, folds)), relation.name) for relation in relations]
-    listed = ", ".join(f"{n} {name}" for n, name in found if n)
+    listed = ", ".join(f"{name}: {n}" for n, name in found if n)
     if not listed:
         return None
     return (

@@ -15,7 +15,13 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor, plan_search
+from sklearn_featx import (
+    FineTuneClassifier,
+    ImageReader,
+    PretrainedFeatureExtractor,
+    plan_search,
+    precompute,
+)
 from sklearn_featx.store import FeatureStore
 
 
@@ -131,7 +137,7 @@ class TestDuplicates:
         planned = plan_search(search, *doubled, timed=False)
         assert (planned.n_images, planned.n_distinct, planned.n_passes) == (40, 30, 30)
         np.testing.assert_array_equal(planned.groups, [*range(30), *range(10)])
-        assert "at once: 10 images with copies. " in planned.warning
+        assert "at once: images with copies: 10. " in planned.warning
         search.set_params(cv=GroupKFold(2))
         assert plan_search(search, *doubled, timed=False).warning is None
         search.fit(*doubled, groups=planned.groups)
@@ -156,7 +162,7 @@ class TestWords:
         assert "  60 for smallnet, layer top" in text
         assert "smallnet, layer top: cached, 61 rows of 0.1 KiB" in text
         assert "an estimate" in text
-        assert "at once: 1 images with copies. " in text
+        assert "at once: images with copies: 1. " in text
         assert planned.minutes > 0
 
     def test_decisions_have_their_reasons(self, small_net, digits):
@@ -182,3 +188,21 @@ class TestErrors:
         with pytest.raises(TypeError, match="iterator"):
             plan_search(search, *digits)
         assert len(list(folds)) == 2
+
+
+def test_images_of_bags_are_counted_one_by_one(small_net, digit_files, tmp_path):
+    paths = digit_files[0]
+    bags = [paths[i : i + 3] for i in range(0, 30, 3)] + [paths[:1]]
+    extractor = PretrainedFeatureExtractor(
+        small_net, cache=tmp_path / "rows", reader=ImageReader(bag_pooling="mean")
+    )
+    before = plan_search(extractor, bags, timed=False)
+    assert (before.n_images, before.n_distinct) == (31, 30)
+    assert (before.n_passes, before.n_passes_without_cache) == (30, 31)
+    assert len(before.groups) == 11
+    precompute(extractor, bags)
+    after = plan_search(extractor, bags, timed=False)
+    assert (after.n_passes, after.n_bytes) == (0, 0)
+    # Another pooling of the bags reads the same rows.
+    extractor.set_params(reader__bag_pooling="max+std")
+    assert plan_search(extractor, bags).n_passes == 0

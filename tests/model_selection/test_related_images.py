@@ -91,7 +91,8 @@ class TestPlan:
         X = [*changed(photographs[0])[:3], *changed(photographs[1])[:3]]
         planned = self.plan(small_net, X, cv=KFold(3))
         assert planned.groups.tolist() == [0, 0, 0, 1, 1, 1]
-        assert "at once: 2 images with near copies (16 x 16 gray pixels" in planned.warning
+        assert "at once: images with near copies (16 x 16 gray pixels" in planned.warning
+        assert "0.995): 2. " in planned.warning
         assert self.plan(small_net, X, cv=KFold(2)).warning is None
         # The groups of the plan serve a splitter that needs some.
         assert self.plan(small_net, X, cv=GroupKFold(2)).warning is None
@@ -105,12 +106,12 @@ class TestPlan:
     def test_copies_are_counted_once(self, small_net, digits):
         X = [*digits[0][:4], *digits[0][:4]]
         planned = self.plan(small_net, X, cv=KFold(2))
-        assert "at once: 4 images with copies. This" in planned.warning
+        assert "at once: images with copies: 4. This" in planned.warning
 
     def test_groups_of_the_user(self, small_net, digits):
         X, groups = digits[0][:12], np.repeat(["ann", "bob", "eve"], 4)
         planned = self.plan(small_net, X, cv=KFold(2), groups=groups)
-        assert "at once: 1 groups. This" in planned.warning
+        assert "at once: groups: 1. This" in planned.warning
         assert "bob" not in planned.warning
         assert planned.groups.tolist() == np.repeat([0, 1, 2], 4).tolist()
         assert self.plan(small_net, X, cv=GroupKFold(3), groups=groups).warning is None
@@ -120,7 +121,8 @@ class TestPlan:
     def test_groups_of_the_user_do_not_hide_near_copies(self, small_net, photographs):
         X = [*changed(photographs[0])[:2], *changed(photographs[1])[:2]]
         planned = self.plan(small_net, X, cv=GroupKFold(2), groups=[0, 1, 2, 3])
-        assert "2 images with near copies" in planned.warning
+        assert "images with near copies" in planned.warning
+        assert "0.995): 2. " in planned.warning
 
     def test_patients(self, small_net, write_scan, digits):
         pytest.importorskip("pydicom")
