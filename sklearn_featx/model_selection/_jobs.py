@@ -97,7 +97,7 @@ class Jobs:
         rows, fitting, predicting, settings = estimator.work(X)
         images = rows.images if isinstance(rows, Bags) else rows
         store = open_store(settings.cache)
-        decision = decide(fitting, fitting.row_shapes(rows), len(rows), store)
+        decision = decide(fitting, fitting.row_shapes(images), len(images), store)
         reading = (estimator.reader, estimator.on_error)
         how = (id(X), store and store.path, repr(reading))
         if how not in self._keys:

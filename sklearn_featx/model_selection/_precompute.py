@@ -73,8 +73,8 @@ def _recipes(alike: list[Job]) -> Iterator[Recipe]:
         taps |= dict.fromkeys([*job.fitting.taps, *job.predicting.taps])
     first = alike[0]
     whole = replace(first.fitting, taps=tuple(taps))
-    shapes = whole.row_shapes(first.rows)
-    if decide(whole, shapes, len(first.rows), first.store).cached:
+    shapes = whole.row_shapes(first.images)
+    if decide(whole, shapes, len(first.images), first.store).cached:
         yield whole
     else:
         yield from (job.fitting for job in alike)
