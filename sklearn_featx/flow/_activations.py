@@ -126,11 +126,11 @@ def activations(images: ImageCollection, recipe: Recipe, settings: Settings) -> 
         Rows and failures.
     """
     if isinstance(images, Bags):
-        return _pooled(activations, images, recipe, settings)
+        return _of_bags(activations, images, recipe, settings)
     return _in_order(stream(images, recipe, settings), len(images))
 
 
-def _pooled(
+def _of_bags(
     rows_of: Callable[[ImageCollection, Recipe, Settings], TapRows],
     bags: Bags,
     recipe: Recipe,
@@ -289,7 +289,7 @@ def held_or_stored(images: ImageCollection, recipe: Recipe, settings: Settings) 
         Rows and failures.
     """
     if isinstance(images, Bags):
-        return _pooled(held_or_stored, images, recipe, settings)
+        return _of_bags(held_or_stored, images, recipe, settings)
     store = open_store(settings.cache)
     shapes = recipe.row_shapes(images)
     large = [] if shapes is None else _large_taps(recipe, shapes, len(images))
