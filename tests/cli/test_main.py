@@ -59,7 +59,9 @@ def test_a_real_process(pictures, tmp_path):
         assert arrays["features"].shape == (4, 1280)
 
     failed = subprocess.run(
-        [sys.executable, "-m", "sklearn_featx", "stages", "nothing"], capture_output=True, text=True
+        [sys.executable, "-m", "sklearn_featx", "extract", "nowhere", "-o", output],
+        capture_output=True,
+        text=True,
     )
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr

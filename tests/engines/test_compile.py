@@ -120,8 +120,13 @@ def test_several_workers_compile_once(compiler):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_features_are_the_same_with_the_real_one(small_net, digits):
-    settings = {"backbone": small_net.eval(), "cache": False}
+def test_features_are_the_same_with_the_real_one(digits, monkeypatch):
+    from torch._inductor import config
+
+    # No processes of its own for one small kernel.
+    monkeypatch.setattr(config, "compile_threads", 1)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).eval()
+    settings = {"backbone": network, "cache": False}
     wanted = PretrainedFeatureExtractor(**settings).fit_transform(digits[0][:9])
     found = PretrainedFeatureExtractor(**settings, compile=True).fit_transform(digits[0][:9])
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
