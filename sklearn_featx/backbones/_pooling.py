@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from .._digest import digest
 from .._typing import Pooling
@@ -116,7 +117,14 @@ def _reduce(maps: torch.Tensor, pooling: str) -> torch.Tensor:
     if pooling == "avg":
         return flat.mean(2)
     if pooling == "max":
-        return flat.amax(2)
+        return _maximum(maps)
     if pooling == "avgmax":
-        return (flat.mean(2) + flat.amax(2)) / 2
+        return (flat.mean(2) + _maximum(maps)) / 2
     return flat.clamp(min=_GEM_FLOOR).pow(_GEM_POWER).mean(2).pow(1 / _GEM_POWER)
+
+
+def _maximum(maps: torch.Tensor) -> torch.Tensor:
+    # For maps with channels last on a CPU, PyTorch's `amax` takes up to 13 times as long.
+    if maps.ndim == 4 and maps.device.type == "cpu" and not maps.requires_grad:
+        return functional.max_pool2d(maps, maps.shape[2:]).flatten(1)
+    return maps.flatten(2).amax(2)

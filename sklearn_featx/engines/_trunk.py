@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -35,7 +36,7 @@ class Whole(nn.Module):
         super().__init__()
         self.normalize = nn.Identity() if normalize is None else copy.deepcopy(normalize)
         self.network = network
-        self.pools = nn.ModuleList(pools)
+        self.pools = nn.ModuleList(map(_Pooled, pools))
         self.dtype = dtype
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
@@ -44,8 +45,19 @@ class Whole(nn.Module):
             x = x.to(self.dtype)
         outputs = self.network(x)
         found = outputs if isinstance(outputs, tuple) else (outputs,)
-        # Pooling in 16 bits would lose the precision that a mean over many positions gains.
-        return [pool(output.float()) for pool, output in zip(self.pools, found, strict=True)]
+        return [pool(output) for pool, output in zip(self.pools, found, strict=True)]
+
+
+class _Pooled(nn.Module):
+    """A pooling in float32: in 16 bits it would lose the precision that a mean gains."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = self.pool(activations.float())
+        return pooled
 
 
 def optimize(whole: Whole, device: torch.device) -> Whole:
@@ -53,5 +65,34 @@ def optimize(whole: Whole, device: torch.device) -> Whole:
     if device.type == "cpu":
         fuse_layers(whole, whole.dtype)
         if isinstance(whole.network, fx.GraphModule):
+            _pool_in_the_network(whole, whole.network)
             whole.network = Sectioned(whole.network)
     return whole
+
+
+def _pool_in_the_network(whole: Whole, network: fx.GraphModule) -> None:
+    """Pool each result where it is computed: there its maps are in the cache, and end."""
+    graph, output = network.graph, network.graph.output_node()
+    results = []
+    for i, (node, pool) in enumerate(zip(_results(output), whole.pools, strict=True)):
+        name = f"featx_pool_{i}"
+        network.add_submodule(name, pool)
+        # A copy protects a result from operations in place; a copy of the vector is cheaper.
+        copies = node.op == "call_method" and node.target == "clone"
+        with graph.inserting_after(node):
+            result = graph.call_module(name, node.args[:1] if copies else (node,))
+        if copies:
+            with graph.inserting_after(result):
+                result = graph.call_method("clone", (result,))
+        results.append(result)
+    before, output.args = output.all_input_nodes, (tuple(results),)
+    for node in before:
+        if not node.users:
+            graph.erase_node(node)
+    network.recompile()
+    whole.pools = nn.ModuleList(nn.Identity() for _ in results)
+
+
+def _results(output: fx.Node) -> tuple[fx.Node, ...]:
+    (results,) = output.args
+    return (results,) if isinstance(results, fx.Node) else tuple(cast("Any", results))

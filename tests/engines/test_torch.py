@@ -26,7 +26,8 @@ class Limited(nn.Module):
 
 
 def engine(module, **settings):
-    return TorchEngine(module, [nn.Identity(), nn.Identity()], device=CPU, **settings)
+    n_results = 1 if isinstance(module, fx.GraphModule) else 2
+    return TorchEngine(module, [nn.Identity()] * n_results, device=CPU, **settings)
 
 
 def traced(network):
