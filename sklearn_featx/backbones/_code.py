@@ -14,7 +14,7 @@ from .._digest import digest
 
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
-_IDLE = ("RESUME", "NOP", "CACHE", "PRECALL")
+_IDLE = ("RESUME", "NOP", "CACHE", "PRECALL", "EXTENDED_ARG")
 
 
 class Read(NamedTuple):
@@ -88,9 +88,10 @@ def _reads(instructions: Sequence[dis.Instruction]) -> Iterator[Read]:
         if instruction.opname in _LOADS:
             yield Read(str(instruction.argval), _chain(instructions[i + 1 :]))
         elif instruction.opname == "IMPORT_NAME":
-            level = instructions[i - 2].argval
-            names = _imported(instructions[i + 1 :]) or [()]
-            for attributes in names:
+            # The two constants before it: the level, and the names after `from module import`.
+            level, imported = instructions[i - 2].argval, instructions[i - 1].argval
+            names: list[tuple[str, ...]] = [(name,) for name in imported or ()]
+            for attributes in names or [()]:
                 yield Read(str(instruction.argval), attributes, int(level or 0))
 
 
@@ -102,17 +103,6 @@ def _chain(following: Sequence[dis.Instruction]) -> tuple[str, ...]:
             break
         names.append(str(instruction.argval))
     return tuple(names)
-
-
-def _imported(following: Sequence[dis.Instruction]) -> list[tuple[str, ...]]:
-    """Return the names that ``from module import`` imports."""
-    names: list[tuple[str, ...]] = []
-    for instruction in following:
-        if instruction.opname == "IMPORT_FROM":
-            names.append((str(instruction.argval),))
-        elif not instruction.opname.startswith("STORE_"):
-            break
-    return names
 
 
 def _constant(value: Any) -> str:
