@@ -142,8 +142,8 @@ def _of_arrow(X: Any) -> list[Any]:
 
 def _of_mapping(X: Mapping[Any, Any]) -> Source:
     """Return the column of images of a mapping of columns: rows of a `datasets.Dataset`."""
-    columns = {name: column for name, column in X.items() if _is_column(column)}
-    chosen = _image_column([str(name) for name in columns])
+    columns = {str(name): column for name, column in X.items() if _is_column(column)}
+    chosen = _image_column(list(columns))
     if chosen is None:
         raise _unknown_type(X)
     return list(columns[chosen])

@@ -142,10 +142,7 @@ def _frames_of_array(entry: Any, options: ReadOptions) -> list[Any]:
         return [entry]
     array = tensor_to_array(entry) if is_tensor(entry) else np.asarray(entry)
     frames = "all" if options.frames == "first" else options.frames
-    numbers = frame_numbers(frames, len(array))
-    if any(not -len(array) <= number < len(array) for number in numbers):
-        raise ImageError(f"has {len(array)} frames, and frames={options.frames} is asked for.")
-    return [array[number] for number in numbers]
+    return [array[number] for number in frame_numbers(frames, len(array))]
 
 
 def _is_numbers(entry: list[Any] | tuple[Any, ...]) -> bool:
@@ -250,11 +247,10 @@ def _numbers(source: str | bytes, options: ReadOptions) -> list[int]:
     """Return the numbers of the frames of a file that become images."""
     if not options.several_frames:
         return [options.frame]
-    numbers = frame_numbers(options.frames, count_frames(source))
-    if not numbers:
-        path = source if isinstance(source, str) else None
-        raise ImageError(f"has no frame in frames={options.frames}.", path=path)
-    return numbers
+    try:
+        return frame_numbers(options.frames, count_frames(source))
+    except ImageError as error:
+        raise ImageError(error.reason, path=source if isinstance(source, str) else None) from None
 
 
 def _content(entry: Any) -> Any:

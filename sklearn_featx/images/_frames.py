@@ -33,13 +33,19 @@ def check_frames(frames: Any) -> Frames:
     )
 
 
-def frame_numbers(frames: Frames, n_frames: int) -> list[int]:
-    """Return the numbers of the chosen frames of a file with `n_frames`."""
-    if isinstance(frames, slice):
-        return list(range(n_frames)[frames])
+def frame_numbers(frames: Frames, count: int) -> list[int]:
+    """Return the numbers from 0 of the chosen frames, at least one, of `count`.
+
+    Raises `ImageError` if there is no such frame.
+    """
     if frames == "all":
-        return list(range(n_frames))
-    return [0 if frames == "first" else frames]
+        return list(range(count))
+    if not isinstance(frames, slice):
+        return [0 if frames == "first" else number_of(frames, count)]
+    numbers = list(range(count)[frames])
+    if not numbers:
+        raise ImageError(f"has no frame in frames={frames}: it has {count}.")
+    return numbers
 
 
 def has_frames(image: Image.Image) -> bool:
@@ -68,10 +74,9 @@ def show_frame(image: Image.Image, frame: int) -> None:
 
 def copies_of_frames(image: Image.Image, frames: Frames) -> list[Image.Image]:
     """Return copies of the chosen frames of a user's picture, which stays at its frame."""
+    numbers = frame_numbers(frames, n_frames(image))
     if not has_frames(image):
-        show_frame(image, frames if isinstance(frames, int) and frames != -1 else 0)
         return [image]
-    numbers = [number_of(k, n_frames(image)) for k in frame_numbers(frames, n_frames(image))]
     if image.format == "PNG":
         # Pillow cannot go on from the first frame of a PNG after it has gone back to it.
         return [_reopened(image, number) for number in numbers]

@@ -44,6 +44,7 @@ def column(values):
         pd.Index,
         pl.Series,
         lambda files: pl.DataFrame({"file": files}),
+        lambda files: {0: files},
     ],
 )
 def test_whatever_holds_paths(files, hold):

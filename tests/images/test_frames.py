@@ -76,10 +76,20 @@ def test_missing_frames(stack, frames):
         images.load(0)
 
 
-def test_a_slice_without_frames_is_unreadable():
+@pytest.mark.parametrize(
+    "entry",
+    [
+        animation("GIF"),
+        Image.open(BytesIO(animation("GIF"))),
+        Image.fromarray(FRAMES[0]),
+        np.stack(FRAMES),
+    ],
+    ids=["file", "opened", "picture", "array"],
+)
+def test_a_slice_without_frames_is_unreadable(entry):
     options = ReadOptions(frames=slice(5, None), bag_pooling="mean")
     with pytest.raises(ImageError, match="row 0: has no frame"):
-        as_image_collection([animation("GIF")], options)
+        as_image_collection([entry], options)
 
 
 @pytest.mark.parametrize("frames", ["last", 1.5, None, True, [0]])

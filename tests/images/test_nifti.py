@@ -157,6 +157,9 @@ class TestSlices:
         assert [entry.volume for entry in slices(path, volume=None)] == [0, 0, 1, 1, 2, 2, 3, 3]
         with pytest.raises(InputError, match=r"volume=4: the file has 4"):
             slices(path, volume=4)
+        with pytest.raises(InputError, match=r"volume='1'"):
+            slices(path, volume="1")
+        assert slices(path, step=np.int64(1), volume=np.int64(1)) == slices(path, volume=1)
 
     def test_a_path_of_a_volume_says_what_to_do(self, write):
         with pytest.raises(ImageError, match=r"row 0 .*4 axial slices.*slices\(path\)"):

@@ -101,6 +101,7 @@ def test_overlap_and_edges(write):
     path = write(pixels())
     found = tiles(path, 256, mpp=None, overlap=128, tissue=False)
     assert sorted({tile.x for tile in found}) == list(range(0, 1024 - 255, 128))
+    assert tiles(path, np.int64(256), mpp=None, overlap=np.int64(128), tissue=False) == found
     assert tiles(path, 2000, mpp=None) == []
 
 

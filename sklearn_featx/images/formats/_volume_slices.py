@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from numbers import Integral
 
 from ..._digest import stat_signature
 from ..._messages import cause, shown
@@ -116,18 +117,20 @@ def slices(
     """
     if axis not in AXES:
         raise InputError(f"axis={shown(axis)}: expected one of {', '.join(map(repr, AXES))}.")
-    if not isinstance(step, int) or step < 1:
+    if not isinstance(step, Integral) or step < 1:
         raise InputError(f"step={shown(step)}: expected an integer of at least 1.")
     name = str(os.fsdecode(path))
     try:
         header = nifti_header(_nifti_content(name))
     except ImageError as error:
         raise ImageError(error.reason, path=name) from error
-    if volume is not None and not 0 <= volume < header.n_volumes:
+    if volume is not None and not (
+        isinstance(volume, Integral) and 0 <= volume < header.n_volumes
+    ):
         raise InputError(f"volume={shown(volume)}: the file has {header.n_volumes}, from 0 on.")
     n_slices = header.n_slices(axis)
-    indices = range(n_slices // 2 % step, n_slices, step)
-    volumes = range(header.n_volumes) if volume is None else (volume,)
+    indices = range(n_slices // 2 % int(step), n_slices, int(step))
+    volumes = range(header.n_volumes) if volume is None else (int(volume),)
     return [Slice(name, axis, index, v) for v in volumes for index in indices]
 
 
