@@ -1,8 +1,8 @@
 """The check of ``sklearn-featx extract --check``: all images are read, nothing is computed."""
 
-import os
 from typing import Any
 
+import joblib
 import numpy as np
 
 from .._progress import Progress
@@ -22,7 +22,7 @@ def unreadable(
     entries : list
         Paths, addresses or contents of images.
     n_threads : int or None
-        Number of threads that read; None: one for each core.
+        Number of threads that read, in joblib's way; None: one for each core.
     show_progress : bool
         Whether a progress bar is shown.
     **reading : dict
@@ -34,15 +34,17 @@ def unreadable(
         In the order of the rows, which they have.
     """
     # Here: help does not wait for Pillow.
-    from ..images import ReadOptions, as_image_collection, iterate_batches
+    from ..images import Bags, ReadOptions, as_image_collection, iterate_batches
 
-    images = as_image_collection(entries, ReadOptions(**reading, on_error="nan"))
+    rows = as_image_collection(entries, ReadOptions(**reading, on_error="nan"))
+    # A bag is read image by image.
+    images = rows.images if isinstance(rows, Bags) else rows
     batches = iterate_batches(
         images,
         range(len(images)),
         _nothing,
         batch_size=_ROWS_PER_BATCH,
-        n_threads=n_threads or os.cpu_count() or 1,
+        n_threads=joblib.effective_n_jobs(-1 if n_threads is None else n_threads),
         on_error="nan",
     )
     errors: list[ImageError] = []
@@ -53,7 +55,7 @@ def unreadable(
         for batch in batches:
             errors += batch.failures
             progress.update(len(batch.rows) + len(batch.failures))
-    return errors
+    return rows.failures(errors) if isinstance(rows, Bags) else errors
 
 
 def _nothing(_: AnyArray) -> AnyArray:

@@ -34,24 +34,6 @@ def located(bags: Bags) -> Iterator[None]:
         raise bags.located(error) from error.__cause__
 
 
-def failures_of_bags(failures: Sequence[ImageError], bags: Bags) -> list[ImageError]:
-    """Return one error for each bag with an unreadable image: that of its first.
-
-    Parameters
-    ----------
-    failures : sequence of ImageError
-        Unreadable images.
-    bags : Bags
-        The bags.
-    """
-    first: dict[int, ImageError] = {}
-    for failure in sorted(failures, key=lambda error: error.row or 0):
-        error = bags.located(failure)
-        assert error.row is not None
-        first.setdefault(error.row, error)
-    return list(first.values())
-
-
 class BagRows:
     """Rows of the images of bags that are not pooled: an access gives them, and their numbers.
 
@@ -99,7 +81,7 @@ def rows_of_bags(
     places = np.full(len(bags.images), -1)
     known = readable(len(bags.images), failures)
     places[known] = np.arange(len(known))
-    errors = failures_of_bags(failures, bags)
+    errors = bags.failures(failures)
     members = [places[bags.members(i)] for i in readable(len(bags), errors).tolist()]
     if not members:
         return [], errors

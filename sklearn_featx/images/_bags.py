@@ -126,3 +126,11 @@ class Bags(ImageCollection):
         place, size = error.row - int(self._starts[row]), int(self.sizes[row])
         reason = error.reason if size == 1 else f"image {place} of {size}: {error.reason}"
         return ImageError(reason, row, error.path or self.images.path(error.row))
+
+    def failures(self, errors: Sequence[ImageError]) -> list[ImageError]:
+        """Return one error for each bag with an unreadable image: that of its first."""
+        first: dict[int | None, ImageError] = {}
+        for error in sorted(errors, key=lambda error: error.row or 0):
+            located = self.located(error)
+            first.setdefault(located.row, located)
+        return list(first.values())

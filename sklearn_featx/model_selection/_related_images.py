@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..exceptions import ImageError, MissingDependencyError
-from ..images import ImageCollection, holds_identifiers, read_identifier
+from ..images import Bags, ImageCollection, holds_identifiers, read_identifier
 from ._image_groups import Groups, numbered
 from ._near_copies import HASH_SIDE, LEAST_CORRELATION, near_copies, perceptual_hashes
 
@@ -57,7 +57,7 @@ def look_alikes(inputs: Sequence[ImageCollection], content: Groups, n_jobs: int 
     alike: set[tuple[int, int]] | None = None
     for images in inputs:
         if images.kind == "pixels":
-            found = set(near_copies(perceptual_hashes(images.take(first), n_jobs)))
+            found = _alike(images.take(first), n_jobs)
             alike = found if alike is None else alike & found
     of_content = _joined(len(first), alike or ())
     # Copies of one image that is like no other are not near copies.
@@ -147,6 +147,24 @@ def separated(groups: Groups, folds: Iterable[tuple[Any, Any]]) -> set[int]:
     for train, test in folds:
         found |= set(groups[train].tolist()) & set(groups[test].tolist())
     return found
+
+
+def _alike(rows: ImageCollection, n_jobs: int | None) -> set[tuple[int, int]]:
+    """Return the pairs of near copies; of bags, those whose images all are, in their order."""
+    if not isinstance(rows, Bags):
+        return set(near_copies(perceptual_hashes(rows, n_jobs)))
+    hashes = perceptual_hashes(rows.images, n_jobs)
+    alike = set(near_copies(hashes))
+    # The ends of many volumes are black, and a hash of a single value is like no other.
+    plain = ~hashes.any(axis=1)
+
+    def are_alike(one: int, other: int) -> bool:
+        members = list(zip(rows.members(one), rows.members(other), strict=False))
+        same_size = rows.sizes[one] == rows.sizes[other]
+        return same_size and all(pair in alike or plain[list(pair)].all() for pair in members)
+
+    found = {(rows.owner(i), rows.owner(j)) for i, j in alike}
+    return {(one, other) for one, other in found if one != other and are_alike(one, other)}
 
 
 def _patient(source: str | bytes | None) -> str | None:

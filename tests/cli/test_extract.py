@@ -236,6 +236,23 @@ class TestUnreadable:
         assert capsys.readouterr() == ("", "")
         assert trunk_rows == []
 
+    def test_a_check_reads_every_frame_of_a_bag(self, tmp_path, capsys):
+        pages = [Image.effect_noise((9, 9), 50 + i) for i in range(3)]
+        file = io.BytesIO()
+        pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+        file.seek(0)
+        with Image.open(file) as opened:
+            opened.seek(2)
+            start, size = opened.tag_v2[273][0], opened.tag_v2[279][0]
+        damaged = bytearray(file.getvalue())
+        damaged[start : start + size] = b"\xff" * size
+        (tmp_path / "a.tif").write_bytes(file.getvalue())
+        (tmp_path / "b.tif").write_bytes(damaged)
+        arguments = ["extract", str(tmp_path), "--check", "--n-jobs", "-1"]
+        assert main([*arguments, "--frames", "all", "--bag-pooling", "mean"]) == 3
+        assert "sklearn-featx: 'b.tif': image 2 of 3: " in capsys.readouterr().err
+        assert main([*arguments, "--quiet"]) == 0
+
     def test_the_bar_is_drawn_once_and_reaches_100_percent(self, folder, tmp_path, capsys):
         assert main(["extract", str(folder), "-o", str(tmp_path / "f.npz"), *SMALL]) == 3
         err = capsys.readouterr().err

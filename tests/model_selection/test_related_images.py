@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GroupKFold, KFold
 
-from sklearn_featx import PretrainedFeatureExtractor, plan_search
+from sklearn_featx import ImageReader, PretrainedFeatureExtractor, plan_search
 from sklearn_featx.images import as_image_collection
 from sklearn_featx.model_selection._near_copies import near_copies, perceptual_hashes
 from sklearn_featx.model_selection._related_images import Relation, together
@@ -96,6 +96,20 @@ class TestPlan:
         assert self.plan(small_net, X, cv=KFold(2)).warning is None
         # The groups of the plan serve a splitter that needs some.
         assert self.plan(small_net, X, cv=GroupKFold(2)).warning is None
+
+    def test_near_copies_of_bags_have_all_images_alike(self, small_net, photographs):
+        first, second = (changed(photo)[:3] for photo in photographs)
+        black = np.zeros((20, 20), np.uint8)
+        X = [
+            [first[0], second[0], black],
+            [first[1], first[2], black],
+            [first[2], second[1], black],
+            [first[1], second[2]],
+        ]
+        reader = ImageReader(bag_pooling="mean")
+        extractor = PretrainedFeatureExtractor(small_net, image_size=8, cache=False, reader=reader)
+        planned = plan_search(extractor, X, timed=False, cv=KFold(4))
+        assert planned.groups.tolist() == [0, 1, 0, 2]
 
     def test_near_copies_are_not_looked_for_without_folds(self, small_net, photographs):
         X = changed(photographs[0])[:2]

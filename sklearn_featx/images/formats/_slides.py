@@ -13,7 +13,6 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -170,15 +169,15 @@ def tiles(
 
 def _checked(size: Any, mpp: Any, overlap: Any, tissue: Any) -> float:
     """Return the share of tissue; raise `InputError` if a parameter is impossible."""
-    if not isinstance(size, Integral) or size < 1:
+    if not isinstance(size, int | np.integer) or size < 1:
         raise InputError(f"size={shown(size)}: expected a number of pixels.")
-    if not isinstance(overlap, Integral) or not 0 <= overlap < size:
+    if not isinstance(overlap, int | np.integer) or not 0 <= overlap < size:
         raise InputError(f"overlap={shown(overlap)}: expected pixels from 0 to size - 1.")
-    if mpp is not None and not (isinstance(mpp, Real) and 0 < mpp < math.inf):
+    if mpp is not None and not (isinstance(mpp, int | float | np.number) and 0 < mpp < math.inf):
         raise InputError(f"mpp={shown(mpp)}: expected micrometers per pixel, or None.")
     if isinstance(tissue, bool):
         return TISSUE_SHARE if tissue else 0.0
-    if not (isinstance(tissue, Real) and 0 <= tissue <= 1):
+    if not (isinstance(tissue, int | float | np.number) and 0 <= tissue <= 1):
         raise InputError(f"tissue={shown(tissue)}: expected True, False or a share from 0 to 1.")
     return float(tissue)
 

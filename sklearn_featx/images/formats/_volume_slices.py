@@ -2,7 +2,8 @@
 
 import os
 from dataclasses import dataclass
-from numbers import Integral
+
+import numpy as np
 
 from ..._digest import stat_signature
 from ..._messages import cause, shown
@@ -117,7 +118,7 @@ def slices(
     """
     if axis not in AXES:
         raise InputError(f"axis={shown(axis)}: expected one of {', '.join(map(repr, AXES))}.")
-    if not isinstance(step, Integral) or step < 1:
+    if not isinstance(step, int | np.integer) or step < 1:
         raise InputError(f"step={shown(step)}: expected an integer of at least 1.")
     name = str(os.fsdecode(path))
     try:
@@ -125,7 +126,7 @@ def slices(
     except ImageError as error:
         raise ImageError(error.reason, path=name) from error
     if volume is not None and not (
-        isinstance(volume, Integral) and 0 <= volume < header.n_volumes
+        isinstance(volume, int | np.integer) and 0 <= volume < header.n_volumes
     ):
         raise InputError(f"volume={shown(volume)}: the file has {header.n_volumes}, from 0 on.")
     n_slices = header.n_slices(axis)
