@@ -157,3 +157,26 @@ def test_a_thread_that_forks_still_holds_its_own_lock():
     if pid == 0:
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_what_a_child_does_to_locks_and_threads(monkeypatch):
+    """Here in this process: what runs in a child is not seen from outside."""
+    import threading
+
+    import torch
+
+    from sklearn_featx import _parallel
+
+    free, held = ForkSafeLock(), ForkSafeLock()
+    monkeypatch.setattr(_parallel, "_locks", [free, held])
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    thread = threading.Thread(target=held.__enter__)
+    thread.start()
+    thread.join()
+    for computed in (False, True):
+        monkeypatch.setattr(_parallel._forks, "computed", computed)
+        _parallel._forks.in_child()
+    assert threads == [1]
+    with held, free, free:
+        pass
