@@ -156,12 +156,12 @@ def _alike(rows: ImageCollection, n_jobs: int | None) -> set[tuple[int, int]]:
     hashes = perceptual_hashes(rows.images, n_jobs)
     alike = set(near_copies(hashes))
     # The ends of many volumes are black, and a hash of a single value is like no other.
-    plain = ~hashes.any(axis=1)
+    plain = set(np.flatnonzero(~hashes.any(axis=1)).tolist())
 
     def are_alike(one: int, other: int) -> bool:
         members = list(zip(rows.members(one), rows.members(other), strict=False))
-        same_size = rows.sizes[one] == rows.sizes[other]
-        return same_size and all(pair in alike or plain[list(pair)].all() for pair in members)
+        same_size = bool(rows.sizes[one] == rows.sizes[other])
+        return same_size and all(pair in alike or plain.issuperset(pair) for pair in members)
 
     found = {(rows.owner(i), rows.owner(j)) for i, j in alike}
     return {(one, other) for one, other in found if one != other and are_alike(one, other)}
