@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .._typing import AnyArray
 from ..exceptions import FeatxWarning
-from ._logistic import START_TOLERANCE, TOLERANCE, logistic_regression, step_from
+from ._logistic import LOOSE_TOLERANCE, TOLERANCE, logistic_regression, step_from
 from ._probe_penalty import choose_alpha, choose_C
 from ._probe_rows import ProbeRows
 
@@ -178,7 +178,7 @@ def _label(
 
 def _logistic(rows: ProbeRows, codes: AnyArray, C: float) -> tuple[AnyArray, AnyArray]:
     """Solve by L-BFGS, then refine by Newton's method."""
-    model = logistic_regression(START_TOLERANCE, C)
+    model = logistic_regression(LOOSE_TOLERANCE, C)
     converged = step_from(model, rows.coordinates, codes, rows.sample_weight)
     if converged:
         model.set_params(solver="newton-cg", tol=TOLERANCE)

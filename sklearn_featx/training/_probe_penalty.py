@@ -5,14 +5,12 @@ from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 
 from .._typing import AnyArray
-from ._logistic import logistic_regression, step_from
+from ._logistic import LOOSE_TOLERANCE, logistic_regression, step_from
 from ._probe_rows import ProbeRows
 
 CANDIDATES = np.logspace(-4, 4, 9)
 DEFAULT_C = 1.0
 N_FOLDS = 5
-# Of the largest derivative of the average loss: good enough to compare penalties.
-LOOSE_TOLERANCE = 1e-3
 # Number of consecutive rises of the loss that end the search.
 PATIENCE = 2
 
