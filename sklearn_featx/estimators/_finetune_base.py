@@ -16,7 +16,6 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .._digest import digest_array
 from .._sklearn_compat import CallbackSupportMixin
 from .._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
 from ..backbones import Backbone, get_backbone, warn_of_classifier
@@ -50,6 +49,7 @@ from ..training import (
     LinearModel,
     RowsDataset,
     continue_fit,
+    fix_split,
     make_augment,
     make_net,
     plain_history,
@@ -69,6 +69,7 @@ from ._finetune_net import (
     take_training,
 )
 from ._finetune_parameters import FineTuneParameters
+from ._finetune_probe import StartRows
 from ._fit_tasks import FitTasks
 from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
@@ -93,23 +94,14 @@ class FineTuneEstimator(
         return self._predicting_net(self._backbone())
 
     @abstractmethod
-    def _probe(
-        self,
-        features: AnyArray,
-        targets: AnyArray,
-        weights: AnyArray | None,
-        widths: Sequence[int],
-    ) -> LinearModel:
-        """Linear probe on features; `widths` are the numbers of columns of the layers."""
+    def _probe(self, rows: StartRows, widths: Sequence[int]) -> LinearModel:
+        """Linear probe on rows; `widths` are the numbers of columns of the layers."""
 
-    def _shared_probe(
-        self, features: AnyArray, targets: AnyArray, weights: AnyArray | None
-    ) -> LinearModel:
+    def _shared_probe(self, rows: StartRows) -> LinearModel:
         """Return the probe; it is solved once for all depths and learning rates of a search."""
         widths = tuple(self.layer_widths_)
-        parts = (digest_array(a) for a in (features, targets, weights) if a is not None)
-        key = (self._task, *parts, widths, self.n_outputs_, self.C)
-        return probes.get(key, lambda: self._probe(features, targets, weights, widths))
+        key = (self._task, *rows.key(self.C), widths, self.n_outputs_, self.C)
+        return probes.get(key, lambda: self._probe(rows, widths))
 
     # Images to rows
 
@@ -191,16 +183,18 @@ class FineTuneEstimator(
         decision = decide(training, training.row_shapes(images), len(images), store)
         return training if decision.cached else needed
 
-    def _head_start(
-        self, embeddings: AnyArray | None, targets: AnyArray, weights: AnyArray | None
-    ) -> Start | None:
-        """Return the start of a named head: scale of the embeddings, weights of the probe."""
-        if embeddings is None:
-            return None
-        model = None
-        if self._starts_at_probe():
-            model = self._shared_probe(embeddings, targets, weights)
-        return self._start_at(embeddings, weights, model)
+    def _started_net(self, plan: ModulePlan, rows: StartRows, dataset: RowsDataset) -> FineTuneNet:
+        """Return a net whose named head has a start: scale of the embeddings, and the probe.
+
+        Rows that early stopping holds out are no part of it.
+        """
+        net = self._make_net(plan)
+        if not plan.is_probe:
+            rows = rows.some(fix_split(net, dataset))
+        model = self._shared_probe(rows) if self._starts_at_probe() else None
+        start = self._start_at(rows.embeddings, rows.weights, model)
+        net.module = partial(plan.make, start)
+        return net
 
     def _start_at(
         self, embeddings: AnyArray, weights: AnyArray | None, model: LinearModel | None = None
@@ -295,12 +289,14 @@ class FineTuneEstimator(
         if errors:
             targets = self._targets_left(targets, weights)
         self._learn_prior(targets, weights)
-        plan = self._plan(backbone)
+        plan, groups = self._plan(backbone), _taken(groups, counted)
         if self._continues() and not plan.is_probe:
             net = self._make_net(plan, state=self.trained_state_)
+        elif embeddings is None:
+            net = self._make_net(plan)
         else:
-            start = self._head_start(embeddings, targets, weights)
-            net = self._make_net(plan, start)
+            start = StartRows(embeddings, targets, weights, groups)
+            net = self._started_net(plan, start, RowsDataset(rows, targets, weights, None, groups))
         if tasks is not None:
             tasks.begin(net, 0 if plan.is_probe else net.max_epochs)
         if plan.is_probe:
@@ -308,7 +304,7 @@ class FineTuneEstimator(
         else:
             with renumbered(counted.tolist()):
                 seen = self._seen_rows(images.take(counted), rows, backbone)
-                net.fit(RowsDataset(seen, targets, weights, rows, _taken(groups, counted)), None)
+                net.fit(RowsDataset(seen, targets, weights, rows, groups), None)
         self._learn(net)
         keep_predicting(self, plan, self.trained_state_, net)
         if tasks is not None:

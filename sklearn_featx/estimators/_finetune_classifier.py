@@ -14,7 +14,7 @@ from ..images import ImageCollection
 from ..training import AugmentSpec, LinearModel
 from ._class_scores import ClassScores
 from ._finetune_base import FineTuneEstimator
-from ._finetune_probe import classifier_probe
+from ._finetune_probe import StartRows, classifier_probe
 from ._fit_tasks import FitTasks
 from ._head_layers import HeadLayers
 from ._image_reader import ImageReader
@@ -86,7 +86,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         Whether to hold out a part of the images, stop when their loss no longer decreases, and
         restore the best weights.
     validation_fraction : float, default=0.1
-        Share of the images that early stopping holds out.
+        Share of the images that early stopping holds out. The head does not start from them either.
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
@@ -318,8 +318,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
         groups : array-like of shape (n_images,), default=None
-            Groups of the images, such as patients: early stopping sets whole groups aside. With
-            metadata routing, ``set_fit_request(groups=True)`` lets a search pass them.
+            Groups of the images, such as patients: early stopping and ``C="auto"`` do not separate
+            them. With metadata routing, ``set_fit_request(groups=True)`` lets a search pass them.
 
         Returns
         -------
@@ -455,11 +455,5 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
             class_weight=self.class_weight,
         )
 
-    def _probe(
-        self,
-        features: AnyArray,
-        targets: AnyArray,
-        weights: AnyArray | None,
-        widths: Sequence[int],
-    ) -> LinearModel:
-        return classifier_probe(self, features, targets, weights, widths)
+    def _probe(self, rows: StartRows, widths: Sequence[int]) -> LinearModel:
+        return classifier_probe(self, rows, widths)

@@ -1,8 +1,9 @@
-"""The linear probe of a fine-tuner, from its parameters."""
+"""The linear probe of a fine-tuner, from its parameters and training rows."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from .._digest import digest_array
 from .._typing import AnyArray
 from ..training import (
     LinearModel,
@@ -12,34 +13,62 @@ from ..training import (
 )
 
 
-def classifier_probe(
-    estimator: Any,
-    features: AnyArray,
-    targets: AnyArray,
-    weights: AnyArray | None,
-    widths: Sequence[int] | None = None,
-) -> LinearModel:
-    """Solve the probe of a classifier; `widths` are the widths of the layers in `features`."""
+class StartRows(NamedTuple):
+    """Training rows that a head starts from.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n_rows, n_features)
+        What goes into the head.
+    targets : ndarray of shape (n_rows,) or (n_rows, n_outputs)
+        Class codes, labels or values.
+    weights : ndarray of shape (n_rows,) or None
+        Weights of the rows.
+    groups : ndarray of shape (n_rows,) or None
+        Equal for rows that no choice separates.
+    """
+
+    embeddings: AnyArray
+    targets: AnyArray
+    weights: AnyArray | None
+    groups: AnyArray | None
+
+    def some(self, places: slice | AnyArray) -> "StartRows":
+        """Return some of the rows."""
+        embeddings, targets, *others = self
+        weights, groups = (None if part is None else part[places] for part in others)
+        return StartRows(embeddings[places], targets[places], weights, groups)
+
+    def key(self, C: float | str) -> tuple[str | None, ...]:
+        """Return the digests of all that the probe depends on; a given C needs no groups."""
+        parts = self if C == "auto" else self[:3]
+        return tuple(None if part is None else digest_array(part) for part in parts)
+
+
+def classifier_probe(estimator: Any, rows: StartRows, widths: Sequence[int]) -> LinearModel:
+    """Solve the probe of a classifier; `widths` are those of the layers in the embeddings."""
     # The folds that choose C depend only on the data: all seeds of a search share one probe.
-    C = estimator.C
+    options: dict[str, Any] = {
+        "C": estimator.C,
+        "sample_weight": rows.weights,
+        "widths": widths,
+        "groups": rows.groups,
+    }
     if estimator.multilabel_:
-        return fit_linear_probe_multilabel(
-            features, targets, C=C, sample_weight=weights, widths=widths
-        )
+        return fit_linear_probe_multilabel(rows.embeddings, rows.targets, **options)
     return fit_linear_probe_classifier(
-        features, targets, estimator.n_outputs_, C=C, sample_weight=weights, widths=widths
+        rows.embeddings, rows.targets, estimator.n_outputs_, **options
     )
 
 
-def regressor_probe(
-    estimator: Any,
-    features: AnyArray,
-    targets: AnyArray,
-    weights: AnyArray | None,
-    widths: Sequence[int] | None = None,
-) -> LinearModel:
-    """Solve the probe of a regressor; `widths` are the widths of the layers in `features`."""
+def regressor_probe(estimator: Any, rows: StartRows, widths: Sequence[int]) -> LinearModel:
+    """Solve the probe of a regressor; `widths` are those of the layers in the embeddings."""
     alpha: float | Literal["auto"] = "auto" if estimator.C == "auto" else 1 / estimator.C
     return fit_linear_probe_regressor(
-        features, targets, alpha=alpha, sample_weight=weights, widths=widths
+        rows.embeddings,
+        rows.targets,
+        alpha=alpha,
+        sample_weight=rows.weights,
+        widths=widths,
+        groups=rows.groups,
     )

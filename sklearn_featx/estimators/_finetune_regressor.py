@@ -12,7 +12,7 @@ from .._typing import AnyArray, FloatArray
 from ..images import ImageCollection
 from ..training import LinearModel
 from ._finetune_base import FineTuneEstimator
-from ._finetune_probe import regressor_probe
+from ._finetune_probe import StartRows, regressor_probe
 from ._fit_tasks import FitTasks
 from ._prior import PriorForUnreadable
 from ._targets import check_groups, check_targets, row_weights, standardization
@@ -48,7 +48,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         Start of a linear head. Other heads, and `partial_fit`, start at random.
     C : float or "auto", default="auto"
         Inverse penalty of the probe (``alpha = 1 / C`` in `Ridge`), on embeddings scaled to a mean
-        variance of 1. ``"auto"``: chosen by leave-one-out cross-validation.
+        variance of 1. ``"auto"``: chosen by leave-one-out cross-validation, with groups by
+        5 folds of them.
     lr : float, default=1e-3
         Learning rate of the head.
     backbone_lr_ratio : float, default=0.1
@@ -65,7 +66,7 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         Whether to hold out a part of the images, stop when their loss no longer decreases, and
         restore the best weights.
     validation_fraction : float, default=0.1
-        Share of the images that early stopping holds out.
+        Share of the images that early stopping holds out. The head does not start from them either.
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
@@ -174,8 +175,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
         groups : array-like of shape (n_images,), default=None
-            Groups of the images, such as patients: early stopping sets whole groups aside. With
-            metadata routing, ``set_fit_request(groups=True)`` lets a search pass them.
+            Groups of the images, such as patients: early stopping and ``C="auto"`` do not separate
+            them. With metadata routing, ``set_fit_request(groups=True)`` lets a search pass them.
 
         Returns
         -------
@@ -291,11 +292,5 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         standard: AnyArray = (columns - self.target_mean_) / self.target_scale_
         return standard
 
-    def _probe(
-        self,
-        features: AnyArray,
-        targets: AnyArray,
-        weights: AnyArray | None,
-        widths: Sequence[int],
-    ) -> LinearModel:
-        return regressor_probe(self, features, targets, weights, widths)
+    def _probe(self, rows: StartRows, widths: Sequence[int]) -> LinearModel:
+        return regressor_probe(self, rows, widths)

@@ -7,16 +7,17 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import is_classifier
-from sklearn.model_selection import check_cv, cross_val_score
+from sklearn.model_selection import cross_val_score
 from sklearn.utils import _safe_indexing
 
 from .._digest import digest_array
 from .._messages import Table, shown
 from .._typing import AnyArray, Pooling
 from ..estimators._extractor import PretrainedFeatureExtractor
+from ..estimators._targets import check_groups
 from ..exceptions import ImageError
 from ..flow import Tap, activations, as_table, readable, refuse_none_readable, spread, warn_of
+from ._folds import make_folds
 from ._nested import nested_scores
 
 
@@ -100,6 +101,7 @@ def layer_sweep(
     X: Any,
     y: Any,
     *,
+    groups: Any = None,
     layers: Sequence[str] | None = None,
     poolings: Sequence[Pooling] = ("avg", "max"),
     cv: Any = None,
@@ -122,13 +124,16 @@ def layer_sweep(
         As in `PretrainedFeatureExtractor.fit`.
     y : array-like of shape (n_images,)
         Targets.
+    groups : array-like of shape (n_images,), default=None
+        Groups of the images, such as patients, which no fold separates; see `image_groups`.
     layers : sequence of str, default=None
         Names of stages, modules or operations, which each backbone must have. None: the end of
         every stage.
     poolings : sequence of str, default=("avg", "max")
         Poolings to compare. Activations that are vectors are scored once.
     cv : int, splitter or iterable, default=None
-        As in `cross_val_score`.
+        As in `cross_val_score`. With groups, a number of folds, or None for 5, keeps them together;
+        a splitter does what it is made for.
     scoring : str or callable, default=None
         As in `cross_val_score`.
     nested : bool, default=True
@@ -166,8 +171,11 @@ def layer_sweep(
     _check(extractors, y, layers, poolings)
     found = [_columns(one, X, layers, poolings) for one in extractors]
     errors = [error for _, failed in found for error in failed]
-    columns, y = _readable_by_all(_distinctly_named([columns for columns, _ in found]), y, errors)
-    folds = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(np.zeros(len(y)), y))
+    codes = check_groups(groups, len(found[0][0][0].features))
+    columns, y, codes = _readable_by_all(
+        _distinctly_named([columns for columns, _ in found]), y, codes, errors
+    )
+    folds = make_folds(cv, estimator, y, codes)
     scores = np.array(
         [
             cross_val_score(estimator, column.features, y, cv=folds, scoring=scoring)
@@ -181,7 +189,9 @@ def layer_sweep(
     of_the_choice = None
     if nested:
         features = [column.features for column in columns]
-        of_the_choice = nested_scores(estimator, features, np.asarray(y), folds, scores, scoring)
+        of_the_choice = nested_scores(
+            estimator, features, np.asarray(y), folds, scores, scoring, codes
+        )
     return LayerTable(sorted(rows, key=lambda row: -row.mean_score), of_the_choice)
 
 
@@ -230,18 +240,18 @@ def _distinctly_named(found: Sequence[list[_Columns]]) -> list[_Columns]:
 
 
 def _readable_by_all(
-    columns: list[_Columns], y: Any, errors: Sequence[ImageError]
-) -> tuple[list[_Columns], Any]:
+    columns: list[_Columns], y: Any, groups: AnyArray | None, errors: Sequence[ImageError]
+) -> tuple[list[_Columns], Any, AnyArray | None]:
     """Leave out the images that are unreadable for an extractor, with a warning."""
     if not errors:
-        return columns, y
+        return columns, y, groups
     n_images = len(columns[0].features)
     each_once = list({failure.row: failure for failure in as_table(errors)}.values())
     refuse_none_readable(n_images, each_once)
     warn_of(each_once, n_images, "they are left out of the scores.", listed_in=None)
     rest = readable(n_images, each_once)
     left = [column._replace(features=column.features[rest]) for column in columns]
-    return left, _safe_indexing(y, rest)
+    return left, _safe_indexing(y, rest), None if groups is None else groups[rest]
 
 
 def _check(extractors: list[Any], y: Any, layers: Any, poolings: Any) -> None:

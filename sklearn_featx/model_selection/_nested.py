@@ -15,6 +15,7 @@ from sklearn.model_selection import KFold, cross_val_score
 
 from .._typing import AnyArray
 from ._calls import Fold
+from ._folds import make_folds
 
 # Number of inner folds, if the outer folds cannot be used or would need more fits.
 _INNER_FOLDS = 3
@@ -29,6 +30,7 @@ def nested_scores(
     folds: Sequence[Fold],
     scores: Scores,
     scoring: Any,
+    groups: AnyArray | None = None,
 ) -> Scores:
     """Return the scores of the choice of the best set of features.
 
@@ -46,6 +48,8 @@ def nested_scores(
         Score of each set on each outer test fold.
     scoring : str or callable
         As in `cross_val_score`.
+    groups : ndarray of shape (n_images,), default=None
+        Equal for images that inner folds do not separate.
 
     Returns
     -------
@@ -58,21 +62,26 @@ def nested_scores(
             inner[k] = _of_pairs(estimator, rows, y, folds, scoring)
         for f in np.flatnonzero(np.isnan(inner[k])).tolist():
             train = folds[f][0]
-            inner[k, f] = cross_val_score(
-                estimator, rows[train], y[train], cv=_inner(estimator, y[train]), scoring=scoring
-            ).mean()
+            cv = _inner(estimator, y[train], None if groups is None else groups[train])
+            if cv:
+                inner[k, f] = cross_val_score(
+                    estimator, rows[train], y[train], cv=cv, scoring=scoring
+                ).mean()
     chosen = np.argmax(np.where(np.isnan(inner), -np.inf, inner), axis=0)
     nested: Scores = scores[chosen, np.arange(len(folds))]
     return nested
 
 
-def _inner(estimator: Any, y: AnyArray) -> int | KFold:
-    """Inner folds; at most as many as the smallest class has rows."""
+def _inner(estimator: Any, y: AnyArray, groups: AnyArray | None) -> list[Fold]:
+    """Inner folds, at most as many as the smallest class has rows; none for a single group."""
+    if groups is not None:
+        n_folds = min(_INNER_FOLDS, len(np.unique(groups)))
+        return make_folds(n_folds, estimator, y, groups) if n_folds > 1 else []
     if not is_classifier(estimator) or y.ndim > 1:
-        return _INNER_FOLDS
+        return make_folds(_INNER_FOLDS, estimator, y, None)
     smallest = int(np.unique(y, return_counts=True)[1].min())
     shuffled = KFold(_INNER_FOLDS, shuffle=True, random_state=0)
-    return min(_INNER_FOLDS, smallest) if smallest > 1 else shuffled
+    return make_folds(min(_INNER_FOLDS, smallest) if smallest > 1 else shuffled, estimator, y, None)
 
 
 def _of_pairs(

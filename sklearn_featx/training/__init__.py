@@ -27,6 +27,7 @@ from ._probe import (
 from ._random import seeded
 from ._scaling import Scaling
 from ._state import embed_rows, load_trained_state, plain_history, predict_rows, trained_state
+from ._validation_split import fix_split
 
 __all__ = [
     "POOLINGS",
@@ -43,6 +44,7 @@ __all__ = [
     "fit_linear_probe_classifier",
     "fit_linear_probe_multilabel",
     "fit_linear_probe_regressor",
+    "fix_split",
     "head_function",
     "load_trained_state",
     "make_augment",

@@ -49,6 +49,7 @@ def fit_linear_probe_classifier(
     C: float | Literal["auto"],
     sample_weight: npt.ArrayLike | None = None,
     widths: Sequence[int] | None = None,
+    groups: npt.ArrayLike | None = None,
 ) -> LinearModel:
     """Fit an L2-regularized multinomial logistic regression on features of mean variance 1.
 
@@ -66,6 +67,8 @@ def fit_linear_probe_classifier(
         Weight of each row, class weights included.
     widths : sequence of int, default=None
         Numbers of columns of the layers that stand side by side; None: all are of one layer.
+    groups : array-like of shape (n_rows,), default=None
+        Equal for rows that the choice of the penalty does not separate.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def fit_linear_probe_classifier(
     """
     rows = ProbeRows(features, sample_weight, widths)
     codes = rows.counted(codes)
-    C = choose_C(rows, codes) if C == "auto" else C
+    C = choose_C(rows, codes, _counted(rows, groups)) if C == "auto" else C
     present, codes = np.unique(codes, return_inverse=True)
     weight, bias = np.zeros((n_classes, np.shape(features)[1])), np.zeros(n_classes)
     if len(present) > 1:
@@ -94,6 +97,7 @@ def fit_linear_probe_multilabel(
     C: float | Literal["auto"],
     sample_weight: npt.ArrayLike | None = None,
     widths: Sequence[int] | None = None,
+    groups: npt.ArrayLike | None = None,
 ) -> LinearModel:
     """Fit a logistic regression for each label.
 
@@ -109,6 +113,8 @@ def fit_linear_probe_multilabel(
         Weight of each row.
     widths : sequence of int, default=None
         Numbers of columns of the layers that stand side by side; None: all are of one layer.
+    groups : array-like of shape (n_rows,), default=None
+        Equal for rows that the choice of the penalty does not separate.
 
     Returns
     -------
@@ -118,7 +124,8 @@ def fit_linear_probe_multilabel(
         The probabilities are sigmoid(features @ weight.T + bias).
     """
     rows = ProbeRows(features, sample_weight, widths)
-    models = [_label(rows, column, C) for column in rows.counted(labels).astype(int).T]
+    columns, kept = rows.counted(labels).astype(int).T, _counted(rows, groups)
+    models = [_label(rows, column, C, kept) for column in columns]
     coef, intercept = (np.concatenate(parts) for parts in zip(*models, strict=True))
     return LinearModel(*rows.fold(coef, intercept))
 
@@ -130,6 +137,7 @@ def fit_linear_probe_regressor(
     alpha: float | Literal["auto"],
     sample_weight: npt.ArrayLike | None = None,
     widths: Sequence[int] | None = None,
+    groups: npt.ArrayLike | None = None,
 ) -> LinearModel:
     """Fit a ridge regression on features of mean variance 1.
 
@@ -145,6 +153,8 @@ def fit_linear_probe_regressor(
         Weight of each row.
     widths : sequence of int, default=None
         Numbers of columns of the layers that stand side by side; None: all are of one layer.
+    groups : array-like of shape (n_rows,), default=None
+        Equal for rows that the choice of the penalty does not separate.
 
     Returns
     -------
@@ -158,7 +168,7 @@ def fit_linear_probe_regressor(
 
     rows = ProbeRows(features, sample_weight, widths)
     targets = rows.counted(targets).astype(np.float64)
-    alpha = choose_alpha(rows, targets) if alpha == "auto" else alpha
+    alpha = choose_alpha(rows, targets, _counted(rows, groups)) if alpha == "auto" else alpha
     ridge = Ridge(alpha=alpha, solver="cholesky")
     columns = targets.reshape(len(targets), -1)
     ridge.fit(rows.coordinates, columns, sample_weight=rows.sample_weight)
@@ -166,14 +176,18 @@ def fit_linear_probe_regressor(
     return LinearModel(*folded)
 
 
+def _counted(rows: ProbeRows, groups: npt.ArrayLike | None) -> AnyArray | None:
+    return None if groups is None else rows.counted(groups)
+
+
 def _label(
-    rows: ProbeRows, column: AnyArray, C: float | Literal["auto"]
+    rows: ProbeRows, column: AnyArray, C: float | Literal["auto"], groups: AnyArray | None
 ) -> tuple[AnyArray, AnyArray]:
     """Coefficients and intercept of one label; only an intercept if the label is constant."""
     if column.min() == column.max():
         margin = ABSENT_CLASS_MARGIN if column[0] else -ABSENT_CLASS_MARGIN
         return np.zeros((1, rows.coordinates.shape[1])), np.array([margin])
-    return _logistic(rows, column, choose_C(rows, column) if C == "auto" else C)
+    return _logistic(rows, column, choose_C(rows, column, groups) if C == "auto" else C)
 
 
 def _logistic(rows: ProbeRows, codes: AnyArray, C: float) -> tuple[AnyArray, AnyArray]:

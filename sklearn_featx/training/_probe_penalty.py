@@ -1,8 +1,10 @@
 """Choice of the linear probe's penalty by cross-validation."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.special import log_softmax
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from .._typing import AnyArray
 from ._logistic import LOOSE_TOLERANCE, logistic_regression, step_from
@@ -15,11 +17,13 @@ N_FOLDS = 5
 PATIENCE = 2
 
 
-def choose_C(rows: ProbeRows, codes: AnyArray) -> float:  # noqa: N802 (scikit-learn's name)
+def choose_C(  # noqa: N802 (scikit-learn's name)
+    rows: ProbeRows, codes: AnyArray, groups: AnyArray | None = None
+) -> float:
     """Choose C among ``np.logspace(-4, 4, 9)`` by the log loss of a stratified cross-validation.
 
-    There are 5 folds, or as many as the smallest class has rows. Candidates are fitted in
-    increasing order, each starting at the previous solution. The search stops once the loss has
+    There are 5 folds, or as many as the smallest class has rows, or groups. Candidates are fitted
+    in increasing order, each starting at the previous solution. The search stops once the loss has
     risen for two candidates in a row; large C are the slowest to fit.
 
     Parameters
@@ -28,28 +32,55 @@ def choose_C(rows: ProbeRows, codes: AnyArray) -> float:  # noqa: N802 (scikit-l
         The training rows.
     codes : ndarray of shape (n_rows,)
         Their class codes.
+    groups : ndarray of shape (n_rows,), default=None
+        Equal for rows that no fold separates.
 
     Returns
     -------
     C : float
-        The smallest of the best candidates; 1.0 if a class has only one row.
+        The smallest of the best candidates; 1.0 if a class has only one row, or one group.
     """
     classes, codes = np.unique(codes, return_inverse=True)
-    n_folds = min(N_FOLDS, int(np.bincount(codes).min()))
-    if n_folds < 2 or len(classes) < 2:
+    if len(classes) < 2:
         return DEFAULT_C
     # All folds share one scaling and one basis, which depend on held-out rows but on no label.
     # The loss differs between candidates by more than the rounding of float32.
     coordinates = rows.coordinates.astype(np.float32)
-    splits = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(coordinates, codes)
-    folds = [_Fold(coordinates, codes, rows.sample_weight, *split) for split in splits]
-    return _valley(CANDIDATES, folds)
+    folds = [
+        _Fold(coordinates, codes, rows.sample_weight, train, test)
+        for train, test in _splits(codes, groups)
+    ]
+    return _valley(CANDIDATES, folds) if folds else DEFAULT_C
 
 
-def choose_alpha(rows: ProbeRows, targets: AnyArray) -> float:
-    """Choose the ridge penalty by leave-one-out cross-validation, in closed form.
+def _splits(codes: AnyArray, groups: AnyArray | None) -> Iterator[tuple[AnyArray, AnyArray]]:
+    """Yield training and test rows of stratified folds; none if a class is too small for two.
 
-    Candidates are ``np.logspace(-4, 4, 9)``.
+    Folds of groups may lack a class: test rows of a class without training rows are left out.
+    """
+    if groups is None:
+        n_folds = min(N_FOLDS, int(np.bincount(codes).min()))
+        if n_folds > 1:
+            folds = StratifiedKFold(n_folds, shuffle=True, random_state=0)
+            yield from folds.split(codes, codes)
+        return
+    numbers = np.unique(groups, return_inverse=True)[1]
+    pairs = np.unique(np.column_stack([codes, numbers]), axis=0)
+    n_folds = min(N_FOLDS, int(np.bincount(pairs[:, 0]).min()))
+    if n_folds < 2:
+        return
+    grouped = StratifiedGroupKFold(n_folds, shuffle=True, random_state=0)
+    for train, test in grouped.split(codes, codes, groups):
+        known = test[np.isin(codes[test], codes[train])]
+        if len(known) and len(np.unique(codes[train])) > 1:
+            yield train, known
+
+
+def choose_alpha(rows: ProbeRows, targets: AnyArray, groups: AnyArray | None = None) -> float:
+    """Choose the ridge penalty by cross-validation.
+
+    Candidates are ``np.logspace(-4, 4, 9)``. One row is left out at each time, in closed form; with
+    groups, there are 5 folds of whole groups.
 
     Parameters
     ----------
@@ -57,18 +88,48 @@ def choose_alpha(rows: ProbeRows, targets: AnyArray) -> float:
         The training rows.
     targets : ndarray of shape (n_rows,) or (n_rows, n_outputs)
         Their targets.
+    groups : ndarray of shape (n_rows,), default=None
+        Equal for rows that no fold separates.
 
     Returns
     -------
     alpha : float
-        One value for all targets.
+        One value for all targets; 1.0 for a single group.
     """
+    if groups is not None:
+        return _alpha_of_groups(rows, targets.reshape(len(targets), -1), groups)
     # Imported here, because the import takes as long as that of the whole package.
     from sklearn.linear_model import RidgeCV
 
     search = RidgeCV(alphas=CANDIDATES)
     search.fit(rows.coordinates, targets, sample_weight=rows.sample_weight)
     return float(search.alpha_)
+
+
+def _alpha_of_groups(rows: ProbeRows, targets: AnyArray, groups: AnyArray) -> float:
+    """Choose the penalty with the smallest squared error on held-out groups."""
+    n_folds = min(N_FOLDS, len(np.unique(groups)))
+    if n_folds < 2:
+        return 1 / DEFAULT_C
+    errors = np.zeros(len(CANDIDATES))
+    for train, test in GroupKFold(n_folds).split(targets, groups=groups):
+        errors += _ridge_errors(rows.coordinates, targets, rows.sample_weight, train, test)
+    return float(CANDIDATES[int(np.argmin(errors))])
+
+
+def _ridge_errors(
+    features: AnyArray, targets: AnyArray, weights: AnyArray, train: AnyArray, test: AnyArray
+) -> AnyArray:
+    """Return the squared error of each candidate on test rows, from one decomposition."""
+    center = np.average(features[train], axis=0, weights=weights[train])
+    mean = np.average(targets[train], axis=0, weights=weights[train])
+    centered, weighted = features[train] - center, weights[train, np.newaxis]
+    values, vectors = np.linalg.eigh(centered.T @ (weighted * centered))
+    projected = vectors.T @ (centered.T @ (weighted * (targets[train] - mean)))
+    held_out = (features[test] - center) @ vectors
+    shrunk = [projected / (values.clip(0) + alpha)[:, np.newaxis] for alpha in CANDIDATES]
+    residuals = (targets[test] - mean - held_out @ coefficients for coefficients in shrunk)
+    return np.array([weights[test] @ (residual**2).sum(axis=1) for residual in residuals])
 
 
 class _Fold:

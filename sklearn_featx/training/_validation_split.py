@@ -8,6 +8,8 @@ from skorch.dataset import ValidSplit
 from torch.utils.data import Subset
 
 from .._typing import AnyArray
+from ._dataset import RowsDataset
+from ._net import FineTuneNet
 
 # Random orders of the groups, of which the best is taken.
 _N_DRAWS = 100
@@ -50,6 +52,57 @@ class HoldOut(ValidSplit):
         held = hold_out_groups(groups, classes, self.cv, seed=self.random_state)
         train, valid = np.flatnonzero(~held), np.flatnonzero(held)
         return Subset(dataset, train.tolist()), Subset(dataset, valid.tolist())
+
+
+class _FixedSplit:
+    """A split that was made before.
+
+    Parameters
+    ----------
+    train : list of int
+        Positions of the training rows.
+    valid : list of int or Dataset
+        Positions of the held-out rows, or a dataset of other rows.
+    """
+
+    def __init__(self, train: list[int], valid: Any) -> None:
+        self.train, self.valid = train, valid
+
+    def __call__(self, dataset: Any, y: Any = None, groups: Any = None) -> tuple[Any, Any]:  # noqa: ARG002 (skorch's interface)
+        """Return the two parts of a dataset."""
+        known = isinstance(self.valid, list)
+        valid = Subset(dataset, self.valid) if known else self.valid
+        return Subset(dataset, self.train), valid
+
+
+def fix_split(net: FineTuneNet, dataset: RowsDataset) -> slice | AnyArray:
+    """Hold out rows of a dataset now, and make the fit of a net hold out the same rows.
+
+    Parameters
+    ----------
+    net : FineTuneNet
+        The net, not yet initialized. Its `train_split` is replaced.
+    dataset : RowsDataset
+        Rows in the order of those that it will be fitted to.
+
+    Returns
+    -------
+    train : slice or ndarray of shape (n_train,)
+        Positions of the rows that are not held out.
+    """
+    if not net.train_split:
+        return slice(None)
+    net.planned_ = True
+    train, valid = net.get_split_datasets(dataset)
+    if not (isinstance(train, Subset) and train.dataset is dataset):
+        # All rows, with others for the validation.
+        return slice(None)
+    indices = [int(row) for row in train.indices]
+    held: Any = valid
+    if isinstance(valid, Subset) and isinstance(valid.dataset, RowsDataset):
+        held = [int(row) for row in valid.indices]
+    net.train_split = _FixedSplit(indices, held)
+    return np.array(indices)
 
 
 def hold_out_groups(

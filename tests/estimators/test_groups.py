@@ -4,12 +4,24 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
+from skorch.helper import predefined_split
+from torch.utils.data import Subset
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor
+from sklearn_featx.estimators import _finetune_base, _finetune_net
 from sklearn_featx.exceptions import ImageWarning
+from sklearn_featx.training import RowsDataset
 
 GROUPS = np.arange(60) // 6
 SEEN = []
@@ -24,8 +36,9 @@ class Held(Callback):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_seen():
+def _nothing_seen(monkeypatch):
     SEEN.clear()
+    monkeypatch.setattr(_finetune_base, "probes", _finetune_net._Probes(2**26))
 
 
 def tuner(net, kind=FineTuneClassifier, **parameters):
@@ -84,6 +97,111 @@ def test_a_split_of_the_user_gets_the_groups(small_net, digits):
     assert len(SEEN[0][1]) == 12
 
 
+@pytest.mark.parametrize("kind", [FineTuneClassifier, FineTuneRegressor])
+class TestPenalty:
+    """``C="auto"``: the folds that choose the penalty keep groups together."""
+
+    @pytest.fixture
+    def folds(self, monkeypatch):
+        """The groups that training and test share, for each inner fold."""
+        shared = []
+        for splitter in (StratifiedGroupKFold, GroupKFold, StratifiedKFold):
+            original = splitter.split
+
+            def spy(cv, X, y=None, groups=None, _original=original):
+                for train, test in _original(cv, X, y, groups):
+                    shared.append(
+                        None if groups is None else set(groups[train]) & set(groups[test])
+                    )
+                    yield train, test
+
+            monkeypatch.setattr(splitter, "split", spy)
+        return shared
+
+    @pytest.mark.parametrize("depth", [0, 1])
+    def test_inner_folds(self, kind, depth, small_net, digits, folds):
+        settings = {"C": "auto", "unfreeze_depth": depth, "early_stopping": False}
+        tuner(small_net, kind, **settings, callbacks=None).fit(*digits, groups=GROUPS)
+        assert folds == [set()] * 5
+        # Without groups: single rows.
+        folds.clear()
+        tuner(small_net, kind, **settings, callbacks=None).fit(*digits)
+        assert folds == ([None] * 5 if kind is FineTuneClassifier else [])
+
+    def test_the_probe_of_other_groups_is_another(self, kind, small_net, digits, monkeypatch):
+        solved = []
+        original = kind._probe
+
+        def spy(self, rows, widths):
+            solved.append(rows.groups)
+            return original(self, rows, widths)
+
+        monkeypatch.setattr(kind, "_probe", spy)
+        clf = tuner(small_net, kind, C="auto", unfreeze_depth=0, early_stopping=False)
+        clf.set_params(callbacks=None)
+        for groups in (None, GROUPS, GROUPS, GROUPS[::-1] // 2, None):
+            clf.fit(*digits, groups=groups)
+        assert len(solved) == 3
+        solved.clear()
+        clf.set_params(C=0.125)
+        for groups in (None, GROUPS, GROUPS // 2):
+            clf.fit(*digits, groups=groups)
+        assert len(solved) == 1
+
+
+@pytest.mark.parametrize("kind", [FineTuneClassifier, FineTuneRegressor])
+@pytest.mark.parametrize("groups", [None, GROUPS])
+def test_the_head_starts_without_the_rows_that_are_held_out(
+    kind, groups, small_net, digits, monkeypatch
+):
+    started = []
+    original = kind._probe
+
+    def spy(self, rows, widths):
+        started.append(rows)
+        return original(self, rows, widths)
+
+    monkeypatch.setattr(kind, "_probe", spy)
+    tuner(small_net, kind).fit(*digits, groups=groups)
+    ((train, valid),), (rows,) = SEEN, started
+    assert len(train) + len(valid) == 60
+    assert len(rows.embeddings) == len(rows.targets) == len(train)
+    if groups is not None:
+        np.testing.assert_array_equal(rows.groups, GROUPS[train])
+    # Without early stopping it starts with all of them.
+    tuner(small_net, kind, early_stopping=False, callbacks=None).fit(*digits)
+    assert len(started[-1].targets) == 60
+
+
+def test_a_split_without_a_seed_is_made_once(small_net, digits, monkeypatch):
+    calls = []
+
+    def split(dataset, y, groups=None):
+        calls.append(len(calls))
+        rows = np.random.default_rng(len(calls)).permutation(len(dataset)).tolist()
+        return Subset(dataset, rows[:40]), Subset(dataset, rows[40:])
+
+    tuner(small_net, net_params={"train_split": split}).fit(*digits)
+    assert calls == [0]
+    assert len(SEEN[0][0]) == 40
+
+
+def test_other_rows_for_the_validation(small_net, digits, monkeypatch):
+    """skorch's predefined split: the head starts with all rows."""
+    solved = []
+    original = FineTuneClassifier._probe
+
+    def spy(self, rows, widths):
+        solved.append(len(rows.targets))
+        return original(self, rows, widths)
+
+    monkeypatch.setattr(FineTuneClassifier, "_probe", spy)
+    others = RowsDataset(np.zeros((4, 16, 4, 4), np.float32), np.zeros(4, int))
+    split = predefined_split(others)
+    tuner(small_net, callbacks=None, net_params={"train_split": split}).fit(*digits)
+    assert solved == [60]
+
+
 def test_out_of_fold_embeddings(small_net, digits):
     clf = tuner(small_net, cross_fit=3, early_stopping=False, callbacks=None)
     noted = []
@@ -114,6 +232,20 @@ class TestRouting:
         assert len(SEEN) == 3
         folds = [train for train, _ in GroupKFold(2).split(*digits, GROUPS)]
         for rows, (train, valid) in zip([*folds, np.arange(60)], SEEN, strict=True):
+            assert not set(GROUPS[rows[train]]) & set(GROUPS[rows[valid]])
+
+    def test_a_pipeline_in_a_search(self, small_net, digits):
+        clf = tuner(small_net, unfreeze_depth=1).set_fit_request(groups=True)
+        pipe = make_pipeline(FunctionTransformer(), clf)
+        grid = {"finetuneclassifier__lr": [1e-3, 1e-2]}
+        search = GridSearchCV(pipe, grid, cv=GroupKFold(2)).fit(*digits, groups=GROUPS)
+        assert search.best_estimator_[-1].trained_state_
+        # Two candidates on two folds, and the refit.
+        assert len(SEEN) == 5
+        for train, valid in SEEN[:4]:
+            assert len(train) + len(valid) == 30
+        folds = [train for train, _ in GroupKFold(2).split(*digits, GROUPS)]
+        for rows, (train, valid) in zip([*folds, *folds, np.arange(60)], SEEN, strict=True):
             assert not set(GROUPS[rows[train]]) & set(GROUPS[rows[valid]])
 
     def test_cross_validation(self, small_net, digits):

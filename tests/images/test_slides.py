@@ -107,9 +107,45 @@ def test_overlap_and_edges(write):
 
 def test_a_slide_without_resolution(write):
     path = write(pixels(), mpp=None)
-    with pytest.raises(InputError, match=r"mpp=0.5: the slide does not name .*mpp=None"):
+    wanted = r"mpp=0.5: .*does not name them. Pass slide_mpp=10 / magnification, or mpp=None"
+    with pytest.raises(InputError, match=wanted):
         tiles(path)
     assert len(tiles(path, mpp=None, tissue=False)) == 12
+    named = tiles(write(pixels(), "named.tif"), 64)
+    given = tiles(path, 64, slide_mpp=0.25)
+    assert named
+    assert [t.place for t in given] == [t.place for t in named]
+    # The user's goes before the file's.
+    assert tiles(write(pixels(), "other.tif", mpp=1.0), 64, slide_mpp=0.25)[0].side == 128
+
+
+def test_the_resolution_of_a_printer_is_none(write):
+    """72 dots per inch: each pixel would be hundreds of tiles."""
+    path = write(pixels(), mpp=25400 / 72)
+    wanted = r"the slide names 352.8, too many for a microscope. Pass slide_mpp=10 / magnification"
+    with pytest.raises(InputError, match=wanted):
+        tiles(path)
+    assert len(tiles(path, mpp=None, tissue=False)) == 12
+
+
+def aperio(path, description):
+    """A slide as Aperio's scanners write it: a tiled TIFF with a description."""
+    with tifffile.TiffWriter(path) as file:
+        text = f"Aperio Image Library v11.2.1 \r\n1024x768 (256x256) RAW{description}"
+        options = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+        file.write(pixels(), description=text, **options)
+    return path
+
+
+def test_a_slide_of_aperio(tmp_path):
+    named = aperio(tmp_path / "named.svs", "|AppMag = 20|MPP = 0.4990")
+    assert openslide.OpenSlide(named).properties["openslide.vendor"] == "aperio"
+    assert tiles(named, 256, mpp=0.998, tissue=False)[0].side == 512
+    first = as_image_collection(tiles(named, 64, mpp=0.499, tissue=False)).load(0)
+    np.testing.assert_array_equal(first, pixels()[:64, :64])
+    unnamed = aperio(tmp_path / "unnamed.svs", "|AppMag = 40")
+    with pytest.raises(InputError, match=r"Pass slide_mpp=0.25, by its magnification of 40, or"):
+        tiles(unnamed)
 
 
 def test_digests_are_of_content_and_place(write, tmp_path):
@@ -143,7 +179,8 @@ def test_tiles_are_small_entries(write):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"size": 0}, {"overlap": 256}, {"mpp": 0}, {"mpp": "20x"}, {"tissue": 2}]
+    "bad",
+    [{"size": 0}, {"overlap": 256}, {"mpp": 0}, {"mpp": "20x"}, {"slide_mpp": 0}, {"tissue": 2}],
 )
 def test_impossible_parameters(bad, write):
     with pytest.raises(InputError, match=f"{next(iter(bad))}="):

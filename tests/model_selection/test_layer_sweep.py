@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.model_selection import (
+    GroupKFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_val_score,
+)
 
 from sklearn_featx import PretrainedFeatureExtractor, exceptions, layer_sweep
+from sklearn_featx.model_selection import _layer_sweep, _nested
 from sklearn_featx.model_selection._nested import nested_scores
 
 
@@ -105,3 +111,71 @@ def test_it_prints_as_a_table(small_net, digits):
     assert markup.count("<tr>") == len(table) + 1
     assert "<p>nested score" in markup
     assert "nested" not in str(table[:2])
+
+
+class TestGroups:
+    GROUPS = np.arange(60) // 6
+
+    @pytest.fixture
+    def separated(self, monkeypatch):
+        """Numbers of groups that a fit and its score share, of every split that is made."""
+        from sklearn_featx.model_selection import _folds
+
+        shared = []
+        original = _folds.make_folds
+
+        def spy(cv, estimator, y, groups):
+            found = original(cv, estimator, y, groups)
+            shared.extend(len(set(groups[a]) & set(groups[b])) for a, b in found)
+            return found
+
+        for module in (_layer_sweep, _nested):
+            monkeypatch.setattr(module, "make_folds", spy)
+        return shared
+
+    @pytest.mark.parametrize("cv", [None, 2, 3, GroupKFold(4)])
+    def test_no_fold_separates_them(self, small_net, digits, estimator, separated, cv):
+        extractor = PretrainedFeatureExtractor(small_net)
+        names = [f"patient {g}" for g in self.GROUPS]
+        options = {"layers": ["stem"], "poolings": ["avg"], "cv": cv}
+        table = layer_sweep(extractor, estimator, *digits, groups=names, **options)
+        assert np.isfinite(table.nested_scores).all()
+        # Outer folds, and for two of them three inner ones each.
+        n_folds = {None: 5, 2: 2 + 2 * 3, 3: 3}.get(cv, 4)
+        assert separated == [0] * n_folds
+
+    def test_scores_are_those_of_group_folds(self, small_net, digits, estimator):
+        extractor = PretrainedFeatureExtractor(small_net, layer="stem")
+        options = {"layers": ["stem"], "poolings": ["avg"], "nested": False}
+        (row,) = layer_sweep(extractor, estimator, *digits, groups=self.GROUPS, cv=3, **options)
+        features = extractor.fit_transform(digits[0])
+        scores = cross_val_score(
+            estimator, features, digits[1], cv=StratifiedGroupKFold(3), groups=self.GROUPS
+        )
+        np.testing.assert_allclose([row.mean_score, row.std_score], [scores.mean(), scores.std()])
+        with pytest.raises(ValueError, match="groups: Found input variables with inconsistent"):
+            layer_sweep(extractor, estimator, *digits, groups=[1, 2], **options)
+
+    def test_unreadable_images_leave_groups_aligned(
+        self, small_net, digit_files, estimator, separated
+    ):
+        paths, y = digit_files
+        broken, labels = [*paths[:3], b"no image", *paths[3:]], [*y[:3], 0, *y[3:]]
+        groups = [*self.GROUPS[:3], 99, *self.GROUPS[3:]]
+        extractor = PretrainedFeatureExtractor(small_net, on_error="nan")
+        options = {"layers": ["stem"], "poolings": ["avg"], "cv": 3}
+        with pytest.warns(exceptions.ImageWarning):
+            table = layer_sweep(extractor, estimator, broken, labels, groups=groups, **options)
+        good = layer_sweep(extractor, estimator, paths, y, groups=self.GROUPS, **options)
+        assert list(table) == list(good)
+        assert not any(separated)
+
+    def test_one_group_in_training_is_not_separated(self, estimator):
+        """Of two groups one is left for each inner choice: the first set is taken."""
+        rng = np.random.default_rng(0)
+        y, groups = np.arange(20) % 2, np.arange(20) // 10
+        columns = [rng.normal(size=(20, 2)) for _ in range(2)]
+        folds = list(GroupKFold(2).split(y, groups=groups))
+        scores = np.array([cross_val_score(estimator, c, y, cv=folds) for c in columns])
+        honest = _nested.nested_scores(estimator, columns, y, folds, scores, None, groups)
+        np.testing.assert_array_equal(honest, scores[0])

@@ -2,21 +2,29 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
+from sklearn.model_selection import (
+    GroupKFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_val_score,
+)
 
 from sklearn_featx.training import _probe_penalty
 from sklearn_featx.training._probe_rows import ProbeRows
 
 
-def choose_C(features, codes, weights=None):
+def choose_C(features, codes, weights=None, groups=None):
     rows = ProbeRows(features, weights)
-    return _probe_penalty.choose_C(rows, rows.counted(codes))
+    kept = None if groups is None else rows.counted(groups)
+    return _probe_penalty.choose_C(rows, rows.counted(codes), kept)
 
 
-def choose_alpha(features, targets, weights=None):
+def choose_alpha(features, targets, weights=None, groups=None):
     rows = ProbeRows(features, weights)
-    return _probe_penalty.choose_alpha(rows, rows.counted(targets))
+    kept = None if groups is None else rows.counted(groups)
+    return _probe_penalty.choose_alpha(rows, rows.counted(targets), kept)
 
 
 @pytest.fixture
@@ -86,3 +94,84 @@ def test_the_loss_of_a_confident_mistake_is_finite(n_classes):
     mixed = np.concatenate([codes[:9], held_out[9:]])
     fold = _probe_penalty._Fold(features, mixed, np.ones(12), train, test)
     assert 1e3 < fold.loss(1e6) < 1e12
+
+
+class TestGroups:
+    """Rows of a group are near each other: separated, they are told by their neighbors."""
+
+    @pytest.fixture
+    def patients(self):
+        rng = np.random.default_rng(0)
+        groups = np.arange(60) // 3
+        codes = rng.permutation(20)[groups] % 2
+        marks = rng.normal(size=(20, 12))[groups]
+        features = 3 * marks + np.eye(2, 12)[codes] + rng.normal(scale=0.1, size=(60, 12))
+        return features, codes, groups
+
+    def test_the_losses_are_those_of_whole_groups(self, patients):
+        features, codes, groups = patients
+        splits = list(
+            StratifiedGroupKFold(5, shuffle=True, random_state=0).split(features, codes, groups)
+        )
+        scaled = (features - features.mean(0)) / np.sqrt(features.var(0).mean())
+        losses = [
+            np.sum(
+                [
+                    log_loss(
+                        codes[test],
+                        LogisticRegression(C=C, max_iter=10_000)
+                        .fit(scaled[train], codes[train])
+                        .predict_proba(scaled[test]),
+                        normalize=False,
+                    )
+                    for train, test in splits
+                ]
+            )
+            for C in _probe_penalty.CANDIDATES[:7]
+        ]
+        expected = _probe_penalty.CANDIDATES[np.argmin(losses)]
+        chosen = choose_C(features, codes, groups=groups)
+        assert chosen == expected < choose_C(features, codes)
+        names = np.array([f"patient {g:02d}" for g in groups])
+        assert choose_C(features, codes, groups=names) == chosen
+
+    def test_alpha_is_that_of_ridge_on_whole_groups(self, patients):
+        features, codes, groups = patients
+        targets = np.column_stack([codes, codes**2]).astype(float)
+        weights = np.random.default_rng(1).uniform(0.5, 2, 60)
+        rows = ProbeRows(features, weights)
+        errors = []
+        for alpha in _probe_penalty.CANDIDATES:
+            total = 0.0
+            for train, test in GroupKFold(5).split(features, groups=groups):
+                ridge = Ridge(alpha=alpha)
+                ridge.fit(rows.coordinates[train], targets[train], sample_weight=weights[train])
+                residuals = targets[test] - ridge.predict(rows.coordinates[test])
+                total += weights[test] @ (residuals**2).sum(1)
+            errors.append(total)
+        found = sum(
+            _probe_penalty._ridge_errors(rows.coordinates, targets, weights, *split)
+            for split in GroupKFold(5).split(features, groups=groups)
+        )
+        np.testing.assert_allclose(found, errors, rtol=1e-6)
+        expected = _probe_penalty.CANDIDATES[np.argmin(errors)]
+        chosen = choose_alpha(features, targets, weights, groups=groups)
+        assert chosen == expected > choose_alpha(features, targets, weights)
+
+    def test_too_few_groups_get_the_default(self, patients):
+        features, codes, groups = patients
+        assert choose_C(features, codes, groups=codes) == 1.0
+        assert choose_C(features, codes, groups=np.zeros(60)) == 1.0
+        assert choose_alpha(features, codes, groups=np.zeros(60)) == 1.0
+        # One class is of one group.
+        assert choose_C(features, np.where(groups == 0, 7, codes), groups=groups) == 1.0
+
+    def test_classes_that_a_fold_lacks_in_training(self):
+        """The greedy folds put both groups of a class into one."""
+        groups, codes = np.arange(40) // 2, np.zeros(40, int)
+        codes[:4], codes[4:8] = 1, 2
+        for train, test in _probe_penalty._splits(codes, groups):
+            assert set(codes[test]) <= set(codes[train])
+            assert not set(groups[test]) & set(groups[train])
+        features = np.eye(3)[codes] + np.random.default_rng(0).normal(size=(40, 3))
+        assert choose_C(features, codes, groups=groups) in _probe_penalty.CANDIDATES

@@ -39,6 +39,9 @@ TISSUE_SHARE = 0.1
 # Pixels of a tile's side in the overview, and of the overview that is read at once.
 _OVERVIEW_SIDE, _MOST_OVERVIEW_SIDE = 16, 2048
 
+# The resolution of printers, up to 1200 dots per inch, is no microscope's.
+_MOST_MPP = 20.0
+
 _slides: Recent[Any] = Recent(8)
 
 
@@ -93,6 +96,7 @@ def tiles(
     size: int = 256,
     *,
     mpp: float | None = 0.5,
+    slide_mpp: float | None = None,
     overlap: int = 0,
     tissue: bool | float = True,
 ) -> list[Tile]:
@@ -109,6 +113,9 @@ def tiles(
     mpp : float or None, default=0.5
         Micrometers per pixel of the tiles: 0.5 is about a magnification of 20, 0.25 of 40. None:
         pixels of the largest level, whatever their size.
+    slide_mpp : float or None, default=None
+        Micrometers per pixel of the largest level, for a slide that does not name them: about 10
+        divided by its magnification. None: as the slide names them.
     overlap : int, default=0
         Pixels that neighbors share.
     tissue : bool or float, default=True
@@ -128,7 +135,7 @@ def tiles(
     ------
     InputError
         If a parameter has an impossible value, or `mpp` is given for a slide that does not name
-        its own.
+        its own, or names more than 20, as files with the resolution of a printer do.
     ImageError
         If the slide cannot be read.
     MissingDependencyError
@@ -152,12 +159,13 @@ def tiles(
     >>> [(tile.x, tile.y) for tile in tiles(path, 256, mpp=None)]
     [(256, 0), (256, 256)]
     """
-    share = _checked(size, mpp, overlap, tissue)
+    share = _checked(size, mpp, slide_mpp, overlap, tissue)
     size = int(size)
     name = str(os.fsdecode(path))
     slide = _opened(name)
-    side = max(1, round(size * _scale(slide, mpp)))
-    step = max(1, round((size - overlap) * _scale(slide, mpp)))
+    scale = 1.0 if mpp is None else mpp / (slide_mpp or _named_mpp(slide, mpp))
+    side = max(1, round(size * scale))
+    step = max(1, round((size - overlap) * scale))
     width, height = slide.dimensions
     columns, rows = range(0, width - side + 1, step), range(0, height - side + 1, step)
     places = [(x, y) for y in rows for x in columns]
@@ -167,14 +175,17 @@ def tiles(
     return [Tile(name, x, y, side, size) for x, y in places]
 
 
-def _checked(size: Any, mpp: Any, overlap: Any, tissue: Any) -> float:
+def _checked(size: Any, mpp: Any, slide_mpp: Any, overlap: Any, tissue: Any) -> float:
     """Return the share of tissue; raise `InputError` if a parameter is impossible."""
     if not isinstance(size, int | np.integer) or size < 1:
         raise InputError(f"size={shown(size)}: expected a number of pixels.")
     if not isinstance(overlap, int | np.integer) or not 0 <= overlap < size:
         raise InputError(f"overlap={shown(overlap)}: expected pixels from 0 to size - 1.")
-    if mpp is not None and not (isinstance(mpp, int | float | np.number) and 0 < mpp < math.inf):
-        raise InputError(f"mpp={shown(mpp)}: expected micrometers per pixel, or None.")
+    for name, value in (("mpp", mpp), ("slide_mpp", slide_mpp)):
+        if value is not None and not (
+            isinstance(value, int | float | np.number) and 0 < value < math.inf
+        ):
+            raise InputError(f"{name}={shown(value)}: expected micrometers per pixel, or None.")
     if isinstance(tissue, bool):
         return TISSUE_SHARE if tissue else 0.0
     if not (isinstance(tissue, int | float | np.number) and 0 <= tissue <= 1):
@@ -193,20 +204,29 @@ def _opened(path: str) -> Any:
         raise ImageError(f"OpenSlide cannot read it: {cause(error)}", path=path) from error
 
 
-def _scale(slide: Any, mpp: float | None) -> float:
-    """Return the pixels of the largest level for a pixel of a tile."""
-    if mpp is None:
-        return 1.0
+def _named_mpp(slide: Any, mpp: float) -> float:
+    """Return the micrometers per pixel that a slide names for its largest level."""
     try:
         own = [float(slide.properties[f"openslide.mpp-{axis}"]) for axis in "xy"]
     except (KeyError, ValueError):
         own = []
-    if not own or not all(0 < value < math.inf for value in own):
-        raise InputError(
-            f"mpp={mpp:g}: the slide does not name its micrometers per pixel. Pass mpp=None for "
-            "pixels of its largest level."
-        )
-    return mpp / (sum(own) / 2)
+    if own and all(0 < value <= _MOST_MPP for value in own):
+        return sum(own) / 2
+    named = [value for value in own if value > _MOST_MPP]
+    what = f"names {named[0]:.4g}, too many for a microscope" if named else "does not name them"
+    raise InputError(
+        f"mpp={mpp:g}: micrometers per pixel, of which the slide {what}. Pass slide_mpp="
+        f"{_by_magnification(slide)}, or mpp=None for pixels of its largest level."
+    )
+
+
+def _by_magnification(slide: Any) -> str:
+    """Return a hint at the micrometers per pixel of a slide."""
+    try:
+        magnification = float(slide.properties["openslide.objective-power"])
+        return f"{10 / magnification:g}, by its magnification of {magnification:g}"
+    except (KeyError, ValueError, ZeroDivisionError):
+        return "10 / magnification"
 
 
 def _read(slide: Any, x: int, y: int, side: int, scale: float) -> Image.Image:
