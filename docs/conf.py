@@ -52,6 +52,7 @@ ORDER = [
     "plot_mistakes.py",
     "plot_dicom_patients.py",
     "plot_volumes_and_slides.py",
+    "plot_several_photos.py",
     "*",
     "plot_dask.py",
 ]
@@ -67,6 +68,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1,
+    "write_computation_times": False,  # its page fetches scripts from other hosts
     "copyfile_regex": r".*\.rst",
 }
 

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -150,6 +151,29 @@ def test_commands_are_those_of_the_parser(page):
             words = shlex.split(line, comments=True)
             if words[:1] == ["sklearn-featx"]:
                 _main._parser().parse_args(words[1:])
+
+
+def test_the_check_of_the_site_finds_each_kind_of_fault(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("check_site", ROOT / "docs" / "check_site.py")
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    (tmp_path / "api" / "generated").mkdir(parents=True)
+    pages = {
+        "index.html": '<a href="one.html#part">good</a><a href="lost.html">dead</a>',
+        "one.html": '<p id="part"><a href="two.html#none">no anchor</a>',
+        "two.html": '<a href="three.html"></a><script src="https://other.org/a.js"></script>',
+        "three.html": '<a href="https://other.org">not fetched</a>',
+        "contributing.html": '<section id="three-strangers"><a href="three.html">answer</a>',
+        "api/generated/sklearn_featx.name.html": "<p>No example.</p>",
+    }
+    for name, body in pages.items():
+        (tmp_path / name).write_text(body, "utf-8")
+    assert check.main(tmp_path)
+    *_, last = lines = capsys.readouterr().out.splitlines()
+    assert last == "6 pages, 6 links, 5 faults"
+    for fault in ("no file lost.html", "no anchor two.html#none", "3 clicks", "no example"):
+        assert sum(fault in line for line in lines) == 1
+    assert sum("fetches https://other.org/a.js" in line for line in lines) == 1
 
 
 def test_commands_name_groups_and_extras_that_exist():
