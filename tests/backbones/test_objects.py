@@ -119,6 +119,27 @@ def test_heads_that_users_have_changed(X, edit):
     assert not isinstance(module.fc, nn.Identity) or edit == "identity"
 
 
+@pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.BackboneWarning")
+def test_auxiliary_heads_are_removed(X):
+    def build(**settings):
+        return torchvision.models.googlenet(init_weights=False, transform_input=False, **settings)
+
+    with_heads = seeded(lambda: build(aux_logits=True))
+    without = build(aux_logits=False)
+    without.load_state_dict(with_heads.state_dict(), strict=False)
+    np.testing.assert_array_equal(features(with_heads, X), features(without, X))
+    assert with_heads.aux1 is not None
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.BackboneWarning")
+def test_a_damaged_download_is_no_published_file(X, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    published.parent.mkdir(parents=True)
+    published.write_bytes(b"half a download")
+    assert features(seeded(torchvision.models.squeezenet1_1), X).shape == (2, 512)
+
+
 def one_of_each_class():
     names = {}
     for name in torchvision.models.list_models(module=torchvision.models):
