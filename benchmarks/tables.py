@@ -76,13 +76,23 @@ def _cost(cell):
 def ablation():
     """Shares of the engine's rate, a column for each network and type."""
     summary = load("engine_ablation")
+    return origin(summary, f", {summary['rounds']} rounds") + _shares(summary)
+
+
+def _shares(summary):
     cells, columns = {}, {}
     for row in summary["rows"]:
         column = f"{row['backbone']} {row['precision']}"
         columns[column] = None
         cells.setdefault(row["way"], {})[column] = "{:.2f}; {:.2f} to {:.2f}".format(*row["share"])
     rows = [[way, *(found.get(c, "") for c in columns)] for way, found in cells.items()]
-    return origin(summary, f", {summary['rounds']} rounds") + markdown(["", *columns], rows)
+    return markdown(["", *columns], rows)
+
+
+def all_layers():
+    """Time of all layers over that of the last one, a column for each network and type."""
+    summary = load("all_layers")
+    return origin(summary, f", {summary['rounds']} rounds") + _shares(summary)
 
 
 def warm_extraction():
@@ -212,6 +222,7 @@ TABLES = {
     ),
     "extraction costs": costs,
     "engine ablation": ablation,
+    "all layers": all_layers,
     "warm extraction": warm_extraction,
     "footprint": footprint,
     "depth search": depth_search,

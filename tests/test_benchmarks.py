@@ -85,6 +85,16 @@ def test_engine_ablation(load, tmp_path):
 
 
 @pytest.mark.slow
+def test_all_layers(load, tmp_path):
+    output = tmp_path / "all_layers.json"
+    arguments = ["--backbones", "efficientnet_lite0", "--precisions", "float32", "--images", "4"]
+    load("all_layers").main([*arguments, "--rounds", "1", "-o", str(output)])
+    last, *others = rows_of(output)
+    assert last["share"] == [1, 1, 1]
+    assert len(others) == 3
+
+
+@pytest.mark.slow
 def test_extraction(load, tmp_path):
     benchmark = load("extraction")
     benchmark.WARM_UP_SECONDS = 0
