@@ -98,7 +98,7 @@ def _computed(source: Source, arguments: argparse.Namespace) -> tuple[Table, Seq
     # Here, since PyTorch takes seconds to import: help and errors of the source do not wait.
     from .. import ImageReader, PretrainedFeatureExtractor
 
-    groups = group_column(source, arguments.group_by)
+    groups = group_column(source, arguments.group_by, arguments.storage_options)
     layers = arguments.layer
     extractor = PretrainedFeatureExtractor(
         arguments.backbone,

@@ -13,8 +13,6 @@ from .._messages import short, shown
 from ..exceptions import InputError
 
 _MOST_SUFFIXES = 5
-# Suffixes of DICOM files, of which many have none.
-_SCANS = {".dcm", ".dicom", ".dic", ".ima"}
 
 
 class FoundImages(NamedTuple):
@@ -120,14 +118,14 @@ class _Others:
 
     def takes(self, path: Path, suffixes: frozenset[str], follow_links: bool) -> bool:
         """Whether a file has an image's suffix or is a scan; other files are counted."""
-        from ..images import is_scan
+        from ..images import has_scan_name, is_scan
 
         if path.name.startswith("."):
             return self._note("hidden")
         if path.is_symlink() and not follow_links:
             return self._note("links")
         # The name of a scan may end in a part of an identifier.
-        if (not path.suffix or path.suffix[1:].isdigit()) and is_scan(path):
+        if not path.suffix[1:].isalpha() and has_scan_name(path.name) and is_scan(path):
             return True
         return self.takes_name(path, suffixes)
 
@@ -139,10 +137,12 @@ class _Others:
 
     def takes_name(self, path: PurePath, suffixes: frozenset[str]) -> bool:
         """Whether a name has an image's suffix; other names are counted."""
+        from ..images import has_scan_name
+
         suffix = path.suffix.lower()
         if path.name.startswith("."):
             return self._note("hidden")
-        if suffix in suffixes or suffix in _SCANS:
+        if suffix in suffixes or (suffix[1:].isalpha() and has_scan_name(path.name)):
             return True
         if not suffix:
             return self._note("no suffix")

@@ -1,6 +1,8 @@
 """The column ``group`` of ``sklearn-featx extract --group-by``: which images belong together."""
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,9 @@ from ..exceptions import ImageError
 from ._sources import Source
 
 
-def group_column(source: Source, by: str | None) -> AnyArray | None:
+def group_column(
+    source: Source, by: str | None, storage_options: Mapping[str, Any] | None = None
+) -> AnyArray | None:
     """Return the groups of images, numbered in the order of their first appearance.
 
     Parameters
@@ -19,6 +23,8 @@ def group_column(source: Source, by: str | None) -> AnyArray | None:
         The images.
     by : str or None
         A keyword of DICOM, or a regular expression on the path; see `image_groups`.
+    storage_options : mapping, default=None
+        Options of fsspec for remote files.
 
     Returns
     -------
@@ -29,14 +35,16 @@ def group_column(source: Source, by: str | None) -> AnyArray | None:
     if by is None:
         return None
     # Imported here: help and errors of the source do not wait for Pillow.
-    from ..model_selection._image_groups import image_groups, numbered
+    from ..images import ReadOptions
+    from ..model_selection._image_groups import numbered, read_groups
 
-    values: list[str | None] = []
-    for entry, name in zip(source.entries, source.names, strict=True):
-        try:
-            values.append(str(image_groups([entry], by, raw=True)[0]))
-        except ImageError as error:
-            values.append(None)
-            print(f"sklearn-featx: {shown(name)}: no group: {error.reason}", file=sys.stderr)
-    known = iter(numbered([value for value in values if value is not None]).tolist())
-    return np.array(["" if value is None else str(next(known)) for value in values])
+    # An invalid entry has no group; the extractor says what is wrong with it.
+    options = ReadOptions(bag_pooling="mean", storage_options=storage_options, on_error="nan")
+    values = list(read_groups(source.entries, by, options))
+    for value, name in zip(values, source.names, strict=True):
+        if isinstance(value, ImageError):
+            # The path of an error is an address without credentials.
+            where = value.path if value.path is not None and "://" in value.path else name
+            print(f"sklearn-featx: {shown(where)}: no group: {value.reason}", file=sys.stderr)
+    known = iter(numbered([v for v in values if not isinstance(v, ImageError)]).tolist())
+    return np.array(["" if isinstance(v, ImageError) else str(next(known)) for v in values])

@@ -13,12 +13,12 @@ dataframes are recognized by their methods, without importing their packages.
 from ._adapter import as_image_collection
 from ._bag_pooling import pool_bag
 from ._bags import Bags
-from ._collection import ImageCollection
+from ._collection import ImageCollection, Source
 from ._decode import decode, digest_reading
 from ._encode import data_uri
 from ._frames import Frames
 from ._geometry import seen_part
-from ._items import BytesItem
+from ._items import BytesItem, RemoteItem
 from ._options import ReadOptions
 from ._pillow import PillowSettings, apply_pillow_settings, image_suffixes, pillow_settings
 from ._prefetch import (
@@ -33,7 +33,7 @@ from ._prefetch import (
 )
 from ._remote_listing import remote_listing
 from ._views import Variation, Views
-from .formats import is_scan
+from .formats import has_scan_name, is_scan
 from .formats._identifiers import check_identifier, holds_identifiers, read_identifier
 from .formats._slides import Tile, tiles
 from .formats._volume_slices import Slice, slices
@@ -49,7 +49,9 @@ __all__ = [
     "PillowSettings",
     "Prepare",
     "ReadOptions",
+    "RemoteItem",
     "Slice",
+    "Source",
     "Tile",
     "Variation",
     "Views",
@@ -60,6 +62,7 @@ __all__ = [
     "data_uri",
     "decode",
     "digest_reading",
+    "has_scan_name",
     "holds_identifiers",
     "image_suffixes",
     "is_scan",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .._digest import combine
 from .._typing import AnyArray
 from ..exceptions import ImageError
-from ._collection import ImageCollection, Positions, as_index
+from ._collection import ImageCollection, Positions, Source, as_index
 from ._range_use import RangeUse
 
 
@@ -101,7 +101,7 @@ class Bags(ImageCollection):
         """None: a bag is no file."""
         return None
 
-    def sources(self, i: int) -> list[str | bytes | None]:
+    def sources(self, i: int) -> list[Source]:
         """Return the sources of all images of a bag."""
         return [source for k in self.members(i) for source in self.images.sources(k)]
 

@@ -35,6 +35,8 @@ from ._range_use import RangeUse
 from ._remote import State
 from ._scaling import ValueRange
 
+# A path, the content of a file, a remote file; None for what is no file.
+Source: TypeAlias = str | bytes | RemoteItem | None
 Positions: TypeAlias = Sequence[int] | slice | npt.NDArray[Any]
 
 
@@ -189,7 +191,7 @@ class ImageCollection(ABC):
         """
         return None
 
-    def sources(self, i: int) -> list[str | bytes | None]:
+    def sources(self, i: int) -> list[Source]:
         """Return where the files of one row are, or their content.
 
         Parameters
@@ -199,9 +201,9 @@ class ImageCollection(ABC):
 
         Returns
         -------
-        sources : list of str, bytes or None
-            For each image of the row, of which there is one: path or content; None if it is no
-            file.
+        sources : list of str, bytes, RemoteItem or None
+            For each image of the row, of which there is one: path, content or remote file; None if
+            it is no file.
         """
         return [self.path(i)]
 
@@ -443,13 +445,12 @@ class ItemList(ImageCollection):
     def path(self, i: int) -> str | None:
         return self._items[i].path
 
-    def sources(self, i: int) -> list[str | bytes | None]:
+    def sources(self, i: int) -> list[Source]:
         item = self._items[i]
         if isinstance(item, PartItem):
             return [item.part.path]
         if isinstance(item, RemoteItem):
-            # Its address is not a path.
-            return [None]
+            return [item]
         return [item.data if isinstance(item, BytesItem) else item.path]
 
     def n_pixels(self, i: int) -> int | None:

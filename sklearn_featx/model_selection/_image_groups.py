@@ -6,7 +6,7 @@ a cache or a result unless the user asks for it.
 """
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,17 +18,28 @@ from ..exceptions import ImageError, InputError
 from ..images import (
     ImageCollection,
     ReadOptions,
+    RemoteItem,
+    Source,
     as_image_collection,
     check_identifier,
     read_identifier,
 )
+from ._sources import distinct, fetched_ahead, file_of
 
 Groups: TypeAlias = npt.NDArray[np.intp]
 By: TypeAlias = str | re.Pattern[str] | Callable[[str], Hashable]
-_Read: TypeAlias = Callable[[str | bytes], Hashable]
+_Read: TypeAlias = Callable[[Source], Hashable]
+
+_NO_FILE = "is neither a file nor the content of one. Give groups as an array."
 
 
-def image_groups(X: Any, by: By = "PatientID", *, raw: bool = False) -> AnyArray:
+def image_groups(
+    X: Any,
+    by: By = "PatientID",
+    *,
+    raw: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> AnyArray:
     r"""Say which images belong together, for `GroupKFold` and other splitters.
 
     Parameters
@@ -37,13 +48,17 @@ def image_groups(X: Any, by: By = "PatientID", *, raw: bool = False) -> AnyArray
         As in `fit`.
     by : str, re.Pattern or callable, default="PatientID"
         - A keyword of DICOM, such as ``"PatientID"`` or ``"StudyInstanceUID"``: the value in the
-          header of each file. It needs pydicom, ``pip install "sklearn-featx[dicom]"``.
+          header of each file. It needs pydicom, ``pip install "sklearn-featx[dicom]"``. Remote
+          files are fetched.
         - A regular expression, which is searched in the path of each file: its groups, or the
           whole match, as in ``r"patient_(\d+)"``.
-        - A function from the path of a file to any hashable value.
+        - A function from the path of a file to any hashable value. The path of a remote file is
+          its address without credentials.
     raw : bool, default=False
         Whether to return the values themselves, which may identify persons, as text. False:
         numbers in the order of first appearance, which have no meaning outside of this array.
+    storage_options : mapping, default=None
+        Options of fsspec for remote files, as in `ImageReader`.
 
     Returns
     -------
@@ -74,12 +89,35 @@ def image_groups(X: Any, by: By = "PatientID", *, raw: bool = False) -> AnyArray
     >>> image_groups(paths, by=r"(\w+)-\d\.png")
     array([0, 1, 0])
     """
-    read = _reader(by)
-    images = as_image_collection(X, ReadOptions(bag_pooling="mean"))
-    values = [_value(images, row, read) for row in range(len(images))]
+    values: list[Hashable] = []
+    options = ReadOptions(bag_pooling="mean", storage_options=storage_options)
+    for value in read_groups(X, by, options):
+        if isinstance(value, ImageError):
+            raise value
+        values.append(value)
     if raw:
         return np.array([value if isinstance(value, str) else str(value) for value in values])
     return numbered(values)
+
+
+def read_groups(X: Any, by: By, options: ReadOptions) -> Iterator[Hashable | ImageError]:
+    """Yield the group of each image, or the error of an image without one.
+
+    Parameters
+    ----------
+    X, by : object
+        As in `image_groups`.
+    options : ReadOptions
+        How entries of X become images.
+    """
+    read, of_header = _reader(by), _is_keyword(by)
+    images = as_image_collection(X, options)
+    with fetched_ahead(images, lambda source: of_header and isinstance(source, RemoteItem)):
+        for row in range(len(images)):
+            try:
+                yield _value(images, row, read)
+            except ImageError as error:
+                yield error
 
 
 def numbered(values: Sequence[Hashable]) -> Groups:
@@ -103,9 +141,9 @@ def _reader(by: Any) -> _Read:
     """Return the function that reads the value of a file, or of its content."""
     if callable(by):
         return lambda source: _called(by, _path(source))
-    if isinstance(by, str) and re.fullmatch("[A-Za-z0-9]+", by):
+    if _is_keyword(by):
         check_identifier(by)
-        return lambda source: read_identifier(source, by)
+        return lambda source: _identifier(source, by)
     if isinstance(by, str | re.Pattern):
         pattern = _compiled(by)
         return lambda source: _found(pattern, _path(source))
@@ -113,6 +151,17 @@ def _reader(by: Any) -> _Read:
         f"by={shown(by)}: expected a keyword of DICOM such as 'PatientID', a regular expression or "
         "a function from a path to a group."
     )
+
+
+def _is_keyword(by: Any) -> bool:
+    return isinstance(by, str) and re.fullmatch("[A-Za-z0-9]+", by) is not None
+
+
+def _identifier(source: Source, keyword: str) -> str:
+    file = file_of(source)
+    if file is None:
+        raise ImageError(_NO_FILE)
+    return read_identifier(file, keyword)
 
 
 def _compiled(by: str | re.Pattern[str]) -> re.Pattern[str]:
@@ -143,21 +192,20 @@ def _called(function: Callable[[str], Hashable], path: str) -> Hashable:
     return value
 
 
-def _path(source: str | bytes) -> str:
+def _path(source: Source) -> str:
     if isinstance(source, bytes):
         raise ImageError("has no path for `by`. Pass paths, or a keyword of DICOM.")
-    return source
+    if source is None:
+        raise ImageError(_NO_FILE)
+    return source.path if isinstance(source, RemoteItem) else source
 
 
 def _value(images: ImageCollection, row: int, read: _Read) -> Hashable:
     """Value of one image; the errors have its row."""
     try:
-        sources = dict.fromkeys(images.sources(row))
-        if None in sources:
-            raise ImageError("is neither a file nor the content of one. Give groups as an array.")
-        values = {read(source) for source in sources if source is not None}
+        values = {read(source) for source in distinct(images.sources(row))}
         if len(values) > 1:
             raise ImageError(f"has images of {len(values)} groups.")
         return values.pop()
     except ImageError as error:
-        raise ImageError(error.reason, row, error.path) from error.__cause__
+        raise ImageError(error.reason, row, error.path or images.path(row)) from error.__cause__

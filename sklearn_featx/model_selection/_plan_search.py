@@ -185,7 +185,8 @@ def plan_search(
     rows = np.arange(len(jobs[0].rows))
     has_folds = cv is not None or is_search(search)
     n_jobs = jobs[0].settings.n_jobs
-    relations = _relations(calls, groups, near_copies=has_folds and near_copies, n_jobs=n_jobs)
+    wanted = {"near_copies": has_folds and near_copies, "fetch": has_folds}
+    relations = _relations(calls, groups, **wanted, n_jobs=n_jobs)
     calls.groups = together(relations) if groups is None else relations[-1].groups
     folds: list[Fold] = []
     if has_folds:
@@ -212,14 +213,14 @@ def plan_search(
 
 
 def _relations(
-    calls: Calls, groups: Any, *, near_copies: bool, n_jobs: int | None
+    calls: Calls, groups: Any, *, near_copies: bool, fetch: bool, n_jobs: int | None
 ) -> list[Relation]:
     """Return the relations of the images; those of equal content first, the user's groups last."""
     relations = [copies(calls.jobs.sources)]
     inputs = calls.jobs.inputs
     if near_copies:
         relations.append(look_alikes(inputs, relations[0].groups, n_jobs))
-    named = patients(inputs)
+    named = patients(inputs, fetch=fetch)
     if named is not None:
         relations.append(named)
     if groups is not None:

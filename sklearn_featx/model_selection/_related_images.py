@@ -10,9 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..exceptions import ImageError, MissingDependencyError
-from ..images import Bags, ImageCollection, holds_identifiers, read_identifier
+from ..images import (
+    Bags,
+    ImageCollection,
+    RemoteItem,
+    Source,
+    has_scan_name,
+    holds_identifiers,
+    read_identifier,
+)
 from ._image_groups import Groups, numbered
 from ._near_copies import HASH_SIDE, LEAST_CORRELATION, near_copies, perceptual_hashes
+from ._sources import distinct, fetched_ahead, file_of
 
 
 class Relation(NamedTuple):
@@ -70,13 +79,15 @@ def look_alikes(inputs: Sequence[ImageCollection], content: Groups, n_jobs: int 
     return Relation(name, groups)
 
 
-def patients(inputs: Sequence[ImageCollection]) -> Relation | None:
+def patients(inputs: Sequence[ImageCollection], *, fetch: bool) -> Relation | None:
     """Relate rows of X that have an image of one patient, by the headers of DICOM files.
 
     Parameters
     ----------
     inputs : sequence of ImageCollection
         The images of each input.
+    fetch : bool
+        Whether to fetch remote files that may be DICOM by their names.
 
     Returns
     -------
@@ -85,11 +96,19 @@ def patients(inputs: Sequence[ImageCollection]) -> Relation | None:
     """
     first: dict[str | None, int] = {}
     pairs: list[tuple[int, int]] = []
+
+    def is_read(source: Source) -> bool:
+        if not isinstance(source, RemoteItem):
+            return True
+        return fetch and has_scan_name(source.path.partition("?")[0])
+
     for images in inputs:
-        for row in range(len(images)):
-            # The slices of a volume have one file.
-            named = {_patient(source) for source in set(images.sources(row))} - {None}
-            pairs += [(first.setdefault(patient, row), row) for patient in named]
+        with fetched_ahead(images, is_read):
+            for row in range(len(images)):
+                # The slices of a volume have one file.
+                sources = filter(is_read, distinct(images.sources(row)))
+                named = {_patient(source) for source in sources} - {None}
+                pairs += [(first.setdefault(patient, row), row) for patient in named]
     if not first:
         return None
     return Relation("patients (PatientID)", _joined(len(inputs[0]), pairs))
@@ -167,11 +186,12 @@ def _alike(rows: ImageCollection, n_jobs: int | None) -> set[tuple[int, int]]:
     return {(one, other) for one, other in found if one != other and are_alike(one, other)}
 
 
-def _patient(source: str | bytes | None) -> str | None:
-    if source is None or not holds_identifiers(source):
-        return None
+def _patient(source: Source) -> str | None:
     try:
-        return read_identifier(source, "PatientID")
+        file = file_of(source)
+        if file is None or not holds_identifiers(file):
+            return None
+        return read_identifier(file, "PatientID")
     except (ImageError, MissingDependencyError):
         # Without the package, and for damaged headers, reading the image will say what is wrong.
         return None

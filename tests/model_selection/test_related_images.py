@@ -153,4 +153,4 @@ class TestPlan:
 def related_patients(X):
     from sklearn_featx.model_selection._related_images import patients
 
-    return patients([as_image_collection(X)])
+    return patients([as_image_collection(X)], fetch=False)

@@ -6,7 +6,7 @@ that return the numbers of pixels and of frames that its header names.
 
 import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..._typing import Levels
@@ -16,10 +16,11 @@ from ._dicom import DICOM_PACKAGES, dicom_frames, dicom_levels, dicom_pixels, is
 from ._nifti import NIFTI_PACKAGES, is_nifti, nifti_frames, nifti_levels, nifti_pixels
 from ._tiff import TIFF_PACKAGES, is_scientific_tiff, tiff_frames, tiff_levels, tiff_pixels
 
-__all__ = ["DECODING_PACKAGES", "Format", "format_of", "is_scan"]
+__all__ = ["DECODING_PACKAGES", "Format", "format_of", "has_scan_name", "is_scan"]
 
 # A folder of scans has an index of this name: DICOM without pixels.
 _INDEX = "DICOMDIR"
+_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 # Enough of a file to recognize its format.
 _START = 512
 
@@ -54,6 +55,12 @@ _FORMATS = (
     Format(is_nifti, nifti_levels, nifti_pixels, nifti_frames),
     Format(is_scientific_tiff, tiff_levels, tiff_pixels, tiff_frames),
 )
+
+
+def has_scan_name(name: str) -> bool:
+    """Whether a file may be DICOM by its name: a suffix of scans, a number as one, or none."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return not suffix or suffix in _SUFFIXES or suffix[1:].isdigit()
 
 
 def is_scan(path: str | os.PathLike[str]) -> bool:
