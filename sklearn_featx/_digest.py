@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import os
 import sys
+import time
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -22,6 +23,7 @@ Part: TypeAlias = Data | str | int | float | bool | None
 _PREFIX = "b2-1:"
 # 128 bits: two of 10**15 images collide with probability 10**-9.
 _DIGEST_BYTES = 16
+_RACY_NS = 2_000_000_000
 
 
 def digest(*parts: Part) -> str:
@@ -76,6 +78,14 @@ def stat_signature(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
     # pathlib would take half of the time of a run whose rows are all cached.
     status = os.stat(path)  # noqa: PTH116
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def may_change_unseen(signature: tuple[int, int, int, int]) -> bool:
+    """Whether a file is so new that another change may leave its `stat_signature` as it is.
+
+    The reason is the granularity of the clock: git calls such files "racily clean".
+    """
+    return time.time_ns() - max(signature[1:3]) <= _RACY_NS
 
 
 def version_of(package: str) -> str:

@@ -30,7 +30,7 @@ from sklearn_featx import (
 from sklearn_featx.exceptions import ImageError, ImageWarning
 from sklearn_featx.flow import row_keys
 from sklearn_featx.images import _decode, _items, as_image_collection
-from sklearn_featx.store import FeatureStore, _file_digests
+from sklearn_featx.store import FeatureStore
 
 
 def chunk(name, data):
@@ -444,7 +444,7 @@ class TestDuringTheRun:
     @pytest.fixture(params=["known", "unknown"])
     def paths(self, request, tmp_path, store, monkeypatch):
         """Files whose digests the store knows, or has yet to learn."""
-        monkeypatch.setattr(_file_digests, "_RACY_NS", -(10**18))
+        monkeypatch.setattr("sklearn_featx._digest._RACY_NS", -(10**18))
         paths = [gray(tmp_path / f"{i}.png", 50 * i) for i in range(4)]
         if request.param == "known":
             row_keys(as_image_collection(paths), store)

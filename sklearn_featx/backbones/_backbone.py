@@ -15,7 +15,7 @@ from .._digest import combine, digest
 from .._messages import cause, short, shown
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsError
-from ._digests import Digest, digest_stage
+from ._digests import Digest, digest_module
 from ._libraries import versions
 from ._network import Grouping, Network
 from ._normalize import Normalize
@@ -61,11 +61,6 @@ class Backbone:
         self._known_maps: dict[object, Any] = {}
         self._chains = self._trace()
         self.stages = tuple(self._cut())
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters of all stages."""
-        return sum(parameter.numel() for parameter in self.network.module.parameters())
 
     def trained_stages(self, unfreeze_depth: UnfreezeDepth) -> range:
         """Return the positions, counted from the input, of the stages that a depth trains.
@@ -312,16 +307,15 @@ class Backbone:
 
     @functools.cached_property
     def _stage_digests(self) -> list[Digest]:
-        return [digest_stage(stage.module) for stage in self.stages]
+        return [digest_module(stage.module) for stage in self.stages]
 
     def _check_gaps(self, part: nn.Module) -> None:
         """Raise an error if weights are NaN: some files contain only those of the convolutions."""
         name = next((self._gaps[id(p)] for p in part.parameters() if id(p) in self._gaps), None)
         if name is not None:
-            weights = self.network.origin.get("weights", "of the module")
             raise WeightsError(
-                f"backbone {self.name!r}: the weights ({weights}) hold NaN for {name!r}. Use "
-                f"other weights, or {self._layers_without_gaps()}."
+                f"backbone {self.name!r}: the weights ({self.network.weights}) hold NaN for "
+                f"{name!r}. Use other weights, or {self._layers_without_gaps()}."
             )
 
     @functools.cached_property
@@ -369,7 +363,7 @@ class Backbone:
 
     def _refuse_changing_constants(self, found: Trace) -> None:
         """Refuse a user's forward that draws values without its input, or reads the time."""
-        if self.network.origin.get("source") != "module":
+        if not self.network.is_custom:
             return
         module = self.network.module
         before = set(vars(module))

@@ -38,7 +38,7 @@ def warn_of_classifier(backbone: Backbone) -> None:
     backbone : Backbone
         A backbone of any source; backbones by name have no head.
     """
-    if backbone.network.origin.get("source") != "module":
+    if not backbone.network.is_custom:
         return
     path = classifier_of(backbone.network.module)
     with _lock:

@@ -1,6 +1,7 @@
 """Digests of modules and stages: code, settings and tensors."""
 
 import io
+import operator
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +43,7 @@ class Digest(NamedTuple):
 
 
 def digest_module(module: nn.Module) -> Digest:
-    """Digest a module's code, settings, parameters and buffers.
+    """Digest a module's code, settings, parameters and buffers, or a stage's operations.
 
     Training mode and gradients do not matter.
     """
@@ -54,11 +55,6 @@ def digest_factory(function: Callable[[], nn.Module]) -> Digest:
     # The defaults of new parameters.
     defaults = (torch.get_default_dtype(), torch.get_default_device())
     return _digest_of((function, defaults), building=True)
-
-
-def digest_stage(module: nn.Module) -> Digest:
-    """Digest a stage's operations in inference mode, including everything that they use."""
-    return _digest_of(module)
 
 
 def digest_tensor(tensor: torch.Tensor) -> str:
@@ -139,7 +135,7 @@ def _graph(namer: Namer, graph: fx.Graph, root: nn.Module) -> str:
     for node in graph.nodes:
         numbers[node] = len(numbers)
         if node.op in ("call_module", "get_attr"):
-            target = namer.name(_at(root, str(node.target)))
+            target = namer.name(operator.attrgetter(str(node.target))(root))
         elif node.op == "placeholder":
             target = ""
         else:
@@ -165,13 +161,6 @@ def _argument(namer: Namer, value: Any, numbers: Mapping[fx.Node, int]) -> str:
         named = namer.name(type(value)) if hasattr(value, "_fields") else ""
         return digest(kind, named, *(_argument(namer, item, numbers) for item in value))
     return namer.name(value)
-
-
-def _at(root: nn.Module, path: str) -> Any:
-    value: Any = root
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _script(namer: Namer, script: Any) -> str:
@@ -220,11 +209,11 @@ def _unmangled(text: bytes, found: Mapping[bytes, bytes]) -> bytes:
     return _MANGLED.sub(lambda match: found.get(match[0], match[0]), text)
 
 
-def _operator(namer: Namer, operator: Any) -> str:
+def _operator(namer: Namer, found: Any) -> str:
     """Digest an operator of PyTorch by its name; the code of other operators is unknown."""
-    if str(operator).partition(".")[0] in _KERNELS:
-        return namer.library("torch", str(operator))
-    return namer.give_up(operator, f"{operator} is an operator of its own")
+    if str(found).partition(".")[0] in _KERNELS:
+        return namer.library("torch", str(found))
+    return namer.give_up(found, f"{found} is an operator of its own")
 
 
 # The first matching type is used.
@@ -234,7 +223,3 @@ Namer.register(nn.Module, _module)
 Namer.register(torch.Tensor, _tensor)
 Namer.register(type(torch.ops.aten.relu), _operator)
 Namer.register(type(torch.ops.aten.relu.default), _operator)
-
-
-def qualified(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,7 +1,7 @@
 """Network: the result of every source, a headless network with its metadata."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -29,8 +29,10 @@ class Network:
         parameter joins the stage that is running when it is used.
     blocks : dict of str to tuple of str
         The same for its residual or transformer blocks.
-    origin : dict of str to str
-        The origin, as plain values from which the network can be built again.
+    weights : str, default="of the module"
+        Name of the weights, for messages.
+    is_custom : bool, default=False
+        Whether it is a user's network, of no library whose conventions are known.
     leaf_modules : tuple of type, default=()
         Module classes that tracing keeps as one operation.
     autowrap_functions : tuple of callable, default=()
@@ -46,7 +48,8 @@ class Network:
     preprocess: Preprocess
     stages: Grouping
     blocks: Grouping
-    origin: dict[str, str] = field(default_factory=dict)
+    weights: str = "of the module"
+    is_custom: bool = False
     leaf_modules: tuple[type[nn.Module], ...] = ()
     autowrap_functions: tuple[Any, ...] = ()
     channels_last: bool = False

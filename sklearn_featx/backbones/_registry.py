@@ -4,7 +4,6 @@ Only this module keeps networks: estimators hold names, and clones and threads s
 """
 
 import os
-import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from .._digest import stat_signature
+from .._digest import may_change_unseen, stat_signature
 from .._graphs import plain_new_tensors
 from .._messages import cause, shown
 from .._parallel import ForkSafeLock, generator_lock
@@ -50,7 +49,6 @@ Value = TypeVar("Value")
 
 # Sufficient for a search over backbones; a network may have some GB.
 _MAX_KEPT = 8
-_RACY_NS = 2_000_000_000
 
 
 class _Memo:
@@ -229,7 +227,7 @@ def _packaged_network(name: str, weights: str | None) -> Network:
         preprocess=PACKAGED[name].preprocess,
         stages=stages,
         blocks=blocks,
-        origin={"source": "packaged", "name": name, "weights": str(weights)},
+        weights=str(weights),
         leaf_modules=(SamePad2d,),
     )
 
@@ -269,9 +267,7 @@ def _weights_key(weights: str | None) -> tuple[Hashable, ...]:
     if not _is_file(file):
         return (weights,)
     state = stat_signature(file)
-    # A second change within the clock's granularity would not change the times.
-    racy = max(state[1:3]) > time.time_ns() - _RACY_NS
-    return (str(file), *state, sha256_of_file(file) if racy else "")
+    return (str(file), *state, sha256_of_file(file) if may_change_unseen(state) else "")
 
 
 def _is_file(path: Path) -> bool:

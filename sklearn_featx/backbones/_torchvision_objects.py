@@ -73,7 +73,6 @@ def build_torchvision_object(module: nn.Module) -> Network:
         preprocess=_preprocess(module, entry),
         stages=stages,
         blocks=blocks,
-        origin={"source": "torchvision", "class": type(module).__qualname__},
         channels_last=type(module).__name__ == "SwinTransformer",
         prefix_tokens=own_prefix_tokens(module),
     )

@@ -6,12 +6,11 @@ file is digested once in a process while the file does not change.
 """
 
 import hashlib
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .._digest import digest, installed_version, stat_signature
+from .._digest import digest, installed_version, may_change_unseen, stat_signature
 from .._messages import cause
 from .._typing import Levels
 from ..exceptions import ImageError, MissingDependencyError
@@ -21,8 +20,6 @@ from ._scaling import Note
 
 # Increase it when the same part gives other levels.
 _VERSION = 1
-# A file that changed within this time may change again without a trace in its state.
-_RACY_NS = 2 * 10**9
 
 _contents: Recent[str] = Recent(10_000)
 
@@ -104,11 +101,6 @@ def content_digest(path: str) -> str:
         return _contents.get((str(Path(path).absolute()), *state), lambda: _read_digest(path))
     except (OSError, ValueError) as error:
         raise ImageError(f"the file cannot be read: {cause(error)}", path=path) from error
-
-
-def may_change_unseen(state: tuple[int, int, int, int]) -> bool:
-    """Whether a file is so new that another change may leave its `stat_signature` as it is."""
-    return time.time_ns() - max(state[1:3]) < _RACY_NS
 
 
 def _read_digest(path: str) -> str:

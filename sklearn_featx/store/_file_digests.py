@@ -11,14 +11,12 @@ Each record has a checksum, since a flipped bit in a path may give the path of a
 
 import os
 import sqlite3
-import time
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from .._digest import may_change_unseen
 from ._database import chunked, marks, transaction
-
-_RACY_NS = 2_000_000_000
 
 
 class FileState(NamedTuple):
@@ -29,11 +27,6 @@ class FileState(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
-
-    @property
-    def racy_ns(self) -> int:
-        """The later of the two times."""
-        return max(self.mtime_ns, self.ctime_ns)
 
     def encode(self) -> bytes:
         """Encode all fields but the path as text: an inode may not fit into SQLite's integers."""
@@ -71,10 +64,9 @@ def remember(
     connection: sqlite3.Connection, files: Sequence[FileState], digests: Sequence[str]
 ) -> None:
     """Record the digests of files, except files that changed within the last two seconds."""
-    oldest_racy = time.time_ns() - _RACY_NS
     records = []
     for file, digest in zip(files, digests, strict=True):
-        if file.racy_ns < oldest_racy:
+        if not may_change_unseen(file[1:]):
             record = (os.fsencode(file.path), file.encode(), digest.encode())
             records.append((*record, _checksum(*record)))
     with transaction(connection):

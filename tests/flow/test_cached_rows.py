@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
 from sklearn_featx.flow import Tap
 from sklearn_featx.images import ImageCollection
-from sklearn_featx.store import FeatureStore, _file_digests
+from sklearn_featx.store import FeatureStore
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ class TestOnce:
     def test_a_warm_run_opens_no_file(self, small_net, digit_files, store, monkeypatch):
         paths, _ = digit_files
         # A file that changed within the last two seconds is not trusted otherwise.
-        monkeypatch.setattr(_file_digests, "_RACY_NS", 0)
+        monkeypatch.setattr("sklearn_featx._digest._RACY_NS", 0)
         extractor = PretrainedFeatureExtractor(small_net, image_size=16, cache=store)
         first = extractor.transform(paths)
 

@@ -36,9 +36,8 @@ def test_several_files_are_digested_at_once(files, monkeypatch):
 
 
 def test_the_store_learns_all_of_them(files, tmp_path, monkeypatch):
-    from sklearn_featx.store import _file_digests
 
-    monkeypatch.setattr(_file_digests, "_RACY_NS", -(10**18))
+    monkeypatch.setattr("sklearn_featx._digest._RACY_NS", -(10**18))
     with FeatureStore(tmp_path / "store") as store:
         images = as_image_collection(files)
         keys = row_keys(images, store, n_jobs=2)

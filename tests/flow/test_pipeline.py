@@ -182,7 +182,7 @@ class TestFiles:
         opened.clear()
         del trunk_rows[:]
         monkeypatch.setattr(_items, "decode_resized", None)
-        monkeypatch.setattr("sklearn_featx.store._file_digests._RACY_NS", -(10**18))
+        monkeypatch.setattr("sklearn_featx._digest._RACY_NS", -(10**18))
         np.testing.assert_array_equal(images.transform(moved), expected)
         assert opened == dict.fromkeys(moved, 1)
         assert trunk_rows == []
@@ -212,7 +212,7 @@ class TestFiles:
         self, small_net, files, store, trunk_rows, monkeypatch
     ):
         """Also of files whose content is known only when they are read."""
-        monkeypatch.setattr("sklearn_featx.store._file_digests._RACY_NS", 10**18)
+        monkeypatch.setattr("sklearn_featx._digest._RACY_NS", 10**18)
         first = extractor(small_net, store, layer="body").transform(files[:20])
         del trunk_rows[:]
         both = extractor(small_net, store, layer=["body", "top"])

@@ -21,7 +21,7 @@ from sklearn_featx.exceptions import ImageError, ImageWarning, InputError
 from sklearn_featx.flow import _image_keys, _recipe
 from sklearn_featx.images import Views, _items, as_image_collection
 from sklearn_featx.images._scaling import to_levels
-from sklearn_featx.store import FeatureStore, _file_digests
+from sklearn_featx.store import FeatureStore
 
 
 class Scene:
@@ -54,7 +54,7 @@ def scene(tmp_path, small_net):
 @pytest.fixture(autouse=True)
 def _trusting_memo(monkeypatch):
     """A memo of files that knows even those that changed just now."""
-    monkeypatch.setattr(_file_digests, "_RACY_NS", -(10**18))
+    monkeypatch.setattr("sklearn_featx._digest._RACY_NS", -(10**18))
 
 
 # --- What a network by name depends on -----------------------------------------------------------
@@ -92,7 +92,7 @@ def replace_weights(make_new, first, second):
 @pytest.mark.parametrize("make_new", [in_place, by_another_file])
 def test_a_weights_file_that_is_replaced_has_another_key(make_new, weights, monkeypatch):
     monkeypatch.setenv("HOME", str(weights[0].parent))
-    monkeypatch.setattr(_registry, "_RACY_NS", -(10**18))
+    monkeypatch.setattr("sklearn_featx._digest._RACY_NS", -(10**18))
     before = _registry._source(NAME, "~/1.pth")[0]
     assert _registry._source(NAME, "~/1.pth")[0] == before
     replace_weights(make_new, *weights)
@@ -108,7 +108,7 @@ def test_a_network_is_built_again_where_its_weights_were_replaced(weights):
 
 
 def test_a_weights_file_that_was_just_written_is_known_by_its_content(weights, monkeypatch):
-    monkeypatch.setattr(_registry, "_RACY_NS", 10**18)
+    monkeypatch.setattr("sklearn_featx._digest._RACY_NS", 10**18)
     monkeypatch.setattr(_registry, "stat_signature", lambda path: (1, 10**18, 10**19, 2))
     first = get_backbone(NAME, str(weights[0]))
     assert get_backbone(NAME, str(weights[0])) is first

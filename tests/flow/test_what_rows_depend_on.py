@@ -29,7 +29,7 @@ from sklearn_featx import ImageReader, Preprocessing, PretrainedFeatureExtractor
 from sklearn_featx.backbones import get_backbone
 from sklearn_featx.flow import _recipe
 from sklearn_featx.images import _decode, _parts, _pillow
-from sklearn_featx.store import FeatureStore, _file_digests
+from sklearn_featx.store import FeatureStore
 
 SIDE = 8
 
@@ -1076,7 +1076,7 @@ def check(entry, scene, n_new):
 @pytest.fixture(autouse=True)
 def _trusting_memo(monkeypatch):
     """A memo of files that knows even those that changed just now."""
-    monkeypatch.setattr(_file_digests, "_RACY_NS", -(10**18))
+    monkeypatch.setattr("sklearn_featx._digest._RACY_NS", -(10**18))
 
 
 @pytest.mark.parametrize("name", NEW)

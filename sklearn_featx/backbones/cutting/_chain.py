@@ -8,7 +8,6 @@ computed only from parameters) do not count; each segment computes its own.
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 from torch import fx, nn
 
@@ -119,7 +118,7 @@ class Chain:
             if node.op == "call_module":
                 tensors = list(modules[str(node.target)].parameters())
             elif node.op == "get_attr":
-                tensors = [_attribute(self.network, str(node.target))]
+                tensors = [operator.attrgetter(str(node.target))(self.network)]
             else:
                 tensors = []
             return {canonical[id(tensor)] for tensor in tensors if id(tensor) in canonical}
@@ -146,13 +145,6 @@ def _is_sequence(value: fx.Node) -> bool:
     return bool(value.users) and all(
         user.target is operator.getitem and isinstance(user.args[1], int) for user in value.users
     )
-
-
-def _attribute(module: nn.Module, path: str) -> Any:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def cut(eval_chain: Chain, train_chain: Chain, stops: Sequence[tuple[int, int]]) -> list[Segment]:

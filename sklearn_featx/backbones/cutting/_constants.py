@@ -4,6 +4,7 @@ A trace keeps the values of its own call. A forward that draws them, or reads th
 values in each call.
 """
 
+import operator
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def differing_constant(network: nn.Module, first: Trace, second: Trace) -> str |
     known = dict(zip(others, nodes, strict=True))
     for node, other in zip(nodes, others, strict=True):
         if node.op == "get_attr":
-            if not _equal(_at(network, node), _at(network, other)):
+            held = (operator.attrgetter(str(n.target))(network) for n in (node, other))
+            if not _equal(*held):
                 return str(first.names[next(iter(node.users), node)])
         elif not _equal(_arguments(node, {}), _arguments(other, known)):
             return str(first.names[node])
@@ -45,11 +47,6 @@ def _arguments(node: fx.Node, known: dict[fx.Node, fx.Node]) -> list[Any]:
     found: list[Any] = []
     fx.node.map_aggregate((node.args, node.kwargs), found.append)
     return [known.get(a, a) if isinstance(a, fx.Node) else a for a in found]
-
-
-def _at(network: nn.Module, node: fx.Node) -> Any:
-    path, _, name = str(node.target).rpartition(".")
-    return getattr(network.get_submodule(path), name)
 
 
 def _equal(one: Any, other: Any) -> bool:

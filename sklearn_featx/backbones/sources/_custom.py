@@ -9,7 +9,6 @@ from torch import nn
 from ..._messages import cause, shown
 from ..._preprocess import Preprocess
 from ...exceptions import BackboneError
-from .._digests import qualified
 from .._network import Network, freeze
 from .._torchvision_objects import build_torchvision_object, is_torchvision
 from ..cutting._granularity import groupings, input_channels
@@ -66,7 +65,7 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
         preprocess=Preprocess(channels=input_channels(own)),
         stages=stages,
         blocks=blocks,
-        origin={"source": "module", "class": qualified(type(module))},
+        is_custom=True,
     )
 
 

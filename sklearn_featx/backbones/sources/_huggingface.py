@@ -82,7 +82,7 @@ def build_huggingface(module: nn.Module) -> Network:
         preprocess=_recipe(base.config),
         stages=stages,
         blocks=blocks,
-        origin={"source": "module", "class": f"{type(base).__module__}.{type(base).__qualname__}"},
+        is_custom=True,
         prefix_tokens=_prefix_tokens(base),
     )
 

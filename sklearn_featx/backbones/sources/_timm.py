@@ -24,7 +24,7 @@ from ...exceptions import UnknownBackboneError, WeightsError
 from .._image_size import fixed_size
 from .._network import Grouping, Network, freeze
 from ..cutting._granularity import groupings, has_weights, input_channels, unknown_name
-from ._weights import StateDict, exists, fits, load_state, read_state_dict, sha256_of_file
+from ._weights import StateDict, exists, fits, load_state, read_state_dict
 
 TIMM_PREFIX = "timm/"
 
@@ -85,13 +85,10 @@ def build_timm(name: str, weights: str | None) -> Network:
     module = _download(timm, bare) if weights == "DEFAULT" else timm.create_model(bare)
     recipe = _recipe(timm.data.resolve_model_data_config(module))
     head = _remove_head(module)
-    origin = {"source": "timm", "name": name, "weights": str(weights)}
-    if weights == "DEFAULT":
-        origin["weights"] = str(_config(module).get("tag") or weights)
-    elif file is not None:
+    if file is not None:
         _load_file(module, file, head)
-        origin["sha256"] = sha256_of_file(file)
-    return _network(timm, module, name, recipe, origin)
+    tag = _config(module).get("tag") if weights == "DEFAULT" else None
+    return _network(timm, module, name, recipe, str(tag or weights))
 
 
 def is_timm(module: nn.Module) -> bool:
@@ -126,12 +123,15 @@ def build_timm_object(module: nn.Module) -> Network:
     if config.get("tag"):
         name = f"{name}.{config['tag']}"
     _remove_head(module)
-    origin = {"source": "timm", "class": type(module).__qualname__}
-    return _network(timm, module, TIMM_PREFIX + name, recipe, origin)
+    return _network(timm, module, TIMM_PREFIX + name, recipe)
 
 
 def _network(
-    timm: ModuleType, module: nn.Module, name: str, recipe: Preprocess, origin: dict[str, str]
+    timm: ModuleType,
+    module: nn.Module,
+    name: str,
+    recipe: Preprocess,
+    weights: str = "of the module",
 ) -> Network:
     stages, blocks = (_groups(timm, freeze(module), coarse=coarse) for coarse in (True, False))
     return Network(
@@ -140,7 +140,7 @@ def _network(
         preprocess=recipe,
         stages=stages,
         blocks=blocks,
-        origin=origin,
+        weights=weights,
         leaf_modules=tuple(timm.layers.get_notrace_modules()),
         autowrap_functions=tuple(filter(callable, timm.layers.get_notrace_functions())),
         channels_last=str(getattr(module, "output_fmt", "NCHW")) == "NHWC",

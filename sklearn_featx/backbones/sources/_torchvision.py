@@ -75,19 +75,16 @@ def build_torchvision(name: str, weights: str | None) -> Network:
     """
     enum = get_model_weights(name)
     entry, file = _resolve(name, enum, weights)
-    origin = {"source": "torchvision", "name": name, "weights": str(weights)}
     known = entry
     if file is not None:
         state = modern_keys(read_state_dict(file))
-        origin["sha256"] = sha256_of_file(file)
-        known = _published(enum, origin["sha256"])
+        known = _published(enum, sha256_of_file(file))
     recipe_entry = known if known is not None else enum.DEFAULT
     module = get_model(name, weights=None, **_constructor_arguments(name, recipe_entry))
     head = head_path(module)
     if entry is not None:
         state = modern_keys(_download(entry))
         load_state(module, state, source=str(entry), optional=_AUXILIARY)
-        origin["weights"] = entry.name
     elif file is not None:
         load_state(module, state, source=str(file), ignored=(f"{head}.",), optional=_AUXILIARY)
     remove_head(module, head)
@@ -98,7 +95,7 @@ def build_torchvision(name: str, weights: str | None) -> Network:
         preprocess=recipe_of(recipe_entry),
         stages=stages,
         blocks=blocks,
-        origin=origin,
+        weights=str(weights) if entry is None else entry.name,
         channels_last=name.startswith("swin"),
         prefix_tokens=own_prefix_tokens(module),
     )

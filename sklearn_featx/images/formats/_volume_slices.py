@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..._digest import stat_signature
+from ..._digest import may_change_unseen, stat_signature
 from ..._messages import cause, shown
 from ..._typing import Levels
 from ...exceptions import ImageError, InputError
 from .._options import ReadOptions
-from .._parts import Part, may_change_unseen
+from .._parts import Part
 from .._recent import Recent
 from .._scaling import Note
 from ._nifti import AXES, NIFTI_PACKAGES, Axis, is_nifti, nifti_header, nifti_slice

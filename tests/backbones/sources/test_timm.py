@@ -153,7 +153,7 @@ def test_geometry_equals_timms_transform(cut):
     torch.testing.assert_close(found, transform(image), rtol=1e-5, atol=1e-5)
 
 
-def test_a_file_with_another_head_is_loaded_and_its_hash_reported(cut, tmp_path):
+def test_a_file_with_another_head_is_loaded(cut, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     other = timm.create_model("test_resnet", num_classes=7).eval()
     path = tmp_path / "model.safetensors"
@@ -163,7 +163,6 @@ def test_a_file_with_another_head_is_loaded_and_its_hash_reported(cut, tmp_path)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(backbone.network.module(x), other(x))
-    assert len(backbone.network.origin["sha256"]) == 64
 
 
 def test_a_file_of_another_network_lists_what_does_not_fit(cut, tmp_path):
