@@ -6,22 +6,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._messages import cause
 from .._parallel import ForkSafeLock
 from ..exceptions import FeatxWarning
 from ._device import is_out_of_memory
 from ._trunk import Whole, optimize
 
 
-def compile_for(whole: Whole, device: torch.device) -> nn.Module:
-    """Return a module that is compiled on its first batch.
+class Compiled(nn.Module):
+    """A module that is compiled on its first batch, with batches padded to one size.
 
-    If the compilation fails, the module warns once and runs without the compiler.
+    If the compilation fails, it warns once and runs without the compiler.
+
+    Parameters
+    ----------
+    whole : Whole
+        The module.
+    device : torch.device
+        Its device.
     """
-    return _Compiled(whole, device)
-
-
-class _Compiled(nn.Module):
-    """A compiled module. It pads batches to one size, since each size needs a compilation."""
 
     def __init__(self, whole: Whole, device: torch.device) -> None:
         super().__init__()
@@ -75,10 +78,9 @@ class _Compiled(nn.Module):
             uncompiled = optimize(self._plain, self._device)
             # An error of the batch itself is raised here, without blaming the compiler.
             uncompiled(batch)
-            reason = str(error).strip().partition("\n")[0]
             warnings.warn(
-                f"compile=True: the network cannot be compiled here ({type(error).__name__}: "
-                f"{reason}). It runs as with compile=False.",
+                f"compile=True: the network cannot be compiled here ({cause(error)}). It runs as "
+                "with compile=False.",
                 FeatxWarning,
                 stacklevel=2,
             )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._messages import cause
 from .._optional import import_optional
 from .._parallel import ForkSafeLock
 from .._typing import AnyArray, FloatArray
@@ -132,10 +133,9 @@ class OpenVinoEngine:
             return _Compiled(self._core.compile_model(model, "CPU", settings))
         except Exception as error:
             # Export and conversion raise errors of any type for unsupported networks.
-            reason = str(error).strip().partition("\n")[0]
             raise BackboneError(
-                f"engine='openvino' cannot convert this network ({type(error).__name__}: "
-                f"{reason}). Use engine='torch'."
+                f"engine='openvino' cannot convert this network ({cause(error)}). Use "
+                "engine='torch'."
             ) from error
 
 

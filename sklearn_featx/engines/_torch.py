@@ -12,7 +12,7 @@ from torch import fx, nn
 from .._graphs import place, plain_new_tensors
 from .._parallel import ForkSafeLock
 from .._typing import AnyArray, FloatArray
-from ._compile import compile_for
+from ._compile import Compiled
 from ._device import (
     alone_where_needed,
     copies_while_computing,
@@ -79,7 +79,7 @@ class TorchEngine:
         # Modules of other packages may store state, which two threads would mix up.
         self._reentrant = all(is_of_library(part) for part in rewritten.modules())
         whole = Whole(normalize, rewritten, pools, dtype).to(device)
-        self._whole: nn.Module = compile_for(whole, device) if compiled else optimize(whole, device)
+        self._whole: nn.Module = Compiled(whole, device) if compiled else optimize(whole, device)
         in_sections = isinstance(rewritten, fx.GraphModule) and not compiled
         self._usual_rows = _usual_rows(device, dtype, in_sections=in_sections)
         self._pass_size = PassSize()

@@ -36,7 +36,7 @@ from ..flow import (
     spread,
     warn_of,
 )
-from ..images import ImageCollection
+from ..images import ImageCollection, bag_poolings
 from ._image_estimator import ROWS_ARE_NAN, ImageEstimator, column_names
 from ._image_reader import ImageReader
 from ._preprocessing import PreprocessingOption
@@ -461,8 +461,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
 
     def _of_bags(self, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Shapes of rows of bags, from those of images."""
-        bag_pooling = self._reader().bag_pooling
-        n_poolings = 1 if bag_pooling is None else bag_pooling.count("+") + 1
+        n_poolings = len(bag_poolings(self._reader().bag_pooling)) or 1
         return [(n_poolings * shape[0], *shape[1:]) for shape in shapes]
 
     def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:

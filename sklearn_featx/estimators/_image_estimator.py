@@ -22,7 +22,7 @@ from .._sklearn_compat import (
 from .._typing import AnyArray, OnError, Precision
 from ..backbones import Backbone
 from ..flow import Failure, Recipe, Settings, choose_preprocess
-from ..images import ImageCollection, ReadOptions, as_image_collection
+from ..images import ImageCollection, ReadOptions, as_image_collection, bag_poolings
 from ..store import FeatureStore
 from ._image_reader import ImageReader
 from ._preprocessing import Preprocessing, chosen_size
@@ -250,8 +250,8 @@ def column_names(
     names : ndarray of shape (n_columns,), object
         ``prefix_00``, ``prefix_01`` and so on; ``prefix_mean_00`` for bags.
     """
-    if bag_pooling is not None:
-        parts = bag_pooling.split("+")
+    parts = bag_poolings(bag_pooling)
+    if parts:
         widths = [width // len(parts) for width in widths for _ in parts]
         prefixes = [f"{prefix}_{part}" for prefix in prefixes for part in parts]
     names = [
@@ -274,4 +274,7 @@ def _is_table(X: Any, *, plain_numbers: bool) -> bool:
 
 
 def _is_row_of_numbers(row: Any) -> bool:
-    return isinstance(row, list | tuple) and bool(row) and np.isscalar(row[0])
+    if not isinstance(row, list | tuple) or not row:
+        return False
+    # A list of paths is a bag.
+    return np.isscalar(row[0]) and not isinstance(row[0], str | bytes)

@@ -23,7 +23,6 @@ from ._activations import (
 from ._recipe import Recipe
 from ._settings import Settings
 
-TrainingRows: TypeAlias = "Rows | FixedViews | FreshViews"
 # Returns views, by their numbers.
 MakeViews: TypeAlias = Callable[[Sequence[int]], ImageCollection]
 

@@ -6,12 +6,13 @@ The path of an image through this package::
                                      │                                                    │
                                  digest(i)                              iterate_batches ──▶ Batch
 
-No file is read before `load` or `digest`. The package needs numpy and Pillow; tensors and
-dataframes are recognized by their methods, without importing their packages.
+No file is read before `load` or `digest`, except to count the frames where several are wanted. The
+package needs numpy and Pillow; tensors and dataframes are recognized by their methods, without
+importing their packages.
 """
 
 from ._adapter import as_image_collection
-from ._bag_pooling import pool_bag
+from ._bag_pooling import bag_poolings, pool_bag
 from ._bags import Bags
 from ._collection import ImageCollection, Source
 from ._decode import decode, digest_reading
@@ -57,6 +58,7 @@ __all__ = [
     "Views",
     "apply_pillow_settings",
     "as_image_collection",
+    "bag_poolings",
     "check_identifier",
     "choose_all",
     "data_uri",

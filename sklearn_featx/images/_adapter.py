@@ -31,7 +31,8 @@ from ._recognize import is_missing, is_number, is_sparse, is_tensor, tensor_to_a
 def as_image_collection(X: Any, options: ReadOptions | None = None) -> ImageCollection:
     """Convert X to a collection of images.
 
-    No file is read; every path is checked to lead to a file.
+    Every path is checked to lead to a file. Files are read only to count their frames, if several
+    are wanted.
 
     Parameters
     ----------

@@ -25,12 +25,16 @@ def check_bag_pooling(pooling: Any) -> None:
     """Raise `InputError` if a name is no bag pooling; None is one image for each row."""
     if pooling is None:
         return
-    parts = pooling.split("+") if isinstance(pooling, str) else [pooling]
-    if not all(isinstance(part, str) and part in _POOLINGS for part in parts):
+    if not isinstance(pooling, str) or not all(part in _POOLINGS for part in bag_poolings(pooling)):
         raise InputError(
             f"bag_pooling={shown(pooling)}: expected 'mean', 'max', 'min' or 'std', or several of "
             "them, such as 'mean+max', or None."
         )
+
+
+def bag_poolings(pooling: str | None) -> list[str]:
+    """Return the poolings that a name joins; none for None."""
+    return [] if pooling is None else pooling.split("+")
 
 
 def pool_bag(rows: AnyArray, pooling: str) -> AnyArray:
@@ -56,5 +60,5 @@ def pool_bag(rows: AnyArray, pooling: str) -> AnyArray:
     >>> pool_bag(np.array([[1.0, 2.0], [3.0, 0.0]]), "mean+max")
     array([2., 1., 3., 2.])
     """
-    pooled = [_POOLINGS[part](rows, axis=0) for part in pooling.split("+")]
+    pooled = [_POOLINGS[part](rows, axis=0) for part in bag_poolings(pooling)]
     return np.concatenate(pooled) if len(pooled) > 1 else pooled[0]

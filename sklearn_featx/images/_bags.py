@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .._digest import combine
 from .._typing import AnyArray
 from ..exceptions import ImageError
+from ._bag_pooling import bag_poolings
 from ._collection import ImageCollection, Positions, Source, as_index
 from ._range_use import RangeUse
 
@@ -72,7 +73,7 @@ class Bags(ImageCollection):
     @property
     def n_poolings(self) -> int:
         """Number of rows that are concatenated to the row of a bag."""
-        return self.pooling.count("+") + 1
+        return len(bag_poolings(self.pooling))
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -1,8 +1,8 @@
 """ImageCollection: a sequence of images that are read on demand, from any thread.
 
-This file has three implementations: an array of pixels, an array of plain numbers and a list of
-items. `_dataset` has the fourth, for the user's datasets. A pickled collection contains only the
-selected rows.
+Implementations: an array of pixels, an array of plain numbers and a list of items in this file;
+`_dataset` for the user's datasets, `_lazy` for arrays that are read by slices, `_bags` for rows of
+several images, `_views` for variations. A pickled array contains only the selected rows.
 """
 
 from abc import ABC, abstractmethod

@@ -11,22 +11,19 @@ from .._typing import AnyArray
 _QUALITY = 80
 
 
-def data_uri(levels: AnyArray, *, lossless: bool = False) -> str:
-    """Encode a picture as a data URI.
+def data_uri(levels: AnyArray) -> str:
+    """Encode a picture as a data URI of a JPEG.
 
     Parameters
     ----------
     levels : ndarray of shape (height, width, 3), uint8
         The picture.
-    lossless : bool, default=False
-        PNG in place of JPEG.
 
     Returns
     -------
     uri : str
-        ``data:image/...;base64,...``.
+        ``data:image/jpeg;base64,...``.
     """
-    kind = "png" if lossless else "jpeg"
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(levels)).save(buffer, kind, quality=_QUALITY)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    Image.fromarray(np.ascontiguousarray(levels)).save(buffer, "jpeg", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -62,7 +62,7 @@ class ReadAhead(Generic[_Outcome]):
         self._n_waiting = 0
         self._changed = threading.Condition()
         # By identity: positions that are not started, in order, and slots that are.
-        self._positions = {_key(item): i for i, item in reversed(list(enumerate(items)))}
+        self._positions = {id(item): i for i, item in reversed(list(enumerate(items)))}
         self._order = iter(range(len(items)))
         self._slots: dict[int, _Slot[_Outcome]] = {}
         self._n_bytes = 0
@@ -81,12 +81,12 @@ class ReadAhead(Generic[_Outcome]):
             One of the items, or any other object.
         """
         with self._changed:
-            position = self._positions.get(_key(item))
+            position = self._positions.get(id(item))
             if position is None:
                 return None
             if self._in_order:
                 self._wait_for_start(position)
-            self._positions.pop(_key(item), None)
+            self._positions.pop(id(item), None)
             slot = self._slots.get(position)
         if slot is None:
             return None
@@ -146,7 +146,7 @@ class ReadAhead(Generic[_Outcome]):
             if self._ended:
                 return None
             for position in self._order:
-                if self._positions.get(_key(self._items[position])) == position:
+                if self._positions.get(id(self._items[position])) == position:
                     slot: _Slot[_Outcome] = _Slot()
                     self._slots[position] = slot
                     self._changed.notify_all()
@@ -165,9 +165,5 @@ class ReadAhead(Generic[_Outcome]):
         oldest = position - _MOST_WAITING // 2
         passed = [p for p, slot in self._slots.items() if p < oldest and slot.done.is_set()]
         for p in passed:
-            self._positions.pop(_key(self._items[p]), None)
+            self._positions.pop(id(self._items[p]), None)
             self._drop(p)
-
-
-def _key(item: Any) -> int:
-    return item if isinstance(item, int) else id(item)

@@ -37,8 +37,3 @@ class Recent(Generic[_Value]):
             while len(self._values) > self._n_values:
                 self._values.popitem(last=False)
         return value
-
-    def clear(self) -> None:
-        """Forget all values."""
-        with self._lock:
-            self._values.clear()

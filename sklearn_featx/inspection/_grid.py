@@ -10,6 +10,8 @@ from .._optional import import_optional
 if TYPE_CHECKING:
     from .._typing import AnyArray
 
+_MOST_COLUMNS = 6
+
 
 def axes_grid(ax: Any, n_rows: int, n_columns: int, purpose: str) -> Any:
     """Return (n_rows, n_columns) axes to draw pictures on.
@@ -45,7 +47,7 @@ def axes_grid(ax: Any, n_rows: int, n_columns: int, purpose: str) -> Any:
     return axes
 
 
-def nearly_square(n: int, widest: int = 6) -> tuple[int, int]:
+def nearly_square(n: int) -> tuple[int, int]:
     """Rows and columns of a grid for n pictures."""
-    n_columns = min(n, widest) or 1
+    n_columns = min(n, _MOST_COLUMNS) or 1
     return math.ceil(n / n_columns) or 1, n_columns

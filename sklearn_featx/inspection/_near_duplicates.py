@@ -6,6 +6,7 @@ import numpy as np
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
+from ..model_selection._related_images import joined
 from ._model import Model
 
 _ROWS_PER_BLOCK = 1024
@@ -97,7 +98,7 @@ def near_duplicates(estimator: Any, X: Any, *, threshold: float = 0.95) -> NearD
     pairs, similarity = _pairs(_directions(rows[readable]), threshold)
     pairs = readable[pairs]
     order = np.argsort(-similarity, kind="stable")
-    groups = _connected(len(rows), pairs)
+    groups = joined(len(rows), pairs.tolist())
     return NearDuplicates(groups, pairs[order], similarity[order], float(threshold))
 
 
@@ -124,20 +125,3 @@ def _pairs(directions: FloatArray, threshold: float) -> tuple[AnyArray, FloatArr
         found.append(np.stack([i[later], j[later]], axis=1) + start)
         values.append(block[i[later], j[later]])
     return np.concatenate(found), np.concatenate(values)
-
-
-def _connected(n: int, pairs: AnyArray) -> AnyArray:
-    """Return numbers of the connected components, in the order of their first rows."""
-    parent = list(range(n))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in pairs.tolist():
-        one, other = sorted((root(i), root(j)))
-        parent[other] = one
-    groups: AnyArray = np.unique([root(i) for i in range(n)], return_inverse=True)[1]
-    return groups

@@ -121,7 +121,7 @@ def nearest_images(
             f"n_neighbors={shown(n_neighbors)}: expected 1 to {len(train.images)}, the number of "
             "training images."
         )
-    rows, seen = _readable(model.rows(X)), _readable(train.rows(X_train))
+    rows, seen = _readable(model.rows(X), "X"), _readable(train.rows(X_train), "X_train")
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(seen)
     distances, indices = search.kneighbors(rows)
     final = model.after[-1] if model.after else None
@@ -131,12 +131,12 @@ def nearest_images(
     return NearestImages(indices, distances, *_of_target(model, final, values, rows, seen, target))
 
 
-def _readable(rows: FloatArray) -> FloatArray:
+def _readable(rows: FloatArray, name: str) -> FloatArray:
     """Refuse rows of images that cannot be read."""
     if not np.isfinite(rows).all():
         bad = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
         raise ValueError(
-            f"X, row {bad}: an image that cannot be read has no neighbors. Leave it out."
+            f"{name}, row {bad}: an image that cannot be read has no neighbors. Leave it out."
         )
     return rows
 

@@ -28,7 +28,7 @@ _RIDGE_PER_CELL = 0.5
 _SEED = 0
 
 
-def cell_grid(layers: list[LayerMaps]) -> tuple[int, int]:
+def _cell_grid(layers: list[LayerMaps]) -> tuple[int, int]:
     """Return the grid that all layers' positions are occluded by: the coarsest, at most 14 x 14."""
     grids = [layer.grid for layer in layers if layer.found is not None]
     height, width = (min(min(sides), _FINEST_SIDE) for sides in zip(*grids, strict=True))
@@ -57,9 +57,9 @@ def shapley_values(
     Returns
     -------
     values : ndarray of shape (height, width)
-        Of the cells of `cell_grid`.
+        Of the cells of `_cell_grid`.
     """
-    grid = cell_grid(layers)
+    grid = _cell_grid(layers)
     n_cells = grid[0] * grid[1]
     kept, solve = _design(n_cells, n_samples)
     ends = np.array([np.zeros(n_cells, bool), np.ones(n_cells, bool)])
@@ -79,7 +79,7 @@ def occlusion_effects(
     score: Callable[[FloatArray], FloatArray],
 ) -> FloatArray:
     """Return what the score of one image loses with each cell; as `shapley_values`."""
-    grid = cell_grid(layers)
+    grid = _cell_grid(layers)
     n_cells = grid[0] * grid[1]
     kept = np.concatenate([np.ones((1, n_cells), bool), ~np.eye(n_cells, dtype=bool)])
     found = score(_rows(layers, i, kept, grid))

@@ -74,13 +74,13 @@ def predictions_of(y: Any, predicted: Any, classes: Any = None) -> Predictions:
             "out these images, or predict them."
         )
     true, codes = _codes(labels, given, "y"), scores.argmax(1)
-    if is_probability(scores):
+    if _is_probability(scores):
         return Predictions(given, true, codes, scores.max(1), "probability")
     ahead = scores.max(1) - scores[np.arange(len(true)), true]
     return Predictions(given, true, codes, np.where(codes == true, scores.max(1), ahead), "score")
 
 
-def is_probability(scores: FloatArray) -> bool:
+def _is_probability(scores: FloatArray) -> bool:
     """Whether rows are probabilities of classes."""
     return bool((scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3))
 

@@ -109,22 +109,20 @@ class Draws:
 
 
 @contextmanager
-def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Context manager: torch's generators are seeded in the block, then restored.
+def seeded(seed: int) -> Iterator[None]:
+    """Context manager: torch's generator of the CPU is seeded in the block, then restored.
 
     Parameters
     ----------
     seed : int
-        Seed of torch's generators in the block.
-    device : str or torch.device, default="cpu"
-        The device of the block; the CPU's generator is always seeded and restored.
+        Seed of the generator in the block.
 
     Yields
     ------
     None
         Nothing: the block runs.
     """
-    with Draws(seed, device).active():
+    with Draws(seed).active():
         yield
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sklearn_featx import PretrainedFeatureExtractor
-from sklearn_featx.engines._compile import compile_for
+from sklearn_featx.engines._compile import Compiled
 from sklearn_featx.engines._trunk import Whole
 from sklearn_featx.exceptions import FeatxWarning
 
@@ -56,14 +56,14 @@ def compiler(monkeypatch):
 
 
 def test_it_is_kept(compiler):
-    made = compile_for(whole(Double()), CPU)
+    made = Compiled(whole(Double()), CPU)
     for n in (4, 4):
         torch.testing.assert_close(made(torch.ones(n, 3)), [torch.full((n, 3), 2.0)])
     assert compiler.sizes == [4, 4, 4]
 
 
 def test_smaller_batches_are_filled_up_and_cut_again(compiler):
-    made = compile_for(whole(Double()), CPU)
+    made = Compiled(whole(Double()), CPU)
     for n in (4, 1, 3):
         x = torch.arange(3.0 * n).reshape(n, 3)
         torch.testing.assert_close(made(x), [x * 2])
@@ -72,7 +72,7 @@ def test_smaller_batches_are_filled_up_and_cut_again(compiler):
 
 def test_where_it_fails_one_warning_says_why(compiler):
     compiler.error = RuntimeError("no C++ compiler\nand so on")
-    made = compile_for(whole(Double()), CPU)
+    made = Compiled(whole(Double()), CPU)
     x = torch.ones(4, 3)
     with pytest.warns(FeatxWarning) as caught:
         results = made(x)
@@ -90,7 +90,7 @@ def test_what_is_wrong_with_a_batch_is_said_as_without_the_compiler(compiler):
         def forward(self, x):
             raise ValueError("three channels are expected")
 
-    made = compile_for(whole(Refusing()), CPU)
+    made = Compiled(whole(Refusing()), CPU)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="three channels"):
@@ -98,7 +98,7 @@ def test_what_is_wrong_with_a_batch_is_said_as_without_the_compiler(compiler):
 
 
 def test_halves_after_memory_ran_out_are_not_filled_up(compiler):
-    made = compile_for(whole(Double()), CPU)
+    made = Compiled(whole(Double()), CPU)
     made(torch.ones(4, 3))
     compiler.error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
     with pytest.raises(RuntimeError, match="allocate"):
@@ -110,7 +110,7 @@ def test_halves_after_memory_ran_out_are_not_filled_up(compiler):
 
 def test_several_workers_compile_once(compiler):
     compiler.delay = 0.05
-    made = compile_for(whole(Double()), CPU)
+    made = Compiled(whole(Double()), CPU)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: made(torch.ones(2, 3))[0], range(8)))
     assert all(torch.equal(result, torch.full((2, 3), 2.0)) for result in results)

@@ -60,7 +60,7 @@ def test_a_bag_is_the_pooled_rows_of_its_images(bags, tower, tmp_path, pooling, 
 def test_each_image_is_cached_once_for_all_uses(bags, tower, tmp_path, monkeypatch):
     X, _ = bags
     # The content of files that were just written would be read again.
-    monkeypatch.setattr("sklearn_featx.store._file_digests._RACY_NS", 0)
+    monkeypatch.setattr("sklearn_featx._digest._RACY_NS", 0)
     store = FeatureStore(tmp_path)
     extractor = PretrainedFeatureExtractor(**tower | {"cache": store}, reader=reader())
     first = extractor.fit_transform(X)
@@ -70,6 +70,14 @@ def test_each_image_is_cached_once_for_all_uses(bags, tower, tmp_path, monkeypat
     again = extractor.transform(X[::-1])
     np.testing.assert_array_equal(again, first[::-1])
     extractor.set_params(reader__bag_pooling=None).transform([path for bag in X for path in bag])
+
+
+def test_lists_of_paths_are_no_rows_of_numbers(bags, tower):
+    X, _ = bags
+    extractor = PretrainedFeatureExtractor(**tower, reader=reader())
+    wanted = extractor.fit_transform(X[:3])
+    extractor.set_params(reader__image_shape=(8, 8))
+    np.testing.assert_array_equal(extractor.fit_transform(X[:3]), wanted)
 
 
 @pytest.mark.parametrize(

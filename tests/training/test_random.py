@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sklearn_featx.training import seeded
-from sklearn_featx.training._random import derive_seed
+from sklearn_featx.training._random import Draws, derive_seed
 
 
 def test_a_block_is_reproducible_and_leaves_no_trace():
@@ -47,9 +47,9 @@ def test_seeds_of_one_random_state_differ():
 def test_the_state_of_the_device_comes_back():
     torch.rand(1, device="cuda")
     before = torch.cuda.get_rng_state()
-    with seeded(3, "cuda"):
+    with Draws(3, "cuda").active():
         first = torch.rand(4, device="cuda")
-    with seeded(3, "cuda"):
+    with Draws(3, "cuda").active():
         second = torch.rand(4, device="cuda")
     assert torch.equal(first, second)
     assert torch.equal(torch.cuda.get_rng_state(), before)

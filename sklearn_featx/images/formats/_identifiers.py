@@ -11,11 +11,10 @@ from ..._messages import cause, shown
 from ..._optional import import_optional
 from ..._parallel import ForkSafeLock
 from ...exceptions import ImageError, InputError
+from ._dicom import is_dicom
 
-# A file that was written without preamble starts with one of these groups of elements.
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
-_MAGIC, _MAGIC_AT = b"DICM", 128
-
+# Enough of a file to recognize its format.
+_START = 132
 _QUIET = ForkSafeLock()
 
 
@@ -51,7 +50,7 @@ def read_identifier(source: str | bytes, keyword: str) -> str:
         If pydicom is not installed.
     """
     path = None if isinstance(source, bytes) else source
-    if not _is_dicom(_start(source)):
+    if not is_dicom(_start(source)):
         raise ImageError(f"is no DICOM file, so it has no {keyword}.", path=path)
     value = str(_read(source, keyword, path)).strip(" \0")
     if not value:
@@ -66,23 +65,19 @@ def read_identifier(source: str | bytes, keyword: str) -> str:
 def holds_identifiers(source: str | bytes) -> bool:
     """Whether a file is DICOM, by its first bytes; False if it cannot be read."""
     try:
-        return _is_dicom(_start(source))
+        return is_dicom(_start(source))
     except ImageError:
         return False
 
 
 def _start(source: str | bytes) -> bytes:
     if isinstance(source, bytes):
-        return source[: _MAGIC_AT + len(_MAGIC)]
+        return source[:_START]
     try:
         with open(source, "rb") as file:  # noqa: PTH123 (a path may be of any file system)
-            return file.read(_MAGIC_AT + len(_MAGIC))
+            return file.read(_START)
     except (OSError, ValueError) as error:
         raise ImageError(f"the file cannot be read: {cause(error)}", path=source) from error
-
-
-def _is_dicom(start: bytes) -> bool:
-    return start[_MAGIC_AT:] == _MAGIC or start.startswith(_FIRST_GROUPS)
 
 
 def _read(source: str | bytes, keyword: str, path: str | None) -> Any:
