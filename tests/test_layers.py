@@ -38,8 +38,8 @@ PACKAGES = {
     "training": {"numpy", "torch", "torchvision", "skorch", "sklearn", "scipy"},
     "flow": {"numpy"},
     "estimators": {"numpy", "scipy", "sklearn", "skorch", "joblib"},
-    "model_selection": {"numpy", "sklearn"},
-    "inspection": {"numpy", "matplotlib", "sklearn"},
+    "model_selection": {"numpy", "scipy", "sklearn"},
+    "inspection": {"numpy", "matplotlib", "scipy", "sklearn"},
     "cli": {"numpy", "joblib"},
 }
 

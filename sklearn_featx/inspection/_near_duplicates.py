@@ -3,10 +3,11 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
-from ..model_selection._related_images import joined
 from ._model import Model
 
 _ROWS_PER_BLOCK = 1024
@@ -98,7 +99,8 @@ def near_duplicates(estimator: Any, X: Any, *, threshold: float = 0.95) -> NearD
     pairs, similarity = _pairs(_directions(rows[readable]), threshold)
     pairs = readable[pairs]
     order = np.argsort(-similarity, kind="stable")
-    groups = joined(len(rows), pairs.tolist())
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(len(rows), len(rows)))
+    groups = connected_components(graph, directed=False)[1]
     return NearDuplicates(groups, pairs[order], similarity[order], float(threshold))
 
 

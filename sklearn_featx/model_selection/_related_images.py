@@ -70,7 +70,7 @@ def look_alikes(inputs: Sequence[ImageCollection], content: Groups, n_jobs: int 
         if images.kind == "pixels":
             found = _alike(images.take(first), n_jobs)
             alike = found if alike is None else alike & found
-    of_content = joined(len(first), alike or ())
+    of_content = _joined(len(first), alike or ())
     # Copies of one image that is like no other are not near copies.
     alone = np.bincount(of_content)[of_content] == 1
     groups = np.where(alone[content], len(first) + np.arange(len(content)), of_content[content])
@@ -113,7 +113,7 @@ def patients(inputs: Sequence[ImageCollection], *, fetch: bool) -> Relation | No
                 pairs += [(first.setdefault(patient, row), row) for patient in named]
     if not first:
         return None
-    return Relation("patients (PatientID)", joined(len(inputs[0]), pairs))
+    return Relation("patients (PatientID)", _joined(len(inputs[0]), pairs))
 
 
 def given(groups: Any, n_images: int) -> Relation:
@@ -151,27 +151,7 @@ def together(relations: Sequence[Relation]) -> Groups:
     for relation in relations:
         first = np.unique(relation.groups, return_index=True)[1]
         pairs += enumerate(first[np.unique(relation.groups, return_inverse=True)[1]].tolist())
-    return joined(len(relations[0].groups), pairs)
-
-
-def joined(n_rows: int, pairs: Iterable[tuple[int, int]]) -> Groups:
-    """Return one number for each row, equal for rows that pairs connect, also through others.
-
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows.
-    pairs : iterable of (int, int)
-        Positions of rows.
-
-    Returns
-    -------
-    groups : ndarray of shape (n_rows,), int
-        Numbers in the order of the first rows.
-    """
-    one, other = np.array([*pairs], dtype=np.intp).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(n_rows, n_rows))
-    return numbered(connected_components(graph, directed=False)[1].tolist())
+    return _joined(len(relations[0].groups), pairs)
 
 
 def separated(groups: Groups, folds: Iterable[tuple[Any, Any]]) -> set[int]:
@@ -217,3 +197,10 @@ def _patient(source: Source) -> str | None:
     except (ImageError, MissingDependencyError):
         # Without the package, and for damaged headers, reading the image will say what is wrong.
         return None
+
+
+def _joined(n_rows: int, pairs: Iterable[tuple[int, int]]) -> Groups:
+    """Return the number of the connected component of each row."""
+    one, other = np.array([*pairs], dtype=np.intp).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(n_rows, n_rows))
+    return numbered(connected_components(graph, directed=False)[1].tolist())
