@@ -27,6 +27,13 @@ _CODECS = (
     (("90", "91"), "JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
     (("201", "202", "203"), "High-Throughput JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
 )
+# The modules of these packages.
+_MODULES = {
+    "pillow": "PIL",
+    "pylibjpeg": "pylibjpeg",
+    "pylibjpeg-openjpeg": "openjpeg",
+    "python-gdcm": "gdcm",
+}
 _UIDS = "1.2.840.10008.1.2.4."
 _VIDEO = tuple(f"{_UIDS}{n}" for n in (*range(100, 109), "110.1"))
 _EXTENDED = "1.2.840.10008.1.2.4.51"
@@ -107,6 +114,13 @@ def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
     except Warning:
         raise
     except Exception as error:
+        kind, missing = _codec(header.transfer_syntax)
+        if missing:
+            # Another package may decode some files of a syntax only.
+            raise ImageError(
+                f"the DICOM file has pixels compressed as {kind}, which the installed packages do "
+                f"not decode ({type(error).__name__}). Install: pip install {' '.join(missing)}"
+            ) from None
         raise ImageError(damaged("its pixels", error)) from None
     decoded: AnyArray = array
     return decoded
@@ -200,13 +214,35 @@ def _decoder(syntax: str, encapsulated: bool) -> Any:
 
 
 def _missing_codec(syntax: str) -> str:
+    kind, missing = _codec(syntax)
+    if not kind:
+        return "the DICOM file has compressed pixels. Install: pip install sklearn-featx[dicom]"
+    packages = missing or _packages(kind)
+    return (
+        f"the DICOM file has pixels compressed as {kind}, for which a package is missing. "
+        f"Install it with: pip install {' '.join(packages)}"
+    )
+
+
+def _codec(syntax: str) -> tuple[str, list[str]]:
+    """Return the kind of a transfer syntax, and the packages for it that cannot be imported."""
     for ends, kind, packages in _CODECS:
         if syntax in [_UIDS + end for end in ends]:
-            return (
-                f"the DICOM file has pixels compressed as {kind}, for which a package is missing. "
-                f"Install it with: pip install {packages}"
-            )
-    return "the DICOM file has compressed pixels. Install: pip install sklearn-featx[dicom]"
+            return kind, [name for name in packages.split() if not _is_there(_MODULES[name])]
+    return "", []
+
+
+def _packages(kind: str) -> list[str]:
+    return next(packages.split() for _, named, packages in _CODECS if named == kind)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except Exception:
+        # An incomplete installation raises errors of other types.
+        return False
+    return True
 
 
 def _check_stream(header: Header, shape: Shape, frame: int) -> None:
