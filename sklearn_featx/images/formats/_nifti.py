@@ -31,6 +31,8 @@ Axis = Literal["sagittal", "coronal", "axial"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 NIFTI_PACKAGES = ("nibabel",)
 
+CONVERT = "Convert it to one file: nibabel.save(nibabel.load(path), 'volume.nii')"
+
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540
 # Of a compressed volume, which is decompressed as a whole.
@@ -154,7 +156,7 @@ def nifti_header(data: bytes) -> NiftiHeader:
     nibabel = import_optional("nibabel", extra="nifti", purpose="Reading NIfTI files")
     start = _start(data)
     if start[344:348] == b"ni1\0":
-        raise ImageError("is a NIfTI header without values. Convert the pair to one .nii file.")
+        raise ImageError(f"is a NIfTI header without values. {CONVERT}")
     second = start[4:8] == b"n+2\0"
     kind = nibabel.Nifti2Header if second else nibabel.Nifti1Header
     try:
@@ -259,7 +261,7 @@ def _content(data: bytes, header: NiftiHeader) -> bytes:
 
 def _decompressed(data: bytes, n_bytes: int) -> bytes:
     parts: list[bytes] = []
-    size = 0
+    size, is_whole = 0, True
     try:
         while data and size < n_bytes:
             # A file may consist of several compressed members.
@@ -268,13 +270,17 @@ def _decompressed(data: bytes, n_bytes: int) -> bytes:
             size += len(parts[-1])
             # The end of a member has its checksum.
             rest = member.decompress(member.unconsumed_tail, 1)
-            if not member.eof and not rest and size < n_bytes:
+            if not member.eof and not rest:
+                is_whole = False
                 break
             data = member.unused_data
     except zlib.error as error:
         raise ImageError(f"cannot be decompressed: {error}.") from error
-    if size < n_bytes:
-        raise ImageError(f"is truncated: {size} of {n_bytes} decompressed bytes.")
+    if size < n_bytes or not is_whole:
+        raise ImageError(
+            f"is truncated: {size} of {n_bytes} decompressed bytes"
+            f"{'' if size < n_bytes else ', without their checksum'}."
+        )
     return b"".join(parts)
 
 

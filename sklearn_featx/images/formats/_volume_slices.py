@@ -13,7 +13,7 @@ from .._options import ReadOptions
 from .._parts import Part
 from .._recent import Recent
 from .._scaling import Note
-from ._nifti import AXES, NIFTI_PACKAGES, Axis, is_nifti, nifti_header, nifti_slice
+from ._nifti import AXES, CONVERT, NIFTI_PACKAGES, Axis, is_nifti, nifti_header, nifti_slice
 
 # Files whose slices are read one after the other; larger ones are read again for each slice.
 _MOST_KEPT_BYTES = 2**28
@@ -138,7 +138,7 @@ def slices(
 def _nifti_content(path: str) -> bytes:
     data = _content(path)
     if not is_nifti(data):
-        raise ImageError("is no NIfTI file.")
+        raise ImageError(f"is no NIfTI file. {CONVERT}, if nibabel reads it.")
     return data
 
 
