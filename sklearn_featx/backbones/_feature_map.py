@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4
 
 
 class FeatureMap(NamedTuple):
-    """Where a row's feature map is, and how the row comes from it.
+    """The feature map of a row, and the way from it to the row.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def _pooled_by_network(
     n_prefix = _n_prefix(pool, shape)
     if len(shape) < 2:
         return None
-    # Of both signs, so that an activation function after the pooling shows.
+    # Values of both signs reveal an activation function after the pooling.
     generator = torch.Generator().manual_seed(_TRIAL_SEED)
     trial = torch.randn((_TRIAL_ROWS, *shape), generator=generator)
     way.eval()
@@ -129,7 +129,7 @@ def _pooled_by_network(
         for at_end in dict.fromkeys((given, False, True)):
             mean = _positions(trial, at_end, n_prefix).flatten(2).mean(2)
             if mean.shape == wanted.shape and torch.allclose(mean, wanted, _TOLERANCE, _TOLERANCE):
-                # Of one position: it is the row already.
+                # A map of one position is the row itself.
                 several = _has_positions(shape, at_end, n_prefix)
                 return FeatureMap(layer, at_end, n_prefix, "avg") if several else None
         if not _has_positions(shape, given, n_prefix):

@@ -38,7 +38,7 @@ class _Unreadable(Protocol):
 
     @property
     def reason(self) -> str:
-        """What is wrong with it."""
+        """The reason."""
 
 
 def _extract(arguments: argparse.Namespace) -> int:

@@ -78,7 +78,7 @@ def images_among(names: Iterable[str], where: str) -> FoundImages:
     names : iterable of str
         Paths with forward slashes.
     where : str
-        What they are in, for messages.
+        Their folder or archive, for messages.
 
     Returns
     -------

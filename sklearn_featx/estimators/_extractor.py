@@ -135,7 +135,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         The mean that is subtracted from each column, and the divisor; only with
         ``normalize="layer"``.
     scaled_digest_ : str
-        What they were measured on; only with ``normalize="layer"``.
+        Digest of network, layers and preprocessing; only with ``normalize="layer"``.
     failures_ : list of Failure
         Row, path and reason of each unreadable image of the last call of `transform`, a table for
         ``DataFrame(failures_)``; only with ``on_error="nan"``.

@@ -19,7 +19,7 @@ class StartRows(NamedTuple):
     Parameters
     ----------
     embeddings : ndarray of shape (n_rows, n_features)
-        What goes into the head.
+        Input of the head.
     targets : ndarray of shape (n_rows,) or (n_rows, n_outputs)
         Class codes, labels or values.
     weights : ndarray of shape (n_rows,) or None

@@ -29,7 +29,7 @@ from ._preprocessing import Preprocessing, chosen_size
 from ._saved_state import CheckedState
 from ._worker_settings import SentWithSettings
 
-# What a warning says of the rows of unreadable images.
+# The consequence for unreadable images, in a warning.
 ROWS_ARE_NAN = "their rows are NaN, which an imputer after the estimator replaces."
 
 

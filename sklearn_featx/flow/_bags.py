@@ -24,7 +24,7 @@ def located(bags: Bags) -> Iterator[None]:
     Parameters
     ----------
     bags : Bags
-        Whose images are read.
+        The bags.
     """
     try:
         yield
@@ -76,7 +76,7 @@ def rows_of_bags(
     bags : Bags
         The bags.
     recipe : Recipe
-        Where the rows were taken.
+        Recipe of the rows.
     """
     places = np.full(len(bags.images), -1)
     known = readable(len(bags.images), failures)

@@ -145,7 +145,7 @@ def _unsigned(link: str) -> str:
 
 
 def _places(options: Mapping[str, Any]) -> list[Any]:
-    """Return what options say of the server, also in nested mappings."""
+    """Return the options that name a server, also in nested mappings."""
     found = []
     for key in sorted(options, key=str):
         value = options[key]

@@ -156,7 +156,7 @@ def _is_numbers(entry: list[Any] | tuple[Any, ...]) -> bool:
 def _is_pair(entry: list[Any] | tuple[Any, ...], *, bags: bool) -> bool:
     """Whether an entry is an image and its targets, as items of torch's datasets are.
 
-    Where entries may be bags, a list is one, and what is missing is a missing image, no target.
+    If entries may be bags, a list is a bag, and a missing value is a missing image, not a target.
     """
     first, *others = entry
     if bags and (isinstance(entry, list) or any(map(is_missing, others))):

@@ -106,7 +106,7 @@ def _reopened(image: Image.Image, number: int) -> Image.Image:
 
 def _copy(image: Image.Image) -> Image.Image:
     copied = image.copy()
-    # What a file declares about its values is asked of its format and tags.
+    # The declared range of the values follows from format and tags.
     copied.format = image.format
     if hasattr(image, "tag_v2"):
         copied.tag_v2 = image.tag_v2  # type: ignore[attr-defined]

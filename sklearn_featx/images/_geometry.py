@@ -108,9 +108,9 @@ def resized_size(height: int, width: int, preprocess: Preprocess) -> tuple[int, 
 
 
 def seen_part(height: int, width: int, preprocess: Preprocess) -> tuple[float, float, float, float]:
-    """Return (top, left, bottom, right) of what is left of an image, in pixels of the image.
+    """Return (top, left, bottom, right) of the part that the crop keeps, in pixels of the image.
 
-    Where the crop pads, it reaches beyond the image.
+    A crop that pads reaches beyond the image.
     """
     new = resized_size(height, width, preprocess)
     if preprocess.crop is None:

@@ -1,8 +1,8 @@
 """Parts of files: one slice of a volume or one tile of a slide, read when it is needed.
 
-A part is an entry of X. Its digest consists of that of the file's content, of its place and of the
-versions of what decodes it, so that no part has to be read to be found in a cache. The content of a
-file is digested once in a process while the file does not change.
+A part is an entry of X. Its digest covers the content of the file, its place and the versions of
+the decoders, so that a cached part need not be read. The content of a file is digested once in a
+process while the file does not change.
 """
 
 import hashlib

@@ -40,14 +40,14 @@ class Chosen(NamedTuple):
     row : int
         Its position in the collection.
     item : Item, ImageError or None, default=None
-        The image where it is open already, or why it cannot be opened.
+        The image if it is already open, or its error if it cannot be opened.
     """
 
     row: int
     item: Item | ImageError | None = None
 
 
-# Says which of some rows are read, in the thread that reads them.
+# Chooses the rows to read among some, in the thread that reads them.
 Choose: TypeAlias = Callable[[Sequence[int]], Iterable[Chosen]]
 
 
@@ -160,12 +160,12 @@ def iterate_batches(
         Whether the first image that cannot be read ends the iteration, or is left out of its
         batch and reported in `Batch.failures`.
     choose : callable, default=choose_all
-        Says which of some rows are read, in the thread that reads them; the others are left out.
+        Chooses the rows to read among some, in the thread that reads them.
 
     Yields
     ------
     batch : Batch
-        The next `batch_size` rows that are read, less those that could not be.
+        The next `batch_size` chosen rows, without the unreadable ones.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def _outcomes(
 
 
 def _outcome(collection: ImageCollection, prepare: Prepare, chosen: Chosen) -> _Outcome:
-    """Read and prepare one image; an image that cannot be read is an outcome like another."""
+    """Read and prepare one image; an error is an outcome too."""
     row, item = chosen
     try:
         if isinstance(item, ImageError):

@@ -1,6 +1,5 @@
-"""Use of defaults: what images contain beyond what was read of them.
+"""Use of defaults: the share of a declared range that images use, and unread frames.
 
-The range that a type declares: the share of the values from black to white that images contain.
 The range that a type or file declares is usually correct, but wrong for a 12-bit camera that writes
 16 bits. A low share is reported; it never changes the range.
 """

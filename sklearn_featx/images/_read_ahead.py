@@ -1,7 +1,7 @@
-"""ReadAhead: threads that do slow work ahead of whoever needs its results.
+"""ReadAhead: threads that do slow work ahead of the need for its results.
 
-The results that wait are bounded in number and in bytes. A result that was never started, or was
-dropped, is the caller's own work, so that nobody waits for ever.
+The waiting results are bounded in number and in bytes. The caller itself does work that was never
+started or whose result was dropped, so it never waits for ever.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 _Outcome = TypeVar("_Outcome")
 
-# At 100 images per second, a file may take 10 seconds before anybody waits for it.
+# At 100 images per second, a file may take 10 seconds before the caller waits for it.
 _MOST_WAITING = 1024
 _MOST_BYTES = 256 * 2**20
 # A thread that waits for a server does not delay the end of a call by more.
@@ -127,14 +127,14 @@ class ReadAhead(Generic[_Outcome]):
             slot.done.set()
 
     def _wait_for_start(self, position: int) -> None:
-        # Who waits makes room, so that nobody waits for ever.
+        # A waiting caller lifts the bounds, so that it does not wait for ever.
         self._n_waiting += 1
         self._changed.notify_all()
         self._changed.wait_for(lambda: self._ended or position in self._slots)
         self._n_waiting -= 1
 
     def _start(self) -> tuple[int, _Slot[_Outcome]] | None:
-        """Return the next item that nobody has taken, when there is room for its result."""
+        """Return the next item that was not taken, when there is room for its result."""
         with self._changed:
             self._changed.wait_for(
                 lambda: (
@@ -159,7 +159,7 @@ class ReadAhead(Generic[_Outcome]):
             self._n_bytes -= slot.size
 
     def _drop_passed(self, position: int) -> None:
-        """Drop results that were passed by: another process has these rows, for example."""
+        """Drop results that are no longer needed: another process has these rows, for example."""
         if len(self._slots) < _MOST_WAITING // 2:
             return
         oldest = position - _MOST_WAITING // 2

@@ -153,9 +153,9 @@ class Remote:
         return address.name(merged_options(address, self._options))
 
     def _fetch(self, address: Address, with_state: bool) -> Fetched | ImageError:
-        """Fetch a file; why it cannot be fetched is an outcome like another."""
+        """Fetch a file; an error is an outcome too."""
         try:
-            # Before: a file that changes in between is then read again next time.
+            # The state comes first: a file that changes in between is read again next time.
             state = self._state(address) if with_state else None
             if state is not None and state[1] > _MOST_BYTES:
                 return self._failure(address, _too_large(state[1]))
@@ -198,7 +198,7 @@ class Remote:
         return self.name(of), int(info.get("size") or 0), _modified(info), 0, number
 
     def _system(self, address: Address) -> System:
-        """Return what reads an address; an archive is opened once for all of its files."""
+        """Return the system of an address; an archive is opened once for all of its files."""
         container = _container(address)
         options = merged_options(address, self._options)
         with self._lock:
@@ -206,12 +206,12 @@ class Remote:
                 # The threads of fsspec do not exist in a forked child.
                 self._systems, self._process = {}, os.getpid()
             if container not in self._systems:
-                # Before it is opened: what is read is then not newer than its state.
+                # The state comes first, so that it is not newer than the content.
                 self._containers[container] = self._container_state(address)
                 try:
                     self._systems[container] = open_system(address, options)
                 except Exception as error:
-                    # Once: its other files need not wait for it too.
+                    # Kept, so that the other files of the server do not wait for it too.
                     self._systems[container] = error
             system = self._systems[container]
         if isinstance(system, Exception):
@@ -243,7 +243,7 @@ def _modified(info: Mapping[str, Any]) -> int:
 
 
 def _container(address: Address) -> str:
-    """Return what is opened once for several addresses, as text."""
+    """Return the name of the server or archive that several addresses share."""
     return "::".join([address.scheme, *address.links[1:], repr(address.options)])
 
 

@@ -1,4 +1,4 @@
-"""Names of the files below an address: what a command was asked to read, never what an X names."""
+"""Names of the files below an address, for the command line; an X is never listed."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -20,7 +20,7 @@ _SAME = (("http", "https"), ("s3", "s3a"), ("gs", "gcs"))
 # Packages of the extra `remote`; other schemes have the packages that fsspec names.
 _OURS = {"s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
-# Of one file: some servers send without an end.
+# The limit for one file: some servers send without an end.
 _TOTAL_SECONDS = 300
 # As many as threads that read ahead, so that slow files do not hold up the others.
 _CONNECTIONS = 32
@@ -99,7 +99,7 @@ def _file(address: Address) -> str:
 
 
 def check_scheme(address: Address) -> None:
-    """Check that there is something that reads an address.
+    """Check that the scheme of an address is known and its package installed.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def _names(key: str) -> bool:
 
 
 def open_system(address: Address, options: Mapping[str, Any]) -> System:
-    """Open what reads an address: a server, or an archive.
+    """Open the server or the archive of an address.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ ValueRange: TypeAlias = tuple[float, float]
 
 
 class Note(Protocol):
-    """A record of what was read by a default that the user may want to change."""
+    """A record of defaults that the user may want to change."""
 
     def __call__(self, values: AnyArray, declared: ValueRange, /) -> None:
         """Record the values of one image and the range that its type or file declares."""

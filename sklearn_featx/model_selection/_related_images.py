@@ -32,7 +32,7 @@ class Relation(NamedTuple):
     Parameters
     ----------
     name : str
-        What a group is, for messages, in the plural.
+        Name of the groups in messages, in the plural.
     groups : ndarray of shape (n_images,), int
         Equal where images belong together.
     """

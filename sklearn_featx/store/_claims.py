@@ -40,7 +40,7 @@ def take(connection: sqlite3.Connection, names: list[bytes], owner: str) -> list
     names : list of bytes
         Distinct names of rows.
     owner : str
-        Who claims them: what `this_thread` returned.
+        Result of `this_thread`.
 
     Returns
     -------

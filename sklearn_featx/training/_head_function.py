@@ -12,7 +12,7 @@ from ._net import FineTuneNet, plain_module
 
 
 class HeadFunction(NamedTuple):
-    """What a head computes.
+    """The computation of a head.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .._typing import AnyArray
 
 MAX_ITERATIONS = 1_000
-# Of the largest derivative of the average loss. L-BFGS alone ends before it: scikit-learn's stops
+# Largest derivative of the average loss. L-BFGS alone ends before it: scikit-learn's stops
 # where the loss no longer changes in float64 (github.com/scikit-learn/scikit-learn/issues/18074).
 TOLERANCE = 1e-9
 # Where L-BFGS ends: enough to compare penalties, and near enough for Newton's method to converge in

@@ -19,7 +19,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 # Instance normalization may have running statistics too.
 RUNNING_NORMS = (*_BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 BatchNormMode = Literal["frozen", "train"]
-# Of the activations that a head of several stages reads. A probe on mean and maximum is up to 2.5
+# Poolings of the stages that a head of several stages reads. A probe on both is up to 2.5
 # points more accurate than one on the mean: docs/finetune_study.md.
 POOLINGS: tuple[Pooling, ...] = ("avg", "max")
 RowsOrParts: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | BagParts

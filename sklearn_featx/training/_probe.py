@@ -56,7 +56,7 @@ def fit_linear_probe_classifier(
     Parameters
     ----------
     features : array-like of shape (n_rows, n_features)
-        What goes into the head.
+        Input of the head.
     codes : array-like of shape (n_rows,)
         Class codes from 0.
     n_classes : int
@@ -104,7 +104,7 @@ def fit_linear_probe_multilabel(
     Parameters
     ----------
     features : array-like of shape (n_rows, n_features)
-        What goes into the head.
+        Input of the head.
     labels : array-like of shape (n_rows, n_labels)
         0 and 1.
     C : float or "auto"
@@ -144,7 +144,7 @@ def fit_linear_probe_regressor(
     Parameters
     ----------
     features : array-like of shape (n_rows, n_features)
-        What goes into the head.
+        Input of the head.
     targets : array-like of shape (n_rows,) or (n_rows, n_outputs)
         Regression targets.
     alpha : float or "auto"

@@ -17,7 +17,7 @@ class Scaling(NamedTuple):
     Embeddings of one layer have one spread for all columns, so that nearly constant columns are not
     amplified.
 
-    Of several layers, the variance of each column is shrunk half way to the mean of its layer.
+    With several layers, the variance of each column is shrunk half way to the mean of its layer.
     Scaled layers have the same total variance: with one spread for all, that with the largest
     numbers would dominate.
 

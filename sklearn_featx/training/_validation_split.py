@@ -110,8 +110,8 @@ def hold_out_groups(
 ) -> npt.NDArray[np.bool_]:
     """Choose groups with about a fraction of the rows, of each class if classes are given.
 
-    Of some random orders of the groups, that one is taken whose first groups come nearest. A class
-    is held out wholly only if every order does so.
+    The groups are drawn in several random orders, and the order whose first groups come nearest is
+    taken. A class is held out wholly only if every order does so.
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ class Header:
     Parameters
     ----------
     dataset : pydicom.Dataset
-        What was read.
+        The data set.
     transfer_syntax : str, default=""
         UID of the encoding of the pixels; "" if the file names none.
     size : int, default=0

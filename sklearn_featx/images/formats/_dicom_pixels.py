@@ -45,7 +45,7 @@ _BARE = {0x01, *range(0xD0, 0xD9), 0xFF}
 
 
 class Shape(NamedTuple):
-    """What a header says about its pixels."""
+    """Size and kind of the pixels, according to the header."""
 
     rows: int
     columns: int

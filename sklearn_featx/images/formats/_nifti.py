@@ -35,7 +35,7 @@ CONVERT = "Convert it to one file: nibabel.save(nibabel.load(path), 'volume.nii'
 
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540
-# Of a compressed volume, which is decompressed as a whole.
+# The maximum size of a compressed volume, which is decompressed as a whole.
 _MOST_BYTES = 2**32
 # Larger volumes are not kept for their other slices.
 _MOST_KEPT_BYTES = 2**29
@@ -44,7 +44,7 @@ _volumes: Recent[bytes] = Recent(2)
 
 
 class NiftiHeader(NamedTuple):
-    """What is needed of a header.
+    """The values of a header that slices depend on.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ def is_scientific_tiff(data: bytes) -> bool:
         return False
     tags = t.first_tags(data)
     if not tags or t.pillow_reads(tags):
-        # Of damaged tags, Pillow says what is wrong.
+        # Pillow reports damaged tags.
         return False
     # Without tifffile, Pillow reads 8 of the 16 bits of a color picture, and some of the gray ones
     # whose zero is white.

@@ -65,7 +65,7 @@ def pillow_reads(tags: Tags) -> bool:
     if _first(tags, COMPRESSION, 1) not in _PILLOW_COMPRESSIONS or _channels_of_pages(tags) > 1:
         return False
     if samples == 1:
-        # Of more bits whose zero is white, Pillow knows a part, and does not invert it.
+        # Pillow does not invert a picture of more than 8 bits whose zero is white.
         white_is_zero = photometric == GRAY_WHITE_IS_ZERO
         return (bits, form) in _PILLOW_GRAY and not (white_is_zero and bits > 8)
     if bits > 8 or form != UNSIGNED:
