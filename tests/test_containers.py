@@ -16,6 +16,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
+from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder
@@ -95,6 +96,11 @@ def dask(files):
     return pytest.importorskip("dask.array").from_array(PIXELS, chunks=(3, 10, 12, 3))
 
 
+def tensor_store(files):
+    tensorstore = pytest.importorskip("tensorstore")
+    return tensorstore.array(PIXELS)
+
+
 def memory_map(files):
     path = files[0].parent.parent / "pixels.npy"
     np.save(path, PIXELS)
@@ -137,6 +143,7 @@ HELD = {
     "h5py": hdf5,
     "zarr": zarr,
     "dask": dask,
+    "tensorstore": tensor_store,
     "memory map": memory_map,
 }
 # Open files and HDF5 cannot be sent to another process, nor their holders.
@@ -172,19 +179,51 @@ def test_each_container_can_be_searched(files, name, extractor, wanted):
     np.testing.assert_array_equal(probabilities, expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(HELD.keys() - NOT_INDEXED))
-def test_each_container_in_a_grid_search(files, name, extractor, small_net):
-    X = HELD[name](files)
-    model = FineTuneClassifier(small_net, image_size=8, max_epochs=1, cache=False)
+def searches():
+    """A search over each estimator, with layers of torch alone: workers import no test."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU())
+    settings = {"image_size": 8, "cache": False, "n_jobs": 1}
+    pipe = make_pipeline(PretrainedFeatureExtractor(net, **settings), LogisticRegression())
+    model = FineTuneClassifier(net, max_epochs=1, random_state=0, **settings)
     for estimator, grid in (
-        (make_pipeline(extractor, LogisticRegression()), {"logisticregression__C": [0.1, 1]}),
+        (pipe, {"logisticregression__C": [0.1, 1]}),
         (model, {"unfreeze_depth": [0, 1]}),
     ):
-        n_jobs = None if name in STAYS else 2
-        search = GridSearchCV(estimator, grid, cv=2, n_jobs=n_jobs, error_score="raise").fit(X, Y)
-        again = pickle.loads(pickle.dumps(search))
-        np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
+        yield GridSearchCV(estimator, grid, cv=2, error_score="raise")
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Scores and probabilities of each search over the array."""
+    fitted = [search.fit(PIXELS, Y) for search in searches()]
+    return [(s.cv_results_["mean_test_score"], s.predict_proba(PIXELS)) for s in fitted]
+
+
+def check_searches(X, found, n_jobs=None):
+    for search, (scores, probabilities) in zip(searches(), found, strict=True):
+        search.set_params(n_jobs=n_jobs).fit(X, Y)
+        np.testing.assert_array_equal(search.cv_results_["mean_test_score"], scores)
+        again = pickle.loads(pickle.dumps(search.best_estimator_))
+        np.testing.assert_array_equal(again.predict_proba(X), probabilities)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "paths", "pairs", "pandas structs", "polars series", "ImageFolder", "SliceDataset",
+        "TensorDataset", "column of a datasets.Dataset", "h5py", "dask",
+    ],
+)  # fmt: skip
+def test_common_containers_in_a_grid_search(files, name, found):
+    check_searches(HELD[name](files), found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(HELD.keys() - NOT_INDEXED))
+def test_each_container_in_a_grid_search(files, name, found):
+    check_searches(HELD[name](files), found, n_jobs=None if name in STAYS else 2)
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])

@@ -5,17 +5,21 @@ The package imports torch and torchvision, and is independent of images, stores 
 
 from ._backbone import Backbone
 from ._classifier import warn_of_classifier
+from ._digests import Digest
 from ._feature_map import FeatureMap, find_feature_map
+from ._functions import digest_function
 from ._listing import StageInfo, backbone_stages, unfreeze_depths
 from ._registry import backbone_names, get_backbone
 from ._reweighted import with_weights
 
 __all__ = [
     "Backbone",
+    "Digest",
     "FeatureMap",
     "StageInfo",
     "backbone_names",
     "backbone_stages",
+    "digest_function",
     "find_feature_map",
     "get_backbone",
     "unfreeze_depths",

@@ -15,6 +15,12 @@ from .._digest import digest
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 _IDLE = ("RESUME", "NOP", "CACHE", "PRECALL", "EXTENDED_ARG")
+_INTO_GLOBALS = ("STORE_GLOBAL", "DELETE_GLOBAL")
+_INTO_ATTRIBUTES = ("STORE_ATTR", "DELETE_ATTR")
+_INTO_CLOSURES = ("STORE_DEREF", "DELETE_DEREF")
+_INTO_ITEMS = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE")
+# Methods that set the attributes of a new object.
+_CONSTRUCTORS = ("__init__", "__post_init__", "__new__", "__setstate__")
 
 
 class Read(NamedTuple):
@@ -48,12 +54,19 @@ class Code(NamedTuple):
         All names of global variables, and of attributes with a leading dot.
     texts : frozenset of str
         All string constants.
+    writes : frozenset of str
+        Names of global variables, of variables of enclosing functions and of attributes (with a
+        leading dot) that code writes. Constructors may write attributes.
+    writes_items : bool
+        Whether items of arrays or containers are written.
     """
 
     digest: str
     reads: tuple[Read, ...]
     names: frozenset[str]
     texts: frozenset[str]
+    writes: frozenset[str]
+    writes_items: bool
 
 
 @functools.lru_cache(maxsize=8192)
@@ -80,7 +93,31 @@ def read_code(code: CodeType) -> Code:
     names = frozenset(used).union(*(read_code(c).names for c in inner))
     constants = {constant for constant in code.co_consts if isinstance(constant, str)}
     texts = frozenset(constants).union(*(read_code(c).texts for c in inner))
-    return Code(own, tuple(dict.fromkeys(reads)), names, texts)
+    into_items = any(i.opname in _INTO_ITEMS for i in instructions)
+    return Code(
+        own,
+        tuple(dict.fromkeys(reads)),
+        names,
+        texts,
+        frozenset(_writes(code, instructions)).union(*(_outer_writes(c, code) for c in inner)),
+        into_items or any(read_code(c).writes_items for c in inner),
+    )
+
+
+def _writes(code: CodeType, instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+    for i in instructions:
+        if i.opname in _INTO_ATTRIBUTES and code.co_name not in _CONSTRUCTORS:
+            yield f".{i.argval}"
+        elif i.opname in _INTO_GLOBALS or (
+            i.opname in _INTO_CLOSURES and i.argval in code.co_freevars
+        ):
+            yield str(i.argval)
+
+
+def _outer_writes(inner: CodeType, code: CodeType) -> Iterator[str]:
+    """Return what a nested function writes, but for the variables of the enclosing function."""
+    own = set(code.co_cellvars) & set(inner.co_freevars)
+    return (name for name in read_code(inner).writes if name not in own)
 
 
 def _reads(instructions: Sequence[dis.Instruction]) -> Iterator[Read]:

@@ -187,7 +187,7 @@ class Namer:
 
     def _alone(self, item: Any) -> str:
         """Name an item of a set on its own, since the order of a set differs between processes."""
-        namer = Namer(building=self._building)
+        namer = type(self)(building=self._building)
         name = namer.name(item)
         self.unnamed += namer.unnamed
         self.libraries |= namer.libraries

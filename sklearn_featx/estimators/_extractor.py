@@ -32,6 +32,7 @@ from ..flow import (
     TapRows,
     activations,
     as_table,
+    first_shapes,
     refuse_none_readable,
     spread,
     warn_of,
@@ -247,8 +248,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         images = self._images(X, reset=True)
         resolve_precision(self.precision, resolve_device(self.device))
         recipe = self._recipe()
-        shapes = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
-        shapes = self._of_bags(shapes)
+        shapes = self._of_bags(first_shapes(images, recipe, self._settings()))
         self._check_shapes(shapes)
         self.output_shapes_ = shapes
         self.n_features_out_ = sum(math.prod(shape) for shape in shapes)

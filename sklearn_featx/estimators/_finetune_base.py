@@ -31,6 +31,7 @@ from ..flow import (
     activations,
     as_table,
     decide,
+    first_shapes,
     held_or_stored,
     joined,
     open_store,
@@ -368,9 +369,10 @@ class FineTuneEstimator(
         warn_of_classifier(backbone)
         resolve_precision(self.precision, resolve_device(self.device))
         # The shapes check that the network accepts the images, before all of them are read.
-        recipe = self._recipe(backbone, embedding_taps(len(backbone.stages), self.head_layers))
-        self._split(backbone)
-        shapes = recipe.output_shapes(recipe.input_shape(images, self.on_error == "nan"))
+        taps = embedding_taps(len(backbone.stages), self.head_layers)
+        needed = tuple(dict.fromkeys([*self._fitting_taps(backbone), *taps]))
+        found = first_shapes(images, self._recipe(backbone, needed), self._settings())
+        shapes = [found[needed.index(tap)] for tap in taps]
         n_poolings = images.n_poolings if isinstance(images, Bags) else 1
         self.layer_widths_ = [n_poolings * math.prod(shape) for shape in shapes]
         self.n_embedding_ = sum(self.layer_widths_)

@@ -20,7 +20,7 @@ from ._bags import BagRows, located, rows_of_bags
 from ._cache import Decision, decide, open_store
 from ._cached_rows import missing_rows, read_all, read_or_computed, read_rows
 from ._compute import Result, computed
-from ._failures import readable, renumber
+from ._failures import readable, refuse_none_readable, renumber
 from ._recipe import Recipe, Tap
 from ._settings import Settings
 from ._shelves import CachedRows, cached_rows
@@ -199,11 +199,38 @@ def slices(
         yield TapRows(found.taps, renumber(found.failures, rows))
 
 
+def first_shapes(
+    images: ImageCollection, recipe: Recipe, settings: Settings
+) -> list[tuple[int, ...]]:
+    """Shape of a row of each tap, of the first image if it depends on the images.
+
+    Parameters
+    ----------
+    images, recipe, settings
+        As in `stream`. The shapes for bags are those of their images.
+    """
+    if isinstance(images, Bags):
+        images = images.images
+    store = open_store(settings.cache)
+    if recipe.deterministic or not decide(recipe, None, 1, store).cached:
+        return recipe.shapes_from(recipe.input_shape(images, settings.skip_unreadable))
+    # The row of the first image costs one call of the user's function, as its shape alone would.
+    quiet, failures = settings._replace(verbose=0), []
+    for i in range(len(images) if settings.skip_unreadable else 1):
+        with renumbered([i]):
+            taps, failed = activations(images.take([i]), recipe, quiet)
+        if taps:
+            return [tap.shape[1:] for tap in taps]
+        failures += renumber(failed, [i])
+    refuse_none_readable(len(images), failures)
+    raise AssertionError("an image has a row or an error")
+
+
 def _bytes_per_row(images: ImageCollection, recipe: Recipe, settings: Settings) -> int:
     shapes = recipe.row_shapes(images)
     if shapes is None:
         try:
-            shapes = recipe.shapes_from(recipe.input_shape(images, settings.skip_unreadable))
+            shapes = first_shapes(images, recipe, settings)
         except ImageError:
             if not settings.skip_unreadable:
                 raise

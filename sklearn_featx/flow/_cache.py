@@ -92,10 +92,8 @@ def decide(
     """
     if store is None:
         return Decision(False, "cache=False")
-    if not recipe.deterministic:
-        return Decision(False, "preprocessing is a function, which may be random")
-    if recipe.network_taps and (unnamed := recipe.backbone.unnamed):
-        return Decision(False, f"the network's computation has no digest: {unnamed[0]:.100}")
+    if recipe.unnamed is not None:
+        return Decision(False, f"{recipe.unnamed:.160}")
     if row_shapes is None:
         return Decision(True, f"{n_rows} rows in {store.path}")
     per_row = sum(recipe.row_bytes(row_shapes, store.storage))

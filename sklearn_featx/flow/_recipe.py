@@ -1,5 +1,6 @@
 """Recipes: everything that is done to an image until it is a row, and the digest of it."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from .. import __version__
 from .._digest import combine, digest
 from .._preprocess import CropMode, Preprocess
 from .._typing import AnyArray, Pooling, Precision
-from ..backbones import Backbone
+from ..backbones import Backbone, Digest, digest_function
 from ..engines import EngineName, arithmetic_facts, resolve_device, resolve_precision
 from ..images import (
     ImageCollection,
@@ -115,8 +116,31 @@ class Recipe:
 
     @property
     def deterministic(self) -> bool:
-        """Whether an image always has the same row; a user's function may be random."""
+        """Whether images may be read in any order; a user's function may have side effects."""
         return isinstance(self.preprocess, Preprocess)
+
+    @property
+    def unnamed(self) -> str | None:
+        """Why rows have no certain digest; None if they have one."""
+        if self._function is not None and self._function.unnamed:
+            return f"preprocessing is a function without a digest: {self._function.unnamed[0]}"
+        if self.network_taps and self.backbone.unnamed:
+            return f"the network's computation has no digest: {self.backbone.unnamed[0]}"
+        return None
+
+    @functools.cached_property
+    def _function(self) -> Digest | None:
+        """Digest of a user's function with all that it reads."""
+        preprocess = self.preprocess
+        return None if isinstance(preprocess, Preprocess) else digest_function(preprocess)
+
+    @property
+    def _seen(self) -> str:
+        """Digest of the preprocessing."""
+        if isinstance(self.preprocess, Preprocess):
+            return self.preprocess.digest
+        assert self._function is not None
+        return self._function.text
 
     def keeps_images_at(self, tap: Tap) -> bool:
         """Whether a tap's rows are those of the images of a bag, not of the bag."""
@@ -134,8 +158,7 @@ class Recipe:
         tap : Tap
             One of the taps.
         """
-        assert isinstance(self.preprocess, Preprocess)
-        parts = ["row-2", __version__, digest_reading(), self.preprocess.digest]
+        parts = ["row-2", __version__, digest_reading(), self._seen]
         if tap.layer != 0:
             parts += [
                 self.backbone.digest(tap.layer),
@@ -154,7 +177,8 @@ class Recipe:
     @property
     def pass_key(self) -> tuple[int, str, str]:
         """Key of the recipes that one pass over the images can serve, with any taps."""
-        return id(self.backbone), repr(self.preprocess), repr(self.arithmetic)
+        seen = repr(self.preprocess) if self.unnamed else self._seen
+        return id(self.backbone), seen, repr(self.arithmetic)
 
     def describe(self, tap: Tap) -> str:
         """Describe a tap for people."""

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from sklearn_featx import FineTuneClassifier, Preprocessing, PretrainedFeatureExtractor
 from sklearn_featx._preprocess import Preprocess
-from sklearn_featx.exceptions import InputError
+from sklearn_featx.exceptions import ImageError, ImageWarning, InputError
 from sklearn_featx.images._geometry import resize_and_crop, seen_part
 
 PHOTO = Preprocess(resize=64, crop=(56, 56), mean=(0.5, 0.4, 0.3), std=(1.0, 1.0, 1.0))
@@ -106,3 +107,89 @@ def test_a_geometry_needs_a_size(small_net, digits):
         extractor.fit(digits[0])
     with pytest.raises(ValueError, match="crop_mode"):
         extractor.set_params(preprocessing__crop_mode="middle").fit(digits[0])
+
+
+def prepared(picture):
+    return np.asarray(picture, np.float32)[None] / 255
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """One entry for each call of a function as preprocessing."""
+    from sklearn_featx.images import _prefetch
+
+    called, original = [], _prefetch._call
+
+    def spy(item, function):
+        called.append(1)
+        return original(item, function)
+
+    monkeypatch.setattr(_prefetch, "_call", spy)
+    return called
+
+
+@pytest.mark.parametrize("function", [prepared, lambda p: np.asarray(p, np.float32)[None] / 255])
+@pytest.mark.parametrize("fine_tuned", [False, True])
+def test_a_search_calls_a_function_once_for_each_image(
+    function, fine_tuned, small_net, digits, calls, tmp_path
+):
+    X, y = digits[0][:24], np.arange(24) % 2
+    settings = {"preprocessing": function, "cache": str(tmp_path)}
+    if fine_tuned:
+        model = FineTuneClassifier(small_net, unfreeze_depth=1, **settings)
+        search = GridSearchCV(model, {"max_epochs": [1, 2]}, cv=3)
+    else:
+        extractor = PretrainedFeatureExtractor(small_net, **settings)
+        search = GridSearchCV(
+            make_pipeline(extractor, LogisticRegression()), {"logisticregression__C": [1, 9]}, cv=3
+        )
+    search.fit(X, y).predict(X)
+    assert len(calls) == 24
+    search.fit(X[::-1], y)
+    assert len(calls) == 24
+
+
+def test_another_function_gives_other_rows(small_net, digits, calls, tmp_path):
+    X = digits[0][:6]
+
+    def features(divisor):
+        def scaled(picture):
+            return np.asarray(picture, np.float32)[None] / divisor
+
+        cached, plain = (
+            PretrainedFeatureExtractor(small_net, preprocessing=scaled, cache=cache)
+            for cache in (str(tmp_path), False)
+        )
+        found = cached.fit_transform(X)
+        np.testing.assert_array_equal(plain.transform(X), found)
+        return found
+
+    assert not np.array_equal(features(255), features(100))
+    del calls[:]
+    features(255)
+    assert len(calls) == 6, "the rows without a cache alone"
+
+
+def test_a_random_function_is_called_for_each_row(small_net, digits, calls):
+    generator = np.random.default_rng(0)
+
+    def noisy(picture):
+        return np.asarray(picture, np.float32)[None] + generator.random()
+
+    extractor = PretrainedFeatureExtractor(small_net, preprocessing=noisy).fit(digits[0][:4])
+    assert not np.array_equal(
+        extractor.transform(digits[0][:4]), extractor.transform(digits[0][:4])
+    )
+
+
+def test_unreadable_images_before_the_first_readable_one(small_net, digits, calls):
+    X = [b"no image", b"none", *digits[0][:3]]
+    extractor = PretrainedFeatureExtractor(small_net, preprocessing=prepared, on_error="nan")
+    with pytest.warns(ImageWarning, match="2 of 5"):
+        rows = extractor.fit_transform(X)
+    assert np.isnan(rows[:, 0]).tolist() == [True, True, False, False, False]
+    assert len(calls) == 3
+    with pytest.raises(ImageError, match="None of the 2 images can be read"):
+        extractor.fit(X[:2])
+    with pytest.raises(ImageError, match="row 0"):
+        extractor.set_params(on_error="raise").fit(X)

@@ -1,0 +1,178 @@
+"""Functions from image to image: their digest, if an image always gets the same result.
+
+A function is named as the code of a network is: by its bytecode, closure and defaults and all that
+these reach. A network is also traced, which finds random operations; a function is not. Therefore
+the libraries that it may use are those below, less what is random or reads files, and it may change
+nothing that another call could read. Anything else leaves it without a certain name.
+"""
+
+import builtins
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._digest import digest
+from ._code import Code, read_code
+from ._digests import Digest
+from ._libraries import is_library, versions
+from ._naming import Namer
+
+# Libraries, modules or packages, that compute the same from the same values.
+_PURE = {
+    "abc", "base64", "binascii", "builtins", "cmath", "collections", "colorsys", "contextlib",
+    "copy", "copyreg", "cv2", "dataclasses", "decimal", "enum", "fractions", "functools", "hashlib",
+    "io", "itertools", "math", "numbers", "numpy", "operator", "re", "statistics", "string",
+    "struct", "types", "typing", "warnings", "zlib", "PIL", "scipy.fft", "scipy.ndimage",
+    "scipy.signal", "skimage.color", "skimage.exposure", "skimage.filters", "skimage.morphology",
+    "skimage.transform", "skimage.util", "timm.data.transforms", "torch", "torchvision.transforms",
+    "torchvision.tv_tensors",
+}  # fmt: skip
+# Packages in which classes draw random numbers under harmless names, and those that do not.
+_SELECTED = ("torchvision.transforms", "timm.data.transforms")
+_CLASSES = {
+    "CenterCrop", "CenterCropOrPad", "Compose", "ConvertImageDtype", "FiveCrop", "Grayscale",
+    "Identity", "ImageClassification", "InterpolationMode", "Lambda", "LinearTransformation",
+    "MaybePILToTensor", "MaybeToTensor", "Normalize", "ObjectDetection", "PILToTensor", "Pad",
+    "RGB", "Resize", "SemanticSegmentation", "TenCrop", "ToDtype", "ToImage", "ToNumpy",
+    "ToPILImage", "ToPureTensor", "ToTensor", "Transform", "TrimBorder",
+}  # fmt: skip
+_PROCESSORS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil")
+# Those of the values that a function takes and returns.
+_ALWAYS_USED = ("PIL", "numpy", "torch")
+# Names of what draws random numbers, reads files or devices, or depends on earlier calls.
+_IMPURE = re.compile(
+    "rand|noise|drop|shuffle|bernoulli|multinomial|poisson|gumbel|seed|generator|spread|kmeans|"
+    "ransac|rrelu|fractional|batch_?norm|imread|memmap|genfromtxt|hub|grab|capture|storage|tick",
+    re.IGNORECASE,
+)
+_IMPURE_NAMES = {
+    "__import__", "binomial", "breakpoint", "cauchy_", "choice", "choices", "compile", "delattr",
+    "dir", "dnn", "eval", "exec", "exponential", "exponential_", "geometric_", "getattr", "globals",
+    "hash", "id", "input", "integers", "locals", "log_normal_", "next", "normal", "normal_", "open",
+    "permutation", "permuted", "sample", "setattr", "training", "uniform", "uniform_", "vars",
+}  # fmt: skip
+_MUTABLE = (list, dict, set, bytearray, deque, np.ndarray, torch.Tensor)
+_MUTATORS = {
+    "add", "append", "appendleft", "clear", "copyto", "discard", "extend", "extendleft", "fill",
+    "insert", "itemset", "pop", "popitem", "popleft", "put", "putmask", "remove", "reverse",
+    "setdefault", "sort", "update",
+}  # fmt: skip
+
+
+class _FunctionNamer(Namer):
+    """Names functions; records all that may give the same image another result."""
+
+    def library(self, module: str, name: str) -> str:
+        """Return the name of an object of a library, which may be random."""
+        if not _is_pure(module, name):
+            self.unnamed.append(f"{module}.{name} may be random, or read what changes".lstrip("."))
+        return super().library(module, name)
+
+    def _function(self, function: FunctionType) -> str:
+        if not is_library(str(function.__globals__.get("__name__", ""))):
+            self._check(read_code(function.__code__), list(_held(function)), function.__qualname__)
+        return super()._function(function)
+
+    def _named(self, value: Any) -> str:
+        if hasattr(type(value), "__next__"):
+            return self.give_up(value, "is an iterator")
+        state = list(getattr(value, "__dict__", {}).values())
+        for method in () if isinstance(value, type) else _methods(type(value)):
+            self._check(read_code(method.__code__), state, method.__qualname__)
+        return super()._named(value)
+
+    def _check(self, code: Code, held: list[Any], name: str) -> None:
+        """Record what code does that its result may depend on, or that may change later results."""
+        for attribute in sorted(code.names):
+            if attribute.startswith(".") and not _is_pure_name(attribute[1:]):
+                self.unnamed.append(f"{name} uses {attribute}, which may be random")
+        for written in sorted(code.writes):
+            self.unnamed.append(f"{name} writes {written}, which it may read later")
+        if code.writes_items or any(map(_is_mutator, code.names)):
+            for value in held:
+                if isinstance(value, _MUTABLE):
+                    kind = type(value).__name__
+                    self.unnamed.append(f"{name} may change a {kind} that it reads later")
+
+
+def digest_function(function: Callable[[Any], Any]) -> Digest:
+    """Digest a function from image to image, including everything that it reads.
+
+    Parameters
+    ----------
+    function : callable
+        A function, or an object that can be called.
+
+    Returns
+    -------
+    digest : Digest
+        Its text covers the versions of libraries; `unnamed` is empty only if an image always has
+        the same result.
+    """
+    namer = _FunctionNamer(building=True)
+    # Defaults of new tensors.
+    name = namer.name((function, torch.get_default_dtype(), torch.get_default_device()))
+    libraries = frozenset({*namer.libraries, *_ALWAYS_USED})
+    text = digest("function-1", name, *versions(libraries))
+    return Digest(text, tuple(dict.fromkeys(namer.unnamed)), libraries)
+
+
+def _is_pure(module: str, name: str) -> bool:
+    """Whether something of a library computes the same from the same values."""
+    parts = [part.removeprefix("_") for part in module.split(".")]
+    if any(not _is_pure_name(part) for part in (*parts, *name.split("."))):
+        return False
+    module = ".".join(parts)
+    if parts[0] == "transformers":
+        return name.endswith(_PROCESSORS) or "image_utils" in module
+    if not any(module == pure or module.startswith(f"{pure}.") for pure in _PURE):
+        return False
+    if name and module.startswith(_SELECTED):
+        first = name.partition(".")[0]
+        return first in _CLASSES or first[:1].islower() or first.startswith("_")
+    return True
+
+
+def _is_pure_name(name: str) -> bool:
+    return name not in _IMPURE_NAMES and not _IMPURE.search(name)
+
+
+def _is_mutator(name: str) -> bool:
+    """Whether a name is of an attribute that may change an object; a tensor's end in "_"."""
+    return name.startswith(".") and (
+        name[1:] in _MUTATORS or (name.endswith("_") and not name.endswith("__"))
+    )
+
+
+def _held(function: FunctionType) -> Iterator[Any]:
+    """Yield the values that outlive a call: of the closure, the defaults and global variables."""
+    for cell in function.__closure__ or ():
+        # An empty cell belongs to a function that is not defined yet.
+        yield getattr(cell, "cell_contents", None) if _is_full(cell) else None
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    for read in read_code(function.__code__).reads:
+        value = function.__globals__.get(read.name, getattr(builtins, read.name, None))
+        for attribute in read.attributes:
+            if isinstance(value, ModuleType):
+                value = getattr(value, attribute, None)
+        yield value
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _methods(cls: type) -> Iterator[FunctionType]:
+    for base in cls.__mro__:
+        if not is_library(base.__module__):
+            yield from (m for m in vars(base).values() if isinstance(m, FunctionType))

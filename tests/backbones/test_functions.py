@@ -1,0 +1,220 @@
+"""Digests of functions from image to image: equal for equal results, none where results vary."""
+
+import random
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from torchvision import models, transforms
+from torchvision.transforms import functional, v2
+
+from sklearn_featx.backbones import digest_function
+
+SIZE = 16
+MEAN = np.array([1.0, 2.0, 3.0])
+TALLY = [0]
+STEPS = iter([1, 2])
+DRAWN = np.random.default_rng(0)
+
+
+def scaled(pixels):
+    return pixels / 255
+
+
+def named(picture):
+    return scaled(np.asarray(picture.convert("L").resize((SIZE, SIZE))))
+
+
+def with_a_global_array(picture):
+    return torch.from_numpy(np.asarray(picture) - MEAN).permute(2, 0, 1)
+
+
+def with_an_import(picture):
+    import colorsys
+
+    pixels = np.array(picture)
+    pixels[pixels < 3] = 0
+    return pixels * colorsys.rgb_to_hsv(1, 0, 0)[1]
+
+
+def with_a_local_count(picture):
+    count = 0
+
+    def step():
+        nonlocal count
+        count += 1
+
+    step()
+    return picture
+
+
+@dataclass
+class Resized:
+    side: int
+
+    def __call__(self, picture):
+        return picture.resize((self.side, self.side))
+
+
+CERTAIN = {
+    "function": named,
+    "global array": with_a_global_array,
+    "import": with_an_import,
+    "local count": with_a_local_count,
+    "object": Resized(3),
+    "lambda": lambda picture: np.asarray(picture)[None] / np.float32(255),
+    "Pillow": lambda picture: ImageOps.autocontrast(ImageOps.grayscale(picture)),
+    "torchvision": transforms.Compose([
+        transforms.Resize(16), transforms.ToTensor(), transforms.Lambda(named),
+        transforms.Normalize(0.5, 0.5),
+    ]),
+    "torchvision v2": v2.Compose([v2.Resize(16), v2.ToImage(), v2.ToDtype(torch.float32)]),
+    "of weights": models.ResNet18_Weights.DEFAULT.transforms(),
+    "functional": lambda picture: functional.to_tensor(functional.resize(picture, [16, 16])),
+    "sequence": nn.Sequential(v2.Resize(4), v2.ToImage()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CERTAIN)
+def test_what_always_gives_the_same(name):
+    found = digest_function(CERTAIN[name])
+    assert found.unnamed == ()
+    assert digest_function(CERTAIN[name]).text == found.text
+    others = {digest_function(other).text for key, other in CERTAIN.items() if key != name}
+    assert found.text not in others
+
+
+def test_timm_and_transformers():
+    data = pytest.importorskip("timm.data")
+    transformers = pytest.importorskip("transformers")
+    assert digest_function(data.create_transform(32, is_training=False)).unnamed == ()
+    assert digest_function(data.create_transform(32, is_training=True)).unnamed
+    processor = transformers.ViTImageProcessor(size={"height": 8, "width": 8})
+
+    def processed(picture):
+        return processor(picture, return_tensors="np")["pixel_values"][0]
+
+    before = digest_function(processed)
+    assert before.unnamed == ()
+    processed(Image.new("RGB", (9, 9)))
+    assert digest_function(processed) == before
+
+
+def counting(picture):
+    TALLY[0] += 1
+    return picture
+
+
+def with_a_global(picture):
+    global SIZE
+    SIZE += 1
+    return picture
+
+
+def closure():
+    count = 0
+
+    def step(picture):
+        nonlocal count
+        count += 1
+        return picture
+
+    return step
+
+
+class Counter(Resized):
+    def __call__(self, picture):
+        self.side += 1
+        return picture
+
+
+class Remembering(Resized):
+    def __init__(self):
+        self.seen = {}
+
+    def __call__(self, picture):
+        self.seen[picture.size] = picture
+        return picture
+
+
+class Wandering(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, picture):
+        self.mean.add_(1)
+        return self.mean
+
+
+def with_a_random_import(picture):
+    from random import random as draw
+
+    return np.asarray(picture) * draw()
+
+
+UNCERTAIN = {
+    "global list": counting,
+    "global number": with_a_global,
+    "closure": closure(),
+    "attribute": Counter(1),
+    "attribute of a dict": Remembering(),
+    "buffer": Wandering(),
+    "default": lambda picture, seen=[]: seen.append(picture) or picture,
+    "numpy": lambda picture: np.asarray(picture) + np.random.rand(),  # noqa: NPY002
+    "random": lambda picture: np.asarray(picture) + random.random(),
+    "an import": with_a_random_import,
+    "method of a module": lambda picture, draw=random.random: draw(),
+    "generator": lambda picture: DRAWN.normal(),
+    "generator as default": lambda picture, generator=DRAWN: generator.bytes(1),
+    "torch": lambda picture: torch.ones(3).normal_(),
+    "dropout": lambda picture: nn.functional.dropout(torch.ones(3)),
+    "Dropout": nn.Sequential(nn.Dropout()),
+    "BatchNorm": nn.BatchNorm2d(3),
+    "Pillow": lambda picture: picture.effect_spread(3),
+    "crop": transforms.Compose([transforms.RandomCrop(4), transforms.ToTensor()]),
+    "crop in a function": lambda picture: transforms.RandomCrop(4)(picture),
+    "jitter": transforms.ColorJitter(0.1),
+    "blur": v2.GaussianBlur(3),
+    "JPEG": v2.JPEG((3, 9)),
+    "AutoAugment": transforms.AutoAugment(),
+    "some of the time": transforms.RandomApply([transforms.Grayscale()]),
+    "clock": lambda picture: np.asarray(picture) + time.time(),
+    "file": lambda picture: np.asarray(picture) * np.load("mean.npy"),
+    "name of a file": lambda picture, path=__file__: np.asarray(picture) * len(path),
+    "iterator": lambda picture, steps=STEPS: next(steps),
+    "hash": lambda picture: hash(str(picture)),
+    "by name": lambda picture: getattr(torch, "ra" + "nd")(3),
+    "modules": lambda picture: sys.modules["random"].gauss(0, 1),
+    "unknown library": lambda picture: pytest.approx(picture),
+}
+
+
+@pytest.mark.parametrize("name", UNCERTAIN)
+def test_what_may_vary_has_no_certain_digest(name):
+    assert digest_function(UNCERTAIN[name]).unnamed
+
+
+def test_what_a_function_reads_is_in_its_digest(monkeypatch):
+    before = digest_function(named).text
+    monkeypatch.setitem(named.__globals__, "SIZE", 17)
+    assert digest_function(named).text != before
+    monkeypatch.undo()
+    assert digest_function(named).text == before
+    monkeypatch.setitem(named.__globals__, "scaled", lambda pixels: pixels / 256)
+    assert digest_function(named).text != before
+
+    def made(power, *, gain=1):
+        return lambda picture, gain=gain: np.asarray(picture) ** power * gain
+
+    texts = [digest_function(f).text for f in (made(1), made(2), made(1, gain=2), made(1))]
+    assert len(set(texts)) == 3
+    assert texts[0] == texts[3]
+    assert digest_function(Resized(3)).text != digest_function(Resized(4)).text
+    sizes = [digest_function(transforms.Resize(size)).text for size in (3, 4)]
+    assert sizes[0] != sizes[1]
