@@ -146,8 +146,9 @@ HELD = {
     "tensorstore": tensor_store,
     "memory map": memory_map,
 }
-# Open files and HDF5 cannot be sent to another process, nor their holders.
-STAYS = {"open files", "members of a zip", "h5py"}
+# Open files and HDF5 cannot be sent to another process, nor their holders; before Python 3.13 nor
+# paths in a zip.
+STAYS = {"open files", "members of a zip", "paths in a zip", "h5py"}
 # scikit-learn 1.9 does not index these: the guide says what to pass.
 NOT_INDEXED = {"arrow", "datasets.Dataset", "zarr"}
 
