@@ -57,6 +57,7 @@ class Backbone:
         self.preprocess = network.preprocess
         self.granularity = granularity
         self._known_shapes: dict[object, list[tuple[int, ...]]] = {}
+        self._convolves_1d = any(isinstance(m, nn.Conv1d) for m in network.module.modules())
         # Filled by `find_feature_map`.
         self._known_maps: dict[object, Any] = {}
         self._chains = self._trace()
@@ -161,11 +162,10 @@ class Backbone:
 
     def pool(self, pooling: Pooling | None) -> Pool:
         """Return the pooling for the layout of this network's activations."""
-        convolves_1d = any(isinstance(m, nn.Conv1d) for m in self.network.module.modules())
         return Pool(
             pooling,
             channels_last=self.network.channels_last,
-            tokens=not convolves_1d,
+            tokens=not self._convolves_1d,
             prefix_tokens=self.network.prefix_tokens,
         )
 

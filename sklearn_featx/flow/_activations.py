@@ -147,6 +147,10 @@ def _in_order(results: Iterable[Result], n_images: int) -> TapRows:
     failures: list[ImageError] = []
     for result in results:
         failures += result.failures
+        if not found and list(result.rows) == list(range(n_images)):
+            # All in one, as cached rows come: no copy.
+            found = list(result.taps)
+            continue
         if result.rows and not found:
             found = [np.empty((n_images, *t.shape[1:]), dtype=t.dtype) for t in result.taps]
         for whole, tap in zip(found, result.taps, strict=bool(result.rows)):

@@ -16,8 +16,9 @@ from ._compute import Result, computed
 from ._failures import row_of
 from ._shelves import CachedRows, Missing
 
-# Number of rows that are read together, which bounds the memory of a stream.
+# Numbers of rows and bytes that are read together, which bound the memory of a stream.
 _ROWS_PER_READ = 256
+_BYTES_PER_READ = 2**25
 # The maximum wait for rows that another process computes; then this process computes them too.
 _PATIENCE_SECONDS = 600.0
 
@@ -58,8 +59,19 @@ def read_or_computed(job: CachedRows, missing: Missing) -> Generator[Result]:
 
 def read_all(job: CachedRows, positions: Sequence[int]) -> Iterator[Result]:
     """Read rows, in groups."""
-    for start in range(0, len(positions), _ROWS_PER_READ):
-        yield from read_rows(job, positions[start : start + _ROWS_PER_READ])
+    step = _rows_per_read(job)
+    for start in range(0, len(positions), step):
+        yield from read_rows(job, positions[start : start + step])
+
+
+def _rows_per_read(job: CachedRows) -> int:
+    """Return the number of rows of a read; vectors are small, maps have a known shape."""
+    vectors = all(tap.pooling is not None for tap in job.recipe.taps)
+    shapes = None if vectors else job.recipe.row_shapes(job.images)
+    if shapes is None:
+        return _ROWS_PER_READ
+    per_row = sum(job.recipe.row_bytes(shapes))
+    return min(_ROWS_PER_READ, max(1, _BYTES_PER_READ // per_row))
 
 
 def read_rows(job: CachedRows, positions: Sequence[int]) -> Iterator[Result]:
@@ -73,7 +85,7 @@ def read_rows(job: CachedRows, positions: Sequence[int]) -> Iterator[Result]:
     if found.any():
         yield Result(
             [position for position, hit in zip(positions, found, strict=True) if hit],
-            [rows[found[mask]] for mask, rows in values],
+            [rows if found[mask].all() else rows[found[mask]] for mask, rows in values],
             [],
         )
     lost = [position for position, hit in zip(positions, found, strict=True) if not hit]

@@ -18,7 +18,8 @@ _SEED = 0
 _SCALES = (0.1, 1.0, 10.0)
 _ROWS_PER_SCALE = 12
 _TOLERANCE = 1e-6
-_VALUES_PER_CALL = 2**22
+# Values of the rows of a call, which stay in a cache.
+_VALUES_PER_CALL = 2**19
 
 
 class Affine(NamedTuple):

@@ -32,10 +32,10 @@ class Background(NamedTuple):
             return block
         layers, start = [], 0
         for layer, activations in zip(block.layers, self.activations, strict=True):
-            stop = start + (layer.n_features(0) if layer.is_sum else len(layer.row(0)))
+            stop = start + layer.n_features
             layers.append(_with(layer, self.row[start:stop], activations))
             start = stop
-        return block._replace(layers=layers)
+        return Block(block.rows, layers)
 
 
 def _with(layer: LayerMaps, row: FloatArray, activations: FloatArray | None) -> LayerMaps:

@@ -188,16 +188,16 @@ class EmbeddingDisplay:
         """
         ax = axes_for(ax, "EmbeddingDisplay.plot")
         labels, colors = self.columns.labels, None
-        classes = None if labels is None else np.unique(labels)
-        if classes is None or labels is None or len(classes) > _MOST_CLASSES:
+        classes, codes = (None, None) if labels is None else _classes(labels)
+        if classes is None or codes is None or labels is None or len(classes) > _MOST_CLASSES:
             values = labels if labels is not None and labels.dtype.kind in "iuf" else None
             marks = ax.scatter(*self.points.T, c=values, s=8)
             if values is not None:
                 ax.figure.colorbar(marks, ax=ax, label="label")
         else:
-            colors = [f"C{place % 10}" for place in np.searchsorted(classes, labels)]
+            colors = [f"C{place % 10}" for place in codes]
             for place, k in enumerate(classes):
-                at = self.points[labels == k].T
+                at = self.points[codes == place].T
                 ax.scatter(*at, s=8, label=str(k), color=f"C{place % 10}")
             ax.legend(title="label", fontsize="small")
         self._draw_thumbnails(ax, colors)
@@ -248,6 +248,13 @@ class EmbeddingDisplay:
             picture = OffsetImage(self.thumbnails[i], zoom=zoom)
             box = AnnotationBbox(picture, self.points[i], pad=0, bboxprops=frame)
             ax.add_artist(box)
+
+
+def _classes(labels: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """Different labels, and the position of each label among them."""
+    # Those that are missing do not compare with others.
+    known = labels.astype(str) if labels.dtype.kind == "O" else labels
+    return np.unique(known, return_inverse=True)
 
 
 def _said(model: Model, features: FloatArray) -> tuple[AnyArray | None, AnyArray | None]:

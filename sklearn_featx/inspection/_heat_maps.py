@@ -9,6 +9,7 @@ from .._messages import shown
 from .._typing import AnyArray, FloatArray
 from ._affine import Affine, affine_map
 from ._background import Background, background_for
+from ._beside import Beside
 from ._model import Block, Model
 from ._position_effects import occlusion_effects, shapley_values
 from ._resample import interpolated, spread_out
@@ -33,6 +34,9 @@ class HeatMaps(NamedTuple):
         How the maps were found.
     unit : {"decision function", "log-odds", "probability", "value"}
         What the score is.
+    columns : dict of str to ndarray of shape (n_images,), default={}
+        Parts of exact intercepts that columns beside the images add, by the names of their
+        transformers in a `ColumnTransformer`; else empty.
 
     Examples
     --------
@@ -49,6 +53,7 @@ class HeatMaps(NamedTuple):
     target: AnyArray
     method: str
     unit: str
+    columns: dict[str, FloatArray] = {}  # noqa: RUF012 - never written
 
     @property
     def scores(self) -> FloatArray:
@@ -158,20 +163,29 @@ def heat_maps(
     wanted = _per_image(target, len(model.images))
     finer = None if size is None else _checked_size(size, model)
     way: _Way | None = None
-    parts: list[tuple[list[int], FloatArray, FloatArray, AnyArray]] = []
+    parts: list[_Part] = []
     for block in model.blocks():
-        features = block.features()
-        way = way or _decide(model, block, features, method, n_samples)
+        way = way or _decide(model, block, method, n_samples)
         if background is None:
             exact = way.affine is not None
             background = background_for(model, block, reference, exact=exact)
-        block = background.given_to(block)
-        chosen = _chosen(way.score, features, wanted, block.rows)
-        parts.append((block.rows, *_explained(way, block, features, chosen, finer), chosen))
+        chosen = _chosen(way, block, wanted)
+        parts.append(_explained(way, background.given_to(block), chosen, finer, model.beside))
     if way is None:
         raise ValueError("X: none of the images can be read, so there is no map.")
-    maps, intercept, places = _joined(parts, len(model.images))
-    return HeatMaps(maps, intercept, way.score.labels[places], way.method, way.score.unit)
+    maps, intercept, places, columns = _joined(parts, len(model.images))
+    unit = way.score.unit
+    return HeatMaps(maps, intercept, way.score.labels[places], way.method, unit, columns)
+
+
+class _Part(NamedTuple):
+    """Maps of some images, and what is known with them."""
+
+    rows: list[int]
+    maps: FloatArray
+    intercept: FloatArray
+    chosen: AnyArray
+    columns: dict[str, FloatArray]
 
 
 class _Way(NamedTuple):
@@ -183,13 +197,11 @@ class _Way(NamedTuple):
     n_samples: int = 0
 
 
-def _decide(
-    model: Model, block: Block, features: FloatArray, method: Method, n_samples: int
-) -> _Way:
+def _decide(model: Model, block: Block, method: Method, n_samples: int) -> _Way:
     """Choose the exact way where the score is affine in sums over positions."""
     first, *others = model.scores()
     if method in ("auto", "exact") and all(layer.is_sum for layer in block.layers):
-        affine = affine_map(first.of, features, first.limit)
+        affine = affine_map(first.of, block.features, first.limit)
         if affine is not None:
             return _Way(first, "exact", affine)
     if method == "exact":
@@ -212,36 +224,42 @@ def _per_image(target: Any, n_images: int) -> list[Any] | None:
     return list(target)
 
 
-def _chosen(
-    score: Score, features: FloatArray, wanted: list[Any] | None, rows: list[int]
-) -> AnyArray:
+def _chosen(way: _Way, block: Block, wanted: list[Any] | None) -> AnyArray:
     """Position of each image's output."""
+    score, affine = way.score, way.affine
     if wanted is not None:
-        return np.array([score.place(wanted[row]) for row in rows])
+        return np.array([score.place(wanted[row]) for row in block.rows])
     if score.unit == "value" or len(score.labels) == 2:
-        return np.full(len(rows), len(score.labels) - 1 if score.unit != "value" else 0)
-    best: AnyArray = score.of(features).argmax(1)
+        return np.full(len(block.rows), 0 if score.unit == "value" else 1)
+    rows = block.features
+    found = score.of(rows) if affine is None else rows @ affine.weights + affine.intercept
+    best: AnyArray = found.argmax(1)
     return best
 
 
 def _explained(
     way: _Way,
     block: Block,
-    features: FloatArray,
     chosen: AnyArray,
     size: tuple[int, int] | None,
-) -> tuple[FloatArray, FloatArray]:
+    beside: Beside | None,
+) -> _Part:
     """Return the maps of a block's images, of a finer size if it is given, and intercepts."""
-    places = np.arange(len(chosen)), chosen
+    columns: dict[str, FloatArray] = {}
     if way.affine is not None:
-        exact = [_exact(way.affine, block, i, int(k), size) for i, k in enumerate(chosen)]
-        maps, intercept = np.stack([m for m, _ in exact]), np.array([rest for _, rest in exact])
+        weights = way.affine.weights.T[chosen]
+        maps, rest = _exact(block, weights, size)
+        intercept = way.affine.intercept[chosen] + rest
+        if beside is not None:
+            columns = beside.shares(block.rows, weights)
     else:
         maps = np.stack([_effects(way, block, i, int(k)) for i, k in enumerate(chosen)])
-        intercept = way.score.of(features)[places] - maps.sum((1, 2))
+        scores = way.score.of(block.features)[np.arange(len(chosen)), chosen]
+        intercept = scores - maps.sum((1, 2))
         maps = maps if size is None else interpolated(maps, size)
-    rest = 0.0 if way.score.rest is None else way.score.rest(features)
-    return maps, intercept + rest
+    if way.score.rest is not None:
+        intercept = intercept + way.score.rest(block.features)
+    return _Part(block.rows, maps, intercept, chosen, columns)
 
 
 def _effects(way: _Way, block: Block, i: int, output: int) -> FloatArray:
@@ -253,31 +271,41 @@ def _effects(way: _Way, block: Block, i: int, output: int) -> FloatArray:
 
 
 def _exact(
-    affine: Affine, block: Block, i: int, output: int, size: tuple[int, int] | None
-) -> tuple[FloatArray, float]:
-    """Map of one image, the layers' maps added on the finest grid or `size`, and its intercept."""
-    finest = max((layer.grid for layer in block.layers), key=lambda grid: grid[0] * grid[1])
-    rest, start = float(affine.intercept[output]), 0
+    block: Block, weights: FloatArray, size: tuple[int, int] | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return maps of images by the weights of their rows, and what has no position.
+
+    The layers' maps are added on the finest grid or `size`.
+    """
+    rest, start = np.zeros(len(weights)), 0
     of_grid: dict[tuple[int, int], FloatArray] = {}
     for layer in block.layers:
-        stop = start + layer.n_features(i)
-        share, left = layer.shares(i, affine.weights[start:stop, output])
-        of_grid[layer.grid] = of_grid.get(layer.grid, 0.0) + share
+        stop = start + layer.n_features
+        share, left = layer.shares(weights[:, start:stop])
         rest, start = rest + left, stop
+        if layer.found is not None:
+            of_grid[layer.grid] = of_grid.get(layer.grid, 0.0) + share
+    finest = max(of_grid, key=lambda grid: grid[0] * grid[1])
     finer = partial(spread_out, size=finest) if size is None else partial(interpolated, size=size)
-    spread = [finer(share[np.newaxis])[0] for share in of_grid.values()]
-    return np.sum(spread, axis=0), rest
+    maps, *others = (finer(share) for share in of_grid.values())
+    for other in others:
+        maps += other
+    return maps, rest
 
 
 def _joined(
-    parts: list[tuple[list[int], FloatArray, FloatArray, AnyArray]], n_images: int
-) -> tuple[FloatArray, FloatArray, AnyArray]:
+    parts: list[_Part], n_images: int
+) -> tuple[FloatArray, FloatArray, AnyArray, dict[str, FloatArray]]:
     """Put the images of all blocks in order; NaN for those that cannot be read."""
-    maps = np.full((n_images, *parts[0][1].shape[1:]), np.nan)
+    maps = np.full((n_images, *parts[0].maps.shape[1:]), np.nan)
     intercept, places = np.full(n_images, np.nan), np.zeros(n_images, int)
-    for rows, found, rest, chosen in parts:
-        maps[rows], intercept[rows], places[rows] = found, rest, chosen
-    return maps, intercept, places
+    columns = {name: np.full(n_images, np.nan) for name in parts[0].columns}
+    for part in parts:
+        maps[part.rows], intercept[part.rows] = part.maps, part.intercept
+        places[part.rows] = part.chosen
+        for name, values in part.columns.items():
+            columns[name][part.rows] = values
+    return maps, intercept, places, columns
 
 
 def _checked_size(size: Any, model: Model) -> tuple[int, int]:

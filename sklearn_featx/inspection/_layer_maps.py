@@ -45,95 +45,93 @@ class LayerMaps(NamedTuple):
         """Whether rows are sums over positions."""
         return self.found is None or self.found.rule != "network"
 
-    def values(self, i: int) -> FloatArray:
-        """Activations of one image, (channels, positions), without tokens before them."""
-        found, x = self.found, self.raw[i]
-        assert found is not None
-        if found.channels_last:
-            x = np.moveaxis(x[found.n_prefix :], -1, 0)
-        values: FloatArray = x.reshape(len(x), -1)
-        return values
-
-    def n_features(self, i: int) -> int:
-        """Count the columns of the layer's row."""
+    @property
+    def n_features(self) -> int:
+        """Number of columns of the layer's rows."""
         if self.found is None:
             return int(self.raw.shape[1])
+        if self.found.rule == "network":
+            return int(self._whole_row(0).shape[1])
         if self.found.rule == "flatten":
-            return int(self.raw[i].size)
+            return int(self.raw[0].size)
         return int(self.raw.shape[-1 if self.found.channels_last else 1])
 
-    def row(self, i: int) -> FloatArray:
-        """Row of one image, float64."""
-        whole: FloatArray
+    def rows(self) -> FloatArray:
+        """Rows of all images, float64."""
         if self.found is None:
-            whole = self.raw[i].astype(np.float64)
-        elif self.found.rule == "avg":
-            whole = self.values(i).mean(1, dtype=np.float64)
-        else:
-            cells = np.zeros(math.prod(self.grid), int)
-            whole = self.rows_without(i, np.ones((1, 1), bool), cells)[0]
-        return whole
+            return self.raw.astype(np.float64)
+        if self.found.rule == "avg":
+            means: FloatArray = self._positions().mean(2, dtype=np.float64)
+            return means
+        return np.concatenate([self._whole_row(i) for i in range(len(self.raw))])
 
-    def shares(self, i: int, weights: FloatArray) -> tuple[FloatArray, float]:
-        """Split the weighted sum of one image's row among positions.
+    def shares(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Split the weighted sum of each image's row among positions.
 
         Parameters
         ----------
-        i : int
-            The image.
-        weights : ndarray of shape (n_features,)
-            Weight of each column of the row.
+        weights : ndarray of shape (n, n_features)
+            Weight of each column of each row.
 
         Returns
         -------
-        share : ndarray of shape (height, width)
+        share : ndarray of shape (n, height, width)
             Of each position.
-        rest : float
+        rest : ndarray of shape (n,)
             Of what has no position.
         """
         if self.found is None:
-            return np.zeros(self.grid), float(self.raw[i].astype(np.float64) @ weights)
+            rest = (self.raw.astype(np.float64) * weights).sum(1)
+            return np.zeros((len(rest), *self.grid)), rest
         rule = self.found.rule
         if rule == "flatten":
-            return self._flattened_shares(i, weights)
-        values = self.values(i).astype(np.float64)
-        base = np.broadcast_to(self.base, len(values))
-        share = np.zeros(values.shape[1])
+            return self._flattened_shares(weights)
+        values = self._positions()
+        n_positions = values.shape[2]
+        base = np.broadcast_to(self.base, values.shape[1])
+        at_base = weights @ base
+        share = np.zeros((len(values), n_positions))
         if rule in ("avg", "avgmax"):
-            share += (weights @ values - weights @ base) / values.shape[1]
+            # Without a copy of the activations in float64.
+            sums = np.einsum("nc,ncp->np", weights, values)
+            share += (sums - at_base[:, np.newaxis]) / n_positions
         if rule in ("max", "avgmax"):
-            at = values.argmax(1)
-            tops = values[np.arange(len(at)), at] - base
-            share += np.bincount(at, weights * tops, len(share))
+            at = values.argmax(2)
+            tops = np.take_along_axis(values, at[..., np.newaxis], 2)[..., 0] - base
+            np.add.at(share, (np.arange(len(at))[:, np.newaxis], at), weights * tops)
         if rule == "avgmax":
             share /= 2
         if rule == "gem":
-            cubes = values.clip(_GEM_FLOOR) ** _GEM_POWER
-            sums = cubes.sum(1)
-            above = (sums / values.shape[1]) ** (1 / _GEM_POWER) - base
-            share += (weights * above / sums) @ cubes
-        return share.reshape(self.grid), float(weights @ base)
+            cubes = values.astype(np.float64).clip(_GEM_FLOOR) ** _GEM_POWER
+            sums = cubes.sum(2)
+            above = (sums / n_positions) ** (1 / _GEM_POWER) - base
+            share += np.einsum("nc,ncp->np", weights * above / sums, cubes)
+        return share.reshape(-1, *self.grid), at_base
 
-    def _flattened_shares(self, i: int, weights: FloatArray) -> tuple[FloatArray, float]:
-        x, prefix = self._without_tokens(self._channels_first(i).astype(np.float64))
-        w, prefix_weights = self._without_tokens(weights.reshape(len(x), -1))
-        base = np.broadcast_to(self.base.reshape(len(self.base), -1), x.shape)
-        share = (w * (x - base)).sum(0)
-        rest = float((w * base).sum() + (prefix_weights * prefix).sum())
-        return share.reshape(self.grid), rest
+    def _flattened_shares(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        all_values = self._channels_first().astype(np.float64)
+        x, prefix = self._without_tokens(all_values)
+        w, prefix_weights = self._without_tokens(weights.reshape(all_values.shape))
+        base = np.broadcast_to(self.base.reshape(len(self.base), -1), x.shape[1:])
+        share = (w * (x - base)).sum(1)
+        rest = (w * base).sum((1, 2)) + (prefix_weights * prefix).sum((1, 2))
+        return share.reshape(-1, *self.grid), rest
 
-    def _channels_first(self, i: int) -> AnyArray:
-        """Activations of one image, (channels, tokens and positions)."""
+    def _channels_first(self) -> AnyArray:
+        """Activations (n, channels, tokens and positions)."""
         assert self.found is not None
-        x = self.raw[i]
-        x = np.moveaxis(x, -1, 0) if self.found.channels_last else x
-        flat: AnyArray = x.reshape(len(x), -1)
+        x = np.moveaxis(self.raw, -1, 1) if self.found.channels_last else self.raw
+        flat: AnyArray = x.reshape(*x.shape[:2], -1)
         return flat
 
+    def _positions(self) -> AnyArray:
+        """Activations (n, channels, positions), without tokens before them."""
+        return self._without_tokens(self._channels_first())[0]
+
     def _without_tokens(self, x: AnyArray) -> tuple[AnyArray, AnyArray]:
-        """Split columns into those of positions and those of tokens before them."""
+        """Split the last axis into positions and the tokens before them."""
         assert self.found is not None
-        return x[:, self.found.n_prefix :], x[:, : self.found.n_prefix]
+        return x[..., self.found.n_prefix :], x[..., : self.found.n_prefix]
 
     def with_baseline(self, row: FloatArray) -> "LayerMaps":
         """Take the baseline whose pooled row is given.
@@ -151,14 +149,13 @@ class LayerMaps(NamedTuple):
         if self.found is None or self.found.rule == "network":
             return self
         if self.found.rule == "flatten":
-            base, _ = self._without_tokens(row.reshape(len(self._channels_first(0)), -1))
+            base, _ = self._without_tokens(row.reshape(self._channels_first().shape[1], -1))
             return self._replace(base=base)
         return self._replace(base=row)
 
     def mean_activations(self) -> FloatArray:
         """Mean over images and positions, (channels,)."""
-        parts = [self.values(i).mean(1, dtype=np.float64) for i in range(len(self.raw))]
-        mean: FloatArray = np.mean(parts, axis=0)
+        mean: FloatArray = self._positions().mean((0, 2), dtype=np.float64)
         return mean
 
     def rows_without(self, i: int, kept: AnyArray, cells: AnyArray) -> FloatArray:
@@ -184,7 +181,7 @@ class LayerMaps(NamedTuple):
         rule = self.found.rule
         if rule in ("network", "flatten"):
             return self._recomputed(i, kept[:, cells])
-        values, share = self.values(i).astype(np.float64), kept.astype(np.float64)
+        values, share = self._positions()[i].astype(np.float64), kept.astype(np.float64)
         base = np.broadcast_to(self.base, len(values))
         if rule == "max":
             return _maxima(values, kept, cells, base)
@@ -200,6 +197,10 @@ class LayerMaps(NamedTuple):
         if rule == "avgmax":
             means = (means + _maxima(values, kept, cells, base)) / 2
         return means
+
+    def _whole_row(self, i: int) -> FloatArray:
+        cells = np.zeros(math.prod(self.grid), int)
+        return self.rows_without(i, np.ones((1, 1), bool), cells)
 
     def _recomputed(self, i: int, kept: AnyArray) -> FloatArray:
         """Rows of one image whose positions (n_rows, n_positions) are kept or occluded."""

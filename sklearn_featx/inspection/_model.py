@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import normalize as scale_to_unit_norm
 
 from .._messages import shown
@@ -20,7 +22,10 @@ from ..flow import (
     readable,
     refuse_none_readable,
     renumbered,
+    stream,
 )
+from ..images import Bags
+from ._beside import Beside, columns_beside
 from ._layer_maps import LayerMaps
 from ._scores import Score, scores_of, transformed, tuned_score
 
@@ -28,20 +33,29 @@ if TYPE_CHECKING:
     from ..estimators._tuned_network import TunedNetwork
     from ..images import ImageCollection
 
-# Bytes of activations in memory; allocators keep arrays of this size for the next ones.
+# Bytes of activations of bags in memory.
 _BLOCK_BYTES = 2**25
 
 
-class Block(NamedTuple):
-    """Some of the images: their rows in X, and their activations, one entry for each layer."""
+class Block:
+    """Some of the images.
 
-    rows: list[int]
-    layers: list[LayerMaps]
+    Parameters
+    ----------
+    rows : list of int
+        Their rows in X.
+    layers : list of LayerMaps
+        Their activations.
+    """
 
+    def __init__(self, rows: list[int], layers: list[LayerMaps]) -> None:
+        self.rows = rows
+        self.layers = layers
+
+    @cached_property
     def features(self) -> FloatArray:
         """Pooled features, as the extractor concatenates them, float64."""
-        rows = [np.concatenate([la.row(i) for la in self.layers]) for i in range(len(self.rows))]
-        return np.stack(rows)
+        return np.concatenate([layer.rows() for layer in self.layers], axis=1)
 
 
 class Model:
@@ -62,18 +76,24 @@ class Model:
 
     def __init__(self, estimator: Any, X: Any) -> None:
         steps = _steps(estimator)
-        places = [i for i, step in enumerate(steps) if _is_network(step)]
-        if len(places) != 1:
-            raise TypeError(
-                f"estimator={shown(estimator)}: expected a fitted pipeline, or a search over one, "
-                "with one PretrainedFeatureExtractor or fine-tuner among its steps."
-            )
+        places = [i for i, step in enumerate(steps) if _networks(step)]
+        unions = [step for step in steps if isinstance(step, FeatureUnion) and _networks(step)]
+        if unions or sum(len(_networks(step)) for step in steps) != 1:
+            raise TypeError(_expected(estimator, bool(unions)))
         (at,) = places
-        self.before = steps[:at]
-        for step in self.before:
+        self.whole, self.after = steps[: at + 1], steps[at + 1 :]
+        for step in steps[:at]:
             X = step.transform(X)
-        self.network = steps[at]
-        self.after = steps[at + 1 :]
+        self.beside: Beside | None = None
+        branch = steps[at : at + 1]
+        if isinstance(steps[at], ColumnTransformer):
+            (name,) = _networks(steps[at])
+            self.beside = columns_beside(steps[at], name, X)
+            X, branch = self.beside.images, _steps(self.beside.branch)
+        (at,) = (i for i, step in enumerate(branch) if _networks(step))
+        for step in branch[:at]:
+            X = step.transform(X)
+        self.network, self.within = branch[at], branch[at + 1 :]
         self._tuned: TunedNetwork | None = None
         if isinstance(self.network, PretrainedFeatureExtractor):
             work = self.network.work(X)
@@ -91,16 +111,13 @@ class Model:
         """Scores of pooled features, the normalization of the extractor included."""
         if self._tuned is not None and not self.after:
             return [tuned_score(self.network, self._tuned.head.outputs)]
-        return [s._replace(of=self._normalized(s.of)) for s in scores_of(self.after)]
+        return [s._replace(of=self._joined(s.of)) for s in scores_of(self.after)]
 
     def rows(self, X: Any) -> FloatArray:
         """Features of images as the predictor gets them; without one, those of the last step."""
-        for step in self.before:
-            X = step.transform(X)
-        features = self.network.transform(X)
         predicts = bool(self.after) and hasattr(self.after[-1], "predict")
         between = self.after[:-1] if predicts else self.after
-        rows: FloatArray = np.asarray(transformed(between, features), dtype=np.float64)
+        rows: FloatArray = np.asarray(transformed([*self.whole, *between], X), dtype=np.float64)
         return rows
 
     def normalize(self, features: FloatArray) -> FloatArray:
@@ -129,11 +146,25 @@ class Model:
             mean: FloatArray = self.network.mean_
             return mean
         n_features = sum(map(math.prod, self.recipe.output_shapes(self.input_shape)))
-        found = np.asarray(getattr(self.after[0], "mean_", None) if self.after else None)
+        first = (self.within or self.after or [None])[0]
+        found = np.asarray(getattr(first, "mean_", None))
+        if self.beside is not None and not self.within and found.ndim == 1:
+            found = found[self.beside.place] / self.beside.weight
         return found if not kind and found.shape == (n_features,) else None
 
-    def _normalized(self, of: Any) -> Any:
-        return lambda features: of(self.normalize(features))
+    def _joined(self, of: Any) -> Any:
+        """Return scores of pooled features, after which a row has the columns beside its image."""
+        beside = self.beside
+        if beside is None:
+            return lambda rows: of(self.normalize(rows))
+        n_others = beside.values.shape[1]
+
+        def joined(rows: FloatArray) -> Any:
+            features, others = np.split(rows, [rows.shape[1] - n_others], axis=1)
+            images = transformed(self.within, self.normalize(features))
+            return of(beside.joined(images, others))
+
+        return joined
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -154,21 +185,31 @@ class Model:
             Tap(m.layer, None) if m else tap for m, tap in zip(found, self.recipe.taps, strict=True)
         ]
         taps = tuple(dict.fromkeys(sources))
-        recipe = self.recipe.only(taps)
-        shapes = recipe.output_shapes(shape)
-        step = max(1, _BLOCK_BYTES // sum(recipe.row_bytes(shapes)))
-        for start in range(0, len(self.images), step):
-            rows = range(start, min(start + step, len(self.images)))
-            with renumbered(rows):
-                arrays, failures = activations(self.images.take(rows), recipe, self.settings)
-            if not arrays:
-                continue
+        for rows, arrays in self._activations(self.recipe.only(taps)):
             by_tap = dict(zip(taps, arrays, strict=True))
             layers = [
                 LayerMaps(m, by_tap[source], _grid(m, by_tap[source], shape))
                 for m, source in zip(found, sources, strict=True)
             ]
-            yield Block([rows[i] for i in readable(len(rows), failures)], layers)
+            if self.beside is not None:
+                layers.append(LayerMaps(None, self.beside.values[rows]))
+            yield Block(rows, layers)
+
+    def _activations(self, recipe: Recipe) -> Iterator[tuple[list[int], list[AnyArray]]]:
+        """Yield activations of some images, with their rows."""
+        if not isinstance(self.images, Bags):
+            for result in stream(self.images, recipe, self.settings):
+                if result.rows:
+                    yield result.rows, result.taps
+            return
+        shapes = recipe.output_shapes(self.input_shape)
+        step = max(1, _BLOCK_BYTES // sum(recipe.row_bytes(shapes)))
+        for start in range(0, len(self.images), step):
+            rows = range(start, min(start + step, len(self.images)))
+            with renumbered(rows):
+                arrays, failures = activations(self.images.take(rows), recipe, self.settings)
+            if arrays:
+                yield [rows[i] for i in readable(len(rows), failures)], arrays
 
     def _layers(self) -> Any:
         return getattr(self.network, "layer", "the last")
@@ -184,8 +225,31 @@ def check_length(values: Any, name: str, images: "ImageCollection", of: str = "X
         )
 
 
-def _is_network(step: Any) -> bool:
-    return isinstance(step, PretrainedFeatureExtractor) or hasattr(step, "unfreeze_depth")
+def _networks(step: Any) -> list[str]:
+    """Names of the networks that a step is or has."""
+    if isinstance(step, PretrainedFeatureExtractor) or hasattr(step, "unfreeze_depth"):
+        return [type(step).__name__]
+    parts: list[tuple[str, Any]] = []
+    if isinstance(step, ColumnTransformer):
+        parts = [(name, part) for name, part, _ in getattr(step, "transformers_", ())]
+    elif isinstance(step, FeatureUnion):
+        parts = list(step.transformer_list)
+    return [name for name, part in parts for inner in _steps(part) for _ in _networks(inner)]
+
+
+def _expected(estimator: Any, has_union: bool) -> str:
+    """Say what is wrong with an estimator, and the way out."""
+    if has_union:
+        return (
+            f"estimator={shown(estimator)}: a FeatureUnion has an extractor, and its parts are not "
+            "looked into. Several layers and poolings are parameters of one extractor; columns "
+            "beside the images are joined by a ColumnTransformer."
+        )
+    return (
+        f"estimator={shown(estimator)}: expected a fitted pipeline, or a search over one, with one "
+        "PretrainedFeatureExtractor or fine-tuner among its steps, or in a ColumnTransformer among "
+        "them."
+    )
 
 
 def _steps(estimator: Any) -> list[Any]:

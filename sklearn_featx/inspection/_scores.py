@@ -1,7 +1,8 @@
 """The score that a fitted model gives to rows of features, for each class or output."""
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,19 +68,35 @@ def scores_of(steps: Sequence[Any]) -> list[Score]:
         If the last has no method that predicts.
     """
     final = steps[-1] if steps else None
+    labels = _labels(final)
 
     def ask(name: str) -> Callable[[AnyArray], FloatArray]:
-        return lambda rows: _columns(getattr(final, name)(transformed(steps[:-1], rows)), name)
+        def scores(rows: AnyArray) -> FloatArray:
+            rows = transformed(steps[:-1], rows)
+            with _without_names():
+                found = _columns(getattr(final, name)(rows), name)
+            if name == "decision_function" and found.shape[1] != len(labels):
+                raise ValueError(
+                    f"{shown(final)}: decision_function has {found.shape[1]} columns for "
+                    f"{len(labels)} classes, one for each pair of them. Set "
+                    "decision_function_shape='ovr', which needs no other fit."
+                )
+            return found
+
+        return scores
 
     if hasattr(final, "decision_function"):
+        if not hasattr(final, "classes_"):
+            # Of outlier detectors: positive for inliers.
+            labels = np.array([-1, 1])
         of = ask("decision_function")
-        return [Score("decision function", _labels(final), of)]
+        return [Score("decision function", labels, of)]
     if hasattr(final, "predict_proba"):
         of = ask("predict_proba")
-        odds = Score("log-odds", _labels(final), lambda rows: _log_odds(of(rows)), LOG_ODDS_LIMIT)
-        return [odds, Score("probability", _labels(final), of)]
+        odds = Score("log-odds", labels, lambda rows: _log_odds(of(rows)), LOG_ODDS_LIMIT)
+        return [odds, Score("probability", labels, of)]
     if hasattr(final, "predict") and not hasattr(final, "classes_"):
-        return [Score("value", _labels(final), ask("predict"))]
+        return [Score("value", labels, ask("predict"))]
     raise TypeError(
         f"{shown(final)} after the extractor has no decision_function, predict_proba or values to "
         "predict: there is no score to look into."
@@ -129,12 +146,18 @@ def tuned_score(tuner: Any, outputs: Callable[[AnyArray], FloatArray]) -> Score:
 
 def transformed(steps: Sequence[Any], rows: AnyArray) -> AnyArray:
     """Rows after fitted transformers."""
-    with warnings.catch_warnings():
-        # Names of columns say nothing here: their order is that of the fit.
-        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    with _without_names():
         for step in steps:
             rows = step.transform(rows)
     return rows
+
+
+@contextlib.contextmanager
+def _without_names() -> Iterator[None]:
+    """Context manager: names of columns say nothing here, their order is that of the fit."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        yield
 
 
 def _columns(scores: Any, name: str) -> FloatArray:
