@@ -122,3 +122,52 @@ def test_a_folder_on_the_command_line(named, make_dicom, tmp_path, capfd):
     for window in (["lung"], ["-600", "1500"]):
         assert main([*command, "--window", *window]) == 0
         assert output.read_bytes() != first
+
+
+def test_no_name_in_pages_pickles_and_progress(make_dicom, digits, small_net, tmp_path, capfd):
+    """Everything that leaves a run: models, plans, tables, pages, a store and what is printed."""
+    import joblib
+    from matplotlib.figure import Figure
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import KFold
+    from sklearn.pipeline import make_pipeline
+
+    from sklearn_featx import (
+        EmbeddingDisplay,
+        FineTuneClassifier,
+        image_groups,
+        near_duplicates,
+        plan_search,
+    )
+
+    skops = pytest.importorskip("skops.io")
+    store = FeatureStore(tmp_path / "store")
+    names = {"PatientName": f"{SECRET}^Ann", "PatientID": SECRET, "AccessionNumber": SECRET}
+    paths = []
+    for i, image in enumerate(digits[0][:12]):
+        paths.append(str(tmp_path / f"{i}.dcm"))
+        data = make_dicom(image.astype(np.uint16), WindowCenter=128, WindowWidth=256, **names)
+        (tmp_path / f"{i}.dcm").write_bytes(data)
+    y = digits[1][:12]
+    settings = {"image_size": 16, "cache": store, "verbose": 1}
+    extractor = PretrainedFeatureExtractor(small_net, **settings)
+    model = make_pipeline(extractor, LogisticRegression()).fit(paths, y)
+    tuner = FineTuneClassifier(small_net, max_epochs=1, C=1.0, early_stopping=True, **settings)
+    tuner.fit(paths, y, groups=np.arange(12) // 2)
+    plan = plan_search(extractor, paths, cv=KFold(2), timed=False)
+    assert "patients (PatientID): 1" in plan.warning
+    packaged = PretrainedFeatureExtractor(image_size=32, layer="blocks.0", cache=False, verbose=1)
+    saved = make_pipeline(packaged, LogisticRegression()).fit(paths, y)
+    skops.dump(saved, tmp_path / "out.model.skops")
+    command = ["look", str(tmp_path / "out.model.skops"), str(tmp_path)]
+    assert main([*command, "-o", str(tmp_path / "out.look.html")]) == 0
+    display = EmbeddingDisplay.from_estimator(model, paths, y, ax=Figure().subplots())
+    display.to_html(tmp_path / "out.map.html")
+    for i, left in enumerate((model, plan, near_duplicates(extractor, paths), image_groups(paths))):
+        joblib.dump(left, tmp_path / f"out.{i}.joblib")
+    joblib.dump(tuner.history_, tmp_path / "out.history.joblib")
+    said = [repr(model), model._repr_html_(), repr(plan), *capfd.readouterr()]
+    assert not any(SECRET in text for text in said)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".dcm"]
+    assert len(written) > 8
+    assert [path.name for path in written if SECRET.encode() in path.read_bytes()] == []
