@@ -11,7 +11,7 @@ Each step is a function of single values. Pictures of more pixels than there are
 looked up in a table of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ from .._window import FULL, HOUNSFIELD, Window, window_limits
 from . import _dicom_header as tags
 from ._dicom_header import Header
 
+# Their numbers of 8 bytes stay below the size at which malloc asks the system for memory.
+_WORDS_AT_ONCE = 2**13
 _DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 
 
@@ -107,16 +109,25 @@ def _looked_up(words: AnyArray, show: Callable[[AnyArray], AnyArray]) -> Levels:
     if last - first >= words.size:
         return as_levels(show(words))
     table = show(np.arange(first, last + 1).astype(words.dtype))
-    index = words.astype(np.intp)
-    if first:
+    levels: Levels = np.rint(table).astype(np.uint8)
+    fraction = np.abs(table - levels) > WHOLE
+    if fraction.any() and any(fraction[index].any() for _, index in _indices(words, first)):
+        levels = table.astype(np.float32)
+    found: Levels = np.empty(words.shape, levels.dtype)
+    for rows, index in _indices(words, first):
+        # All are in range: "clip" omits a check.
+        levels.take(index, out=found[rows], mode="clip")
+    return found
+
+
+def _indices(words: AnyArray, first: int) -> Iterator[tuple[slice, AnyArray]]:
+    """Yield the places of words in a table, some rows at once: fresh memory is slow to write."""
+    n_rows = max(1, _WORDS_AT_ONCE // words.shape[1])
+    for start in range(0, len(words), n_rows):
+        rows = slice(start, start + n_rows)
+        index = words[rows].astype(np.intp)
         index -= first
-    whole = np.rint(table).astype(np.uint8)
-    fraction = np.abs(table - whole) > WHOLE
-    # The first row of pixels mostly decides.
-    if fraction[index[0]].any() or (fraction.any() and fraction.take(index, mode="clip").any()):
-        return table.astype(np.float32).take(index, mode="clip")
-    # All are in range: "clip" omits a check.
-    return whole.take(index, mode="clip")
+        yield rows, index
 
 
 def _extract(words: AnyArray, bits: int, lowest: int, signed: bool) -> AnyArray:
