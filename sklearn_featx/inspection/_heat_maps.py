@@ -7,6 +7,7 @@ import numpy as np
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
+from ..images import Bags
 from ._affine import Affine, affine_map
 from ._background import Background, background_for
 from ._beside import Beside
@@ -199,6 +200,7 @@ class _Way(NamedTuple):
 
 def _decide(model: Model, block: Block, method: Method, n_samples: int) -> _Way:
     """Choose the exact way where the score is affine in sums over positions."""
+    _check_bags(model, block)
     first, *others = model.scores()
     if method in ("auto", "exact") and all(layer.is_sum for layer in block.layers):
         affine = affine_map(first.of, block.features, first.limit)
@@ -211,6 +213,20 @@ def _decide(model: Model, block: Block, method: Method, n_samples: int) -> _Way:
         )
     name = "shapley" if method == "auto" else method
     return _Way(others[0] if others else first, name, n_samples=n_samples)
+
+
+def _check_bags(model: Model, block: Block) -> None:
+    """Refuse bags whose rows are not those of the mean of their images' maps."""
+    bags = model.images
+    if not isinstance(bags, Bags) or (bags.n_poolings == 1 and bags.sizes.max() == 1):
+        return
+    found = [layer.found for layer in block.layers]
+    is_linear = all(f is None or f.rule in ("avg", "flatten") for f in found)
+    if bags.pooling != "mean" or not is_linear:
+        raise ValueError(
+            f"X: rows of several images have no map with bag_pooling={bags.pooling!r} and this "
+            "pooling of the layers. Fit with bag_pooling='mean' and pooling='avg'."
+        )
 
 
 def _per_image(target: Any, n_images: int) -> list[Any] | None:
