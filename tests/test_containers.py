@@ -2,6 +2,8 @@
 
 import base64
 import io
+import multiprocessing
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -14,10 +16,10 @@ import torch
 from PIL import Image
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.model_selection import GridSearchCV, cross_val_predict, train_test_split
 from sklearn.pipeline import make_pipeline
 from torch import nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset, random_split
 from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder
 
@@ -287,6 +289,11 @@ WRONG = {
     "damaged base64": ["data:image/png;base64,@@@@"],
     "an image and its mask": [(PIXELS[0], PIXELS[1])],
     "an empty upload": [io.BytesIO()],
+    "one open file": io.BufferedReader(io.BytesIO(b"x")),
+    "a lazy frame": pl.LazyFrame({"photo": ["x"]}),
+    "text of two columns": np.array([["a", "b"]]),
+    "a pattern": ["photos/*.jpg"],
+    "a home folder": ["~/no such folder/a.jpg"],
     "a frame of columns": pd.DataFrame({"a": ["x"], "b": ["y"]}),
 }
 
@@ -298,6 +305,104 @@ def test_what_is_wrong_is_one_line(name):
     message = str(caught.value)
     assert "\n" not in message
     assert 20 < len(message) <= 300
+
+
+class TestReported:
+    """Problems that people had with other libraries."""
+
+    def test_targets_of_a_dataset(self, found):
+        # skorch-dev/skorch#745, #443: X and y are both a SliceDataset.
+        helper = pytest.importorskip("skorch.helper")
+        data = TensorDataset(tensors(), torch.from_numpy(Y))
+        for search, (scores, _) in zip(searches(), found, strict=True):
+            search.fit(helper.SliceDataset(data, 0), helper.SliceDataset(data, 1))
+            np.testing.assert_array_equal(search.cv_results_["mean_test_score"], scores)
+
+    def test_splits_of_the_hub(self, files, extractor, wanted, tmp_path):
+        # huggingface/datasets#147, mammoth-eu/mammoth-commons#84.
+        dataset = hub(files)
+        rows = train_test_split(np.arange(N), test_size=0.5, random_state=0)
+        parts = train_test_split(dataset["image"], test_size=0.5, random_state=0)
+        for part, chosen in zip(parts, rows, strict=True):
+            np.testing.assert_array_equal(extractor.fit_transform(part), wanted[chosen])
+        for kind in ("numpy", "torch"):
+            formatted = extractor.fit_transform(dataset.with_format(kind))
+            np.testing.assert_array_equal(formatted, wanted)
+        dataset.to_pandas().to_parquet(tmp_path / "hub.parquet")
+        for read in (pd.read_parquet, pl.read_parquet):
+            column = read(tmp_path / "hub.parquet")["image"]
+            np.testing.assert_array_equal(extractor.fit_transform(column), wanted)
+        with pytest.raises(FeatxError, match=r"splits 'train', 'test'. Select one, X\['train'\]"):
+            extractor.fit(dataset.train_test_split(test_size=2))
+
+    def test_archives_of_arrays(self, extractor, wanted, tmp_path):
+        # numpy/numpy#18124.
+        np.savez_compressed(tmp_path / "a.npz", image=PIXELS, label=Y)
+        with np.load(tmp_path / "a.npz") as archive:
+            np.testing.assert_array_equal(extractor.fit_transform(archive), wanted)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_members_of_a_zip_in_forked_children(self, files, extractor, wanted):
+        # HannesStark/boltzgen#40, mehta-lab/VisCy#417: children share the position in the file.
+        archive = files[0].parent.parent / "all.zip"
+        addresses = [f"zip://{path.name}::{archive}" for path in files]
+        np.testing.assert_array_equal(extractor.fit_transform(addresses), wanted)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            halves = pool.map(extractor.transform, [addresses[:4], addresses[4:]])
+        np.testing.assert_array_equal(np.concatenate(halves), wanted)
+
+    def test_a_zip_store(self, extractor, wanted, tmp_path):
+        # zarr-developers/zarr-python#1218.
+        zarr = pytest.importorskip("zarr")
+        with zarr.storage.ZipStore(tmp_path / "a.zip", mode="w") as store:
+            array = zarr.create_array(store, shape=PIXELS.shape, chunks=(3, 10, 12, 3), dtype="u1")
+            array[:] = PIXELS
+        with zarr.storage.ZipStore(tmp_path / "a.zip", mode="r") as store:
+            array = zarr.open_array(store, mode="r")
+            found = extractor.set_params(n_jobs=4).fit_transform(array)
+        np.testing.assert_array_equal(found, wanted)
+
+    def test_a_table_in_another_order(self, files, extractor, wanted):
+        # autogluon/autogluon#1108, mdbloice/Augmentor#94, PriorLabs/tabpfn-extensions#400.
+        table = pd.DataFrame({"photo": [str(path) for path in files], "age": np.arange(N)})
+        mixed = table.sample(frac=1, random_state=0)
+        for dtype in ("string", "category", "object"):
+            column = mixed["photo"].astype(dtype)
+            np.testing.assert_array_equal(extractor.fit_transform(column), wanted[mixed["age"]])
+
+    def test_pictures_of_all_modes_in_one_column(self, extractor):
+        # christiansafka/img2vec#28, Eventual-Inc/Daft#2495.
+        picture = Image.fromarray(PIXELS[0])
+        modes = [picture.convert(mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "1")]
+        rows = extractor.fit_transform(modes)
+        np.testing.assert_array_equal(rows[1], rows[0])
+        np.testing.assert_array_equal(rows[3], rows[2])
+        assert np.isfinite(rows).all()
+
+    def test_parts_of_datasets(self, files, extractor, wanted):
+        # skorch-dev/skorch#513.
+        first, second = random_split(folder(files), [3, 5], torch.Generator().manual_seed(0))
+        whole = ConcatDataset([first, second])
+        rows = [*first.indices, *second.indices]
+        np.testing.assert_array_equal(extractor.fit_transform(whole), wanted[rows])
+
+
+def test_an_upload_that_nobody_waited_for():
+    async def read():
+        return b""
+
+    waiting = read()
+    with pytest.raises(FeatxError, match="is a coroutine"):
+        as_image_collection([waiting])
+    waiting.close()
+
+
+@pytest.mark.parametrize("bag_pooling", [None, "mean"])
+def test_repeated_columns_are_one_line(small_net, bag_pooling):
+    table = pd.DataFrame([["a", "b"]], columns=["photo", "photo"])
+    reader = ImageReader(bag_pooling=bag_pooling)
+    with pytest.raises(FeatxError, match="has several columns named 'photo'"):
+        PretrainedFeatureExtractor(small_net, reader=reader).fit(table)
 
 
 def rss():

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
+from .._messages import shown
 from .._preprocess import CropMode, Preprocess
 from .._sklearn_compat import (
     CheckedParameters,
@@ -21,6 +22,7 @@ from .._sklearn_compat import (
 )
 from .._typing import AnyArray, OnError, Precision
 from ..backbones import Backbone
+from ..exceptions import InputError
 from ..flow import Failure, Recipe, Settings, choose_preprocess
 from ..images import ImageCollection, ReadOptions, as_image_collection, bag_poolings
 from ..store import FeatureStore
@@ -226,9 +228,17 @@ def read_images(
         X = validate_data(estimator, X, reset=reset, dtype=dtype, ensure_all_finite=finite)
     elif hasattr(X, "columns") and (reset or hasattr(estimator, "feature_names_in_")):
         # `transform` works unfitted, and then has no names to compare.
+        _refuse_repeated_names(X)
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, X, reset=reset)
     return as_image_collection(X, options)
+
+
+def _refuse_repeated_names(X: Any) -> None:
+    names = [str(name) for name in X.columns]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise InputError(f"X has several columns named {shown(repeated[0])}. Rename them.")
 
 
 def column_names(

@@ -86,8 +86,11 @@ def _unknown_type(X: Any) -> InputError:
             "X is a DataLoader, which gives batches. Pass its images: loader.dataset."
         )
     hint = " Pass list(X)." if hasattr(X, "__iter__") and not hasattr(X, "keys") else ""
-    if callable(getattr(X, "compute", None)):
-        hint = " Pass X.compute()."
+    if callable(getattr(X, "read", None)):
+        hint = " For one open file pass [X]."
+    for name in ("compute", "collect"):
+        if callable(getattr(X, name, None)):
+            hint = f" Pass X.{name}()."
     if isinstance(X, set | frozenset):
         # The order of a set differs between processes, so labels would belong to other images.
         hint = " A set has no order: pass sorted(X)."
@@ -144,6 +147,11 @@ def _of_mapping(X: Mapping[Any, Any]) -> Source:
     """Return the column of images of a mapping of columns: rows of a `datasets.Dataset`."""
     columns = {str(name): column for name, column in X.items() if _is_column(column)}
     chosen = _image_column(list(columns))
+    if columns and all(hasattr(type(column), "column_names") for column in columns.values()):
+        raise InputError(
+            f"X is a {type(X).__name__} of the splits {short(', '.join(map(repr, columns)))}. "
+            f"Select one, X[{next(iter(columns))[:30]!r}]."
+        )
     if chosen is None:
         raise _unknown_type(X)
     return list(columns[chosen])
@@ -234,7 +242,8 @@ def _of_array(array: AnyArray, options: ReadOptions) -> AnyArray | list[Any]:
             "column of images or paths."
         )
     raise InputError(
-        f"X is an array of strings of shape {array.shape} where one column of paths is expected."
+        f"X is an array of strings of shape {array.shape} where one column of paths is expected. "
+        "Pass one column, X[:, [0]]."
     )
 
 

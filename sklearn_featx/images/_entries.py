@@ -277,7 +277,13 @@ def _content(entry: Any) -> Any:
                 "is a nested list whose parts differ in length. Pass numpy arrays, one for each "
                 "image."
             ) from error
-    raise ImageError(
+    raise _no_image(entry)
+
+
+def _no_image(entry: Any) -> ImageError:
+    if inspect.iscoroutine(entry):
+        return ImageError("is a coroutine. Pass what it returns: await upload.read().")
+    return ImageError(
         f"{type(entry).__name__} is not an image: expected a path, bytes, an open file, a PIL "
         "image, an array or a tensor."
     )

@@ -266,7 +266,7 @@ def existing_file(path: str) -> str:
         # pathlib is much slower, and this runs for every row of every call.
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError as error:
-        raise ImageError("no such file.", path=path) from error
+        raise ImageError(f"no such file.{_way_out(path)}", path=path) from error
     except (OSError, ValueError) as error:
         raise ImageError(f"the file cannot be reached: {cause(error)}.", path=path) from error
     if stat.S_ISDIR(mode):
@@ -276,3 +276,12 @@ def existing_file(path: str) -> str:
     if not stat.S_ISREG(mode):
         raise ImageError("is not a regular file.", path=path)
     return path
+
+
+def _way_out(path: str) -> str:
+    """Say what a path lacks that a shell would have changed."""
+    if path.startswith("~"):
+        return " Pass Path(path).expanduser()."
+    if "*" in path:
+        return " Pass the files: sorted(Path(folder).glob(pattern))."
+    return ""
