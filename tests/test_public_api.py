@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -107,7 +108,11 @@ def test_docstrings_are_numpydoc(path):
     "path", [p for p in documented() if p.count(".") == 1 or ".exceptions." in p]
 )
 def test_every_public_object_has_an_example(path):
-    assert not [code for code, _ in validate(path)["errors"] if code == "EX01"]
+    checked = validate(path)
+    assert not [code for code, _ in checked["errors"] if code == "EX01"]
+    # As readers write it: from the package, not from the module that defines it.
+    modules = re.findall(r"^\s*>>> from (sklearn_featx[\w.]*)", checked["docstring"], re.MULTILINE)
+    assert set(modules) <= {"sklearn_featx", "sklearn_featx.exceptions"}
 
 
 @pytest.mark.parametrize("function", list(functions()))

@@ -96,14 +96,14 @@ class FeatureStore:
     Examples
     --------
     >>> import tempfile
-    >>> import numpy as np
-    >>> from sklearn_featx.store import FeatureStore
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn_featx import FeatureStore, PretrainedFeatureExtractor
+    >>> photographs = load_sample_images().images
     >>> with tempfile.TemporaryDirectory() as folder, FeatureStore(folder) as store:
-    ...     rows = store.rows("recipe of the trunk")
-    ...     rows.put_many(["image 1", "image 2"], np.ones((2, 3), dtype=np.float32))
-    ...     found, values = rows.get_many(["image 2", "image 3"])
-    >>> found, values
-    (array([ True, False]), array([[1., 1., 1.]], dtype=float32))
+    ...     extractor = PretrainedFeatureExtractor(image_size=64, cache=store)
+    ...     features = extractor.fit_transform(photographs)
+    ...     store.info().n_rows
+    2
     """
 
     _create_folder = True
