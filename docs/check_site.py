@@ -25,22 +25,27 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.path, self.anchors, self.links, self.fetched = path, {"", "top"}, [], []
-        self.answers, self.section = [], None
+        self.answers, self.section, self.in_table = [], None, False
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attrs):
         """Note what the attributes of one tag name."""
         if tag == "section":
             self.section = dict(attrs).get("id")
+        self.in_table |= tag == "table"
         for name, value in attrs:
             if name == "id" or (tag == "a" and name == "name"):
                 self.anchors.add(value)
             elif tag == "a" and name == "href":
                 self.links.append(value)
-                if self.section == QUESTIONS and "headerlink" not in dict(attrs).get("class", ""):
+                if self.section == QUESTIONS and self.in_table:
                     self.answers.append(value)
             elif FETCHED.get(tag) == name and dict(attrs).get("rel") != "canonical":
                 self.fetched.append(value)
+
+    def handle_endtag(self, tag):
+        """Note the end of a table."""
+        self.in_table &= tag != "table"
 
 
 def target_of(page, address):
@@ -106,7 +111,8 @@ def far_answers(pages, site):
 
 def main(site):
     site = site.resolve()
-    pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    paths = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+    pages = {path: Page(path) for path in paths}
     faults = [*dead_links(pages), *other_hosts(pages), *without_example(site)]
     faults += far_answers(pages, site)
     n_links = sum(len(page.links) for page in pages.values())

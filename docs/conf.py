@@ -3,9 +3,12 @@
 import os
 import re
 
+from docutils import nodes
+from sphinx.util.docutils import SphinxRole
 from sphinx_gallery.sorting import ExplicitOrder
 
 import sklearn_featx
+from sklearn_featx import exceptions
 
 project = "sklearn_featx"
 author = "The sklearn_featx developers"
@@ -25,6 +28,8 @@ templates_path = ["_templates"]
 os.environ.setdefault("MPLBACKEND", "agg")
 
 release = version = sklearn_featx.__version__
+default_role = "public"
+smartquotes = False  # "avg" is code, also in the type of a parameter
 
 # -- pages ------------------------------------------------------------------------------------
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -87,10 +92,25 @@ html_theme_options = {
     "header_links_before_dropdown": 6,
     "show_toc_level": 2,
     "show_prev_next": False,
+    # All pages but auto_examples/*, whose code is wide.
+    "secondary_sidebar_items": {"[!a]**": ["page-toc"], "a[!u]**": ["page-toc"]},
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "tango",
 }
+
+
+class PublicName(SphinxRole):
+    """The role of text in single backticks: a link to a public name, else code."""
+
+    def run(self):
+        """Return the nodes of one such text."""
+        for module in (sklearn_featx, exceptions):
+            if self.text in module.__all__:
+                role = self.env.domains.python_domain.role("obj")
+                target = f"~{module.__name__}.{self.text}"
+                return role("py:obj", self.rawtext, target, self.lineno, self.inliner)
+        return [nodes.literal(self.rawtext, self.text)], []
 
 
 def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: ARG001
@@ -99,4 +119,5 @@ def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: 
 
 
 def setup(app):
+    app.add_role("public", PublicName())
     app.connect("autodoc-process-docstring", escape_trailing_underscores, priority=900)

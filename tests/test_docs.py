@@ -163,7 +163,7 @@ def test_the_check_of_the_site_finds_each_kind_of_fault(tmp_path, capsys):
         "one.html": '<p id="part"><a href="two.html#none">no anchor</a>',
         "two.html": '<a href="three.html"></a><script src="https://other.org/a.js"></script>',
         "three.html": '<a href="https://other.org">not fetched</a>',
-        "contributing.html": '<section id="three-strangers"><a href="three.html">answer</a>',
+        "contributing.html": '<section id="three-strangers"><table><a href="three.html">answer</a>',
         "api/generated/sklearn_featx.name.html": "<p>No example.</p>",
     }
     for name, body in pages.items():

@@ -80,12 +80,13 @@ for name, score in scores.items():
 
 # %%
 # A module with a defect, and what the network sees of it at the center; the scores.
+shown = np.flatnonzero((y == 1) & (places != 1))[0]
 figure, (top, bottom) = plt.subplots(2, figsize=(6, 5), layout="constrained")
-top.imshow(wide[1], cmap="gray")
-height, width = wide[1].shape
+top.imshow(wide[shown], cmap="gray")
+height, width = wide[shown].shape
 top.add_patch(plt.Rectangle((width / 2 - height / 2, 0), height, height, fill=False, color="C1"))
 top.set_axis_off()
-top.set_title(f"cell {places[1] + 1} has a defect; orange: what a center crop keeps")
+top.set_title(f"cell {places[shown] + 1} has a defect; orange: what a center crop keeps")
 bottom.barh(list(scores), list(scores.values()))
 bottom.set(xlabel="accuracy, 5 folds", xlim=(0.4, 1))
 bottom.invert_yaxis()
