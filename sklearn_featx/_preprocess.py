@@ -35,8 +35,8 @@ class Preprocess:
         (height, width) of the center crop in pixels. None: no cropping.
     interpolation : str, default="bilinear"
         Resampling filter of the resize, with antialiasing.
-    channels : {1, 3}, default=3
-        1 for a grayscale backbone, 3 for RGB.
+    channels : int, default=3
+        1 for a grayscale backbone, 3 for RGB; others read no pictures.
     mean, std : tuple of float, default=None
         Per channel, on the scale where pixels run from 0 to 1. None: not applied.
     border : bool, default=False
@@ -119,11 +119,11 @@ class Preprocess:
         return replace(self, resize=None, crop=size, border=True)
 
     def with_channels(self, channels: int) -> Self:
-        """Return the same preprocessing for 1 or 3 channels; gray gets the mean over the colors.
+        """Return the same preprocessing for other channels, which get the mean over the colors.
 
         Parameters
         ----------
-        channels : {1, 3}
+        channels : int
             Number of channels of the network's input.
         """
         if channels == self.channels or self.mean is None or self.std is None:

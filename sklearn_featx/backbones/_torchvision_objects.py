@@ -19,7 +19,8 @@ from .._preprocess import Preprocess
 from ..exceptions import BackboneWarning, WeightsError
 from ._image_size import fixed_size
 from ._network import Network, freeze
-from .cutting._granularity import groupings, input_channels
+from .cutting._granularity import groupings
+from .cutting._input_channels import input_channels
 from .sources._torchvision import OPENED, modern_keys, own_prefix_tokens, recipe_of
 from .sources._weights import read_state_dict
 
@@ -83,7 +84,7 @@ def _preprocess(module: nn.Module, entry: WeightsEnum | None) -> Preprocess:
     size = fixed_size(module)
     if size is not None and size != recipe.crop:
         recipe = recipe.with_image_size(size)
-    return recipe.with_channels(input_channels(module))
+    return recipe.with_channels(input_channels(module, recipe.crop, is_stem=True))
 
 
 def remove_at(module: nn.Module, path: str) -> None:

@@ -37,8 +37,9 @@ from ..flow import (
     spread,
     warn_of,
 )
-from ..images import ImageCollection, bag_poolings
-from ._image_estimator import ROWS_ARE_NAN, ImageEstimator, column_names
+from ..images import ImageCollection
+from ._channels import n_channels_of
+from ._image_estimator import ROWS_ARE_NAN, ImageEstimator
 from ._image_reader import ImageReader
 from ._preprocessing import PreprocessingOption
 
@@ -248,7 +249,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         images = self._images(X, reset=True)
         resolve_precision(self.precision, resolve_device(self.device))
         recipe = self._recipe()
-        shapes = self._of_bags(first_shapes(images, recipe, self._settings()))
+        self.n_channels_ = n_channels_of(images)
+        shapes = self._of_rows(first_shapes(images, recipe, self._settings()))
         self._check_shapes(shapes)
         self.output_shapes_ = shapes
         self.n_features_out_ = sum(math.prod(shape) for shape in shapes)
@@ -340,7 +342,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         prefixes = [recipe.backbone.name]
         if self.layer is not None:
             prefixes = [_prefix(recipe.backbone, tap) for tap in recipe.taps]
-        return column_names(prefixes, [shape[0] for shape in shapes], self._reader().bag_pooling)
+        return self._column_names(prefixes, [shape[0] for shape in shapes])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -406,8 +408,11 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     def _recipes(self, images: ImageCollection) -> tuple[Recipe, Recipe]:  # noqa: ARG002
         return self._recipe(), self._recipe()
 
+    def _backbone(self) -> Backbone:
+        return get_backbone(self.backbone, self.weights, image_size=self._image_size())
+
     def _recipe(self) -> Recipe:
-        backbone = get_backbone(self.backbone, self.weights, image_size=self._image_size())
+        backbone = self._backbone()
         if self.layer is None:
             warn_of_classifier(backbone)
         preprocess = self._preprocess(backbone)
@@ -451,18 +456,13 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         plain_numbers = image_shape is not None and image_shape[-1] == -1
         if size is not None and not plain_numbers:
             channels = recipe.backbone.preprocess.channels
-            return self._of_bags(recipe.output_shapes((channels, *size)))
+            return self._of_rows(recipe.output_shapes((channels, *size)))
         if hasattr(self, "output_shapes_"):
             shapes: list[tuple[int, ...]] = self.output_shapes_
             return shapes
         raise NotFittedError(
             "The number of features of this backbone depends on the images; call 'fit' first."
         )
-
-    def _of_bags(self, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """Shapes of rows of bags, from those of images."""
-        n_poolings = len(bag_poolings(self._reader().bag_pooling)) or 1
-        return [(n_poolings * shape[0], *shape[1:]) for shape in shapes]
 
     def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:
         if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):

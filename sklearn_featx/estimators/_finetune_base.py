@@ -58,6 +58,7 @@ from ..training import (
     start_head,
     trained_state,
 )
+from ._channels import n_channels_of
 from ._finetune_net import (
     NETS,
     ModulePlan,
@@ -228,6 +229,7 @@ class FineTuneEstimator(
             is_probe=is_probe,
             reads_all=self.head_layers == "all",
             bag_pooling=self._reader().bag_pooling,
+            n_channels=getattr(self, "n_channels_", None) or 1,
             batch_norm=self.batch_norm,
             # Training in float16 would need a scaled loss.
             mixed_precision=type_name(resolve_precision(self.precision, device)) == "bfloat16",
@@ -373,8 +375,8 @@ class FineTuneEstimator(
         needed = tuple(dict.fromkeys([*self._fitting_taps(backbone), *taps]))
         found = first_shapes(images, self._recipe(backbone, needed), self._settings())
         shapes = [found[needed.index(tap)] for tap in taps]
-        n_poolings = images.n_poolings if isinstance(images, Bags) else 1
-        self.layer_widths_ = [n_poolings * math.prod(shape) for shape in shapes]
+        self.n_channels_ = n_channels_of(images)
+        self.layer_widths_ = [math.prod(shape) for shape in self._of_rows(shapes)]
         self.n_embedding_ = sum(self.layer_widths_)
         self.backbone_digest_ = backbone.digest(len(backbone.stages))
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))

@@ -57,6 +57,8 @@ class ModulePlan:
         Whether the head reads all stages, not only the last one.
     bag_pooling : str or None
         How the rows of the images of a bag become one; None: one image for each row.
+    n_channels : int
+        Number of channels of an image that pass alone, each a row.
     batch_norm : {"frozen", "train"}
         As in the estimators.
     mixed_precision : bool
@@ -77,6 +79,7 @@ class ModulePlan:
     is_probe: bool
     reads_all: bool
     bag_pooling: str | None
+    n_channels: int
     batch_norm: Any
     mixed_precision: bool
     device: Any
@@ -104,6 +107,7 @@ class ModulePlan:
             n_read=len(self.trained) if self.reads_all else 1,
             # Without a tail, the rows are vectors, which are pooled already.
             bag_pooling=self.bag_pooling if self.trained else None,
+            n_channels=self.n_channels,
         )
         if state is not None:
             load_trained_state(module, state)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
 from .._messages import shown
@@ -24,8 +25,9 @@ from .._typing import AnyArray, OnError, Precision
 from ..backbones import Backbone
 from ..exceptions import InputError
 from ..flow import Failure, Recipe, Settings, choose_preprocess
-from ..images import ImageCollection, ReadOptions, as_image_collection, bag_poolings
+from ..images import ImageCollection, ReadOptions, as_image_collection, bag_poolings, n_parts
 from ..store import FeatureStore
+from ._channels import check_channels
 from ._image_reader import ImageReader
 from ._preprocessing import Preprocessing, chosen_size
 from ._saved_state import CheckedState
@@ -109,7 +111,47 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         )
 
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:
-        return read_images(self, X, self._reader(), reset=reset, on_error=self.on_error)
+        reader = self._reader()
+        return read_images(
+            self,
+            X,
+            reader,
+            reset=reset,
+            on_error=self.on_error,
+            n_channels=self._needed_channels(reader, reset=reset),
+        )
+
+    def _needed_channels(self, reader: ImageReader, *, reset: bool) -> int | None:
+        """Return the number of channels that images need; None: those of pictures, or unknown."""
+        if reader.channels == "each":
+            return None if reset else getattr(self, "n_channels_", None)
+        if isinstance(self.backbone, str) or callable(self.preprocessing):
+            # Networks by name read pictures; a function makes what its network needs.
+            return None
+        n_channels = self._backbone().preprocess.channels
+        return None if n_channels in (1, 3) else n_channels
+
+    def _of_rows(self, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Shapes of the rows of X, from those of its images, or of their channels."""
+        reader, n_channels = self._reader(), 1
+        if reader.channels == "each":
+            n_channels = getattr(self, "n_channels_", None) or 0
+            if not n_channels:
+                raise NotFittedError(
+                    "The number of features depends on the number of channels; call 'fit' first."
+                )
+        parts = n_parts(reader.bag_pooling, n_channels)
+        return [(parts * shape[0], *shape[1:]) for shape in shapes]
+
+    def _column_names(self, prefixes: Sequence[str], widths: Sequence[int]) -> AnyArray:
+        """Names of the columns of layers, given their prefixes and widths."""
+        reader = self._reader()
+        n_channels = getattr(self, "n_channels_", None) if reader.channels == "each" else None
+        return column_names(prefixes, widths, reader.bag_pooling, n_channels)
+
+    @abstractmethod
+    def _backbone(self) -> Backbone:
+        """Network of the estimator."""
 
     def _image_size(self) -> int | Sequence[int] | None:
         return chosen_size(self.preprocessing, self.image_size)
@@ -117,6 +159,8 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
     def _preprocess(self, backbone: Backbone) -> Preprocess | Callable[[Any], Any]:
         """Preprocessing of the images, or the user's function."""
         preprocessing = self.preprocessing
+        if not callable(preprocessing):
+            check_channels(self._reader(), backbone)
         crop_mode: CropMode = "center"
         if isinstance(preprocessing, Preprocessing):
             preprocessing._validate_params()
@@ -194,6 +238,7 @@ def read_images(
     *,
     reset: bool,
     on_error: OnError = "raise",
+    n_channels: int | None = None,
 ) -> ImageCollection:
     """Convert X to images, and check or record its columns on the estimator.
 
@@ -209,6 +254,8 @@ def read_images(
         True in `fit`: record the columns. False: compare them with the recorded ones.
     on_error : {"raise", "nan"}, default="raise"
         As in the estimators.
+    n_channels : int, default=None
+        Number of channels of a network that reads no pictures.
 
     Returns
     -------
@@ -221,7 +268,7 @@ def read_images(
         If X cannot be read as images.
     """
     reader._validate_params()
-    options = ReadOptions(on_error=on_error, **reader.get_params(deep=False))
+    options = ReadOptions(on_error=on_error, n_channels=n_channels, **reader.get_params(deep=False))
     if options.image_shape is not None and _is_table(X, plain_numbers=options.of_numbers):
         dtype = np.float32 if options.of_numbers else "numeric"
         finite = on_error == "raise"
@@ -242,7 +289,10 @@ def _refuse_repeated_names(X: Any) -> None:
 
 
 def column_names(
-    prefixes: Sequence[str], widths: Sequence[int], bag_pooling: str | None = None
+    prefixes: Sequence[str],
+    widths: Sequence[int],
+    bag_pooling: str | None = None,
+    n_channels: int | None = None,
 ) -> AnyArray:
     """Return names of columns: a prefix for each group of columns, and the number in the group.
 
@@ -254,16 +304,20 @@ def column_names(
         Number of columns of each group.
     bag_pooling : str, default=None
         As in `ImageReader`; each group has the columns of all poolings.
+    n_channels : int, default=None
+        Number of channels that pass alone; each group has the columns of all of them.
 
     Returns
     -------
     names : ndarray of shape (n_columns,), object
-        ``prefix_00``, ``prefix_01`` and so on; ``prefix_mean_00`` for bags.
+        ``prefix_00``, ``prefix_01`` and so on; ``prefix_mean_00`` for bags, ``prefix_channel0_00``
+        for channels.
     """
-    parts = bag_poolings(bag_pooling)
-    if parts:
-        widths = [width // len(parts) for width in widths for _ in parts]
-        prefixes = [f"{prefix}_{part}" for prefix in prefixes for part in parts]
+    channels = [f"channel{i}" for i in range(n_channels or 0)]
+    for parts in (bag_poolings(bag_pooling), channels):
+        if parts:
+            widths = [width // len(parts) for width in widths for _ in parts]
+            prefixes = [f"{prefix}_{part}" for prefix in prefixes for part in parts]
     names = [
         f"{prefix}_{i:0{len(str(width - 1))}d}"
         for prefix, width in zip(prefixes, widths, strict=True)

@@ -6,7 +6,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from .._sklearn_compat import CheckedParameters
-from ..images import Frames
+from ..images import Channels, Frames
 from ._saved_state import CheckedState
 
 
@@ -21,6 +21,12 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
     value_range : (float, float), default=None
         Values of black and white, in arrays, files and pictures. None: as the file declares, else
         the range of an integer type, 0 to 1 for floats.
+    channels : {"rgb", "each"} or list of int, default="rgb"
+        ``"rgb"``: an image is a picture: gray, RGB, or one of these with alpha as its last channel.
+        A list: these channels, from 0, whatever they show: three, or one as a gray image.
+        ``"each"``: every channel passes through the network alone, as a gray image, and their
+        columns lie side by side [1]_; each channel is cached alone. A network of one's own gets
+        all channels that its first convolution takes, floats as they are.
     frames : {"first", "all"}, int or slice, default="first"
         Frames of an animation, a TIFF of several pages or a DICOM stack: the first, the one with a
         number (from 0; -1 is the last), or several, which are images of one row.
@@ -44,6 +50,11 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
     --------
     PretrainedFeatureExtractor : Turns pictures into columns.
 
+    References
+    ----------
+    .. [1] U. Marikkar, S. S. Husain, M. Awais, S. Atito, "Channel-Aware Probing for Multi-Channel
+       Imaging", arXiv:2602.12696, 2026.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -57,6 +68,7 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         "image_shape": [list, tuple, None],
         "value_range": [list, tuple, None],
+        "channels": [str, list, tuple],
         "frames": [str, Integral, slice],
         "bag_pooling": [str, None],
         "window": [list, tuple, str, None],
@@ -68,6 +80,7 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         *,
         image_shape: tuple[int, ...] | None = None,
         value_range: tuple[float, float] | None = None,
+        channels: Channels | list[int] = "rgb",
         frames: Frames = "first",
         bag_pooling: str | None = None,
         window: tuple[float, float] | str | None = None,
@@ -75,6 +88,7 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
     ) -> None:
         self.image_shape = image_shape
         self.value_range = value_range
+        self.channels = channels
         self.frames = frames
         self.bag_pooling = bag_pooling
         self.window = window

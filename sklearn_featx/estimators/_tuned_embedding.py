@@ -15,7 +15,7 @@ from ..images import ImageCollection
 from ..training import embed_rows
 from ._fit_tasks import FitTasks
 from ._head_layers import embedding_taps
-from ._image_estimator import ROWS_ARE_NAN, column_names
+from ._image_estimator import ROWS_ARE_NAN
 from ._prior import filled
 from ._targets import check_groups
 
@@ -92,7 +92,8 @@ class TunedEmbedding(TransformerMixin):
             f"{type(self).__name__.lower()}_{stages[int(layer) - 1].name}_{pooling}"
             for layer, pooling in embedding_taps(len(stages), self.head_layers)
         ]
-        return column_names(prefixes, self.layer_widths_, self._reader().bag_pooling)
+        names: AnyArray = self._column_names(prefixes, self.layer_widths_)
+        return names
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -92,4 +92,6 @@ def rows_of_bags(
 
 
 def _pooled(rows: Any, members: Sequence[AnyArray], bags: Bags) -> AnyArray:
-    return np.stack([pool_bag(rows[places.tolist()], bags.pooling) for places in members])
+    return np.stack(
+        [pool_bag(rows[places.tolist()], bags.pooling, bags.n_channels) for places in members]
+    )

@@ -131,7 +131,14 @@ def rows_of_views(
     def make_views(numbers: Sequence[int]) -> ImageCollection:
         if not isinstance(images, Bags):
             return Views(images, keys, variation, seed=seed, views=numbers)
-        views = Views(images.images, keys, variation, seed=seed, views=numbers)
+        views = Views(
+            images.images,
+            keys,
+            variation,
+            seed=seed,
+            views=numbers,
+            n_channels=images.n_channels,
+        )
         return images.over(views, np.tile(images.sizes, len(numbers)))
 
     if n_views is None:

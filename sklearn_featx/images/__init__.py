@@ -12,8 +12,9 @@ importing their packages.
 """
 
 from ._adapter import as_image_collection
-from ._bag_pooling import bag_poolings, pool_bag
+from ._bag_pooling import bag_poolings, n_parts, pool_bag
 from ._bags import Bags
+from ._channels import Channels
 from ._collection import ImageCollection, Source
 from ._decode import decode, digest_reading
 from ._encode import data_uri
@@ -43,6 +44,7 @@ __all__ = [
     "Bags",
     "Batch",
     "BytesItem",
+    "Channels",
     "Choose",
     "Chosen",
     "Frames",
@@ -69,6 +71,7 @@ __all__ = [
     "image_suffixes",
     "is_scan",
     "iterate_batches",
+    "n_parts",
     "pillow_settings",
     "pool_bag",
     "prepare_callable",

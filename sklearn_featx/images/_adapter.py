@@ -6,7 +6,7 @@ of X as a whole is an `InputError`; an error of one entry is an `ImageError` wit
 """
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from ..exceptions import ImageError, InputError
 from ._addresses import Address
 from ._arrays import array_to_collection, refuse_empty, refuse_vector
 from ._bags import Bags
+from ._channel_images import check_equal, split, with_each_channel
 from ._collection import ImageCollection, ItemList
 from ._containers import reduced
 from ._dataset import DatasetItems
@@ -38,7 +39,7 @@ def as_image_collection(X: Any, options: ReadOptions | None = None) -> ImageColl
     ----------
     X : array, tensor, sequence, dataframe, series or dataset of n images
         - Arrays and tensors of shape (n, H, W), (n, H, W, C) or (n, C, H, W), with 1, 3 or 4
-          (RGBA) channels; or (n, d) with `image_shape`.
+          (RGBA) channels, or any number with `channels`; or (n, d) with `image_shape`.
         - Lists, tuples, 1-D arrays, series and one-column dataframes of paths, bytes (the content
           of a file), PIL images, arrays of one image, or tensors, also mixed.
         - torch datasets whose items are images or (image, target). The files of a torchvision
@@ -87,7 +88,7 @@ def as_image_collection(X: Any, options: ReadOptions | None = None) -> ImageColl
         return _from_array(source, options)
     if options.bag_pooling is not None:
         return _from_list([source[i] for i in range(len(source))], options)
-    return DatasetItems(source, np.arange(len(source)), options)
+    return _rows(DatasetItems(source, np.arange(len(source)), options), options)
 
 
 def _from_array(X: Any, options: ReadOptions) -> ImageCollection:
@@ -97,17 +98,26 @@ def _from_array(X: Any, options: ReadOptions) -> ImageCollection:
         n_images = X.shape[1]
         X = X.reshape(-1, *X.shape[2:])
     try:
-        if is_lazy(X):
-            images: ImageCollection = LazyArray(X, options)
-        else:
-            images = array_to_collection(X, options)
+        images = LazyArray(X, options) if is_lazy(X) else array_to_collection(X, options)
+        if options.channels == "each" and options.n_channels is not None:
+            check_equal(cast("Any", images).item(0).n_channels(), options.n_channels)
     except ImageError as error:
         if error.row is None:
             raise InputError(f"X of shape {tuple(X.shape)}: {error.reason}") from error
         raise ImageError(error.reason, error.row // n_images, error.path) from error
-    if options.bag_pooling is None:
-        return images
-    return Bags(images, [n_images] * (len(images) // n_images), options.bag_pooling)
+    return _rows(images, options, n_images)
+
+
+def _rows(images: Any, options: ReadOptions, n_images: int = 1) -> ImageCollection:
+    """Return rows of some images each, of all their channels if these pass alone."""
+    n_rows, n_channels = len(images) // n_images, None
+    if options.channels == "each":
+        images = with_each_channel(images, options.n_channels)
+        n_channels = images.n_channels
+    elif options.bag_pooling is None:
+        return cast("ImageCollection", images)
+    size = len(images) // n_rows
+    return Bags(images, [size] * n_rows, options.bag_pooling, n_channels)
 
 
 def _refuse_single(X: Any) -> None:
@@ -140,10 +150,13 @@ def _from_list(entries: list[Any], options: ReadOptions) -> ImageCollection:
     _refuse_frames_of_one_object(entries)
     use = RangeUse()
     rows = [as_items(entry, row, options, use) for row, entry in enumerate(entries)]
+    n_channels = None
+    if options.channels == "each":
+        rows, n_channels = split(rows, options.on_error, options.n_channels)
     images = ItemList([item for items in rows for item in items], use)
-    if options.bag_pooling is None:
+    if options.bag_pooling is None and options.channels != "each":
         return images
-    return Bags(images, [len(items) for items in rows], options.bag_pooling)
+    return Bags(images, [len(items) for items in rows], options.bag_pooling, n_channels)
 
 
 def _refuse_frames_of_one_object(entries: list[Any]) -> None:

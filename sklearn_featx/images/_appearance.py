@@ -6,6 +6,7 @@
 4. The EXIF orientation is applied.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ._window import Window
 
 _EXIF_ORIENTATION = 0x0112
 _GRAY_MODES = ("1", "L", "LA", "La")
+_WITH_ALPHA = ("LA", "RGBA")
 
 # EXIF 2.32, tag 274: the transposition that displays the stored picture upright.
 _UPRIGHT = {
@@ -76,6 +78,43 @@ def picture_to_levels(
         numbers = _numbers(image)
         levels = to_shown(numbers, effective_range(numbers.dtype, value_range))
     return np.ascontiguousarray(_turned(levels, _orientation(image)))
+
+
+def picture_to_bands(
+    image: Image.Image,
+    pick: Callable[[AnyArray], AnyArray],
+    value_range: ValueRange | None = None,
+    note: Note | None = None,
+) -> Levels:
+    """Convert channels of a loaded picture of any mode to levels (H, W, C).
+
+    Alpha in a channel of its own is a channel like the others. Other pictures have the channels of
+    their appearance, gray or RGB.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The picture.
+    pick : callable
+        Returns the wanted channels of values (H, W, C).
+    value_range, note
+        As in `picture_to_levels`.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.ascontiguousarray(pick(picture_to_levels(image, value_range, note)))
+    stored = np.asarray(image) if image.mode in _WITH_ALPHA else as_pixels(_opaque(image))
+    numbers = pick(stored)
+    if not is_plain(image, value_range):
+        numbers = to_shown(numbers, effective_range(numbers.dtype, value_range), bands=True)
+    return np.ascontiguousarray(_turned(numbers, _orientation(image)))
+
+
+def n_bands(image: Image.Image) -> int:
+    """Return the number of channels of an opened picture, as `picture_to_bands` counts them."""
+    if image.mode in _WITH_ALPHA:
+        return len(image.getbands())
+    is_gray = image.mode in ("1", "L", "La", "F") or image.mode.startswith("I")
+    return 1 if is_gray else 3
 
 
 def refuse_reduced(image: Image.Image, value_range: ValueRange | None) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
 from ._collection import ImageCollection, PixelArray, ValueArray, not_finite
-from ._layout import ImageShape, Layout, choose_layout
+from ._layout import ImageShape, Layout
 from ._options import ReadOptions
 from ._range_use import RangeUse
-from ._scaling import check_rows, chunks, effective_range
+from ._scaling import check_rows, chunks
 
 
 def array_to_collection(X: AnyArray, options: ReadOptions) -> ImageCollection:
@@ -89,19 +89,28 @@ def _check_finite(values: AnyArray) -> None:
 
 def _pixels(X: AnyArray, options: ReadOptions) -> ImageCollection:
     """Convert an array to a collection of images of one shape."""
-    image_shape, value_range = options.image_shape, options.limits
     n_features = X.shape[1] if X.ndim == 2 else None
     try:
-        limits = effective_range(X.dtype, value_range)
-        X = _rows_to_images(X, image_shape)
-        layout = choose_layout(X.shape[1:], image_shape)
+        limits = options.range_of(X.dtype)
+        X = _rows_to_images(X, options.image_shape)
+        layout = options.layout(X.shape[1:])
+        if options.picks is not None:
+            X, layout = options.picked(channels_last(X, layout)), "HWC"
     except ImageError as error:
-        raise InputError(f"X of shape {X.shape}: {error.reason}") from error
+        hint = " If X is one image, pass X[None]." if options.bands and X.ndim == 3 else ""
+        raise InputError(f"X of shape {X.shape}: {error.reason}{hint}") from error
     if options.on_error == "raise":
         # Otherwise, reading a row says what is wrong with it.
-        check_rows(_colors(X, layout), limits)
-    use = RangeUse() if value_range is None else None
-    return PixelArray(X, layout, limits, n_features, use)
+        check_rows(X if options.bands else _colors(X, layout), limits)
+    use = RangeUse() if options.limits is None else None
+    return PixelArray(X, layout, limits, n_features, use, bands=options.bands)
+
+
+def channels_last(X: AnyArray, layout: Layout) -> AnyArray:
+    """Return a view of images (n, ...) as (n, H, W, C)."""
+    if layout == "HW":
+        return X[..., np.newaxis]
+    return np.moveaxis(X, 1, 3) if layout == "CHW" else X
 
 
 def _colors(X: AnyArray, layout: Layout) -> AnyArray:

@@ -1,7 +1,8 @@
-"""Bag pooling: one row from the rows of the images of a bag.
+"""Bag pooling: one row from the rows of the images of a bag, and of the channels of an image.
 
-A pooling is "mean", "max", "min" or "std", or several of them joined by "+", whose rows are
-concatenated along the first axis of a row.
+The rows of the channels of an image lie side by side: they are one row. A pooling of images is
+"mean", "max", "min" or "std", or several of them joined by "+", whose rows are concatenated along
+the first axis of a row.
 """
 
 from collections.abc import Callable
@@ -37,19 +38,27 @@ def bag_poolings(pooling: str | None) -> list[str]:
     return [] if pooling is None else pooling.split("+")
 
 
-def pool_bag(rows: AnyArray, pooling: str) -> AnyArray:
+def n_parts(pooling: str | None, n_channels: int = 1) -> int:
+    """Return the number of rows that are concatenated to the row of a bag."""
+    return n_channels * (len(bag_poolings(pooling)) or 1)
+
+
+def pool_bag(rows: AnyArray, pooling: str | None, n_channels: int = 1) -> AnyArray:
     """Return one row from the rows of a bag.
 
     Parameters
     ----------
-    rows : ndarray of shape (n_images, n_features, ...)
-        Rows of the images of one bag, at least one.
-    pooling : str
-        The pooling.
+    rows : ndarray of shape (n_images * n_channels, n_features, ...)
+        Rows of the images of one bag, at least one; of the channels of an image one after the
+        other.
+    pooling : str or None
+        The pooling; None: there is one image.
+    n_channels : int, default=1
+        Number of channels of an image that are rows of their own.
 
     Returns
     -------
-    row : ndarray of shape (n_poolings * n_features, ...)
+    row : ndarray of shape (n_poolings * n_channels * n_features, ...)
         In the type of the rows. The standard deviation is that of the images themselves (divided
         by their number): 0 for one image.
 
@@ -59,6 +68,13 @@ def pool_bag(rows: AnyArray, pooling: str) -> AnyArray:
     >>> from sklearn_featx.images import pool_bag
     >>> pool_bag(np.array([[1.0, 2.0], [3.0, 0.0]]), "mean+max")
     array([2., 1., 3., 2.])
+    >>> pool_bag(np.array([[1.0, 2.0], [3.0, 0.0]]), None, n_channels=2)
+    array([1., 2., 3., 0.])
     """
-    pooled = [_POOLINGS[part](rows, axis=0) for part in bag_poolings(pooling)]
+    n_images = len(rows) // n_channels
+    images: AnyArray = rows.reshape(n_images, n_channels * rows.shape[1], *rows.shape[2:])
+    if pooling is None:
+        row: AnyArray = images[0]
+        return row
+    pooled = [_POOLINGS[part](images, axis=0) for part in bag_poolings(pooling)]
     return np.concatenate(pooled) if len(pooled) > 1 else pooled[0]

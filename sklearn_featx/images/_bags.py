@@ -1,7 +1,8 @@
 """Bags: a collection whose rows consist of several images each.
 
 The images of all bags are one flat collection. Each is read, computed and cached alone; the flow
-pools the rows of a bag.
+pools the rows of a bag. Channels that pass alone are images too: those of an image lie one after
+the other, and their rows side by side.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from .._digest import combine
 from .._typing import AnyArray
 from ..exceptions import ImageError
-from ._bag_pooling import bag_poolings
+from ._bag_pooling import n_parts
 from ._collection import ImageCollection, Positions, Source, as_index
 from ._range_use import RangeUse
 
@@ -27,8 +28,10 @@ class Bags(ImageCollection):
         The images of all bags, those of a bag one after the other.
     sizes : sequence of int
         Number of images of each bag, at least 1.
-    pooling : str
-        How the rows of a bag become one; see `pool_bag`.
+    pooling : str or None
+        How the rows of a bag become one; see `pool_bag`. None: a bag is the channels of one image.
+    n_channels : int, default=None
+        Number of channels of an image that are images of the collection; None: images are whole.
 
     Examples
     --------
@@ -42,9 +45,15 @@ class Bags(ImageCollection):
     """
 
     def __init__(
-        self, images: ImageCollection, sizes: Sequence[int] | AnyArray, pooling: str
+        self,
+        images: ImageCollection,
+        sizes: Sequence[int] | AnyArray,
+        pooling: str | None,
+        n_channels: int | None = None,
     ) -> None:
         self.images = images
+        self.of_channels = n_channels is not None
+        self.n_channels = n_channels or 1
         self.sizes: npt.NDArray[np.intp] = np.asarray(sizes, dtype=np.intp)
         self.pooling = pooling
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
@@ -71,9 +80,9 @@ class Bags(ImageCollection):
         return self.images.range_use
 
     @property
-    def n_poolings(self) -> int:
+    def n_parts(self) -> int:
         """Number of rows that are concatenated to the row of a bag."""
-        return len(bag_poolings(self.pooling))
+        return n_parts(self.pooling, self.n_channels)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -96,7 +105,7 @@ class Bags(ImageCollection):
 
     def digest_of_members(self, digests: Sequence[str]) -> str:
         """Return the digest of a bag from those of its images."""
-        return combine(["bag", self.pooling, *digests])
+        return combine(["bag", str(self.pooling), str(self.n_channels), *digests])
 
     def path(self, i: int) -> str | None:  # noqa: ARG002
         """None: a bag is no file."""
@@ -118,13 +127,16 @@ class Bags(ImageCollection):
 
     def over(self, images: ImageCollection, sizes: Sequence[int] | AnyArray) -> "Bags":
         """Return bags of other images, pooled in the same way."""
-        return Bags(images, sizes, self.pooling)
+        n_channels = self.n_channels if self.of_channels else None
+        return Bags(images, sizes, self.pooling, n_channels)
 
     def located(self, error: ImageError) -> ImageError:
         """Return an error of an image with the row of its bag, and its place in it."""
         assert error.row is not None
         row = self.owner(error.row)
-        place, size = error.row - int(self._starts[row]), int(self.sizes[row])
+        place, size = (
+            int(n) // self.n_channels for n in (error.row - self._starts[row], self.sizes[row])
+        )
         reason = error.reason if size == 1 else f"image {place} of {size}: {error.reason}"
         return ImageError(reason, row, error.path or self.images.path(error.row))
 

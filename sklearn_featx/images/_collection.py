@@ -19,13 +19,12 @@ from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
 from ._geometry import resize_and_crop
 from ._items import (
+    ArrayItem,
     BytesItem,
     FileItem,
     Item,
     RemoteItem,
     UnreadableItem,
-    array_to_levels,
-    digest_pixels,
     load_resized,
     n_pixels,
 )
@@ -330,6 +329,8 @@ class PixelArray(_ArrayCollection):
         Number of columns if X was a 2-D table.
     use : RangeUse, default=None
         Records the values if `value_range` follows from their type.
+    bands : bool, default=False
+        Whether none of the channels is alpha.
     """
 
     def __init__(
@@ -339,17 +340,22 @@ class PixelArray(_ArrayCollection):
         value_range: ValueRange,
         n_features: int | None = None,
         use: RangeUse | None = None,
+        *,
+        bands: bool = False,
     ) -> None:
         super().__init__(array, n_features)
         self.range_use = use
-        self._layout = layout
-        self._value_range = value_range
+        self._reading = (layout, value_range, use, bands)
+
+    def item(self, i: int) -> ArrayItem:
+        """Return one image."""
+        return ArrayItem(self._item(i), *self._reading)
 
     def load(self, i: int) -> Levels:
-        return array_to_levels(self._item(i), self._layout, self._value_range, self.range_use)
+        return self.item(i).load()
 
     def digest(self, i: int) -> str:
-        return digest_pixels(self._item(i), self._layout, self._value_range)
+        return self.item(i).digest()
 
 
 class ValueArray(_ArrayCollection):

@@ -87,13 +87,13 @@ class DatasetItems(ImageCollection):
 
     def load(self, i: int) -> Levels:
         with errors_at(i):
-            item = self._item(i)
+            item = self.item(i)
             self._refuse_change(i, item)
             return item.load()
 
     def digest(self, i: int) -> str:
         with errors_at(i):
-            return self._seen.setdefault(i, self._item(i).digest())
+            return self._seen.setdefault(i, self.item(i).digest())
 
     def take(self, rows: Positions) -> "DatasetItems":
         chosen = self._rows[as_index(rows)]
@@ -106,7 +106,8 @@ class DatasetItems(ImageCollection):
                 "dataset without augmentation."
             )
 
-    def _item(self, i: int) -> Item:
+    def item(self, i: int) -> Item:
+        """Fetch one item of the dataset."""
         with self._lock:
             entry = self._fetch(int(self._rows[i]))
         return as_item(entry, None, self._options, self.range_use)

@@ -16,20 +16,28 @@ from typing import NamedTuple, TypeAlias
 import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from .._digest import digest, installed_version
+from .._digest import digest, installed_version, stat_signature
 from .._messages import cause, short
 from .._parallel import ForkSafeLock
 from .._preprocess import Preprocess
 from .._typing import Levels
 from ..exceptions import ImageError, MissingDependencyError
-from ._appearance import as_seen, is_plain, picture_to_levels, refuse_reduced
+from ._appearance import (
+    as_seen,
+    is_plain,
+    n_bands,
+    picture_to_bands,
+    picture_to_levels,
+    refuse_reduced,
+)
 from ._foreign import content_hint
 from ._frames import has_frames, n_frames, show_frame
 from ._geometry import FAST_GAP, resize_and_crop, resize_picture, resized_size
 from ._options import ReadOptions
 from ._pillow import decoder_versions, refuse_bomb, register_plugins
-from ._scaling import Note, ValueRange
-from .formats import DECODING_PACKAGES, format_of
+from ._recent import Recent
+from ._scaling import Note
+from .formats import DECODING_PACKAGES, format_of, is_tiff
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 
@@ -44,6 +52,9 @@ _READING_VERSION = 6
 # Offset of the bit depth in a PNG file, after the signature, the length and name of IHDR, the width
 # and the height.
 _PNG_BITS_AT = 24
+
+# Numbers of channels, by path, state and frame.
+_channels: Recent[int] = Recent(10_000)
 
 _QUIET = ForkSafeLock()
 # An opened picture loads its pixels at its first use, which two threads must not do simultaneously.
@@ -102,6 +113,9 @@ class _Reading(NamedTuple):
     def of_picture(self, picture: Image.Image) -> Levels:
         """Convert a loaded picture."""
         value_range = self.options.limits
+        if self.options.bands:
+            bands = picture_to_bands(picture, self.options.picked, value_range, self.note)
+            return self.of_levels(bands)
         if self.preprocess is not None and is_plain(picture, value_range):
             return resize_picture(as_seen(picture), self.preprocess)
         return self.of_levels(picture_to_levels(picture, value_range, self.note))
@@ -170,16 +184,58 @@ def _start(source: Source, size: int = 512) -> bytes:
         return file.read(size)
 
 
+def count_channels(source: Source, options: ReadOptions = _PLAIN, frame: int = 0) -> int:
+    """Return the number of channels of a file, from its header where that names it.
+
+    Raises `ImageError` if the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return _count_channels(source, options, frame)
+    path = os.fspath(source)
+    try:
+        state = stat_signature(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the file cannot be read: {cause(error)}", path=path) from error
+    key = (str(Path(path).absolute()), *state, options.frames == "first", frame)
+    try:
+        return _channels.get(key, lambda: _count_channels(path, options, frame))
+    except ImageError as error:
+        raise ImageError(error.reason, path=path) from error
+
+
+def _count_channels(source: Source, options: ReadOptions, frame: int) -> int:
+    try:
+        if format_of(_start(source)) is not None or is_tiff(_start(source)):
+            source = source if isinstance(source, bytes) else read_file(source)
+            special = format_of(source, bands=True)
+            if special is not None:
+                return special.n_channels(source, options, frame)
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _identified(source) as picture:
+                return n_bands(picture)
+    except ImageError:
+        raise
+    except MissingDependencyError as error:
+        raise ImageError(str(error)) from error
+    except Exception as error:
+        # Plugins raise errors of any type for damaged data.
+        raise ImageError(_reason(error, source if isinstance(source, bytes) else b"")) from error
+
+
 def levels_of_picture(
-    image: Image.Image, value_range: ValueRange | None = None, note: Note | None = None
+    image: Image.Image, options: ReadOptions = _PLAIN, note: Note | None = None
 ) -> Levels:
     """Convert a user's picture to levels, as `decode` does for a file."""
+    value_range = options.limits
     path = getattr(image, "filename", None) or None
     try:
         refuse_bomb(image.width * image.height)
         with _LOADING:
             refuse_reduced(image, value_range)
             image.load()
+        if options.bands:
+            return picture_to_bands(image, options.picked, value_range, note)
         return picture_to_levels(image, value_range, note)
     except ImageError:
         raise
@@ -194,7 +250,7 @@ def _decode_source(source: Source, reading: _Reading) -> Levels:
     if not data:
         raise ImageError("the file is empty (0 bytes).", path=name)
     try:
-        special = format_of(data)
+        special = format_of(data, bands=reading.options.bands)
         if special is not None:
             levels = partial(special.levels, data, reading.options, reading.note, reading.frame)
             return reading.of_levels(_quietly(levels))

@@ -239,7 +239,7 @@ def _images(entry: Any, options: ReadOptions, note: Note | None) -> list[Item]:
         pictures = [entry]
         if options.frames != "first":
             pictures = copies_of_frames(entry, options.frames)
-        return [PictureItem(picture, options.limits, note) for picture in pictures]
+        return [PictureItem(picture, options, note) for picture in pictures]
     return [array_item(entry, options, note)]
 
 

@@ -8,6 +8,8 @@ from PIL import Image
 
 from .._preprocess import Preprocess
 from .._typing import AnyArray, Levels
+from ..exceptions import ImageError
+from ._channels import not_of_network
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -27,15 +29,15 @@ _MAX_RESIZED_PIXELS = 2**25
 
 
 def resize_and_crop(pixels: Levels, preprocess: Preprocess) -> Levels:
-    """Convert levels (H, W, 1 or 3) to the size and channels that a backbone was trained on.
+    """Convert levels (H, W, C) to the size and channels that a backbone was trained on.
 
-    1. RGB is converted to gray if one channel is wanted.
+    1. RGB is converted to gray if one channel is wanted; of other channels, gray is the mean.
     2. The shorter side is resized to ``preprocess.resize``, the longer to
        ``int(resize * longer / shorter)``; or both sides, if (height, width) is given; or, with
        ``preprocess.border``, the side that fills the crop.
     3. The center is cropped, from ``round((height - crop_height) / 2)``; smaller images are
        padded with ``preprocess.fill``.
-    4. Gray is repeated if three channels are wanted.
+    4. Gray is repeated if three channels are wanted. Other numbers must be equal: `ImageError`.
 
     The result equals that of ``torchvision.transforms.v2`` and of torchvision's classification
     presets for a PIL image, bit for bit. (If the resized picture would have more than 2**25 pixels,
@@ -53,18 +55,31 @@ def resize_and_crop(pixels: Levels, preprocess: Preprocess) -> Levels:
     (224, 224, 3)
     """
     size = (pixels.shape[0], pixels.shape[1])
-    if resized_size(*size, preprocess) == size and pixels.shape[2] <= preprocess.channels:
-        return _with_channels(_crop(pixels, preprocess), preprocess.channels)
-    if pixels.dtype == np.uint8:
+    wanted = preprocess.channels
+    if pixels.shape[2] not in (1, 3, wanted):
+        pixels = _mean_of_many(pixels, wanted)
+    if resized_size(*size, preprocess) == size and pixels.shape[2] <= wanted:
+        return _with_channels(_crop(pixels, preprocess), wanted)
+    if pixels.dtype == np.uint8 and pixels.shape[2] in (1, 3):
         return resize_picture(as_picture(pixels), preprocess)
-    if pixels.shape[2] > preprocess.channels:
+    if pixels.shape[2] == 3 and wanted == 1:
         # Pillow's weights of mode L (ITU-R 601-2).
         pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)
     planes = [as_picture(pixels[:, :, i : i + 1]) for i in range(pixels.shape[2])]
     resized = np.concatenate([_resize(plane, preprocess) for plane in planes], axis=2)
-    # Some filters overshoot; 8-bit pixels are clipped to black and white as well.
-    cropped = _crop(resized.clip(0, 255), preprocess)
-    return _with_channels(cropped, preprocess.channels)
+    if resized.dtype != np.uint8:
+        # Some filters overshoot; 8-bit pixels are clipped to black and white as well. Floats that
+        # enter a network as they are may lie beyond these.
+        resized = resized.clip(min(0, pixels.min()), max(255, pixels.max()))
+    return _with_channels(_crop(resized, preprocess), wanted)
+
+
+def _mean_of_many(pixels: Levels, wanted: int) -> Levels:
+    """Return the mean of the channels, where one is wanted."""
+    if wanted != 1:
+        raise ImageError(not_of_network(pixels.shape[2], wanted))
+    mean: Levels = pixels.mean(axis=2, dtype=np.float32, keepdims=True)
+    return mean
 
 
 def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Levels:
@@ -78,6 +93,8 @@ def resize_picture(picture: Image.Image, preprocess: Preprocess) -> Levels:
 def _with_channels(pixels: Levels, channels: int) -> Levels:
     if pixels.shape[2] == 1 and channels == 3:
         return np.repeat(pixels, 3, axis=2)
+    if pixels.shape[2] != channels:
+        raise ImageError(not_of_network(pixels.shape[2], channels))
     return np.ascontiguousarray(pixels)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,9 @@ from .._preprocess import Preprocess
 from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
 from ._addresses import Address
+from ._appearance import n_bands
 from ._decode import (
+    count_channels,
     decode,
     decode_resized,
     digest_file,
@@ -23,12 +25,12 @@ from ._decode import (
     read_file,
 )
 from ._geometry import resize_and_crop
-from ._layout import Layout, as_channels_last, choose_layout
+from ._layout import Layout, as_channels_last
 from ._options import ReadOptions
 from ._parts import PartItem
 from ._remote import State
 from ._remote_systems import check_scheme
-from ._scaling import Note, ValueRange, effective_range, to_shown
+from ._scaling import Note, ValueRange, to_shown
 from ._window import Window
 
 _PLAIN = ReadOptions()
@@ -46,6 +48,12 @@ class Item(Protocol):
 
     def digest(self) -> str:
         """Return the digest of its content and of its value range."""
+
+    def n_channels(self) -> int:
+        """Return the number of its channels; raise `ImageError` if it cannot be read."""
+
+    def channel(self, number: int) -> "Item":
+        """Return one channel as an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,14 @@ class FileItem:
     def digest(self) -> str:
         """Digest of the image."""
         return self.opened().digest()
+
+    def n_channels(self) -> int:
+        """Count its channels, from the header."""
+        return count_channels(self.path, self.options, self.frame)
+
+    def channel(self, number: int) -> "FileItem":
+        """Return one channel as an image."""
+        return replace(self, options=self.options.of_channel(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +130,14 @@ class RemoteItem:
         """Digest of the image."""
         return self.fetched(with_state=False).digest()
 
+    def n_channels(self) -> int:
+        """Fetch the file and count its channels."""
+        return self.fetched(with_state=False).n_channels()
+
+    def channel(self, number: int) -> "RemoteItem":
+        """Return one channel as an image."""
+        return replace(self, options=self.options.of_channel(number))
+
 
 @dataclass(frozen=True, slots=True)
 class BytesItem:
@@ -138,6 +162,14 @@ class BytesItem:
         """Digest of the bytes and of the options, that of a file with this content."""
         return self.options.digest_of(self.content(), self.frame)
 
+    def n_channels(self) -> int:
+        """Count its channels, from the header."""
+        return count_channels(self.data, self.options, self.frame)
+
+    def channel(self, number: int) -> "BytesItem":
+        """Return one channel as an image."""
+        return replace(self, options=self.options.of_channel(number))
+
 
 @dataclass(frozen=True, slots=True)
 class PictureItem:
@@ -148,36 +180,56 @@ class PictureItem:
     """
 
     image: Image.Image
-    value_range: ValueRange | None = None
+    options: ReadOptions = _PLAIN
     note: Note | None = field(default=None, compare=False, repr=False)
     path: None = None
 
     def load(self) -> Levels:
         """Return its levels, as displayed."""
-        return levels_of_picture(self.image, self.value_range, self.note)
+        return levels_of_picture(self.image, self.options, self.note)
 
     def digest(self) -> str:
         """Return the digest of the levels, which include mode, palette, range and orientation."""
-        return digest_pixels(self.load(), "HWC", (0.0, 255.0))
+        return digest_pixels(self.load(), "HWC", (0.0, 255.0), bands=self.options.bands)
+
+    def n_channels(self) -> int:
+        """Count its channels."""
+        return n_bands(self.image)
+
+    def channel(self, number: int) -> "PictureItem":
+        """Return one channel as an image."""
+        return replace(self, options=self.options.of_channel(number))
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayItem:
-    """An array of pixels."""
+    """An array of pixels; with `bands`, none of its channels is alpha."""
 
     array: AnyArray
     layout: Layout
     value_range: ValueRange
     note: Note | None = field(default=None, compare=False, repr=False)
+    bands: bool = False
     path: None = None
 
     def load(self) -> Levels:
         """Check and scale the values."""
-        return array_to_levels(self.array, self.layout, self.value_range, self.note)
+        return array_to_levels(
+            self.array, self.layout, self.value_range, self.note, bands=self.bands
+        )
 
     def digest(self) -> str:
         """Return the digest of the values, their shape, dtype and range."""
-        return digest_pixels(self.array, self.layout, self.value_range)
+        return digest_pixels(self.array, self.layout, self.value_range, bands=self.bands)
+
+    def n_channels(self) -> int:
+        """Count its channels."""
+        return int(as_channels_last(self.array, self.layout).shape[2])
+
+    def channel(self, number: int) -> "ArrayItem":
+        """Return one channel as an image."""
+        plane = as_channels_last(self.array, self.layout)[:, :, number]
+        return replace(self, array=plane, layout="HW")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +254,14 @@ class UnreadableItem:
     def digest(self) -> str:
         """Say what is wrong."""
         raise ImageError(self.reason, path=self.path)
+
+    def n_channels(self) -> int:
+        """Say what is wrong."""
+        raise ImageError(self.reason, path=self.path)
+
+    def channel(self, number: int) -> "UnreadableItem":  # noqa: ARG002
+        """Return the same: none of its channels can be read."""
+        return self
 
 
 def n_pixels(item: Item) -> int | None:
@@ -228,28 +288,42 @@ def load_resized(item: Item, preprocess: Preprocess) -> Levels:
 
 
 def array_to_levels(
-    item: AnyArray, layout: Layout, value_range: ValueRange, note: Note | None = None
+    item: AnyArray,
+    layout: Layout,
+    value_range: ValueRange,
+    note: Note | None = None,
+    *,
+    bands: bool = False,
 ) -> Levels:
     """Convert an item to levels (H, W, C); RGBA is composited over white."""
-    return to_shown(as_channels_last(item, layout), value_range, note)
+    return to_shown(as_channels_last(item, layout), value_range, note, bands=bands)
 
 
-def digest_pixels(item: AnyArray, layout: Layout, value_range: ValueRange) -> str:
+def digest_pixels(
+    item: AnyArray, layout: Layout, value_range: ValueRange, *, bands: bool = False
+) -> str:
     """Return the digest of values, shape, dtype and range, independent of the axis order."""
+    values = as_channels_last(item, layout)
     kind = "windowed-pixels" if isinstance(value_range, Window) else "pixels-2"
-    return digest(kind, digest_array(as_channels_last(item, layout)), *value_range)
+    if bands and values.shape[2] in (2, 4):
+        # The same values are another image where the last channel is alpha.
+        kind = f"{kind} without alpha"
+    return digest(kind, digest_array(values), *value_range)
 
 
 def array_item(array: AnyArray, options: ReadOptions, note: Note | None) -> ArrayItem:
     """Convert an array to an item; raise `ImageError` if its shape is not that of an image."""
-    image_shape, value_range = options.image_shape, options.limits
-    limits = effective_range(array.dtype, value_range)
+    image_shape = options.image_shape
+    limits = options.range_of(array.dtype)
     if array.ndim == 1 and image_shape is not None:
         if array.size != np.prod(image_shape):
             raise ImageError(f"{array.size} values do not fill image_shape={image_shape}.")
         array = array.reshape(image_shape)
-    layout = choose_layout(array.shape, image_shape)
-    return ArrayItem(array, layout, limits, None if value_range is not None else note)
+    layout = options.layout(array.shape)
+    if options.picks is not None:
+        array, layout = options.picked(as_channels_last(array, layout)), "HWC"
+    note = None if options.limits is not None else note
+    return ArrayItem(array, layout, limits, note, options.bands)
 
 
 def remote_item(

@@ -1,9 +1,12 @@
 """Layouts: the meaning of an array's axes (height, width, channels).
 
-The rule: an axis of length 1, 3 or 4 may contain channels (gray, RGB, RGBA). An item with two axes
-is HW. An item with three axes is HWC if the last axis may contain channels, CHW if the first may.
-If both may, `image_shape` decides, or an error asks for it. RGBA with channels first is rare: a
-first axis of 4 counts only if the last axis cannot contain channels.
+An item with two axes is HW. An item with three axes is HWC if the last axis may contain channels,
+CHW if the first may. If both may, `image_shape` decides, or an error asks for it.
+
+- Pictures: an axis of length 1, 3 or 4 may contain channels (gray, RGB, RGBA). RGBA usually has its
+  channels last: four channels first need an `image_shape`, or a choice of channels.
+- Other images (see `_channels`): the axis that is shorter than both others; for a network of a
+  certain number of channels, the axis of this length.
 """
 
 from collections.abc import Sequence
@@ -14,11 +17,12 @@ import numpy as np
 from .._messages import shown
 from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
+from ._channels import CHOOSE_CHANNELS
 
 Layout: TypeAlias = Literal["HW", "HWC", "CHW"]
 ImageShape: TypeAlias = tuple[int, ...]
 
-_CHANNELS = (1, 3, 4)
+_OF_PICTURES = (1, 3, 4)
 
 
 def check_image_shape(image_shape: Any) -> ImageShape | None:
@@ -33,27 +37,36 @@ def check_image_shape(image_shape: Any) -> ImageShape | None:
                 return shape
     raise InputError(
         f"image_shape={shown(image_shape)} is not the shape of an image: expected (height, width), "
-        "(height, width, channels) or (channels, height, width) with 1, 3 or 4 channels, or "
-        "(1, -1) for rows of plain numbers."
+        "(height, width, channels) or (channels, height, width), or (1, -1) for rows of plain "
+        "numbers."
     )
 
 
 def _is_possible(shape: ImageShape) -> bool:
     if len(shape) == 2 and shape[1] == -1:
         return shape[0] >= 1
-    if any(n < 1 for n in shape):
-        return False
-    return len(shape) == 2 or (len(shape) == 3 and bool(_readings(shape)))
+    return len(shape) in (2, 3) and all(n >= 1 for n in shape)
 
 
-def _readings(shape: Sequence[int]) -> list[Layout]:
-    """Return the possible layouts of an item with three axes, channels last before first."""
+def _of_picture(shape: Sequence[int]) -> list[Layout]:
+    """Return the possible layouts of a picture with three axes, channels last before first."""
     found: list[Layout] = []
-    if shape[2] in _CHANNELS:
+    if shape[2] in _OF_PICTURES:
         found.append("HWC")
-    if shape[0] in _CHANNELS and not (shape[0] == 4 and found):
+    if shape[0] in _OF_PICTURES and not (shape[0] == 4 and found):
         found.append("CHW")
     return found
+
+
+def _of_bands(shape: Sequence[int], n_channels: int | None) -> list[Layout]:
+    """Return the possible layouts of an image of any number of channels, or of a certain one."""
+    both: dict[Layout, int] = {"HWC": 2, "CHW": 0}
+    if n_channels is not None:
+        return [layout for layout, axis in both.items() if shape[axis] == n_channels]
+    shortest = min(shape)
+    if sorted(shape)[1] == shortest:
+        return []
+    return [layout for layout, axis in both.items() if shape[axis] == shortest]
 
 
 def spatial(shape: Sequence[int], layout: Layout) -> tuple[int, int]:
@@ -62,10 +75,17 @@ def spatial(shape: Sequence[int], layout: Layout) -> tuple[int, int]:
     return height, width
 
 
-def choose_layout(shape: Sequence[int], image_shape: ImageShape | None = None) -> Layout:
+def choose_layout(
+    shape: Sequence[int],
+    image_shape: ImageShape | None = None,
+    *,
+    bands: bool = False,
+    n_channels: int | None = None,
+) -> Layout:
     """Return the layout of one item, from its shape and the user's `image_shape`.
 
-    Raises `ImageError` if no layout or several layouts fit.
+    `bands`: it may have any number of channels, or exactly `n_channels`. Raises `ImageError` if no
+    layout or several layouts fit.
     """
     shape = tuple(shape)
     if 0 in shape:
@@ -77,13 +97,46 @@ def choose_layout(shape: Sequence[int], image_shape: ImageShape | None = None) -
             f"an image has 2 or 3 axes, (height, width[, channels]), but this has {len(shape)}: "
             f"shape {shape}. Give one item per image."
         )
-    readings = _readings(shape)
+    if bands:
+        return _layout_of_bands(shape, image_shape, n_channels)
+    readings = _of_picture(shape)
     if not readings:
         raise ImageError(
             f"an image of shape {shape} has no axis of 1, 3 or 4 channels, neither last (HWC) nor "
-            "first (CHW). Select or merge the channels first."
+            f"first (CHW). Say which channels are read: {CHOOSE_CHANNELS}."
         )
-    return _checked_against(shape, readings, image_shape)
+    layout = _checked_against(shape, readings, image_shape)
+    if layout == "CHW" and shape[0] == 4 and image_shape is None:
+        raise ImageError(
+            f"an image of shape {shape} has four channels first, which are RGBA or others. Say "
+            f"which are read: {CHOOSE_CHANNELS}; or image_shape={shape} for RGBA."
+        )
+    return layout
+
+
+def _layout_of_bands(
+    shape: tuple[int, ...], image_shape: ImageShape | None, n_channels: int | None
+) -> Layout:
+    readings = _of_bands(shape, n_channels)
+    if n_channels is not None and not readings:
+        raise ImageError(
+            f"an image of shape {shape} has no axis of {n_channels} channels, which the network "
+            "reads. Choose as many: reader=ImageReader(channels=[...])."
+        )
+    if image_shape is not None:
+        both: list[Layout] = ["HWC", "CHW"]
+        agreeing = [layout for layout in both if _agrees(shape, layout, image_shape)]
+        # A shape of three numbers may name either axis.
+        readings = [layout for layout in agreeing if layout in readings] or agreeing
+        if not readings:
+            raise ImageError(f"an image of shape {shape} does not match image_shape={image_shape}.")
+    if len(readings) == 1:
+        return readings[0]
+    raise ImageError(
+        f"the layout of shape {shape} is unclear: its channels may be the last axis or the first. "
+        f"Pass reader=ImageReader(image_shape={shape[:2]}) for channels last or "
+        f"image_shape={shape[1:]} for channels first."
+    )
 
 
 def _checked_against(

@@ -14,11 +14,10 @@ from .._parallel import ForkSafeLock
 from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
 from ._collection import ImageCollection, Positions, as_index, errors_at
-from ._items import array_to_levels, digest_pixels
-from ._layout import choose_layout
+from ._items import ArrayItem
+from ._layout import as_channels_last
 from ._options import ReadOptions
 from ._range_use import RangeUse
-from ._scaling import effective_range
 
 # The largest block of rows that is read at once, if the storage has chunks of several rows.
 _MOST_BLOCK_BYTES = 2**25
@@ -51,10 +50,14 @@ class LazyArray(ImageCollection):
     def __init__(self, array: Any, options: ReadOptions) -> None:
         self._array = array
         self._rows: npt.NDArray[np.intp] = np.arange(array.shape[0])
-        self._layout = choose_layout(array.shape[1:], options.image_shape)
+        self._options = options
+        self._layout = options.layout(array.shape[1:])
         self._dtype = _dtype(array)
-        self._value_range = effective_range(self._dtype, options.limits)
+        self._value_range = options.range_of(self._dtype)
         self.range_use = None if options.limits is not None else RangeUse()
+        if options.picks is not None:
+            # An image that lacks a channel is an error of X.
+            options.picked(np.empty(self.n_channels, dtype=bool))
         self._block_rows = _rows_of_block(array, self._dtype)
         self._lock = ForkSafeLock()
         # The first row of a block, and the block.
@@ -63,13 +66,26 @@ class LazyArray(ImageCollection):
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def n_channels(self) -> int:
+        """Number of channels of each image."""
+        shape = self._array.shape
+        return int({"HW": 1, "HWC": shape[-1], "CHW": shape[1]}[self._layout])
+
+    def item(self, i: int) -> ArrayItem:
+        """Read one image."""
+        array, layout, options = self._item(i), self._layout, self._options
+        if options.picks is not None:
+            array, layout = options.picked(as_channels_last(array, layout)), "HWC"
+        return ArrayItem(array, layout, self._value_range, self.range_use, options.bands)
+
     def load(self, i: int) -> Levels:
         with errors_at(i):
-            return array_to_levels(self._item(i), self._layout, self._value_range, self.range_use)
+            return self.item(i).load()
 
     def digest(self, i: int) -> str:
         with errors_at(i):
-            return digest_pixels(self._item(i), self._layout, self._value_range)
+            return self.item(i).digest()
 
     def n_pixels(self, i: int) -> int | None:  # noqa: ARG002
         return int(np.prod(self._array.shape[1:]))

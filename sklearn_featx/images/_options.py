@@ -3,19 +3,23 @@
 An option that the levels of a file depend on is part of `digest_of`.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from .._digest import digest
 from .._messages import shown
-from .._typing import OnError
+from .._typing import AnyArray, OnError
 from ..exceptions import InputError
 from ._bag_pooling import check_bag_pooling
+from ._channels import Channels, check_channels, picked
 from ._frames import Frames, check_frames
-from ._layout import ImageShape, check_image_shape
+from ._layout import ImageShape, Layout, check_image_shape, choose_layout
 from ._remote import Remote
-from ._scaling import ValueRange, check_value_range
+from ._scaling import AsTheyAre, ValueRange, check_value_range, effective_range
 from ._window import WindowOption, check_window, window_limits
 
 
@@ -33,6 +37,12 @@ class ReadOptions:
         Values of black and white, for arrays, files and PIL images. None: the range that the file
         declares; else 0 to 1 for floats and booleans, 0 to 65535 for unsigned 16-bit integers, 0
         to 255 for other integers.
+    channels : {"rgb", "each"} or sequence of int, default="rgb"
+        Channels of an image that enter the network; see `_channels`.
+    n_channels : int, default=None
+        Number of channels of a network that reads no pictures: an image must have as many if
+        `channels` is "rgb", and floats enter it as they are. With "each": the number of channels
+        of an image, if it is known.
     frames : {"first", "all"}, int or slice, default="first"
         Frames of an animation or a file of several pages that become images.
     bag_pooling : str, default=None
@@ -61,6 +71,8 @@ class ReadOptions:
 
     image_shape: ImageShape | None = None
     value_range: ValueRange | None = None
+    channels: Channels = "rgb"
+    n_channels: int | None = None
     frames: Frames = "first"
     bag_pooling: str | None = None
     on_error: OnError = "raise"
@@ -72,6 +84,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_shape", check_image_shape(self.image_shape))
         object.__setattr__(self, "value_range", check_value_range(self.value_range))
+        object.__setattr__(self, "channels", check_channels(self.channels))
         object.__setattr__(self, "frames", check_frames(self.frames))
         check_bag_pooling(self.bag_pooling)
         if self.bag_pooling is None and self.several_frames:
@@ -86,6 +99,11 @@ class ReadOptions:
                 f"value_range={shown(self.value_range)} and window={shown(self.window)} both name "
                 "the values of black and white. Pass one of them."
             )
+        if self.of_numbers and self.channels != "rgb":
+            raise InputError(
+                f"channels={shown(self.channels)} is for pixels; with image_shape="
+                f"{self.image_shape} rows are plain numbers. Leave one out."
+            )
 
     @property
     def of_numbers(self) -> bool:
@@ -96,6 +114,50 @@ class ReadOptions:
     def limits(self) -> ValueRange | None:
         """The values of black and white that the user named."""
         return window_limits(self.window) or self.value_range
+
+    @property
+    def bands(self) -> bool:
+        """Whether images have any number of channels, none of which is alpha."""
+        return self.channels != "rgb" or (self.n_channels is not None and not self.of_numbers)
+
+    @property
+    def picks(self) -> tuple[int, ...] | None:
+        """The channels that are read; None for pictures, and where each is an image."""
+        if isinstance(self.channels, str):
+            return tuple(range(self.n_channels or 0)) if self._all_of_network else None
+        return self.channels
+
+    @property
+    def _all_of_network(self) -> bool:
+        return self.bands and self.channels == "rgb"
+
+    def picked(self, values: AnyArray) -> AnyArray:
+        """Return the channels of values (..., C) that are read."""
+        picks = self.picks
+        return values if picks is None else picked(values, picks, exact=self._all_of_network)
+
+    def of_channel(self, channel: int) -> Self:
+        """Return the options of one channel."""
+        # A copy keeps the connections to servers.
+        chosen = copy.copy(self)
+        object.__setattr__(chosen, "channels", (channel,))
+        return chosen
+
+    def layout(self, shape: Sequence[int]) -> Layout:
+        """Return the layout of an array of one image; raise `ImageError` if none fits."""
+        n_channels = self.n_channels if self._all_of_network else None
+        return choose_layout(shape, self.image_shape, bands=self.bands, n_channels=n_channels)
+
+    def range_of(self, dtype: np.dtype[Any], declared: ValueRange | None = None) -> ValueRange:
+        """Return the values of black and white; raise `ImageError` if the dtype is no number.
+
+        `declared` is the range that the file declares.
+        """
+        limits = self.limits or declared
+        of_pictures = self.n_channels is None or self.channels == "each"
+        if limits is None and dtype.kind == "f" and not of_pictures:
+            return AsTheyAre()
+        return effective_range(dtype, limits)
 
     @property
     def several_frames(self) -> bool:
@@ -119,6 +181,9 @@ class ReadOptions:
         """
         if frame != 0:
             content = digest("frame", content, frame)
+        if self.picks is not None:
+            # The pages of a stack are its channels unless frames are asked for.
+            content = digest("channels", content, self.frames == "first", *self.picks)
         if self.window is not None:
             return digest("windowed", content, *_parts(self.window))
         return content if self.value_range is None else digest("ranged", content, *self.value_range)

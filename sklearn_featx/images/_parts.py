@@ -7,8 +7,10 @@ process while the file does not change.
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from .._digest import digest, installed_version, may_change_unseen, stat_signature
 from .._messages import cause
@@ -69,7 +71,8 @@ class PartItem:
         """Read the part."""
         path = self.part.path
         try:
-            return self.part.levels(self.options, self.note)
+            levels = self.part.levels(self.options, self.note)
+            return np.ascontiguousarray(self.options.picked(levels))
         except ImageError as error:
             raise ImageError(error.reason, path=path) from error
         except MissingDependencyError as error:
@@ -77,6 +80,14 @@ class PartItem:
         except Exception as error:
             # Decoders raise errors of any type for damaged data.
             raise ImageError(f"cannot be decoded: {cause(error)}", path=path) from error
+
+    def n_channels(self) -> int:
+        """Read the part and count its channels."""
+        return int(self.part.levels(self.options, None).shape[2])
+
+    def channel(self, number: int) -> "PartItem":
+        """Return one channel as an image."""
+        return replace(self, options=self.options.of_channel(number))
 
     def digest(self) -> str:
         """Digest of the file, the place, the options and the decoders."""

@@ -92,18 +92,19 @@ def prepare_geometry(preprocess: Preprocess) -> Prepare:
 def prepare_callable(function: Callable[[Any], Any]) -> Prepare:
     """Return the function that prepares images by a user's callable.
 
-    The callable takes an 8-bit PIL image of mode RGB or L, or a float32 array for rows of plain
-    numbers, and returns an array, a tensor or a PIL image. uint8 stays; other numbers become
-    float32. An exception of the callable becomes an `ImageError`.
+    The callable takes an 8-bit PIL image of mode RGB or L; an array (H, W, C) of levels for other
+    numbers of channels; or a float32 array for rows of plain numbers. It returns an array, a tensor
+    or a PIL image. uint8 stays; other numbers become float32. An exception of the callable becomes
+    an `ImageError`.
     """
     return partial(_call, function=function)
 
 
 def _call(item: AnyArray, function: Callable[[Any], Any]) -> AnyArray:
     # Rows of plain numbers have one or two axes.
-    is_image = item.ndim == 3
+    is_picture = item.ndim == 3 and item.shape[2] in (1, 3)
     try:
-        returned = function(as_picture(to_pixels(item)) if is_image else item)
+        returned = function(as_picture(to_pixels(item)) if is_picture else item)
     except Exception as error:
         raise ImageError(f"preprocessing raised {cause(error)}") from error
     return _as_prepared(returned)

@@ -20,7 +20,7 @@ infinite or out of range are rejected.
 """
 
 import math
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,19 @@ from ..exceptions import ImageError, InputError
 from ._window import Window
 
 ValueRange: TypeAlias = tuple[float, float]
+
+
+class AsTheyAre(NamedTuple):
+    """The range of floats that enter a network as they are: 0 and 1, and values beyond are valid.
+
+    Parameters
+    ----------
+    low, high : float
+        The values of the levels 0 and 255.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
 
 
 class Note(Protocol):
@@ -114,8 +127,12 @@ def _clips(value_range: ValueRange) -> bool:
     return isinstance(value_range, Window)
 
 
+def _has_no_limits(value_range: ValueRange) -> bool:
+    return isinstance(value_range, Window | AsTheyAre)
+
+
 def _always_in_range(dtype: np.dtype[Any], value_range: ValueRange) -> bool:
-    if _clips(value_range):
+    if _has_no_limits(value_range):
         return dtype.kind in "bui"
     low, high = value_range
     if dtype.kind == "b":
@@ -124,7 +141,7 @@ def _always_in_range(dtype: np.dtype[Any], value_range: ValueRange) -> bool:
 
 
 def _in_range(values: AnyArray, value_range: ValueRange) -> bool:
-    if _clips(value_range):
+    if _has_no_limits(value_range):
         return bool(np.isfinite(values).all())
     low, high = value_range
     # With a NaN, both are NaN and both comparisons are false.
@@ -156,12 +173,15 @@ def alpha_range(dtype: np.dtype[Any], value_range: ValueRange) -> ValueRange:
     return value_range if dtype.kind == "f" else effective_range(dtype, None)
 
 
-def to_shown(values: AnyArray, limits: ValueRange, note: Note | None = None) -> Levels:
+def to_shown(
+    values: AnyArray, limits: ValueRange, note: Note | None = None, *, bands: bool = False
+) -> Levels:
     """Check and scale numbers (H, W, C) to levels (H, W, 1 or 3); composite alpha over white.
 
-    `note` is called with the values of the colors and their range.
+    `note` is called with the values of the colors and their range. `bands`: no channel is alpha,
+    and levels have the channels of the values.
     """
-    if values.shape[2] in (2, 4):
+    if values.shape[2] in (2, 4) and not bands:
         values, alpha = values[:, :, :-1], values[:, :, -1:]
         opacity_limits = alpha_range(alpha.dtype, limits)
         check_values(alpha, opacity_limits)
@@ -170,7 +190,7 @@ def to_shown(values: AnyArray, limits: ValueRange, note: Note | None = None) -> 
         # A window is of gray values.
         limits = effective_range(values.dtype, None)
     check_values(values, limits)
-    if note is not None:
+    if note is not None and not _has_no_limits(limits):
         note(values, limits)
     return np.ascontiguousarray(to_levels(values, limits))
 
@@ -195,7 +215,9 @@ def as_levels(levels: AnyArray, eps: float = 0.0) -> Levels:
     `eps` is the precision of the values that they were computed from.
     """
     whole = np.rint(levels)
-    if np.abs(levels - whole).max() <= max(WHOLE, _WHOLE_EPS * eps):
+    # Floats that enter a network as they are may lie beyond the levels of 8 bits.
+    fits = whole.min() >= 0 and whole.max() <= 255
+    if fits and np.abs(levels - whole).max() <= max(WHOLE, _WHOLE_EPS * eps):
         return whole.astype(np.uint8)
     return levels.astype(np.float32, copy=False)
 

@@ -43,6 +43,9 @@ class Views(ImageCollection):
         Seed of all views.
     views : sequence of int
         Numbers of the views.
+    n_channels : int, default=1
+        Number of channels of a picture that are images of their own, one after the other. They vary
+        together, by the key of the first one.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class Views(ImageCollection):
         *,
         seed: int,
         views: Sequence[int],
+        n_channels: int = 1,
     ) -> None:
         if images.kind != "pixels":
             raise InputError("augment varies images, but the rows of X are plain numbers.")
@@ -80,6 +84,7 @@ class Views(ImageCollection):
         self._keys = keys
         self._variation = variation
         self._seed = seed
+        self._n_channels = n_channels
         # One row per item: number of the image, number of the view.
         self._items = np.array([(i, view) for view in views for i in range(len(images))], np.intp)
 
@@ -95,7 +100,10 @@ class Views(ImageCollection):
     def digest(self, i: int) -> str:
         position, view = self._items[i].tolist()
         what = digest("view-1", self._variation.digest, self._seed, view)
-        return combine([self._keys[position], what])
+        first = self._first_channel(position)
+        return combine(
+            [self._keys[position], what, *([] if first == position else [self._keys[first]])]
+        )
 
     def reading_ahead(
         self, positions: Sequence[int], *, with_states: bool
@@ -112,4 +120,8 @@ class Views(ImageCollection):
 
     def _seed_of(self, position: int, view: int) -> int:
         """Return the seed of one view, which depends on the image's content, not its position."""
-        return int(digest(self._keys[position], self._seed, view).rpartition(":")[2][:15], 16)
+        key = self._keys[self._first_channel(position)]
+        return int(digest(key, self._seed, view).rpartition(":")[2][:15], 16)
+
+    def _first_channel(self, position: int) -> int:
+        return position - position % self._n_channels

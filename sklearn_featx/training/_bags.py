@@ -1,5 +1,7 @@
 """Bags: rows of several images, pooled after the stages, so that the loss is that of the bag.
 
+The channels of an image, where each passes alone, are a bag too.
+
 Rows of bags are one object, `BagParts`, since their parts differ in length.
 """
 
@@ -68,7 +70,9 @@ _POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def pool_bags(vectors: torch.Tensor, sizes: torch.Tensor, pooling: str) -> torch.Tensor:
+def pool_bags(
+    vectors: torch.Tensor, sizes: torch.Tensor, pooling: str | None, n_channels: int = 1
+) -> torch.Tensor:
     """Pool the vectors of the images of each bag.
 
     Parameters
@@ -77,12 +81,15 @@ def pool_bags(vectors: torch.Tensor, sizes: torch.Tensor, pooling: str) -> torch
         Vectors of all images, one bag after the other.
     sizes : torch.Tensor of shape (n_bags,), int
         Number of images of each bag, at least 1.
-    pooling : str
-        "mean", "max", "min" or "std", or several of them, joined by "+".
+    pooling : str or None
+        "mean", "max", "min" or "std", or several of them, joined by "+". None: a bag is the
+        channels of one image.
+    n_channels : int, default=1
+        Number of channels of an image, each an image here; their vectors lie side by side.
 
     Returns
     -------
-    pooled : torch.Tensor of shape (n_bags, n_poolings * n_features)
+    pooled : torch.Tensor of shape (n_bags, n_poolings * n_channels * n_features)
         One vector for each bag.
 
     Examples
@@ -92,8 +99,11 @@ def pool_bags(vectors: torch.Tensor, sizes: torch.Tensor, pooling: str) -> torch
     >>> pool_bags(vectors, torch.tensor([2, 1]), "mean+max").tolist()
     [[2.0, 3.0], [5.0, 5.0]]
     """
+    vectors = vectors.reshape(-1, n_channels * vectors.shape[1])
+    if pooling is None:
+        return vectors
     names = pooling.split("+")
-    bags = torch.split(vectors, sizes.tolist())
+    bags = torch.split(vectors, (sizes // n_channels).tolist())
     if not bags:
         return vectors.new_empty((0, len(names) * vectors.shape[1]))
     return torch.stack([torch.cat([_POOLINGS[name](bag) for name in names]) for bag in bags])

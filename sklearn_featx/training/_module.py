@@ -53,6 +53,8 @@ class TailAndHead(nn.Module):
     bag_pooling : str, default=None
         How the vectors of the images of a bag become one, as in `pool_bags`. None: one image for
         each row.
+    n_channels : int, default=1
+        Number of channels of an image that are images of their own: their vectors lie side by side.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class TailAndHead(nn.Module):
         pools: Sequence[nn.Module] = (),
         n_read: int = 1,
         bag_pooling: str | None = None,
+        n_channels: int = 1,
     ) -> None:
         super().__init__()
         if len(trained) != len(stages):
@@ -78,6 +81,7 @@ class TailAndHead(nn.Module):
         self.pools = nn.ModuleList(pools or [nn.Identity()])
         self.n_read = n_read
         self.bag_pooling = bag_pooling
+        self.n_channels = n_channels
         self._active = self.trained
         fold_norms([s for s, t in zip(self.stages, self.trained, strict=True) if self._stands(t)])
         if mixed_precision:
@@ -141,9 +145,9 @@ class TailAndHead(nn.Module):
 
     def _of_bags(self, vectors: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:
         """Pool the vectors of images to those of bags."""
-        if self.bag_pooling is None or sizes is None:
+        if sizes is None:
             return vectors
-        return pool_bags(vectors, sizes, self.bag_pooling)
+        return pool_bags(vectors, sizes, self.bag_pooling, self.n_channels)
 
     def train(self, mode: bool = True) -> Self:
         """Set train or eval mode; frozen parts stay in eval mode.

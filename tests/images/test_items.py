@@ -60,7 +60,10 @@ def test_four_channels_are_rgba():
     rgba = np.dstack([PIXELS, np.full((4, 5), 51, np.uint8)])
     wanted = as_item(Image.fromarray(rgba), 0).load()
     np.testing.assert_array_equal(as_item(rgba, 0).load(), wanted)
-    np.testing.assert_array_equal(as_item(rgba.transpose(2, 0, 1), 0).load(), wanted)
+    first, options = rgba.transpose(2, 0, 1), ReadOptions(image_shape=(4, 4, 5))
+    np.testing.assert_array_equal(as_item(first, 0, options).load(), wanted)
+    with pytest.raises(ImageError, match=r"four channels first.*channels='each'"):
+        as_item(first, 0)
 
 
 def test_flat_rows_with_a_shape():

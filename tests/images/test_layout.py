@@ -15,7 +15,7 @@ from sklearn_featx.images._layout import as_channels_last, check_image_shape, ch
         ((8, 6, 4), (8, 6), "HWC"),
         ((4, 6, 3), None, "HWC"),
         ((4, 4, 4), None, "HWC"),
-        ((4, 8, 6), None, "CHW"),
+        ((4, 8, 6), (8, 6), "CHW"),
         ((3, 8, 6), None, "CHW"),
         ((3, 8, 6), (8, 6), "CHW"),
         ((3, 8, 6), (3, 8, 6), "CHW"),
@@ -38,6 +38,9 @@ def test_layout(shape, image_shape, layout):
         ((3, 3, 3), (3, 3), "ambiguous"),
         ((1, 1, 3), None, "ambiguous"),
         ((5, 5, 5), None, "no axis of 1, 3 or 4"),
+        ((5, 8, 6), None, "channels='each'"),
+        ((8, 6, 2), None, "channels='each'"),
+        ((4, 8, 6), None, r"four channels first.*channels='each'.*image_shape=\(4, 8, 6\)"),
         ((8, 6, 3), (6, 8), "does not match"),
         ((8, 6), (6, 8), "does not match"),
         ((2, 8, 6, 3), None, "has 4"),
@@ -59,7 +62,7 @@ def test_image_shapes(shape):
 
 @pytest.mark.parametrize(
     "shape",
-    [8, "ab", (8,), (8, 0), (-1, 8), (8, 6, 5), (8.0, 6), (1, 1, -1), (2, 3, 3, 3), (0, -1)],
+    [8, "ab", (8,), (8, 0), (-1, 8), (8, 6, 0), (8.0, 6), (1, 1, -1), (2, 3, 3, 3), (0, -1)],
 )
 def test_no_image_shape(shape):
     with pytest.raises(InputError, match="image_shape="):

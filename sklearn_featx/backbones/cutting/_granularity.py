@@ -140,12 +140,6 @@ def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
     return ends
 
 
-def input_channels(module: nn.Module) -> int:
-    """Return 1 for a network whose first convolution takes gray images, else 3."""
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    return 1 if first is not None and first.in_channels == 1 else 3
-
-
 def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
     """Return the message for an unknown name, with the nearest known names."""
     names = list(known)

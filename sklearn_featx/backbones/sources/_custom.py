@@ -11,7 +11,8 @@ from ..._preprocess import Preprocess
 from ...exceptions import BackboneError
 from .._network import Network, freeze
 from .._torchvision_objects import build_torchvision_object, is_torchvision
-from ..cutting._granularity import groupings, input_channels
+from ..cutting._granularity import groupings
+from ..cutting._input_channels import input_channels
 from ._huggingface import build_huggingface, is_huggingface
 from ._timm import build_timm_object, is_timm
 
@@ -42,9 +43,9 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
     Returns
     -------
     network : Network
-        The stages are the module's top-level children. The pixels are from 0 to 1, in grayscale
-        if the first convolution has one input channel. A model of Hugging Face's transformers is
-        used up to its last hidden state.
+        The stages are the module's top-level children. The pixels are from 0 to 1, with the
+        channels of the first convolution that an image reaches. A model of Hugging Face's
+        transformers is used up to its last hidden state.
 
     Raises
     ------

@@ -102,11 +102,10 @@ def _recipe(config: Any) -> Preprocess:
         size = (size["height"], size["width"])
     elif isinstance(size, int):
         size = (size, size)
-    channels = getattr(config, "num_channels", 3)
     return Preprocess(
         resize=None if size is None else (size[0], size[1]),
         interpolation="bicubic",
-        channels=1 if channels == 1 else 3,
+        channels=int(getattr(config, "num_channels", 3)),
     )
 
 

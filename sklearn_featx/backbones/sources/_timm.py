@@ -23,7 +23,8 @@ from ..._preprocess import Preprocess
 from ...exceptions import UnknownBackboneError, WeightsError
 from .._image_size import fixed_size
 from .._network import Grouping, Network, freeze
-from ..cutting._granularity import groupings, has_weights, input_channels, unknown_name
+from ..cutting._granularity import groupings, has_weights, unknown_name
+from ..cutting._input_channels import input_channels
 from ._weights import StateDict, exists, fits, load_state, read_state_dict
 
 TIMM_PREFIX = "timm/"
@@ -117,7 +118,7 @@ def build_timm_object(module: nn.Module) -> Network:
     size = fixed_size(module)
     if size is not None and size != recipe.crop:
         recipe = recipe.with_image_size(size)
-    recipe = recipe.with_channels(input_channels(module))
+    recipe = recipe.with_channels(input_channels(freeze(module), recipe.crop, is_stem=True))
     config = _config(module)
     name = str(config.get("architecture") or type(module).__name__.lower())
     if config.get("tag"):

@@ -1,13 +1,16 @@
 """Formats that Pillow does not decode, behind extras: one file each, recognized by content.
 
-A format is a function that recognizes content, one that converts a frame of it to levels, and two
-that return the numbers of pixels and of frames that its header names.
+A format is a function that recognizes content, one that converts a frame of it to levels, and some
+that return the numbers of pixels, frames and channels that its header names.
 """
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from ..._typing import Levels
 from .._options import ReadOptions
@@ -15,8 +18,17 @@ from .._scaling import Note
 from ._dicom import DICOM_PACKAGES, dicom_frames, dicom_levels, dicom_pixels, is_dicom
 from ._nifti import NIFTI_PACKAGES, is_nifti, nifti_frames, nifti_levels, nifti_pixels
 from ._tiff import TIFF_PACKAGES, is_scientific_tiff, tiff_frames, tiff_levels, tiff_pixels
+from ._tiff_bands import is_tiff_of_bands, tiff_bands, tiff_channels
+from ._tiff_tags import is_tiff
 
-__all__ = ["DECODING_PACKAGES", "Format", "format_of", "has_scan_name", "is_scan"]
+__all__ = [
+    "DECODING_PACKAGES",
+    "Format",
+    "format_of",
+    "has_scan_name",
+    "is_scan",
+    "is_tiff",
+]
 
 # A folder of scans has an index of this name: DICOM without pixels.
 _INDEX = "DICOMDIR"
@@ -26,6 +38,9 @@ _START = 512
 
 # Distributions that a decoded picture depends on.
 DECODING_PACKAGES = (*DICOM_PACKAGES, *NIFTI_PACKAGES, *TIFF_PACKAGES)
+
+
+_Read: TypeAlias = Callable[[bytes, ReadOptions, Note | None, int], Levels]
 
 
 class Format(NamedTuple):
@@ -42,18 +57,43 @@ class Format(NamedTuple):
         From content to the number of pixels in the header; None if it is unknown.
     n_frames : callable
         From content to the number of frames; 1 if it is unknown.
+    n_channels : callable
+        From content, options and the number of a frame to the number of channels; raises
+        `ImageError`.
     """
 
     recognizes: Callable[[bytes], bool]
-    levels: Callable[[bytes, ReadOptions, Note | None, int], Levels]
+    levels: _Read
     n_pixels: Callable[[bytes], int | None]
     n_frames: Callable[[bytes], int]
+    n_channels: Callable[[bytes, ReadOptions, int], int]
 
 
+def _picked(
+    levels: _Read, content: bytes, options: ReadOptions, note: Note | None, frame: int
+) -> Levels:
+    """Read channels of a scan, whose channels are those of its levels."""
+    return np.ascontiguousarray(options.picked(levels(content, options, note, frame)))
+
+
+def _count(levels: _Read, content: bytes, options: ReadOptions, frame: int) -> int:
+    return int(levels(content, options, None, frame).shape[2])
+
+
+def _scan(
+    recognizes: Callable[[bytes], bool],
+    levels: _Read,
+    n_pixels: Callable[[bytes], int | None],
+    n_frames: Callable[[bytes], int],
+) -> Format:
+    return Format(recognizes, partial(_picked, levels), n_pixels, n_frames, partial(_count, levels))
+
+
+_TIFF_OF_BANDS = Format(is_tiff_of_bands, tiff_bands, tiff_pixels, tiff_frames, tiff_channels)
 _FORMATS = (
-    Format(is_dicom, dicom_levels, dicom_pixels, dicom_frames),
-    Format(is_nifti, nifti_levels, nifti_pixels, nifti_frames),
-    Format(is_scientific_tiff, tiff_levels, tiff_pixels, tiff_frames),
+    _scan(is_dicom, dicom_levels, dicom_pixels, dicom_frames),
+    _scan(is_nifti, nifti_levels, nifti_pixels, nifti_frames),
+    Format(is_scientific_tiff, tiff_levels, tiff_pixels, tiff_frames, tiff_channels),
 )
 
 
@@ -74,6 +114,10 @@ def is_scan(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def format_of(data: bytes) -> Format | None:
-    """Return the format of a file's content; None if Pillow is to decode it."""
-    return next((found for found in _FORMATS if found.recognizes(data)), None)
+def format_of(data: bytes, *, bands: bool = False) -> Format | None:
+    """Return the format of a file's content; None if Pillow is to decode it.
+
+    `bands`: its channels are asked for, and need be no picture.
+    """
+    formats = (*_FORMATS[:-1], _TIFF_OF_BANDS) if bands else _FORMATS
+    return next((found for found in formats if found.recognizes(data)), None)

@@ -2,7 +2,7 @@
 
 from ..._typing import AnyArray, Levels
 from .._options import ReadOptions
-from .._scaling import Note, ValueRange, effective_range, to_shown
+from .._scaling import Note, ValueRange, to_shown
 
 
 def numbers_to_levels(
@@ -13,7 +13,7 @@ def numbers_to_levels(
     Parameters
     ----------
     values : ndarray of shape (H, W, C)
-        Gray or RGB; with an alpha channel as the last of 2 or 4.
+        Gray or RGB; with an alpha channel as the last of 2 or 4, unless the options say otherwise.
     declared : (float, float) or None
         Black and white according to the file; None: those of the type.
     options : ReadOptions
@@ -26,5 +26,6 @@ def numbers_to_levels(
     ImageError
         If values are no real numbers, NaN, infinite or out of range.
     """
-    limits = effective_range(values.dtype, options.limits or declared)
-    return to_shown(values, limits, note if options.limits is None else None)
+    limits = options.range_of(values.dtype, declared)
+    note = note if options.limits is None else None
+    return to_shown(values, limits, note, bands=options.bands)

@@ -6,6 +6,7 @@ and white are those that the file declares, else those of the type, as for all f
 """
 
 import math
+from collections.abc import Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ..._messages import cause
 from ..._optional import import_optional
 from ..._typing import AnyArray, Levels
 from ...exceptions import FeatxError, ImageError
+from .._channels import CHOOSE_CHANNELS
 from .._declared import tiff_range
 from .._frames import number_of
 from .._options import ReadOptions
@@ -68,14 +70,14 @@ def tiff_levels(
         note.frames("TIFF")
     values, tags = _pixels(read_plane(data, frame))
     levels = _shown(values, tags, tiff_range(tags), options, note)
-    return np.ascontiguousarray(_upright(levels, _first(tags, t.ORIENTATION, 1)))
+    return np.ascontiguousarray(upright(levels, tags))
 
 
 def tiff_frames(data: bytes) -> int:
     """Return the number of pictures, of which channels are parts; 1 if the file is damaged."""
     try:
-        with _opened(data) as file:
-            return len(_numbers(file.series[0])) if _is_described(file) else len(file.pages)
+        with opened(data) as file:
+            return len(page_numbers(file.series[0])) if is_described(file) else len(file.pages)
     except Exception:
         # Decoding will say what is wrong.
         return 1
@@ -84,7 +86,7 @@ def tiff_frames(data: bytes) -> int:
 def tiff_pixels(data: bytes) -> int | None:
     """Return the number of pixels of the first picture; None if the file is damaged."""
     try:
-        with _opened(data) as file:
+        with opened(data) as file:
             page = file.pages[0]
             return int(page.imagewidth) * int(page.imagelength)
     except Exception:
@@ -110,36 +112,44 @@ def read_plane(data: bytes, frame: int) -> Plane:
         If tifffile is not installed.
     """
     try:
-        with _opened(data) as file:
-            pages = _pages_of(file, frame)
-            for page in pages:
-                _refuse_damaged(page, len(pages), len(data))
-            parts = [_channels_last(page.asarray(maxworkers=1), page.axes) for page in pages]
-            tags = {tag.code: tag.value for tag in pages[0].tags}
+        with opened(data) as file:
+            return read_pages(pages_of(file, frame), len(data))
     except FeatxError:
         raise
     except Exception as error:
         # Damaged data raises errors of any type.
         raise ImageError(f"the TIFF cannot be decoded: {cause(error)}") from error
+
+
+def read_pages(pages: Sequence[Any], n_bytes: int) -> Plane:
+    """Read the pages of one picture of an opened file of `n_bytes`.
+
+    Raises `ImageError` if one is too large or truncated, and errors of any type for damaged data.
+    """
+    for page in pages:
+        _refuse_damaged(page, len(pages), n_bytes)
+    parts = [_channels_last(page.asarray(maxworkers=1), page.axes) for page in pages]
+    tags = {tag.code: tag.value for tag in pages[0].tags}
     return Plane(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2), tags)
 
 
-def _opened(data: bytes) -> Any:
+def opened(data: bytes) -> Any:
+    """Open a file by tifffile."""
     tifffile = import_optional("tifffile", extra="tiff", purpose="Reading scientific TIFF files")
     return tifffile.TiffFile(BytesIO(data))
 
 
-def _is_described(file: Any) -> bool:
+def is_described(file: Any) -> bool:
     """Whether a description says what the pages are."""
     return bool(file.is_ome or file.is_imagej)
 
 
-def _pages_of(file: Any, frame: int) -> list[Any]:
+def pages_of(file: Any, frame: int) -> list[Any]:
     """Return the pages of one picture: one, or one for each channel."""
-    if not _is_described(file):
+    if not is_described(file):
         return [file.pages[number_of(frame, len(file.pages)) if frame else 0]]
     series = file.series[0]
-    numbers = _numbers(series)
+    numbers = page_numbers(series)
     if len(series.pages) != numbers.size:
         raise ImageError(
             f"the TIFF has {len(series.pages)} pages where its description names {numbers.size}. "
@@ -152,7 +162,7 @@ def _pages_of(file: Any, frame: int) -> list[Any]:
     return [page.aspage() for page in pages]
 
 
-def _numbers(series: Any) -> AnyArray:
+def page_numbers(series: Any) -> AnyArray:
     """Return the numbers of the pages of each picture, of shape (n_frames, n_channels)."""
     leading = [
         (axis, size)
@@ -192,24 +202,31 @@ def _channels_last(array: AnyArray, axes: str) -> AnyArray:
 
 
 def _pixels(plane: Plane) -> Plane:
-    """Keep the channels that are a gray or RGB picture, with its alpha."""
+    """Return a gray or RGB picture, with its alpha; refuse other numbers of channels."""
     values, tags = plane
-    photometric = _first(tags, t.PHOTOMETRIC, t.GRAY)
+    photometric = t.photometric(tags)
     n_channels = values.shape[2]
-    if photometric not in (t.GRAY, t.GRAY_WHITE_IS_ZERO, t.RGB):
+    refuse_colors(tags)
+    n_colors = 3 if photometric == t.RGB or n_channels == 3 else 1
+    alpha = t.first(tags, t.EXTRA_SAMPLES, 0) in (t.PREMULTIPLIED_ALPHA, t.ALPHA)
+    # A fourth channel of RGB without a meaning is padding, as in Pillow's mode RGBX.
+    padding = photometric == t.RGB and n_channels == 4 and not alpha
+    if not n_colors <= n_channels <= n_colors + (alpha or padding):
+        raise ImageError(
+            f"the TIFF has {n_channels} channels, where a picture has 1 or 3. Say which are read: "
+            f"{CHOOSE_CHANNELS}."
+        )
+    return Plane(values[:, :, :n_colors], tags) if padding else plane
+
+
+def refuse_colors(tags: t.Tags) -> None:
+    """Refuse a palette and compressed colors: their numbers are no gray values or colors."""
+    photometric = t.photometric(tags)
+    if photometric not in t.SCIENTIFIC:
         raise ImageError(
             f"the TIFF has photometric interpretation {photometric}, which is neither gray nor "
             "RGB. Convert it with tifffile, and pass arrays."
         )
-    n_colors = 3 if photometric == t.RGB or n_channels == 3 else 1
-    alpha = _first(tags, t.EXTRA_SAMPLES, 0) in (t.PREMULTIPLIED_ALPHA, t.ALPHA)
-    if n_channels < n_colors or (n_colors == 1 and n_channels > 1 + alpha):
-        raise ImageError(
-            f"the TIFF has {n_channels} channels, where a picture has 1 or 3. Choose among them: "
-            "pass arrays, tifffile.imread(path)."
-        )
-    kept = n_colors + (alpha and n_channels == n_colors + 1)
-    return Plane(values[:, :, :kept], tags)
 
 
 def _shown(
@@ -219,8 +236,8 @@ def _shown(
     options: ReadOptions,
     note: Note | None,
 ) -> Levels:
-    premultiplied = _first(tags, t.EXTRA_SAMPLES, 0) == t.PREMULTIPLIED_ALPHA
-    negative = _first(tags, t.PHOTOMETRIC, t.GRAY) == t.GRAY_WHITE_IS_ZERO
+    premultiplied = t.first(tags, t.EXTRA_SAMPLES, 0) == t.PREMULTIPLIED_ALPHA
+    negative = t.photometric(tags) == t.GRAY_WHITE_IS_ZERO
     if values.shape[2] not in (2, 4) or not (premultiplied or negative):
         levels = numbers_to_levels(values, declared, options, note)
         return 255 - levels if negative else levels
@@ -235,16 +252,11 @@ def _shown(
     return mixed
 
 
-def _upright(levels: Levels, orientation: int) -> Levels:
+def upright(levels: Levels, tags: t.Tags) -> Levels:
     """Turn a picture by the tag: 1 to 8, as in EXIF."""
+    orientation = t.first(tags, t.ORIENTATION, 1)
     if orientation in (5, 6, 7, 8):
         levels = levels.transpose(1, 0, 2)
     flip_rows = orientation in (3, 4, 7, 8)
     flip_columns = orientation in (2, 3, 6, 7)
     return levels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-
-def _first(tags: t.Tags, code: int, default: int) -> int:
-    value: Any = tags.get(code)
-    first: Any = value[0] if isinstance(value, tuple | list) and value else value
-    return default if first is None or isinstance(first, str) else int(first)

@@ -16,6 +16,8 @@ ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 274, 277, 338, 339
 GRAY_WHITE_IS_ZERO, GRAY, RGB = 0, 1, 2
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 PREMULTIPLIED_ALPHA, ALPHA = 1, 2
+# Photometric interpretations of numbers; others are palettes and compressed colors.
+SCIENTIFIC = (GRAY_WHITE_IS_ZERO, GRAY, RGB)
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Codes of struct and bytes, by type of a tag: bytes, text, shorts, longs and their signed forms.
@@ -44,25 +46,52 @@ def first_tags(data: bytes) -> dict[int, Any]:
 
     Texts are str, other values tuples of int.
     """
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
     try:
-        (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
-        count_code, entry = ("Q", 20) if big else ("H", 12)
-        (count,) = struct.unpack_from(order + count_code, data, at)
-        start = at + struct.calcsize(order + count_code)
-        entries = (start + i * entry for i in range(min(count, _MOST_TAGS)))
+        order, big, start, count = _first_directory(data)
+        size = 20 if big else 12
+        entries = (start + i * size for i in range(min(count, _MOST_TAGS)))
         found = (_tag(data, at, order, big) for at in entries)
         return dict(tag for tag in found if tag is not None)
     except (struct.error, OverflowError):
         return {}
 
 
+def has_several_pages(data: bytes) -> bool:
+    """Whether a second picture follows the first."""
+    try:
+        order, big, start, count = _first_directory(data)
+        code = "Q" if big else "I"
+        (following,) = struct.unpack_from(order + code, data, start + count * (20 if big else 12))
+        return bool(following)
+    except (struct.error, OverflowError):
+        return False
+
+
+def _first_directory(data: bytes) -> tuple[str, bool, int, int]:
+    """Return byte order, whether it is a BigTIFF, and the place and number of the first's tags."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
+    count_code = "Q" if big else "H"
+    (count,) = struct.unpack_from(order + count_code, data, at)
+    return order, big, at + struct.calcsize(order + count_code), count
+
+
+def samples(tags: Tags) -> int:
+    """Return the number of samples of a pixel."""
+    return first(tags, SAMPLES, 1)
+
+
+def photometric(tags: Tags) -> int:
+    """Return the photometric interpretation."""
+    return first(tags, PHOTOMETRIC, GRAY)
+
+
 def pillow_reads(tags: Tags) -> bool:
     """Whether Pillow reads a picture with these tags, with all its bits and channels."""
-    samples, bits = _first(tags, SAMPLES, 1), max(tags.get(BITS, (1,)))
-    form, photometric = _first(tags, SAMPLE_FORMAT, UNSIGNED), _first(tags, PHOTOMETRIC, GRAY)
-    if _first(tags, COMPRESSION, 1) not in _PILLOW_COMPRESSIONS or _channels_of_pages(tags) > 1:
+    samples, bits = first(tags, SAMPLES, 1), max(tags.get(BITS, (1,)))
+    form, photometric = first(tags, SAMPLE_FORMAT, UNSIGNED), first(tags, PHOTOMETRIC, GRAY)
+    if first(tags, COMPRESSION, 1) not in _PILLOW_COMPRESSIONS or _channels_of_pages(tags) > 1:
         return False
     if samples == 1:
         # Pillow does not invert a picture of more than 8 bits whose zero is white.
@@ -70,12 +99,9 @@ def pillow_reads(tags: Tags) -> bool:
         return (bits, form) in _PILLOW_GRAY and not (white_is_zero and bits > 8)
     if bits > 8 or form != UNSIGNED:
         return False
+    alpha = first(tags, EXTRA_SAMPLES, 0) in (PREMULTIPLIED_ALPHA, ALPHA)
     if photometric in (GRAY, GRAY_WHITE_IS_ZERO):
-        return (
-            photometric == GRAY
-            and samples == 2
-            and tags.get(EXTRA_SAMPLES, (0,))[0] in (PREMULTIPLIED_ALPHA, ALPHA)
-        )
+        return photometric == GRAY and samples == 2 and alpha
     return samples in (3, 4)
 
 
@@ -84,12 +110,14 @@ def _channels_of_pages(tags: Tags) -> int:
     text = str(tags.get(DESCRIPTION, ""))
     pattern = _IMAGEJ_CHANNELS if text.startswith("ImageJ=") else _OME_CHANNELS
     found = pattern.search(text)
-    return int(found[1]) if found and _first(tags, SAMPLES, 1) == 1 else 1
+    return int(found[1]) if found and first(tags, SAMPLES, 1) == 1 else 1
 
 
-def _first(tags: Tags, code: int, default: int) -> int:
-    values = tags.get(code)
-    return int(values[0]) if values else default
+def first(tags: Tags, code: int, default: int) -> int:
+    """Return the first value of a tag."""
+    value: Any = tags.get(code)
+    number: Any = value[0] if isinstance(value, tuple | list) and value else value
+    return default if number is None or isinstance(number, str) else int(number)
 
 
 def _tag(data: bytes, at: int, order: str, big: bool) -> tuple[int, Any] | None:

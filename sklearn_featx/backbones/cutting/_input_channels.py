@@ -1,0 +1,90 @@
+"""Number of channels of a network's input, from its first convolution."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+# Height and width of the images that look for the first convolution: some networks take one size.
+_SIDES = (64, 224, 32)
+
+
+class _Reached(NamedTuple):
+    """The first convolution that an image reaches: its channels, and those that it gets."""
+
+    wanted: int
+    given: int
+
+
+class _Stop(Exception):  # noqa: N818 (no error)
+    def __init__(self, reached: _Reached) -> None:
+        super().__init__()
+        self.reached = reached
+
+
+def input_channels(
+    module: nn.Module, size: tuple[int, int] | None = None, *, is_stem: bool = False
+) -> int:
+    """Return the number of channels of a network's input.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A frozen network.
+    size : (int, int), default=None
+        Height and width of its images; None: unknown.
+    is_stem : bool, default=False
+        Whether the first of its convolutions takes the image, as in the networks of libraries.
+
+    Returns
+    -------
+    n_channels : int
+        That of the first convolution; 3 if there is none, or if no image reaches it.
+    """
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels in (0, 1, 3):
+        # 0: a lazy layer, which takes what comes first.
+        return 1 if first is not None and first.in_channels == 1 else 3
+    # The order of modules is not that of computation, and pixels may be rearranged before them.
+    sizes = [(side, side) for side in _SIDES] if size is None else [size]
+    for n_channels, (height, width) in product(dict.fromkeys((3, first.in_channels)), sizes):
+        reached = _first_reached(module, torch.zeros(1, n_channels, height, width, device="cpu"))
+        if reached is None:
+            continue
+        if reached.wanted == reached.given:
+            return int(n_channels)
+        if reached.given == n_channels:
+            return reached.wanted
+    return first.in_channels if is_stem else 3
+
+
+def _first_reached(module: nn.Module, image: torch.Tensor) -> _Reached | None:
+    """Send an image through a network up to its first convolution; None if it ends before."""
+    try:
+        with torch.no_grad(), _stopping(module):
+            module(image)
+    except _Stop as stop:
+        return stop.reached
+    except Exception:
+        # Whatever a user's code raises for an image that it does not take.
+        return None
+    return None
+
+
+@contextmanager
+def _stopping(module: nn.Module) -> Iterator[None]:
+    """Context manager: a convolution stops the computation."""
+
+    def stop(layer: Any, inputs: tuple[Any, ...]) -> None:
+        raise _Stop(_Reached(layer.in_channels, inputs[0].shape[-3]))
+
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    hooks = [part.register_forward_pre_hook(stop) for part in convolutions]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
