@@ -7,7 +7,7 @@ import numpy as np
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
-from ..images import Bags
+from ..images import Bags, ImageCollection
 from ._affine import Affine, affine_map
 from ._background import Background, background_for
 from ._beside import Beside
@@ -156,6 +156,7 @@ def heat_maps(
     if method not in _METHODS:
         raise ValueError(f"method={shown(method)} must be one of {list(_METHODS)}.")
     model = Model(estimator, X)
+    _refuse_channels(model.images)
     if isinstance(baseline, str) and baseline != "zero":
         raise ValueError(f"baseline={shown(baseline)}: expected 'zero', images or None.")
     is_named = baseline is None or isinstance(baseline, str)
@@ -215,10 +216,19 @@ def _decide(model: Model, block: Block, method: Method, n_samples: int) -> _Way:
     return _Way(others[0] if others else first, name, n_samples=n_samples)
 
 
+def _refuse_channels(images: ImageCollection) -> None:
+    """Refuse channels that pass alone: each has a map of its own."""
+    if isinstance(images, Bags) and images.n_channels > 1:
+        raise ValueError(
+            f"X: with channels='each', a score is that of {images.n_channels} maps, one for each "
+            "channel. Fit with some channels, reader=ImageReader(channels=[0, 1, 2]), for a map."
+        )
+
+
 def _check_bags(model: Model, block: Block) -> None:
     """Refuse bags whose rows are not those of the mean of their images' maps."""
     bags = model.images
-    if not isinstance(bags, Bags) or (bags.n_poolings == 1 and bags.sizes.max() == 1):
+    if not isinstance(bags, Bags) or (bags.n_parts == 1 and bags.sizes.max() == 1):
         return
     found = [layer.found for layer in block.layers]
     is_linear = all(f is None or f.rule in ("avg", "flatten") for f in found)

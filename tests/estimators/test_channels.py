@@ -22,6 +22,7 @@ from sklearn_featx import (
     FineTuneRegressor,
     ImageReader,
     PretrainedFeatureExtractor,
+    heat_maps,
     layer_sweep,
     plan_search,
     precompute,
@@ -276,14 +277,12 @@ def test_fine_tuning_at_depth_0(extractor):
     model = FineTuneClassifier(
         Net(), image_size=12, cache=False, unfreeze_depth=0, reader=reading("each"), random_state=0
     ).fit(STACKS, LABELS)
-    tap = ["avg"] if model.head_layers == "last" else ["avg", "max"]
     embedding = model.transform(STACKS)
     names = model.get_feature_names_out()
     assert embedding.shape == (8, len(names))
     assert names[-1] == "finetuneclassifier_top_avg_channel4_3"
     each = extractor.set_params(reader=reading("each")).fit_transform(STACKS)
     np.testing.assert_allclose(embedding[:, -20:], each, atol=1e-6)
-    assert tap
     assert model.score(STACKS, LABELS) > 0.5
 
 
@@ -397,6 +396,21 @@ def test_passes_of_a_search(extractor, tmp_path, trunk_rows):
     assert sum(trunk_rows) == 48
     precompute(search, STACKS)
     assert sum(trunk_rows) == 48
+
+
+def test_heat_maps_need_one_map(extractor):
+    pipe = make_pipeline(extractor.set_params(reader=reading("each")), LogisticRegression())
+    pipe.fit(STACKS, LABELS)
+    with pytest.raises(ValueError, match="channels='each', a score is that of 5 maps"):
+        heat_maps(pipe, STACKS)
+    pipe.set_params(pretrainedfeatureextractor__reader__channels=[0, 3, 4]).fit(STACKS, LABELS)
+    found = heat_maps(pipe, STACKS)
+    np.testing.assert_allclose(found.scores, pipe.decision_function(STACKS), atol=1e-5)
+    tuned = FineTuneClassifier(
+        Net(), image_size=12, unfreeze_depth=0, C=1.0, reader=reading("each"), cache=False
+    )
+    with pytest.raises(ValueError, match="channels='each'"):
+        heat_maps(tuned.fit(STACKS, LABELS), STACKS)
 
 
 def test_layer_sweep(extractor):
