@@ -16,7 +16,16 @@ import numpy.typing as npt
 from ._calls import Calls, Fold
 from ._candidates import is_search
 from ._ledger import Ledger
-from ._related_images import Relation, copies, given, look_alikes, patients, separated, together
+from ._related_images import (
+    Relation,
+    copies,
+    given,
+    look_alikes,
+    parts,
+    patients,
+    separated,
+    together,
+)
 from ._timing import minutes
 
 
@@ -128,10 +137,10 @@ def plan_search(
     """Count the passes of a fit or a search, without computing them.
 
     A warning names folds with related images in training and test, which makes scores too high:
-    copies of an image, near copies, images of one patient, or of one of `groups`. Near copies are
-    images whose perceptual hashes, 16 x 16 gray pixels, have a correlation of at least 0.995.
-    Patients are read from the headers of DICOM files. Related images, also through others, have
-    one number in the `groups` of the plan.
+    copies of an image, near copies, slices or tiles of one file, images of one patient, or of one
+    of `groups`. Near copies are images whose perceptual hashes, 16 x 16 gray pixels, have a
+    correlation of at least 0.995. Patients are read from the headers of DICOM files. Related
+    images, also through others, have one number in the `groups` of the plan.
 
     Parameters
     ----------
@@ -220,6 +229,7 @@ def _relations(
     inputs = calls.jobs.inputs
     if near_copies:
         relations.append(look_alikes(inputs, relations[0].groups, n_jobs))
+    relations.append(parts(inputs, relations[0].groups))
     named = patients(inputs, fetch=fetch)
     if named is not None:
         relations.append(named)

@@ -1,7 +1,7 @@
 """Related images: those that cross-validation should keep together, and the folds that do not.
 
-Related are copies of one image, near copies of it, images of one patient by the headers of DICOM
-files, and the groups that the user gives.
+Related are copies of one image, near copies of it, slices or tiles of one file, images of one
+patient by the headers of DICOM files, and the groups that the user gives.
 """
 
 from collections.abc import Iterable, Sequence
@@ -79,6 +79,29 @@ def look_alikes(inputs: Sequence[ImageCollection], content: Groups, n_jobs: int 
         f"least {LEAST_CORRELATION})"
     )
     return Relation(name, groups)
+
+
+def parts(inputs: Sequence[ImageCollection], content: Groups) -> Relation:
+    """Relate rows of X that show parts of one file: slices of a volume, tiles of a slide.
+
+    Parameters
+    ----------
+    inputs : sequence of ImageCollection
+        The images of each input.
+    content : ndarray of shape (n_images,), int
+        Equal where rows are copies.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for images in inputs:
+        for row in range(len(images)):
+            for source in distinct(images.sources(row)):
+                path = source.path if isinstance(source, RemoteItem) else source
+                if isinstance(path, str):
+                    rows_of.setdefault(path, []).append(row)
+    # Of a file that is several times in X, the rows are copies.
+    found = (rows for rows in rows_of.values() if len(set(content[rows])) > 1)
+    pairs = [(rows[0], row) for rows in found for row in rows]
+    return Relation("files whose parts are several images", _joined(len(content), pairs))
 
 
 def patients(inputs: Sequence[ImageCollection], *, fetch: bool) -> Relation | None:

@@ -128,6 +128,12 @@ def test_the_resolution_of_a_printer_is_none(write):
     assert len(tiles(path, mpp=None, tissue=False)) == 12
 
 
+def test_the_side_of_a_tile_follows_the_exact_resolution(write):
+    # TRIDENT 119: 512 pixels of 0.5 micrometers are 966 of 0.265, not twice as many.
+    path = write(np.zeros((1000, 1000, 3), np.uint8), mpp=0.265)
+    assert tiles(path, 512, mpp=0.5, tissue=False)[0].side == 966
+
+
 def aperio(path, description):
     """A slide as Aperio's scanners write it: a tiled TIFF with a description."""
     with tifffile.TiffWriter(path) as file:

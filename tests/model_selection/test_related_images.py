@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GroupKFold, KFold
 
-from sklearn_featx import ImageReader, PretrainedFeatureExtractor, plan_search
+from sklearn_featx import ImageReader, PretrainedFeatureExtractor, plan_search, slices
 from sklearn_featx.images import as_image_collection
 from sklearn_featx.model_selection._near_copies import near_copies, perceptual_hashes
 from sklearn_featx.model_selection._related_images import Relation, together
@@ -137,6 +137,27 @@ class TestPlan:
         planned = self.plan(small_net, X, cv=GroupKFold(2), groups=[0, 1, 2, 3])
         assert "images with near copies" in planned.warning
         assert "0.995): 2. " in planned.warning
+
+    def test_slices_of_one_volume(self, small_net, tmp_path):
+        nibabel = pytest.importorskip("nibabel")
+        rng = np.random.default_rng(0)
+        X = []
+        for name in ("a", "b"):
+            voxels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
+            X += slices(tmp_path / f"{name}.nii")
+        planned = self.plan(small_net, X, cv=KFold(3))
+        assert "at once: files whose parts are several images: 2. This" in planned.warning
+        assert planned.groups.tolist() == [0, 0, 0, 1, 1, 1]
+        assert self.plan(small_net, X, cv=KFold(2)).warning is None
+        # A file that is twice in X is a copy.
+        bag = [X[0], X[3]]
+        reader = ImageReader(bag_pooling="mean")
+        extractor = PretrainedFeatureExtractor(small_net, image_size=8, cache=False, reader=reader)
+        groups = plan_search(extractor, [X[:2], [X[5]], X[:2], bag], timed=False).groups
+        assert groups.tolist() == [0, 0, 0, 0]
+        groups = plan_search(extractor, [X[:2], [X[5]], X[:2]], timed=False).groups
+        assert groups.tolist() == [0, 1, 0]
 
     def test_patients(self, small_net, write_scan, digits):
         pytest.importorskip("pydicom")

@@ -171,7 +171,7 @@ def _modality(
 ) -> tuple[Callable[[AnyArray], AnyArray], ValueRange]:
     """Return the function from stored values to the scanner's units, and their range."""
     for item in header.items(tags.MODALITY_LUT)[:1]:
-        table = read_table(item)
+        table = read_table(item, signed=stored[0] < 0)
         if table is not None:
             return table.find, (0.0, table.white)
     place = header.of_frame(tags.SLOPE, frame)
@@ -205,13 +205,15 @@ def _voi(
         return window.apply, None
     if options.value_range is not None:
         return Window(*options.value_range).apply, None
-    found = None if options.window == FULL else _voi_of_file(header, frame)
+    found = None if options.window == FULL else _voi_of_file(header, frame, full)
     return (Window(*full).apply, full) if found is None else (found, None)
 
 
-def _voi_of_file(header: Header, frame: int) -> Callable[[AnyArray], AnyArray] | None:
+def _voi_of_file(
+    header: Header, frame: int, full: ValueRange
+) -> Callable[[AnyArray], AnyArray] | None:
     for item in header.items(tags.VOI_LUT)[:1]:
-        table = read_table(item)
+        table = read_table(item, signed=full[0] < 0)
         if table is not None:
             return lambda values: table.find(values) * (255 / table.white)
     place = header.of_frame(tags.CENTER, frame)
@@ -268,15 +270,20 @@ def _padding(header: Header, signed: bool) -> tuple[float, float] | None:
     return min(first, last), max(first, last)
 
 
-def read_table(item: Header) -> Table | None:
-    """Return the lookup table of a sequence's item; None if it is incomplete."""
+def read_table(item: Header, *, signed: bool = False) -> Table | None:
+    """Return the lookup table of a sequence's item; None if it is incomplete.
+
+    The first value of a table for signed values is signed, also where the file names no type, or
+    the wrong one.
+    """
     words: Any = item.words(tags.LUT_DESCRIPTOR) if tags.LUT_DESCRIPTOR in item else ()
     data = item.data(tags.LUT_DATA)
     if len(words) != 3 or not data:
         return None
     count, bits = int(words[0]) or 2**16, int(words[2])
-    signed = item.representation(tags.LUT_DESCRIPTOR) == "SS"
-    first = int(np.int16(np.uint16(words[1]).view(np.int16))) if signed else int(words[1])
+    first = int(words[1])
+    if first >= 2**15 and (signed or item.representation(tags.LUT_DESCRIPTOR) == "SS"):
+        first -= 2**16
     wide = len(data) >= 2 * count or len(data) > count + 1
     entries = item.words(tags.LUT_DATA) if wide else np.frombuffer(data, np.uint8)
     if not 1 <= bits <= 16 or len(entries) < 1:

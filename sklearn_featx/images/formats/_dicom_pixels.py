@@ -39,6 +39,8 @@ _VIDEO = tuple(f"{_UIDS}{n}" for n in (*range(100, 109), "110.1"))
 _EXTENDED = "1.2.840.10008.1.2.4.51"
 _RLE = "1.2.840.10008.1.2.5"
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+# JPEG and JPEG 2000, whose samples of a pixel lie together.
+_OF_PIXELS = tuple(_UIDS + n for n in ("50", "51", "57", "70", "90", "91", "201", "202", "203"))
 # Markers of JPEG streams: frames with a size, and markers without a length.
 _SIZED = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}
 _BARE = {0x01, *range(0xD0, 0xD9), 0xFF}
@@ -186,6 +188,9 @@ def _options(header: Header, shape: Shape, pixels: int) -> dict[str, Any]:
         options["correct_unused_bits"] = False
         little = header.transfer_syntax != _NATIVE[2]
         options["view_only"] = little and shape.samples == 1 and shape.bits > 1
+    elif header.transfer_syntax in _OF_PIXELS:
+        # Whatever the header says: PS3.5, 8.2.
+        options["planar_configuration"] = 0
     if header.is_filled(tags.OFFSETS) and header.is_filled(tags.OFFSET_LENGTHS):
         found = (header.data(tags.OFFSETS), header.data(tags.OFFSET_LENGTHS))
         if len(found[0]) == len(found[1]):
@@ -263,10 +268,11 @@ def _check_stream(header: Header, shape: Shape, frame: int) -> None:
         raise ImageError(
             "the DICOM file is damaged or truncated: its compressed pixels have no header."
         )
-    if found[:2] != (shape.rows, shape.columns) or found[2] > 4:
+    if found != (shape.rows, shape.columns, shape.samples):
         raise ImageError(
-            f"the DICOM file is damaged: its header names {shape.columns} x {shape.rows} pixels, "
-            f"its compressed pixels {found[1]} x {found[0]} with {found[2]} channels."
+            f"the DICOM file is damaged: its header names {shape.columns} x {shape.rows} pixels "
+            f"with {shape.samples} channels, its compressed pixels {found[1]} x {found[0]} with "
+            f"{found[2]}."
         )
 
 

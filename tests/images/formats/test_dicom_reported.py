@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sklearn_featx.exceptions import ImageError
 from sklearn_featx.images import ReadOptions, decode
 
 pydicom = pytest.importorskip("pydicom")
@@ -124,6 +125,113 @@ def test_signed_jpeg_2000_of_13_bits(make_dicom):
         decode(path, ReadOptions(window=(40, 400))),
         decode_array(units, (40, 400)),
     )
+
+
+@pytest.mark.parametrize("syntax", ["JPEG2000Lossless", "JPEGBaseline8Bit"])
+def test_planes_that_a_compressed_stream_has_not(make_dicom, syntax):
+    # cornerstone3D 2462: PlanarConfiguration 1, in a header of JPEG 2000.
+    from pydicom import uid
+    from pydicom.encaps import encapsulate
+
+    colors = np.kron(np.random.default_rng(0).integers(0, 200, (8, 8, 3)), np.ones((8, 8, 1)))
+    colors, file = colors.astype(np.uint8), BytesIO()
+    if syntax == "JPEG2000Lossless":
+        Image.fromarray(colors).save(file, "JPEG2000", mct=1, no_jp2=True)
+    else:
+        Image.fromarray(colors).save(file, "JPEG", quality=100, subsampling=0)
+    kind = "YBR_RCT" if syntax == "JPEG2000Lossless" else "YBR_FULL"
+    options = {"PhotometricInterpretation": kind, "PixelData": encapsulate([file.getvalue()])}
+    data = make_dicom(colors, getattr(uid, syntax), PlanarConfiguration=1, **options)
+    assert np.abs(decode(data).astype(int) - colors).max() <= (0 if kind == "YBR_RCT" else 6)
+
+
+def test_a_jpeg_whose_header_says_rgb(make_dicom):
+    # pylibjpeg-libjpeg 29: green pictures, where the stream is YCbCr and the header says RGB.
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGBaseline8Bit
+
+    colors, file = np.full((16, 16, 3), (200, 30, 90), np.uint8), BytesIO()
+    Image.fromarray(colors).save(file, "JPEG", quality=100, subsampling=0)
+    options = {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    data = make_dicom(colors, JPEGBaseline8Bit, PixelData=encapsulate([file.getvalue()]), **options)
+    assert np.abs(decode(data).astype(int) - colors).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG2000"])
+def test_a_stream_of_other_channels_is_refused(make_dicom, kind):
+    # pydicom 1520 and others: one channel taken for three, or the first third of the colors.
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
+
+    gray, syntax = (RAMP >> 4).astype(np.uint8), (JPEGBaseline8Bit, JPEG2000Lossless)
+    colors = np.dstack([gray] * 3)
+    for stream, header in ((gray, colors), (colors, gray)):
+        file = BytesIO()
+        options = {} if kind == "JPEG" else {"no_jp2": True}
+        Image.fromarray(stream).save(file, kind, **options)
+        options = {"PhotometricInterpretation": "RGB"} if header is colors else {}
+        pixels = encapsulate([file.getvalue()])
+        data = make_dicom(header, syntax[kind != "JPEG"], PixelData=pixels, **options)
+        n_channels = f"with {3 if header is colors else 1} channels, its compressed pixels 64 x 64"
+        with pytest.raises(ImageError, match=n_channels):
+            decode(data)
+
+
+def test_a_stream_of_fewer_bits_than_are_allocated(make_dicom):
+    # pydicom 2059: 8 bits in a stream of JPEG 2000, 16 allocated: "cannot reshape".
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+
+    pixels, file = (RAMP >> 4).astype(np.uint8), BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG2000", irreversible=False, no_jp2=True)
+    options = {"PixelData": encapsulate([file.getvalue()]), "BitsStored": 8, "HighBit": 7}
+    data = make_dicom(pixels.astype(np.uint16), JPEG2000Lossless, **options)
+    np.testing.assert_array_equal(shown(data), pixels)
+
+
+def test_a_table_of_16_bits_alone(make_dicom):
+    # cornerstone 79, fo-dicom 949: a VOI table without a window, for 12 bits stored.
+    entries = np.linspace(0, 65535, 2065).astype(np.uint16)
+    item = voi_table(entries, 736, 16, "SS")
+    options = {"BitsStored": 12, "HighBit": 11, "RescaleType": "LOG_E REL"}
+    data = make_dicom(RAMP, VOILUTSequence=[item], **options)
+    wanted = entries[(RAMP.astype(int) - 736).clip(0, 2064)] * (255 / 65535)
+    np.testing.assert_allclose(shown(data), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["SS", "US", "implicit", "units"])
+def test_a_table_from_a_negative_value_on(make_dicom, kind):
+    # pydicom 1073 and others: read as unsigned, each pixel gets the first entry.
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    entries = np.linspace(4095, 0, 2048).astype(np.uint16)
+    item = voi_table(entries, -1024, 12, "SS" if kind == "SS" else "US")
+    syntax = ImplicitVRLittleEndian if kind == "implicit" else None
+    values = RAMP.astype(np.int16) - 2048
+    if kind == "units":
+        data = make_dicom(RAMP, VOILUTSequence=[item], RescaleIntercept=-2048, RescaleSlope=1)
+    else:
+        data = make_dicom(values, syntax, VOILUTSequence=[item])
+    wanted = entries[(values + 1024).clip(0, 2047)] * (255 / 4095)
+    np.testing.assert_allclose(shown(data), wanted, atol=1e-3)
+
+
+def test_numbers_of_a_soft_tissue_window(make_dicom):
+    # dcm4che 1578: a ramp of stored values, where DICOM's LINEAR gives 20, 102, 128 and 255.
+    units = np.array([[-160, -128, 0, 40, 266, 600]] * 2)
+    options = {"RescaleIntercept": -1024, "RescaleSlope": 1, "WindowCenter": 40, "WindowWidth": 400}
+    found = shown(make_dicom((units + 1024).astype(np.uint16), **options))
+    assert found[0].round().tolist() == [0, 20, 102, 128, 255, 255]
+
+
+def voi_table(entries, first, bits, kind):
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    first = first if kind == "SS" else first % 2**16
+    item.add_new(0x00283002, kind, [len(entries), first, bits])
+    item.add_new(0x00283006, "OW", entries.astype("<u2").tobytes())
+    return item
 
 
 def decode_array(values, window):

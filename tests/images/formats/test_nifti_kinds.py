@@ -74,6 +74,25 @@ def test_oblique_axes_are_the_nearest(degrees):
         check(written(NUMBERS.astype(np.int16), turn), axis)
 
 
+def test_axes_that_are_nearly_at_45_degrees():
+    # nibabel 1449: the nearest axes change with each turn. Ours are those of one turn.
+    affine = np.array([[2.09, 1.9, 2.3, 0], [1.9, 2.0, -1.0, 0], [2.1, -1.8, 2.2, 0], [0, 0, 0, 1]])
+    for axis in AXES:
+        header = check(written(NUMBERS.astype(np.int16), affine), axis)
+    assert sorted(header.canonical_shape) == sorted(SHAPE)
+
+
+@pytest.mark.parametrize("code", ["sform", "qform", "neither"])
+def test_a_patient_that_lies_the_other_way(code):
+    # nibabel 1099, 522: flipped from left to right, by sform or qform, with pixdim[0] = -1.
+    image = nibabel.Nifti1Image(NUMBERS.astype(np.int16), np.diag([-1, 1, 1, 1]))
+    image.set_sform(image.affine if code == "sform" else None, int(code == "sform"))
+    image.set_qform(image.affine if code == "qform" else None, int(code == "qform"))
+    header = check(image.to_bytes())
+    # Without both, nibabel assumes that x grows to the left.
+    assert header.orientation[0].tolist() == [0, -1]
+
+
 @pytest.mark.parametrize("more", [(3,), (1, 3), (2, 2)])
 def test_volumes_of_four_and_five_axes(more):
     voxels = np.random.default_rng(0).random((*SHAPE, *more)).astype(np.float32)
