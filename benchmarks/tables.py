@@ -201,6 +201,43 @@ def finetune_study():
     return origin(summary, f", {summary['seeds']} seeds") + markdown(columns, rows, numbers_from=2)
 
 
+def heat_maps():
+    """Shares of images whose map lies on the object, by layer and head."""
+    summary = load("heat_maps")
+    rows = [
+        [row["layer"], row["head"], *(_percent(row[c]) for c in ("accuracy", "pointing")),
+         "" if row["shuffled"] is None else f"{row['shuffled']:.2f}", _percent(row["deletion"])]
+        for row in summary["rows"]
+    ]  # fmt: skip
+    rows += [["", f"control: {c}", "", _percent(summary[c]), "", ""] for c in ("center", "random")]
+    columns = ["layer", "head", "accuracy, %", "on the object, %", "shuffled labels, correlation"]
+    columns += ["deleted faster, %"]
+    words = f", {summary['images']} images"
+    return origin(summary, words) + markdown(columns, rows, numbers_from=2)
+
+
+def label_issues():
+    """Shares of wrong labels that are found, by data set."""
+    summary = load("label_issues")
+    rows = [
+        [row["data"], *(_range(row[c]) for c in ("accuracy", "first", "reported")),
+         "{:.0f} ({:.0f} to {:.0f})".format(*row["n_reported"]), _range(row["suggested"])]
+        for row in summary["rows"]
+    ]  # fmt: skip
+    columns = ["images", "accuracy, %", "among the first 5 %, %", "reported, %", "rows reported"]
+    columns += ["true class suggested, %"]
+    words = f", {summary['images']:,} images, {summary['seeds']} seeds"
+    return origin(summary, words) + markdown(columns, rows)
+
+
+def _percent(share):
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _range(shares):
+    return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * share for share in shares))
+
+
 def cut_sweep():
     """Count the networks of each library that are cut."""
     summary = load("cut_sweep")
@@ -230,6 +267,8 @@ TABLES = {
     "head layers": head_layers,
     "head rates": head_rates,
     "cut sweep": cut_sweep,
+    "heat maps": heat_maps,
+    "label issues": label_issues,
 }  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from ._pictures import thumbnail
 
 _MOST_CLASSES = 20
 # Thumbnails that a plot draws at most, and their cells to a side of the plot.
-_CELLS = 16
-_PIXELS_IN_PLOT = 28
+_CELLS = 12
+_PIXELS_IN_PLOT = 22
 
 
 class MapColumns(NamedTuple):
@@ -200,6 +200,8 @@ class EmbeddingDisplay:
                 at = self.points[codes == place].T
                 ax.scatter(*at, s=8, label=str(k), color=f"C{place % 10}")
             ax.legend(title="label", fontsize="small")
+        # Room for the thumbnails of points at the edges.
+        ax.margins(0.5 / _CELLS)
         self._draw_thumbnails(ax, colors)
         ax.set(xlabel="first column", ylabel="second column")
         self.ax_, self.figure_ = ax, ax.figure

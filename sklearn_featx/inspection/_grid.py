@@ -48,6 +48,6 @@ def axes_grid(ax: Any, n_rows: int, n_columns: int, purpose: str) -> Any:
 
 
 def nearly_square(n: int) -> tuple[int, int]:
-    """Rows and columns of a grid for n pictures."""
-    n_columns = min(n, _MOST_COLUMNS) or 1
-    return math.ceil(n / n_columns) or 1, n_columns
+    """Rows and columns of a grid for n pictures, with few empty places."""
+    n_rows = math.ceil(n / _MOST_COLUMNS) or 1
+    return n_rows, math.ceil(n / n_rows) or 1

@@ -12,6 +12,9 @@ from ._grid import axes_grid, nearly_square
 from ._pictures import images_of, thumbnail
 from ._predictions import Predictions, predictions_of
 
+# Letters that fit under the columns of a matrix.
+_LETTERS = 50
+
 
 class MistakesDisplay:
     """The most confident mistakes among predictions.
@@ -223,8 +226,10 @@ class MistakesDisplay:
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
                 color="black" if true == predicted else "tab:red",
             )  # fmt: skip
-        ax.set_xticks(range(n), [str(k) for k in classes])
-        ax.set_yticks(range(n), [str(k) for k in classes])
+        names = [str(k) for k in classes]
+        ax.set_yticks(range(n), names)
+        long = sum(map(len, names)) > _LETTERS
+        ax.set_xticks(range(n), names, rotation=45 if long else 0, ha="right" if long else "center")
         ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), xlabel="predicted", ylabel="true")
         self.axes_, self.figure_ = ax, ax.figure
         return self

@@ -103,7 +103,7 @@ class Model:
 
             self._tuned = tuned_network(self.network, X)
             work = self._tuned.work
-        self.images: ImageCollection = work.images
+        self.images: ImageCollection = _without_bags_of_one(work.images)
         self.recipe: Recipe = work.predicting
         self.settings: Settings = work.settings
 
@@ -181,6 +181,7 @@ class Model:
                 f"layer={shown(self._layers())} of backbone {backbone.name!r} has no feature "
                 "map before it: its values have no positions. Choose another layer."
             )
+        self._check_bags(found)
         sources = [
             Tap(m.layer, None) if m else tap for m, tap in zip(found, self.recipe.taps, strict=True)
         ]
@@ -211,6 +212,20 @@ class Model:
             if arrays:
                 yield [rows[i] for i in readable(len(rows), failures)], arrays
 
+    def _check_bags(self, found: Sequence[FeatureMap | None]) -> None:
+        """Refuse bags whose row is not that of the mean of their feature maps."""
+        if not isinstance(self.images, Bags):
+            return
+        linear = all(m is None or m.rule in ("avg", "flatten") for m in found)
+        if self._tuned is not None or self.images.pooling != "mean" or not linear:
+            kind = type(self.network).__name__
+            raise ValueError(
+                f"X: entries are bags, pooled by bag_pooling={shown(self.images.pooling)} of "
+                f"{kind}. A bag has a map only with bag_pooling='mean' of a "
+                "PretrainedFeatureExtractor with pooling='avg'. Pass each image as an entry of its "
+                "own, [image]."
+            )
+
     def _layers(self) -> Any:
         return getattr(self.network, "layer", "the last")
 
@@ -223,6 +238,13 @@ def check_length(values: Any, name: str, images: "ImageCollection", of: str = "X
         raise ValueError(
             f"{name} has {n} entries, and {of} has {len(images)} images. Pass one for each image."
         )
+
+
+def _without_bags_of_one(images: "ImageCollection") -> "ImageCollection":
+    """Images alone where no bag has several: their rows are equal."""
+    if isinstance(images, Bags) and images.pooling in ("mean", "max") and (images.sizes == 1).all():
+        return images.images
+    return images
 
 
 def _networks(step: Any) -> list[str]:

@@ -10,7 +10,7 @@ from .._typing import AnyArray
 from ..estimators._image_estimator import read_images
 from ..estimators._image_reader import ImageReader
 from ..flow import Recipe
-from ..images import ImageCollection, seen_part
+from ..images import Bags, ImageCollection, seen_part
 
 
 class Picture(NamedTuple):
@@ -29,7 +29,10 @@ class Picture(NamedTuple):
 
 
 def network_view(images: ImageCollection, recipe: Recipe, i: int) -> Picture:
-    """Return an image as the network sees it."""
+    """Return an image as the network sees it; of a bag, the mean of its images."""
+    if isinstance(images, Bags):
+        each = [network_view(images.images, recipe, k) for k in images.members(i)]
+        return each[0]._replace(pixels=np.mean([picture.pixels for picture in each], axis=0))
     if isinstance(recipe.preprocess, Preprocess) and images.kind == "pixels":
         pixels = _drawable(images.load_resized(i, recipe.preprocess))
     else:
@@ -43,8 +46,12 @@ def network_view(images: ImageCollection, recipe: Recipe, i: int) -> Picture:
 
 
 def file_view(images: ImageCollection, recipe: Recipe, i: int) -> Picture:
-    """Return an image as it was given."""
-    if not isinstance(recipe.preprocess, Preprocess) or images.kind != "pixels":
+    """Return an image as it was given; bags as the network sees them."""
+    if (
+        isinstance(images, Bags)
+        or not isinstance(recipe.preprocess, Preprocess)
+        or images.kind != "pixels"
+    ):
         return network_view(images, recipe, i)
     pixels = _drawable(images.load(i))
     top, left, bottom, right = seen_part(pixels.shape[0], pixels.shape[1], recipe.preprocess)

@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from .. import __version__
 from .._typing import AnyArray, FloatArray
 from ..exceptions import InputError
+from ..flow import activations, as_table, readable, warn_of
 from ..images import data_uri
 from ._heat_maps import HeatMaps, heat_maps
 from ._model import Model
@@ -58,17 +59,15 @@ def report_page(
     page : str
         HTML.
     """
-    whole = Model(estimator, list(paths)).rows(list(paths))
-    readable = np.flatnonzero(np.isfinite(whole).all(1)).tolist()
-    seen = [paths[i] for i in readable]
-    others = [paths[i] for i in sorted(set(range(len(paths))) - set(readable))]
+    seen = _readable(estimator, paths)
+    others = [path for path in paths if path not in seen]
     if not seen:
         raise InputError("none of the images can be read.")
     said = np.asarray(estimator.predict(seen))
     target = said if hasattr(estimator, "classes_") and said.ndim == 1 else None
     found = heat_maps(estimator, seen, target, "image")
     model = Model(estimator, seen)
-    near = _nearest(estimator, model, whole[readable], known, n_neighbors)
+    near = _nearest(estimator, model, model.rows(seen), known, n_neighbors)
     top = float(np.abs(found.maps).max()) or 1.0
     articles = [_article(model, found, i, path, said[i], top, near) for i, path in enumerate(seen)]
     articles += [_unreadable(path) for path in others]
@@ -84,21 +83,31 @@ def report_page(
     )
 
 
+def _readable(estimator: Any, paths: Sequence[str]) -> list[str]:
+    """Files that can be read, whatever the model's ``on_error`` is."""
+    model = Model(estimator, list(paths))
+    settings = model.settings._replace(on_error="nan")
+    failures = activations(model.images, model.recipe, settings).failures
+    warn_of(as_table(failures), len(paths), "they have no map on the page.", listed_in=None)
+    return [paths[i] for i in readable(len(paths), failures)]
+
+
 def _nearest(
     estimator: Any, model: Model, rows: FloatArray, known: Sequence[str] | None, n: int
 ) -> _Near:
     """Find the nearest of the known images, or of the others."""
-    others = model if known is None else Model(estimator, list(known))
-    seen = rows if known is None else others.rows(list(known))
-    places = np.flatnonzero(np.isfinite(seen).all(1))
-    seen = seen[places]
+    others, seen = model, rows
+    if known is not None:
+        known = _readable(estimator, known)
+        others = Model(estimator, known)
+        seen = others.rows(known) if known else seen[:0]
     n = min(n, len(seen) - (known is None))
     if n < 1:
         return _Near(np.zeros((len(rows), 0), int), np.zeros((len(rows), 0)), others)
     search = NearestNeighbors(n_neighbors=n).fit(seen)
     # Without rows, scikit-learn leaves each row itself out.
     distances, indices = search.kneighbors(None if known is None else rows)
-    return _Near(places[indices], distances, others)
+    return _Near(indices, distances, others)
 
 
 def _article(

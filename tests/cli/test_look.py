@@ -64,10 +64,11 @@ def test_neighbors_among_known_images(saved, digit_files):
     assert all(f"{paths[i]}, " in article for i, article in enumerate(articles))
 
 
-def test_unreadable_images_are_named(saved, tmp_path, capsys):
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_unreadable_images_are_named(saved, tmp_path, capsys, on_error):
     _, model, paths = saved
     model = clone(model).set_params(
-        pretrainedfeatureextractor__on_error="nan", logisticregression__max_iter=1000
+        pretrainedfeatureextractor__on_error=on_error, logisticregression__max_iter=1000
     )
     skops.dump(model.fit(paths[:20], np.arange(20) % 2), tmp_path / "model.skops")
     (tmp_path / "new").mkdir()
@@ -110,15 +111,17 @@ def test_what_cannot_be_loaded_is_refused(saved, capsys, tmp_path):
 
 
 def test_a_model_whose_network_is_beside_other_columns_is_refused(saved, capsys, tmp_path):
-    folder, model, _ = saved
+    folder, model, paths = saved
     columns = ColumnTransformer([("images", model[0], [0]), ("size", "passthrough", [1])])
-    joblib.dump(make_pipeline(columns, model[-1]), tmp_path / "model.joblib")
+    table = np.array([[path, 1.0] for path in paths[:4]], dtype=object)
+    beside = make_pipeline(columns, clone(model[-1])).fit(table, [0, 1, 0, 1])
+    joblib.dump(beside, tmp_path / "model.joblib")
     page = tmp_path / "page.html"
     command = ["look", str(tmp_path / "model.joblib"), str(folder / "new"), "-o", str(page)]
     assert main([*command, "--trust-pickle"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("sklearn-featx: error: MODEL: estimator=Pipeline(")
-    assert "expected a fitted pipeline" in error
+    assert error.startswith("sklearn-featx: error: MODEL: X=[")
+    assert "the model takes a table with columns beside the images" in error
     assert len(error) <= 300
     assert error.count("\n") == 1
     assert not page.exists()

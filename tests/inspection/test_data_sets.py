@@ -55,7 +55,7 @@ class TestEmbeddingDisplay:
         boxes = [a for a in display.ax_.artists if isinstance(a, AnnotationBbox)]
         assert 5 < len(boxes) <= 60
         # They do not overlap.
-        at = np.array([box.xy for box in boxes]) / np.ptp(display.points, axis=0) * 16
+        at = np.array([box.xy for box in boxes]) / np.ptp(display.points, axis=0) * 12
         apart = np.abs(at[:, np.newaxis] - at).max(2)
         assert apart[~np.eye(len(at), dtype=bool)].min() >= 0.99
         places = {tuple(point): i for i, point in enumerate(display.points)}

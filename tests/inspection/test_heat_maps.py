@@ -1,5 +1,7 @@
 """Heat maps: they sum to the score, exactly; what is not affine gets Shapley values."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
@@ -373,6 +375,46 @@ class TestNotAffine:
         heat_maps(model, two[0])
         heat_maps(model, two[0], method="occlusion")
         assert sum(trunk_rows) == computed
+
+
+@pytest.fixture(scope="module")
+def bags(digits):
+    X = digits[0]
+    return [list(X[i : i + 2 + i % 2]) for i in range(0, 45, 3)], np.arange(15) % 2
+
+
+class TestBags:
+    """Several images in an entry: a map of their mean, or an error, never a wrong sum."""
+
+    @pytest.mark.parametrize("bag_pooling", ["mean", "max", "std", "mean+max"])
+    @pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
+    def test_of_an_extractor(self, small_net_factory, bags, bag_pooling, pooling):
+        reader = ImageReader(bag_pooling=bag_pooling)
+        features = extractor(small_net_factory(), pooling=pooling, layer="body", reader=reader)
+        model = make_pipeline(features, LogisticRegression(max_iter=1000)).fit(*bags)
+        alone = [[image] for image in bags[0][0]]
+        if bag_pooling == "mean" and pooling != "max":
+            found = heat_maps(model, bags[0])
+            assert relative(found.scores, model.decision_function(bags[0])) < 1e-5
+            # The map of a mean is the mean of the maps.
+            each = heat_maps(model, alone).maps.mean(0)
+            np.testing.assert_allclose(found.maps[0], each, atol=1e-5 * np.abs(each).max())
+        else:
+            with pytest.raises(
+                ValueError, match=re.escape(f"pooled by bag_pooling='{bag_pooling}'")
+            ):
+                heat_maps(model, bags[0])
+        if bag_pooling in ("mean", "max"):
+            found = heat_maps(model, alone)
+            assert relative(found.scores, model.decision_function(alone)) < 1e-5
+
+    def test_of_a_fine_tuner(self, small_net_factory, bags):
+        model = tuner(small_net_factory, reader=ImageReader(bag_pooling="mean")).fit(*bags)
+        with pytest.raises(ValueError, match=r"Pass each image as an entry of its own, \[image\]"):
+            heat_maps(model, bags[0])
+        alone = [[image] for image in bags[0][0]]
+        found = heat_maps(model, alone)
+        assert relative(found.scores, model.decision_function(alone)) < 1e-5
 
 
 def test_what_has_no_map_is_refused(two):

@@ -10,11 +10,13 @@ from sklearn.svm import SVC, LinearSVC
 
 from sklearn_featx import (
     HeatMapDisplay,
+    ImageReader,
     NeighborsDisplay,
     PretrainedFeatureExtractor,
     heat_maps,
     nearest_images,
 )
+from sklearn_featx.inspection._grid import nearly_square
 
 mpl.use("Agg")
 
@@ -101,6 +103,20 @@ class TestHeatMapDisplay:
         display = HeatMapDisplay.from_estimator(model, ["nowhere.png", paths[0]])
         assert display.titles[0] == "unreadable"
         assert [len(ax.images) for ax in display.axes_.ravel()] == [0, 2]
+
+    def test_a_bag_is_the_mean_of_its_pictures(self, digits, pyplot, small_net_factory):
+        X, reader = digits[0], ImageReader(bag_pooling="mean")
+        bags = [list(X[i : i + 3]) for i in range(0, 30, 3)]
+        features = PretrainedFeatureExtractor(small_net_factory(), image_size=16, reader=reader)
+        model = make_pipeline(features, LogisticRegression()).fit(bags, np.arange(10) % 2)
+        display = HeatMapDisplay.from_estimator(model, bags[:1])
+        each = HeatMapDisplay.from_estimator(model, [[image] for image in bags[0]]).pictures
+        mean = np.mean([picture.pixels for picture in each], axis=0)
+        np.testing.assert_allclose(display.pictures[0].pixels, mean)
+
+    @pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (6, (1, 6)), (8, (2, 4)), (13, (3, 5))])
+    def test_few_places_are_empty(self, n, shape):
+        assert nearly_square(n) == shape
 
 
 class TestNearestImages:
