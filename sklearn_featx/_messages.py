@@ -34,10 +34,14 @@ def cause(error: BaseException) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Return the first line of an error's message; of an `OSError`, without the file name."""
+    """Return the first line of an error's message, or two if it announces the second.
+
+    Of an `OSError`, without the file name.
+    """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = [line for line in _COLORS.sub("", text).splitlines() if line.strip()]
-    return short(lines[0]) if lines else ""
+    announced = lines[0].rstrip().endswith(":") if lines else False
+    return short(" ".join(lines[: 1 + announced]))
 
 
 def short(text: str, longest: int = LONGEST) -> str:

@@ -8,13 +8,21 @@ import io
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
-from sklearn_featx.exceptions import FeatxError, ImageWarning
+from sklearn_featx import (
+    FeatureStore,
+    FineTuneClassifier,
+    FineTuneRegressor,
+    ImageReader,
+    PretrainedFeatureExtractor,
+    image_groups,
+)
+from sklearn_featx.exceptions import FeatxError, ImageWarning, StoreError
 
 X = np.random.default_rng(0).integers(0, 256, (8, 8, 8), dtype=np.uint8)
 
@@ -161,3 +169,115 @@ def test_targets_whose_variance_overflows(small_net, unit):
         FineTuneRegressor(small_net, unfreeze_depth=0).fit(X, np.arange(8) * unit)
     assert f"targets as large as {7 * unit}" in said(error)
     assert "Divide them by a constant" in said(error)
+
+
+class TestDataframes:
+    """Names that occur twice: narwhals' "Expected unique column names, got:" and a list."""
+
+    @pytest.mark.parametrize("method", ["fit", "transform"])
+    @pytest.mark.parametrize("shape", [None, (1, 2)])
+    def test_two_columns_of_one_name(self, small_net, method, shape):
+        frame = pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
+        extractor = PretrainedFeatureExtractor(small_net, reader=ImageReader(image_shape=shape))
+        with pytest.raises(FeatxError, match=r"2 columns have the name 'a'. Rename them") as error:
+            getattr(extractor, method)(frame)
+        assert said(error)
+
+    def test_of_a_table_of_arrow(self, small_net):
+        pa = pytest.importorskip("pyarrow")
+        table = pa.table([["x"], ["y"]], names=["a", "a"])
+        with pytest.raises(FeatxError, match="2 columns have the name 'a'"):
+            PretrainedFeatureExtractor(small_net).fit(table)
+
+    def test_of_labels(self, small_net):
+        y = pd.DataFrame(np.eye(8, 2, dtype=int), columns=["a", "a"])
+        with pytest.raises(
+            ValueError, match="y: Expected unique column names, got: - 'a'"
+        ) as error:
+            FineTuneClassifier(small_net, unfreeze_depth=0, C=1.0).fit(X, y)
+        assert said(error)
+
+
+def test_three_pixels_of_three_channels_in_three_rows():
+    images = np.arange(54, dtype=np.uint8).reshape(2, 3, 3, 3)
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
+    with pytest.raises(FeatxError, match="ambiguous") as error:
+        PretrainedFeatureExtractor(net).fit(images)
+    assert "ImageReader(image_shape=(3, 3, 3)), which means channels last" in said(error)
+    extractor = PretrainedFeatureExtractor(net, reader=ImageReader(image_shape=(3, 3, 3)))
+    features = extractor.fit_transform(images)
+    with torch.no_grad():
+        exact = net(torch.from_numpy(images / np.float32(255)).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(features, exact, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "value_range", "wanted"),
+    [
+        (1.0000001 / 255, None, "from 0.*to 1.0000001, just outside .* Pass np.clip(X, 0, 1)."),
+        (1.0000001, (0, 255), "to 255.0000255, just outside .* Pass np.clip(X, 0, 255)."),
+        (1.0000001, None, "outside the range 0 to 1 .* for example value_range=(0, 255)."),
+        (1.0, None, "outside the range 0 to 1 .* for example value_range=(0, 255)."),
+        (257.0, None, "outside the range 0 to 1 .* the values of black and white."),
+    ],
+)
+def test_pixels_that_rounding_carries_over_the_range(small_net, scale, value_range, wanted):
+    images = np.tile(np.uint8([0, 255]), (2, 4, 4)) * scale
+    reader = ImageReader(value_range=value_range)
+    with pytest.raises(FeatxError, match=wanted.replace("(", r"\(").replace(")", r"\)")) as error:
+        PretrainedFeatureExtractor(small_net, reader=reader).fit(images)
+    assert "row 0" in said(error)
+    if "just outside" in str(error.value):
+        high = 1 if value_range is None else 255
+        PretrainedFeatureExtractor(small_net, reader=reader).fit(np.clip(images, 0, high))
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, -1)])
+def test_rows_that_are_nan(plain_factory, small_net, shape):
+    net = small_net if shape == (1, 2) else plain_factory()
+    reader = ImageReader(image_shape=shape)
+    for method in ("fit", "transform", "fit_transform"):
+        with pytest.raises(FeatxError, match=r"row 1: .*contains NaN") as error:
+            getattr(PretrainedFeatureExtractor(net, reader=reader), method)(
+                [[0.0, 1.0], [np.nan, np.nan]]
+            )
+        assert said(error)
+
+
+def test_groups_of_arrays():
+    with pytest.raises(FeatxError, match=r"groups are read from files. Pass paths") as error:
+        image_groups(X / 255)
+    assert "row 0" in said(error)
+
+
+@pytest.mark.parametrize("augment", ["light", "strong"])
+@pytest.mark.parametrize("n_views", [None, 2])
+def test_crops_of_different_sizes(small_net, augment, n_views):
+    settings = {"unfreeze_depth": 1, "C": 1.0, "max_epochs": 1, "n_views": n_views}
+    model = FineTuneClassifier(small_net, augment=augment, **settings)
+    with pytest.raises(FeatxError, match=r"augment crops .* Pass image_size=") as error:
+        model.fit(X, [0, 1] * 4)
+    assert said(error)
+    model.set_params(image_size=8).fit(X, [0, 1] * 4)
+
+
+@pytest.mark.parametrize("y", [[0, 0, 0, 0, 0, 0, 0, 1], [0, 1, 2, 3, 4, 5, 6, 7]])
+def test_too_few_rows_to_hold_some_out(small_net, y):
+    model = FineTuneClassifier(small_net, unfreeze_depth=1, C=1.0, early_stopping=True)
+    with pytest.raises(ValueError, match=r"early_stopping=True cannot hold out .* 8 rows") as error:
+        model.fit(X, y)
+    assert "early_stopping=False" in said(error)
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+@pytest.mark.parametrize("method", ["info", "verify", "prune", "clear"])
+def test_a_store_at_the_path_of_a_file(tmp_path, method, inside):
+    path = tmp_path / "features.csv"
+    path.write_text("1,2,3")
+    with pytest.raises(
+        StoreError, match=r"features\.csv' is a file, and a store is a folder"
+    ) as error:
+        getattr(FeatureStore(path / inside), method)()
+    assert said(error)
+    assert path.read_text() == "1,2,3"
+    assert FeatureStore(tmp_path / "new").info().n_rows == 0

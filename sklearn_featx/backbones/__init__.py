@@ -9,6 +9,7 @@ from ._digests import Digest
 from ._feature_map import FeatureMap, find_feature_map
 from ._functions import digest_function
 from ._listing import StageInfo, backbone_stages, unfreeze_depths
+from ._refusals import check_same, complex_features
 from ._registry import backbone_names, get_backbone
 from ._reweighted import with_weights
 
@@ -19,6 +20,8 @@ __all__ = [
     "StageInfo",
     "backbone_names",
     "backbone_stages",
+    "check_same",
+    "complex_features",
     "digest_function",
     "find_feature_map",
     "get_backbone",

@@ -20,6 +20,7 @@ from ._libraries import versions
 from ._network import Grouping, Network
 from ._normalize import Normalize
 from ._pooling import Pool
+from ._refusals import complex_features
 from ._stage import Cost, LayerError, Stage, StageTaps, dry_run
 from .cutting._chain import Chain, adopt_unused, cut
 from .cutting._constants import differing_constant
@@ -184,15 +185,17 @@ class Backbone:
         BackboneError
             If the network does not accept rows of this shape.
         """
+        return [tuple(output.shape[1:]) for output in self._dry_run(module, input_shape)]
+
+    def _dry_run(self, module: nn.Module, input_shape: Sequence[int]) -> Sequence[torch.Tensor]:
         try:
-            outputs = dry_run(module, (_DRY_ROWS, *input_shape))
+            return dry_run(module, (_DRY_ROWS, *input_shape))
         except Exception as error:
             # Networks raise errors of any type for wrong sizes.
             raise BackboneError(
                 f"backbone {shown(self.name)} cannot take {_in_words(input_shape)}: "
                 f"{_cause_and_place(error)}. {self._other_type() or self._fitting_size()}"
             ) from error
-        return [tuple(output.shape[1:]) for output in outputs]
 
     def _other_type(self) -> str:
         """Say how a network whose parameters are all of another type than images is passed."""
@@ -233,10 +236,19 @@ class Backbone:
             As for `tapped`.
         input_shape : sequence of int
             Shape of the network's input for one row.
+
+        Raises
+        ------
+        BackboneError
+            If the network does not accept rows of this shape, or a layer is complex.
         """
         question = (tuple(layers), tuple(input_shape))
         if question not in self._known_shapes:
-            self._known_shapes[question] = self.shapes(self.tapped(layers), input_shape)
+            outputs = self._dry_run(self.tapped(layers), input_shape)
+            for layer, output in zip(layers, outputs, strict=True):
+                if output.is_complex():
+                    raise complex_features(self, layer, output.dtype)
+            self._known_shapes[question] = [tuple(output.shape[1:]) for output in outputs]
         return self._known_shapes[question]
 
     def costs(self, input_shape: Sequence[int]) -> list[Cost]:

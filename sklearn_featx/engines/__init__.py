@@ -5,8 +5,10 @@ from ._device import resolve_device
 from ._engine import Engine, EngineName, make_engine
 from ._precision import resolve_precision, type_name
 from ._threads import Workers, count_threads
+from ._trunk import ComplexResultError
 
 __all__ = [
+    "ComplexResultError",
     "Engine",
     "EngineName",
     "Workers",

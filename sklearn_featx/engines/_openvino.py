@@ -18,7 +18,7 @@ from ..exceptions import BackboneError
 from ._rewrite import rewrite_for_inference
 from ._rounding import round_convolutions
 from ._threads import Workers, count_threads, share_threads
-from ._trunk import Whole
+from ._trunk import ComplexResultError, Whole
 
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 # The number of rows that a worker gets together. Each row runs alone, which is as fast.
@@ -131,6 +131,8 @@ class OpenVinoEngine:
                 "NUM_STREAMS": self._n_streams,
             }
             return _Compiled(self._core.compile_model(model, "CPU", settings))
+        except ComplexResultError:
+            raise
         except Exception as error:
             # Export and conversion raise errors of any type for unsupported networks.
             raise BackboneError(

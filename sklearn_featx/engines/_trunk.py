@@ -11,6 +11,23 @@ from ._fused_layers import fuse_layers
 from ._sections import Sectioned
 
 
+class ComplexResultError(TypeError):
+    """A result of the network is complex: its imaginary part would be lost.
+
+    Parameters
+    ----------
+    position : int
+        Position of the result.
+    dtype : torch.dtype
+        Its dtype.
+    """
+
+    def __init__(self, position: int, dtype: torch.dtype) -> None:
+        self.position = position
+        self.dtype = dtype
+        super().__init__(f"result {position} of the network is complex ({dtype})")
+
+
 class Whole(nn.Module):
     """Computation of a batch of pixels or numbers, with a list of float32 results.
 
@@ -36,7 +53,7 @@ class Whole(nn.Module):
         super().__init__()
         self.normalize = nn.Identity() if normalize is None else copy.deepcopy(normalize)
         self.network = network
-        self.pools = nn.ModuleList(map(_Pooled, pools))
+        self.pools = nn.ModuleList(_Pooled(i, pool) for i, pool in enumerate(pools))
         self.dtype = dtype
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
@@ -51,11 +68,14 @@ class Whole(nn.Module):
 class _Pooled(nn.Module):
     """A pooling in float32: in 16 bits it would lose the precision that a mean gains."""
 
-    def __init__(self, pool: nn.Module) -> None:
+    def __init__(self, position: int, pool: nn.Module) -> None:
         super().__init__()
+        self.position = position
         self.pool = pool
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        if activations.is_complex():
+            raise ComplexResultError(self.position, activations.dtype)
         pooled: torch.Tensor = self.pool(activations.float())
         return pooled
 

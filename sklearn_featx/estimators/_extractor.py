@@ -8,10 +8,8 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.preprocessing import normalize as scale_to_unit_norm
 from sklearn.utils.validation import check_is_fitted
 
-from .._digest import combine, digest
 from .._messages import shown
 from .._sklearn_compat import (
     Interval,
@@ -20,7 +18,7 @@ from .._sklearn_compat import (
     _fit_context,
 )
 from .._typing import AnyArray, EngineChoice, FloatArray, OnError, Pooling, Precision, Weights
-from ..backbones import Backbone, get_backbone, warn_of_classifier
+from ..backbones import Backbone, check_same, get_backbone, warn_of_classifier
 from ..engines import EngineName, resolve_device, resolve_precision
 from ..exceptions import ImageError, UnknownLayerError
 from ..flow import (
@@ -39,14 +37,10 @@ from ..flow import (
 )
 from ..images import ImageCollection
 from ._channels import n_channels_of
+from ._column_scales import NO_SCALE, digest_columns, learn_scales, unit_norm
 from ._image_estimator import ROWS_ARE_NAN, ImageEstimator
 from ._image_reader import ImageReader
 from ._preprocessing import PreprocessingOption
-
-_NO_SCALE = (
-    "normalize='layer' scales columns by their variance in 'fit', and this %(name)s is not fitted: "
-    "call 'fit' on the training images first."
-)
 
 
 class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
@@ -57,7 +51,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     of other layers. A row depends only on its image, not on the other rows of X.
 
     The transformer is stateless: `fit` validates parameters and X, and `transform` works without
-    it. Only ``normalize="layer"`` learns in `fit`, the scale of each column.
+    it. Only ``normalize="layer"`` learns in `fit`, the scale of each column. After `fit`, another
+    network than that of `fit`, such as a module that was trained meanwhile, is an error.
 
     Parameters
     ----------
@@ -129,6 +124,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
 
     Attributes
     ----------
+    backbone_digest_ : str
+        Digest of the network.
     output_shapes_ : list of tuple of int
         Shape of one row of each layer; the columns are the concatenated layers.
     n_features_out_ : int
@@ -249,9 +246,12 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         images = self._images(X, reset=True)
         resolve_precision(self.precision, resolve_device(self.device))
         recipe = self._recipe()
+        # First: an untraceable network may keep state when it runs.
+        digest = recipe.backbone.digest(len(recipe.backbone.stages))
         self.n_channels_ = n_channels_of(images)
         shapes = self._of_rows(first_shapes(images, recipe, self._settings()))
         self._check_shapes(shapes)
+        self.backbone_digest_ = digest
         self.output_shapes_ = shapes
         self.n_features_out_ = sum(math.prod(shape) for shape in shapes)
         self._note([])
@@ -277,10 +277,12 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         ------
         InputError, ImageError
             If X is invalid, or an image is unreadable and ``on_error="raise"``.
+        WeightsError
+            If the network is not that of `fit`.
         """
         self._validate_params()
         if self.normalize == "layer":
-            check_is_fitted(self, "scale_", msg=_NO_SCALE)
+            check_is_fitted(self, "scale_", msg=NO_SCALE)
         features, failures = self._features(self._images(X, reset=False))
         warn_of(failures, len(features), ROWS_ARE_NAN)
         return features
@@ -353,6 +355,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     def _features(self, images: ImageCollection) -> tuple[FloatArray, list[Failure]]:
         """Features of images, NaN for unreadable ones; and the unreadable images."""
         recipe = self._recipe()
+        if hasattr(self, "backbone_digest_"):
+            check_same(recipe.backbone, self.backbone_digest_)
         layers, errors = self._rows(images, recipe)
         if not layers:
             layers = [np.empty((0, *s), np.float32) for s in self._shapes_of_none(recipe, errors)]
@@ -366,8 +370,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
 
     def _normalized(self, features: FloatArray, recipe: Recipe) -> FloatArray:
         if self.normalize != "layer":
-            return _unit_norm(features)
-        if self.scaled_digest_ != _digest_of(recipe):
+            return unit_norm(features)
+        if self.scaled_digest_ != digest_columns(recipe):
             raise ValueError(
                 "normalize='layer': the scales were learned from another network, layer, pooling "
                 "or preprocessing. Call fit again."
@@ -377,18 +381,11 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
 
     def _learn_scale(self, images: ImageCollection, recipe: Recipe) -> None:
         """Measure mean and variance of the columns over all readable images."""
-        # Imported here, because the import of skorch is slow.
-        from ..training import Scaling
-
         layers, errors = self._rows(images, recipe)
         refuse_none_readable(len(images), errors)
         self._check_shapes([layer.shape[1:] for layer in layers])
-        widths = [math.prod(layer.shape[1:]) for layer in layers]
-        flat = [layer.reshape(len(layer), -1) for layer in layers]
-        scaling = Scaling.of(np.concatenate(flat, axis=1), None, widths)
-        shape = layers[0].shape[1:] if len(layers) == 1 else (-1,)
-        self.scaled_digest_ = _digest_of(recipe)
-        self.mean_, self.scale_ = scaling.mean.reshape(shape), scaling.spread.reshape(shape)
+        self.scaled_digest_ = digest_columns(recipe)
+        self.mean_, self.scale_ = learn_scales(layers)
 
     def _shapes_of_none(self, recipe: Recipe, errors: list[ImageError]) -> list[tuple[int, ...]]:
         """Shape of a row of each layer if no image is readable."""
@@ -473,21 +470,9 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
             )
 
 
-def _digest_of(recipe: Recipe) -> str:
-    """Digest of what the columns are computed by, whatever the versions of packages."""
-    taps = [digest(recipe.backbone.digest(tap.layer), str(tap.pooling)) for tap in recipe.taps]
-    return combine([*taps, getattr(recipe.preprocess, "digest", "")])
-
-
 def _prefix(backbone: Backbone, tap: Tap) -> str:
     layer = tap.layer if isinstance(tap.layer, str) else backbone.stages[tap.layer - 1].name
     return f"{backbone.name}_{layer}_{tap.pooling}"
-
-
-def _unit_norm(features: FloatArray) -> FloatArray:
-    flat = features.reshape(len(features), -1)
-    unit: FloatArray = scale_to_unit_norm(flat).reshape(features.shape)
-    return unit
 
 
 def _check_layers(layers: Sequence[Any]) -> None:

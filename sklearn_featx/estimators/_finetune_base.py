@@ -76,6 +76,7 @@ from ._fit_tasks import FitTasks
 from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
 from ._tuned_embedding import TunedEmbedding
+from ._unchanged import check_unchanged
 
 # Fixed, so that predictions do not depend on whether the rows are cached or computed.
 _ROWS_PER_PREDICTION = 32
@@ -240,7 +241,7 @@ class FineTuneEstimator(
 
     def _predicting_net(self, backbone: Backbone) -> FineTuneNet:
         plan, state = self._plan(backbone), self.trained_state_
-        plan.check_backbone(self.backbone_digest_)
+        check_unchanged(self, plan.backbone)
         return predicting_net(
             self, plan, state, lambda: self._make_net(plan, state=state), self.history_
         )
@@ -370,7 +371,10 @@ class FineTuneEstimator(
         backbone = self._backbone()
         warn_of_classifier(backbone)
         resolve_precision(self.precision, resolve_device(self.device))
+        # First: an untraceable network may keep state when it runs.
+        self.backbone_digest_ = backbone.digest(len(backbone.stages))
         # The shapes check that the network accepts the images, before all of them are read.
+        self.trained_stages_ = list(self._trained(backbone))
         taps = embedding_taps(len(backbone.stages), self.head_layers)
         needed = tuple(dict.fromkeys([*self._fitting_taps(backbone), *taps]))
         found = first_shapes(images, self._recipe(backbone, needed), self._settings())
@@ -378,7 +382,6 @@ class FineTuneEstimator(
         self.n_channels_ = n_channels_of(images)
         self.layer_widths_ = [math.prod(shape) for shape in self._of_rows(shapes)]
         self.n_embedding_ = sum(self.layer_widths_)
-        self.backbone_digest_ = backbone.digest(len(backbone.stages))
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         return backbone
 
@@ -432,7 +435,7 @@ class FineTuneEstimator(
 
     def _net_to_train(self, plan: ModulePlan) -> FineTuneNet:
         """Return a net at the end of the last training, which is not used for prediction."""
-        plan.check_backbone(self.backbone_digest_)
+        check_unchanged(self, plan.backbone)
         net = take_training(self, plan, self.trained_state_)
         fresh = self._make_net(plan, state=self.trained_state_)
         if net is None:

@@ -162,6 +162,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         The tensors that training has changed, by name; the arrays are read-only.
     backbone_digest_ : str
         Digest of the backbone, which is compared when a saved estimator predicts.
+    trained_stages_ : list of int
+        Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
     layer_widths_ : list of int
         Number of columns of each pooled layer that the head reads.
     n_embedding_, n_outputs_ : int

@@ -15,7 +15,6 @@ from sklearn.base import BaseEstimator
 from .._parallel import ForkSafeLock, answer_in_children
 from .._typing import AnyArray
 from ..backbones import Backbone
-from ..exceptions import WeightsError
 from ..training import (
     POOLINGS,
     FineTuneNet,
@@ -112,14 +111,6 @@ class ModulePlan:
         if state is not None:
             load_trained_state(module, state)
         return module
-
-    def check_backbone(self, wanted: str) -> None:
-        """Raise a `WeightsError` if the backbone has another digest than in `fit`."""
-        if self.backbone.digest(len(self.backbone.stages)) != wanted:
-            raise WeightsError(
-                f"backbone {self.backbone.name!r} is not the one that this estimator was fitted "
-                "on: its weights or its structure differ. Fit again, or restore the old weights."
-            )
 
 
 class _Made(NamedTuple):

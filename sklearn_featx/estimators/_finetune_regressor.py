@@ -130,6 +130,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         Number of axes of y in `fit`.
     backbone_digest_ : str
         Digest of the backbone, which is compared when a saved estimator predicts.
+    trained_stages_ : list of int
+        Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
     layer_widths_ : list of int
         Number of columns of each layer that the head reads.
     n_embedding_, n_outputs_ : int

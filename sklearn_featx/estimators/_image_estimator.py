@@ -2,6 +2,7 @@
 
 import os
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple, Self, get_args
@@ -268,24 +269,29 @@ def read_images(
         If X cannot be read as images.
     """
     reader._validate_params()
+    if hasattr(X, "columns"):
+        _refuse_repeated_names(X)
     options = ReadOptions(on_error=on_error, n_channels=n_channels, **reader.get_params(deep=False))
     if options.image_shape is not None and _is_table(X, plain_numbers=options.of_numbers):
         dtype = np.float32 if options.of_numbers else "numeric"
-        finite = on_error == "raise"
-        X = validate_data(estimator, X, reset=reset, dtype=dtype, ensure_all_finite=finite)
+        # NaN is refused with its row when the values are read.
+        X = validate_data(estimator, X, reset=reset, dtype=dtype, ensure_all_finite=False)
     elif hasattr(X, "columns") and (reset or hasattr(estimator, "feature_names_in_")):
         # `transform` works unfitted, and then has no names to compare.
-        _refuse_repeated_names(X)
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, X, reset=reset)
     return as_image_collection(X, options)
 
 
 def _refuse_repeated_names(X: Any) -> None:
-    names = [str(name) for name in X.columns]
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise InputError(f"X has several columns named {shown(repeated[0])}. Rename them.")
+    """Reject a dataframe in which a name stands for several columns."""
+    names = list(getattr(X, "column_names", X.columns))
+    if len(set(names)) < len(names):
+        name, count = Counter(names).most_common(1)[0]
+        raise InputError(
+            f"X is a dataframe in which {count} columns have the name {shown(name)}. Rename them, "
+            "or pass one column: X.iloc[:, 0] of a pandas dataframe."
+        )
 
 
 def column_names(

@@ -18,6 +18,7 @@ from ._head_layers import embedding_taps
 from ._image_estimator import ROWS_ARE_NAN
 from ._prior import filled
 from ._targets import check_groups
+from ._unchanged import check_unchanged
 
 
 class TunedEmbedding(TransformerMixin):
@@ -87,7 +88,9 @@ class TunedEmbedding(TransformerMixin):
         """
         check_is_fitted(self, "trained_state_")
         _check_feature_names_in(self, input_features, generate_names=False)
-        stages = self._backbone().stages
+        backbone = self._backbone()
+        check_unchanged(self, backbone)
+        stages = backbone.stages
         prefixes = [
             f"{type(self).__name__.lower()}_{stages[int(layer) - 1].name}_{pooling}"
             for layer, pooling in embedding_taps(len(stages), self.head_layers)

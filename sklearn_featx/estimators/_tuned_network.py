@@ -53,10 +53,10 @@ def tuned_network(estimator: FineTuneEstimator, X: Any) -> TunedNetwork:
     """
     check_is_fitted(estimator, "trained_state_")
     images = estimator._images(X, reset=False)
+    net = estimator._predicting_net(estimator._backbone())
     backbone = _tuned_backbone(estimator)
     taps = embedding_taps(len(backbone.stages), estimator.head_layers)
     recipe = estimator._recipe(backbone, taps)
-    net = estimator._predicting_net(estimator._backbone())
     work = Work(images, recipe, recipe, estimator._settings())
     return TunedNetwork(work, head_function(net))
 

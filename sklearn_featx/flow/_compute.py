@@ -18,8 +18,8 @@ import numpy as np
 from .._messages import cause, short, shown
 from .._parallel import ForkSafeLock, answer_in_children
 from .._typing import AnyArray
-from ..backbones import Backbone
-from ..engines import Engine, count_threads, make_engine, type_name
+from ..backbones import Backbone, complex_features
+from ..engines import ComplexResultError, Engine, count_threads, make_engine, type_name
 from ..exceptions import BackboneError, FeatxError, ImageError
 from ..images import Batch, Choose, ImageCollection, choose_all, iterate_batches
 from ._recipe import Recipe
@@ -220,6 +220,9 @@ def _naming_errors(run: Run, recipe: Recipe) -> Run:
             return run(batch)
         except (FeatxError, MemoryError):
             raise
+        except ComplexResultError as error:
+            layer = recipe.network_taps[error.position].layer
+            raise complex_features(recipe.backbone, layer, error.dtype) from None
         except Exception as error:
             # The code of a user's network runs here, which may raise anything.
             raise BackboneError(

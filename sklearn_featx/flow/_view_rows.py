@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from .._typing import AnyArray
+from ..exceptions import InputError
 from ..images import Bags, ImageCollection, Variation, Views
 from ._activations import (
     Rows,
@@ -126,7 +127,17 @@ def rows_of_views(
         Seed of all views.
     n_views : int or None
         Number of views of each image; None: a new view in each epoch.
+
+    Raises
+    ------
+    InputError
+        If views have different sizes, and nothing brings them to one.
     """
+    if variation.crops and recipe.deterministic and recipe.stated_input_shape(images) is None:
+        raise InputError(
+            "augment crops each view to a size of its own, and this network takes images as they "
+            "are. Pass image_size=, the size that all views are brought to."
+        )
 
     def make_views(numbers: Sequence[int]) -> ImageCollection:
         if not isinstance(images, Bags):

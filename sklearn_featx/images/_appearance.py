@@ -75,8 +75,7 @@ def picture_to_levels(
     if image.mode.startswith("I") or image.mode == "F":
         levels = _deep_gray(image, value_range, note)
     else:
-        numbers = _numbers(image)
-        levels = to_shown(numbers, effective_range(numbers.dtype, value_range))
+        levels = _shallow(image, value_range)
     return np.ascontiguousarray(_turned(levels, _orientation(image)))
 
 
@@ -173,6 +172,16 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     assert converted is not None  # None only with inPlace=True
     return converted
+
+
+def _shallow(image: Image.Image, value_range: ValueRange | None) -> Levels:
+    """Scale a picture of 8 bits; the range is that of the numbers in the file."""
+    numbers = _numbers(image)
+    limits = effective_range(numbers.dtype, value_range)
+    if image.mode == "L" and white_is_zero(image):
+        # Pillow has inverted it.
+        return 255 - to_shown(255 - numbers, limits)
+    return to_shown(numbers, limits)
 
 
 def _deep_gray(image: Image.Image, value_range: ValueRange | None, note: Note | None) -> Levels:

@@ -46,7 +46,7 @@ def declared_range(image: Image.Image) -> ValueRange:
 
 
 def white_is_zero(image: Image.Image) -> bool:
-    """Whether a gray picture with more than 8 bits is stored as a negative: a kind of TIFF.
+    """Whether a gray picture is stored as a negative: a kind of TIFF.
 
     Pillow inverts pictures of up to 8 bits, and leaves others as they are stored.
     """

@@ -149,13 +149,13 @@ def _checked_against(
     same_thing = shape == (1, 1, 1)
     said_in_full = image_shape is not None and len(image_shape) == 3
     if len(fitting) > 1 and not (same_thing or said_in_full):
-        (height, width), (other_height, other_width) = (
-            spatial(shape, layout) for layout in ("HWC", "CHW")
-        )
+        last, first = (spatial(shape, layout) for layout in ("HWC", "CHW"))
+        ways = f"image_shape={last}) for channels last or image_shape={first} for channels first."
+        if last == first:
+            ways = f"image_shape={shape}), which means channels last; move others there first."
         raise ImageError(
             f"the layout of shape {shape} is ambiguous: its channels may be the last axis or the "
-            f"first. Pass reader=ImageReader(image_shape=({height}, {width})) for channels last or "
-            f"image_shape=({other_height}, {other_width}) for channels first."
+            f"first. Pass reader=ImageReader({ways}"
         )
     return fitting[0]
 

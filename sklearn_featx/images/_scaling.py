@@ -60,6 +60,8 @@ _CHUNK_BYTES = 16 * 2**20
 # Levels that are closer to whole numbers have 8 bits: k / 255 times 255 is k +- 3e-5 in float32 and
 # k +- 64 * eps in float16.
 WHOLE, _WHOLE_EPS = 1e-3, 64
+# Values beyond a range by this share of it come from arithmetic, not from another scale.
+_ROUNDING = 0.01
 
 
 def check_value_range(value_range: Any) -> ValueRange | None:
@@ -151,19 +153,27 @@ def _in_range(values: AnyArray, value_range: ValueRange) -> bool:
 def _why_refused(values: AnyArray, value_range: ValueRange) -> str:
     if np.isnan(values).any():
         return "contains NaN. Pixels must be finite numbers."
-    low, high = (f"{bound:g}" for bound in value_range)
+    low, high = value_range
     smallest, largest = float(values.min()), float(values.max())
     if not (math.isfinite(smallest) and math.isfinite(largest)):
         return "contains infinity (inf). Pixels must be finite numbers."
+    slack = _ROUNDING * (high - low)
+    if values.dtype.kind == "f" and smallest >= low - slack and largest <= high + slack:
+        return (
+            f"values run from {smallest:.12g} to {largest:.12g}, just outside the range {low:g} to "
+            f"{high:g} of this {values.dtype} image, as after rounding or resizing. Pass "
+            f"np.clip(X, {low:g}, {high:g})."
+        )
     return (
-        f"values run from {smallest:g} to {largest:g}, outside the range {low} to {high} "
+        f"values run from {smallest:g} to {largest:g}, outside the range {low:g} to {high:g} "
         f"of this {values.dtype} image. Pass reader=ImageReader(value_range=(low, high)), the "
         f"values of black and white{_hint(smallest, largest)}."
     )
 
 
 def _hint(smallest: float, largest: float) -> str:
-    if smallest >= 0 and largest <= 255:
+    slack = _ROUNDING * 255
+    if smallest >= -slack and largest <= 255 + slack:
         return ", for example value_range=(0, 255)"
     return ""
 

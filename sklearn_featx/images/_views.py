@@ -24,6 +24,10 @@ class Variation(Protocol):
     def digest(self) -> str | None:
         """Digest of the function; None if it is unknown."""
 
+    @property
+    def crops(self) -> bool:
+        """Whether the views of one image have different sizes."""
+
     def __call__(self, pixels: Levels, seed: int) -> Levels:
         """Return one view, levels (H, W, C) like the image, determined by the two arguments."""
 

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from .._messages import shown
 from .._typing import UnfreezeDepth
 from ..backbones import StageInfo, backbone_stages
 from ._axes import axes_for
@@ -90,9 +91,13 @@ class UnfreezeDepthDisplay:
 
         Raises
         ------
+        TypeError
+            If it is no search.
         ValueError
             If the search is not over `unfreeze_depth`.
         """
+        if not (hasattr(search, "refit") or hasattr(search, "cv_results_")):
+            raise TypeError(f"search={shown(search)}: expected a fitted GridSearchCV or the like.")
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
         name = _parameter_name(results["params"])

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from .._messages import shown
 from ._axes import axes_for
+from ._model import fitted_steps
 
 
 class TrainingHistoryDisplay:
@@ -56,8 +57,8 @@ class TrainingHistoryDisplay:
 
         Parameters
         ----------
-        estimator : FineTuneClassifier, FineTuneRegressor or Pipeline
-            Fitted; of a pipeline, its last step.
+        estimator : FineTuneClassifier, FineTuneRegressor, Pipeline or search
+            Fitted; of a pipeline, its last step; of a search, its best estimator.
         ax : matplotlib Axes, default=None
             Where to draw; None: a new figure.
 
@@ -68,13 +69,19 @@ class TrainingHistoryDisplay:
 
         Raises
         ------
+        TypeError
+            If the estimator is no fine-tuner.
         ValueError
             If no epoch was trained.
         """
-        while isinstance(estimator, Pipeline):
-            estimator = estimator.steps[-1][1]
-        check_is_fitted(estimator, "history_")
-        history = estimator.history_
+        tuner = fitted_steps(estimator)[-1:]
+        if not (tuner and hasattr(tuner[0], "unfreeze_depth")):
+            raise TypeError(
+                f"estimator={shown(estimator)}: expected a fitted fine-tuner, a pipeline that ends "
+                "in one, or a search over one."
+            )
+        check_is_fitted(tuner[0], "history_")
+        history = tuner[0].history_
         if not history:
             raise ValueError(
                 "there is no history to plot: at unfreeze_depth=0 the linear probe is the model, "

@@ -9,10 +9,11 @@ import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import normalize as scale_to_unit_norm
+from sklearn.utils.validation import check_is_fitted
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
-from ..backbones import FeatureMap, find_feature_map
+from ..backbones import FeatureMap, check_same, find_feature_map
 from ..estimators._extractor import PretrainedFeatureExtractor
 from ..flow import (
     Recipe,
@@ -75,7 +76,7 @@ class Model:
     """
 
     def __init__(self, estimator: Any, X: Any) -> None:
-        steps = _steps(estimator)
+        steps = fitted_steps(estimator)
         places = [i for i, step in enumerate(steps) if _networks(step)]
         unions = [step for step in steps if isinstance(step, FeatureUnion) and _networks(step)]
         if unions or sum(len(_networks(step)) for step in steps) != 1:
@@ -97,6 +98,8 @@ class Model:
         self._tuned: TunedNetwork | None = None
         if isinstance(self.network, PretrainedFeatureExtractor):
             work = self.network.work(X)
+            if hasattr(self.network, "backbone_digest_"):
+                check_same(work.predicting.backbone, self.network.backbone_digest_)
         else:
             # Here, so that looking at features does not import the training.
             from ..estimators._tuned_network import tuned_network
@@ -274,8 +277,25 @@ def _expected(estimator: Any, has_union: bool) -> str:
     )
 
 
+def fitted_steps(estimator: Any) -> list[Any]:
+    """Fitted steps, of the best estimator of a search and of pipelines in pipelines.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A pipeline, a search or another estimator.
+
+    Raises
+    ------
+    NotFittedError
+        If a pipeline or search is not fitted; the error names it, not its last step.
+    """
+    if isinstance(estimator, Pipeline) or hasattr(estimator, "refit"):
+        check_is_fitted(estimator)
+    return _steps(estimator)
+
+
 def _steps(estimator: Any) -> list[Any]:
-    """Fitted steps, of the best estimator of a search and of pipelines in pipelines."""
     while hasattr(estimator, "best_estimator_"):
         estimator = estimator.best_estimator_
     if isinstance(estimator, Pipeline):

@@ -30,7 +30,10 @@ Groups: TypeAlias = npt.NDArray[np.intp]
 By: TypeAlias = str | re.Pattern[str] | Callable[[str], Hashable]
 _Read: TypeAlias = Callable[[Source], Hashable]
 
-_NO_FILE = "is neither a file nor the content of one. Give groups as an array."
+_NO_FILE = (
+    "is an array or an opened picture, and groups are read from files. Pass paths, or give "
+    "GroupKFold an array of groups of your own."
+)
 
 
 def image_groups(

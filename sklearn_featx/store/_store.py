@@ -1,5 +1,6 @@
 """FeatureStore: the public handle of a store."""
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._messages import shown
+from ..exceptions import StoreError
 from . import _file_digests
 from ._codec import STORAGES, Storage
 from ._database import Database
@@ -208,8 +210,13 @@ class FeatureStore:
         -------
         info : StoreInfo
             The counts, and the size on disk.
+
+        Raises
+        ------
+        StoreError
+            If the path is that of a file.
         """
-        database = self._open().database
+        database = self._checked().database
         nothing: tuple[dict[str, int], int] = ({}, 0)
         recipes, n_files = database.attempt(_count, nothing)
         tally = database.tally
@@ -232,8 +239,13 @@ class FeatureStore:
         -------
         verification : Verification
             The number of checked and of removed rows.
+
+        Raises
+        ------
+        StoreError
+            If the path is that of a file.
         """
-        return verify(self._open().database)
+        return verify(self._checked().database)
 
     def prune(self, max_size: int | str | None = None) -> int:
         """Delete the least recently used rows and return free space to the disk.
@@ -252,16 +264,24 @@ class FeatureStore:
         ------
         ValueError
             If `max_size` is invalid.
+        StoreError
+            If the path is that of a file.
         """
-        opened = self._open()
+        opened = self._checked()
         max_bytes = self._max_bytes if max_size is None else parse_size(max_size)
         opened.recency.flush()
         budget = file_budget(max_bytes)
         return opened.database.attempt(lambda c: shrink(c, budget), 0)
 
     def clear(self) -> None:
-        """Delete all rows and file records of this host. Other files in the folder stay."""
-        self._open().database.discard()
+        """Delete all rows and file records of this host. Other files in the folder stay.
+
+        Raises
+        ------
+        StoreError
+            If the path is that of a file.
+        """
+        self._checked().database.discard()
 
     def close(self) -> None:
         """Close the connections of this process; the next use opens them again."""
@@ -274,6 +294,18 @@ class FeatureStore:
                 _Address(Path(self.path), self._max_bytes, self._create_folder)
             )
         return self._opened
+
+    def _checked(self) -> "_Opened":
+        """Open the store; a path that no folder can have is an error, not a warning."""
+        folder = Path(self.path)
+        with contextlib.suppress(OSError, ValueError):
+            there = next(place for place in (folder, *folder.parents) if place.exists())
+            if not there.is_dir():
+                raise StoreError(
+                    f"path={shown(self.path)}: {shown(str(there))} is a file, and a store is a "
+                    "folder. Pass another path."
+                )
+        return self._open()
 
     def __enter__(self) -> "FeatureStore":
         return self

@@ -39,6 +39,8 @@ class Augment:
         Maps an image, uint8 (C, H, W), to an image of the same dtype and any size.
     exact : bool, default=False
         Whether it also accepts float32, for images of more than 8 bits; otherwise they are rounded.
+    crops : bool, default=False
+        Whether the views of one image have different sizes.
 
     Attributes
     ----------
@@ -46,7 +48,10 @@ class Augment:
         Digest of the transform; None if it is unknown.
     """
 
-    def __init__(self, transform: Callable[[Any], Any], *, exact: bool = False) -> None:
+    def __init__(
+        self, transform: Callable[[Any], Any], *, exact: bool = False, crops: bool = False
+    ) -> None:
+        self.crops = crops
         self._transform = transform
         self._exact = exact
         described = _describe(transform)
@@ -105,10 +110,11 @@ def make_augment(augment: AugmentSpec) -> Augment:
     from torchvision.transforms import v2
 
     if augment == "light":
-        return Augment(v2.Compose([_Crop(_LIGHT_AREA), v2.RandomHorizontalFlip()]), exact=True)
+        mirrored = v2.Compose([_Crop(_LIGHT_AREA), v2.RandomHorizontalFlip()])
+        return Augment(mirrored, exact=True, crops=True)
     if augment == "strong":
         steps = [_Crop(_STRONG_AREA), v2.RandomHorizontalFlip(), v2.TrivialAugmentWide()]
-        return Augment(v2.Compose(steps))
+        return Augment(v2.Compose(steps), crops=True)
     assert callable(augment)
     return Augment(augment)
 

@@ -112,13 +112,16 @@ def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
     module.eval()  # running statistics must not change
     try:
         with torch.no_grad():
-            shape = tuple(getattr(module(torch.zeros(2, n_inputs)), "shape", ()))
+            output = module(torch.zeros(2, n_inputs))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(
             f"head does not accept the embedding of shape (n_rows, {n_inputs}), whose width is "
             f"that of backbone and head_layers: {cause(error)}"
         ) from error
     module.train(training)
+    shape, dtype = tuple(getattr(output, "shape", ())), getattr(output, "dtype", torch.float32)
+    if not dtype.is_floating_point:
+        raise ValueError(f"head must return real floating-point numbers, but it returned {dtype}")
     if shape != (2, n_outputs):
         raise ValueError(
             f"head must return shape (n_rows, {n_outputs}), one column for each class or target, "

@@ -209,8 +209,9 @@ class FineTuneNet(NeuralNet):
             split = super().get_split_datasets(X, X.targets if y is None else y, **fit_params)
         except ValueError as error:
             raise ValueError(
-                f"early_stopping=True holds out part of the {len(X)} rows, which failed: {error} "
-                "Use more rows, another validation_fraction, or early_stopping=False"
+                f"early_stopping=True cannot hold out validation_fraction of the {len(X)} rows: "
+                "training and validation each need a row, one of every class, and whole groups. "
+                "Use more rows, another validation_fraction or early_stopping=False."
             ) from error
         train, valid = split
         if isinstance(valid, Subset) and isinstance(valid.dataset, RowsDataset):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .._graphs import plain_new_tensors
+from .._messages import shown
 from .._typing import AnyArray
 from ..exceptions import WeightsError
 from ._dataset import RowSource, read_rows
@@ -57,8 +58,9 @@ def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> No
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != np.shape(state[name]):
             raise WeightsError(
-                f"trained state: {name!r} has shape {np.shape(state[name])}, but the network "
-                f"expects {tuple(tensor.shape)}. It was trained with other settings or data"
+                f"trained_state_: {shown(name)} has shape {np.shape(state[name])}, but the network "
+                f"expects {tuple(tensor.shape)}. backbone or head differs from that of fit: set it "
+                "again, or call fit."
             )
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -186,9 +188,11 @@ def _lock(state: Mapping[str, AnyArray]) -> None:
 def _check_same_names(tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     missing, unexpected = sorted(tensors.keys() - state.keys()), sorted(state.keys() - tensors)
     if missing or unexpected:
+        name, problem = (missing[0], "lack") if missing else (unexpected[0], "also hold")
         raise WeightsError(
-            f"trained state does not fit the network: missing {missing}, unexpected {unexpected}. "
-            "It was trained with another backbone, unfreeze_depth, batch_norm or head"
+            f"trained_state_ does not fit the network: the trained weights {problem} "
+            f"{shown(name)}. backbone, unfreeze_depth, batch_norm or head differs from that of "
+            "fit: set it again, or fit from the start."
         )
 
 

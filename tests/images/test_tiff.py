@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sklearn_featx.exceptions import ImageError
-from sklearn_featx.images import ReadOptions, as_image_collection
+from sklearn_featx.images import ReadOptions, _foreign, as_image_collection
 from sklearn_featx.images.formats import _tiff
 
 tifffile = pytest.importorskip("tifffile")
@@ -137,6 +137,24 @@ class TestAppearance:
         wanted = 255 - stored.astype(float) * 255 / white
         np.testing.assert_allclose(levels(data)[..., 0], wanted, atol=1e-3)
 
+    @pytest.mark.parametrize("byteorder", "<>")
+    @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "f4"])
+    @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+    def test_ranges_are_of_the_numbers_in_the_file(self, dtype, byteorder, photometric):
+        # The order is one for all types, and that of DICOM: the range, then the inversion.
+        stored = np.linspace(50, 205, 600).reshape(20, 30).astype(dtype)
+        data = written(stored, photometric=photometric, byteorder=byteorder)
+        wanted = (stored.astype(float) - 50) * 255 / 170
+        if photometric == "miniswhite":
+            wanted = 255 - wanted
+        found = levels(data, value_range=(50, 220))[..., 0]
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+        if dtype == "u1":
+            opened = as_image_collection(
+                [Image.open(io.BytesIO(data))], ReadOptions(value_range=(50, 220))
+            )
+            np.testing.assert_allclose(opened.load(0)[..., 0], wanted, atol=1e-3)
+
     @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
     def test_white_is_zero_without_tifffile(self, dtype):
         white = {"u1": 255, "u2": 65535}.get(dtype, 1)
@@ -199,6 +217,10 @@ class TestErrors:
         monkeypatch.setattr(_tiff, "find_spec", lambda name: None)
         with pytest.raises(ImageError, match=r"sklearn-featx\[tiff\]"):
             levels(floats)
+        negative = written(DEEP[..., 0], photometric="miniswhite", byteorder=">")
+        monkeypatch.setattr(_foreign, "find_spec", lambda name: None)
+        with pytest.raises(ImageError, match=r"a TIFF, which tifffile may read: pip install"):
+            levels(negative)
         # Pillow reads 8 of its 16 bits.
         np.testing.assert_allclose(levels(deep_color), DEEP[..., :3] >> 8, atol=1)
 

@@ -12,9 +12,16 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_featx import (
     FineTuneClassifier,
+    PretrainedFeatureExtractor,
     TrainingHistoryDisplay,
     UnfreezeDepthDisplay,
     exceptions,
+)
+from sklearn_featx.inspection import (
+    EmbeddingDisplay,
+    HeatMapDisplay,
+    near_duplicates,
+    nearest_images,
 )
 
 mpl.use("Agg")
@@ -87,8 +94,10 @@ class TestUnfreezeDepth:
     def test_another_search_is_refused(self, pyplot):
         X, y = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 2
         search = GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2)
-        with pytest.raises(NotFittedError):
+        with pytest.raises(NotFittedError, match="This GridSearchCV instance is not fitted yet"):
             UnfreezeDepthDisplay.from_search(search)
+        with pytest.raises(TypeError, match="expected a fitted GridSearchCV"):
+            UnfreezeDepthDisplay.from_search(LogisticRegression().fit(X, y))
         with pytest.raises(ValueError, match="not over 'unfreeze_depth'"):
             UnfreezeDepthDisplay.from_search(search.fit(X, y))
 
@@ -115,8 +124,41 @@ class TestTrainingHistory:
     def test_a_probe_has_no_history(self, small_net, digits):
         with pytest.raises(ValueError, match="linear probe"):
             TrainingHistoryDisplay.from_estimator(tuner(small_net, unfreeze_depth=0).fit(*digits))
-        with pytest.raises(NotFittedError):
+        with pytest.raises(NotFittedError, match="This FineTuneClassifier instance"):
             TrainingHistoryDisplay.from_estimator(tuner(small_net))
+
+    def test_of_a_search(self, small_net, digits, pyplot):
+        search = GridSearchCV(tuner(small_net), {"lr": [1e-3]}, cv=2)
+        with pytest.raises(NotFittedError, match="This GridSearchCV instance"):
+            TrainingHistoryDisplay.from_estimator(search)
+        display = TrainingHistoryDisplay.from_estimator(search.fit(*digits))
+        losses = [epoch["train_loss"] for epoch in search.best_estimator_.history_]
+        assert display.train_loss == losses
+
+    def test_another_model_is_refused(self):
+        X, y = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 2
+        with pytest.raises(TypeError, match="expected a fitted fine-tuner"):
+            TrainingHistoryDisplay.from_estimator(LogisticRegression().fit(X, y))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda model, X: TrainingHistoryDisplay.from_estimator(model),
+        HeatMapDisplay.from_estimator,
+        EmbeddingDisplay.from_estimator,
+        lambda model, X: nearest_images(model, X, X),
+        near_duplicates,
+    ],
+)
+def test_a_pipeline_that_is_not_fitted_is_named_itself(function, small_net, digits):
+    extractor = PretrainedFeatureExtractor(small_net)
+    for model in (
+        Pipeline([("extractor", extractor), ("classifier", LogisticRegression())]),
+        Pipeline([("classifier", tuner(small_net))]),
+    ):
+        with pytest.raises(NotFittedError, match=r"This Pipeline instance is not fitted yet. Call"):
+            function(model, digits[0])
 
 
 def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):

@@ -58,7 +58,7 @@ class TestHeaders:
     def test_other_files_and_arrays(self, pictures):
         with pytest.raises(ImageError, match=r"row 0 .*is no DICOM file, so it has no PatientID"):
             image_groups(pictures)
-        with pytest.raises(ImageError, match="row 0: is neither a file nor the content of one"):
+        with pytest.raises(ImageError, match="row 0: is an array or an opened picture"):
             image_groups(PIXELS[None])
 
     def test_damaged_headers_quote_nothing(self, scans):

@@ -6,14 +6,17 @@ The graph has the same sequence of operations as the network's forward. The netw
 import contextlib
 import inspect
 import math
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision.ops
 from torch import fx, nn
 
+from ..._messages import cause, short
 from ..._parallel import ForkSafeLock
 from ...exceptions import BackboneError
 from ._mutation import works_in_place
@@ -21,6 +24,10 @@ from ._mutation import works_in_place
 # A forward may raise any error for proxies instead of tensors: control flow on values, `len`,
 # conversions, missing attributes.
 _TRACE_FAILURES = (Exception,)
+
+
+# Where the frames of a trace are that are not those of the network.
+_TRACERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
 
 class UntraceableError(Exception):
@@ -104,7 +111,7 @@ def trace(
                 graph = tracer.trace(network, concrete_args=_defaults(network))
             except _TRACE_FAILURES as error:
                 if tracer.failed is None:
-                    raise UntraceableError(f"{type(error).__name__}: {error}") from error
+                    raise UntraceableError(_reason(error)) from error
                 opaque.append(type(tracer.failed))
                 continue
             mutation = _discarded_mutation(graph, network)
@@ -115,6 +122,20 @@ def trace(
             _check_signature(graph)
             names = {node: tracer.names.get(node, node.name) for node in graph.nodes}
             return Trace(graph, names, tuple(cls.__qualname__ for cls in opaque))
+
+
+def _reason(error: Exception) -> str:
+    """Describe what a forward does that torch.fx cannot follow, and where."""
+    by_value = isinstance(error, fx.proxy.TraceError)
+    if by_value or any(word in str(error) for word in ("Proxy", "symbolic tracing")):
+        what = "a condition, loop or number depends on its input"
+    else:
+        what = cause(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if not frame.filename.startswith(_TRACERS)]
+    if not outside:
+        return what
+    return f"{what}, line {outside[-1].lineno} of {short(Path(outside[-1].filename).name)}"
 
 
 def _owner(network: nn.Module, name: str) -> nn.Module:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..._messages import cause, shown
 from ..._preprocess import Preprocess
@@ -54,6 +55,7 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
     """
     module = _unwrapped(module)
     own = _copied(module, borrowed=borrowed)
+    _refuse_lazy(own)
     for is_known, build in _KNOWN:
         if is_known(own):
             return build(own)
@@ -68,6 +70,18 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
         blocks=blocks,
         is_custom=True,
     )
+
+
+def _refuse_lazy(module: nn.Module) -> None:
+    """Reject a network with layers that get their weights at the first call."""
+    for name, part in module.named_modules():
+        own = (*part._parameters.values(), *part._buffers.values())
+        if any(is_lazy(tensor) for tensor in own):
+            raise BackboneError(
+                f"backbone: the layer {shown(name)} ({type(part).__name__}) has no weights before "
+                "its first call. Call the network once, network(torch.zeros(1, 3, 224, 224)) for "
+                "images of this size, and pass it then."
+            )
 
 
 def _refuse_batch_statistics(module: nn.Module) -> None:

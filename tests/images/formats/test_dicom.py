@@ -192,6 +192,13 @@ class TestStoredValues:
         found = shown(file.getvalue(), value_range=(-3, 5))
         np.testing.assert_allclose(found, (values + 3) * (255 / 8), atol=1e-3)
 
+    def test_a_range_then_the_inversion(self, make_dicom):
+        words = np.linspace(50, 205, 64).reshape(8, 8).astype(np.uint16)
+        found = shown(
+            make_dicom(words, PhotometricInterpretation="MONOCHROME1"), value_range=(50, 220)
+        )
+        np.testing.assert_allclose(found, 255 - (words - 50.0) * 255 / 170, atol=1e-2)
+
     def test_padding_is_black(self, make_dicom):
         words = RAMP.astype(np.uint8).copy()
         options = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 5}

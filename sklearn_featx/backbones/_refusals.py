@@ -1,0 +1,46 @@
+"""Refusals of a backbone: complex features, and a network that is not the one of `fit`."""
+
+from typing import Any
+
+from .._messages import shown
+from ..exceptions import BackboneError, WeightsError
+
+
+def complex_features(backbone: Any, layer: str | int, dtype: Any) -> BackboneError:
+    """Return the error about a layer with complex activations: features are real.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The backbone.
+    layer : str or int
+        Name of the layer, or the number of stages up to it.
+    dtype : torch.dtype
+        Dtype of its activations.
+    """
+    place = f"layer {shown(layer)}"
+    if isinstance(layer, int):
+        place = f"stage {shown(backbone.stages[layer - 1].name)}"
+    return BackboneError(
+        f"backbone {shown(backbone.name)}: {place} gives complex numbers ({dtype}), "
+        "and features are real. Choose another layer, or let the network end in x.abs() or "
+        "torch.view_as_real(x).flatten(-2)."
+    )
+
+
+def check_same(backbone: Any, digest: str) -> None:
+    """Raise a `WeightsError` if a backbone has another digest than in `fit`.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The backbone of now.
+    digest : str
+        The digest of the whole backbone in `fit`.
+    """
+    if backbone.digest(len(backbone.stages)) != digest:
+        raise WeightsError(
+            f"backbone {shown(backbone.name)} is not the one that this estimator was fitted on: "
+            "its weights, its code or its structure differ. Fit again, with the steps after it, or "
+            "restore the old network."
+        )
