@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+# Modules of these keep nothing while they compute in inference mode.
+_LIBRARIES = {"torch", "torchvision", "timm", __name__.partition(".")[0]}
+
 
 def dependents(graph: fx.Graph, source: fx.Node) -> list[fx.Node]:
     """Find the operations that depend on a value, in order of execution.
@@ -188,3 +191,25 @@ class NodeByNode(fx.Interpreter):
             for unneeded in self.user_to_last_uses.get(node, []):
                 del self.env[unneeded]
             yield node, result
+
+
+def is_of_library(module: nn.Module) -> bool:
+    """Whether a module's class is of torch, torchvision, timm or this package.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+    """
+    return type(module).__module__.partition(".")[0] in _LIBRARIES
+
+
+def is_reentrant(network: nn.Module) -> bool:
+    """Whether several threads may compute with a network: modules of others may keep state.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network, in inference mode.
+    """
+    return all(is_of_library(part) for part in network.modules())

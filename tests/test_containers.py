@@ -401,7 +401,7 @@ def test_an_upload_that_nobody_waited_for():
 def test_repeated_columns_are_one_line(small_net, bag_pooling):
     table = pd.DataFrame([["a", "b"]], columns=["photo", "photo"])
     reader = ImageReader(bag_pooling=bag_pooling)
-    with pytest.raises(FeatxError, match="has several columns named 'photo'"):
+    with pytest.raises(FeatxError, match="columns have the name 'photo'"):
         PretrainedFeatureExtractor(small_net, reader=reader).fit(table)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from .._graphs import NodeByNode, plain_new_tensors
+from ._attributes import attributes_kept
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ..
             # Some modules read values. The run on zeros reports a wrong shape.
             with (
                 contextlib.suppress(Exception),
+                attributes_kept(module),
                 _quiet_fake_tensors(),
                 fake_tensors(allow_non_fake_inputs=True),
             ):

@@ -7,12 +7,11 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .._graphs import BATCH_NORMS, is_plain, norm_pairs
+from .._graphs import BATCH_NORMS, is_of_library, is_plain, norm_pairs
 from ._rounding import round_convolutions
 
 # Layers of torch, torchvision and timm that return their input in inference mode.
 _IDLE = {"Identity", "Dropout", "Dropout2d", "AlphaDropout", "StochasticDepth", "DropPath"}
-_LIBRARIES = {"torch", "torchvision", "timm", "sklearn_featx"}
 
 
 def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -43,11 +42,6 @@ def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32)
         if isinstance(part, nn.Conv2d):
             part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
     return own
-
-
-def is_of_library(module: nn.Module) -> bool:
-    """Whether a module's class is of torch, torchvision, timm or this package."""
-    return type(module).__module__.partition(".")[0] in _LIBRARIES
 
 
 def _drop_idle(module: fx.GraphModule) -> None:

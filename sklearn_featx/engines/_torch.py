@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from .._graphs import place, plain_new_tensors
+from .._graphs import is_reentrant, place, plain_new_tensors
 from .._parallel import ForkSafeLock
 from .._typing import AnyArray, FloatArray
 from ._compile import Compiled
@@ -24,7 +24,7 @@ from ._device import (
 )
 from ._float32 import full_float32
 from ._pass_size import PassSize
-from ._rewrite import is_of_library, rewrite_for_inference
+from ._rewrite import rewrite_for_inference
 from ._sections import MOST_ROWS
 from ._threads import Workers, count_threads, share_threads
 from ._trunk import Whole, optimize
@@ -76,8 +76,8 @@ class TorchEngine:
         rewritten = rewrite_for_inference(network, dtype)
         if device.type != "cpu":
             _place_graphs(rewritten, device)
-        # Modules of other packages may store state, which two threads would mix up.
-        self._reentrant = all(is_of_library(part) for part in rewritten.modules())
+        self._reentrant = is_reentrant(rewritten)
+        self._alone = ForkSafeLock()
         whole = Whole(normalize, rewritten, pools, dtype).to(device)
         self._whole: nn.Module = Compiled(whole, device) if compiled else optimize(whole, device)
         in_sections = isinstance(rewritten, fx.GraphModule) and not compiled
@@ -165,6 +165,10 @@ class TorchEngine:
         return None
 
     def _pass(self, batch: AnyArray) -> list[FloatArray]:
+        if not self._reentrant:
+            # Threads of the user share the engine too.
+            with self._alone:
+                return self._computed(batch)
         if self.device.type == "cpu" or batch.shape in self._known:
             return self._computed(batch)
         # Layers may store tensors of their first pass, such as tables of positions; the stream of

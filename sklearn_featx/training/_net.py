@@ -98,6 +98,8 @@ class FineTuneNet(NeuralNet):
     given_: Mapping[str, Any] = MappingProxyType({})
     # Whether prediction draws random numbers; None: unknown.
     predicts_at_random_: bool | None = None
+    # Whether several threads may predict at a time; None: unknown.
+    reentrant_: bool | None = None
 
     def __init__(
         self,

@@ -1,20 +1,24 @@
 """State of a trained net: arrays, builtins and predictions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from .._graphs import plain_new_tensors
+from .._graphs import is_reentrant, plain_new_tensors
 from .._messages import shown
+from .._parallel import ForkSafeLock
 from .._typing import AnyArray
 from ..exceptions import WeightsError
 from ._dataset import RowSource, read_rows
 from ._module import TailAndHead, named_trained_parameters
 from ._net import PREDICT_STREAM, FineTuneNet, plain_module
+
+# Of the nets whose modules keep state while they compute.
+_alone = ForkSafeLock()
 
 
 def trained_state(net: FineTuneNet) -> dict[str, AnyArray]:
@@ -119,6 +123,15 @@ def _run(
     if plain_module(net).training:
         # The mode was changed from outside. It is not restored, which another thread would see.
         net.module_.eval()
+    if net.reentrant_ is None:
+        net.reentrant_ = is_reentrant(plain_module(net))
+    with nullcontext() if net.reentrant_ else _alone:
+        return _predicted(net, function, rows, batch_size)
+
+
+def _predicted(
+    net: FineTuneNet, function: Callable[[Any], torch.Tensor], rows: RowSource, batch_size: int
+) -> AnyArray:
     if net.predicts_at_random_ is False:
         return _in_batches(function, rows, batch_size)
     draws = net.draws(PREDICT_STREAM)

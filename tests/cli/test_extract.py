@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -20,6 +21,7 @@ from sklearn_featx.cli._folder import find_images
 from sklearn_featx.cli._main import main
 from sklearn_featx.cli._output import choose_writer, write_whole
 from sklearn_featx.exceptions import InputError
+from sklearn_featx.images import image_suffixes
 
 SMALL = ["--image-size", "64"]
 NAMES = [
@@ -153,6 +155,17 @@ class TestWhatIsLeftOut:
             assert kind in line
         assert "other suffixes 5 (.nc 2, ." in line
         assert all(suffix in line for suffix in (".txt", ".mpg", ".eps"))
+
+    def test_every_entry_is_taken_or_counted(self, mixed):
+        for name in ("scan.dcm", "photo.heic", "film.avif", "z.unknown"):
+            (mixed / name).write_bytes(b"no image")
+        taken, skipped = find_images(mixed)
+        counts = re.sub(r"\([^)]*\)", "", skipped)
+        n_skipped = sum(int(number) for number in re.findall(r" (\d+)", counts))
+        assert len(taken) + n_skipped == len(list(mixed.iterdir()))
+        assert ("photo.heic" in map(str, taken)) == (".heic" in image_suffixes())
+        assert "scan.dcm" in map(str, taken)
+        assert "z.unknown" not in map(str, taken)
 
     def test_where_nothing_is_left_out_there_is_no_word(self, tmp_path, capsys):
         Image.new("RGB", (40, 40)).save(tmp_path / "a.png")

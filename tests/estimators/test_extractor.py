@@ -292,6 +292,7 @@ class TestContract:
         assert [name for name in vars(extractor) if name.endswith("_")] == []
         np.testing.assert_array_equal(extractor.fit(digits[0]).transform(digits[0]), before)
         assert [name for name in vars(extractor) if name.endswith("_")] == [
+            "n_channels_",
             "backbone_digest_",
             "output_shapes_",
             "n_features_out_",

@@ -23,13 +23,18 @@ def works_in_place(node: fx.Node, network: nn.Module) -> bool:
 
 def changes(source: fx.Node, network: nn.Module) -> bool:
     """Whether an operation changes a value, or a view of it, in place."""
+    return first_change(source, network) is not None
+
+
+def first_change(source: fx.Node, network: nn.Module) -> fx.Node | None:
+    """Return an operation that changes a value, or a view of it, in place, or None."""
     for user in source.users:
         first = user.args[0] if user.args else None
-        if first is source and works_in_place(user, network):
-            return True
-        if _is_view(user, network) and changes(user, network):
-            return True
-    return False
+        if user.kwargs.get("out") is source or (first is source and works_in_place(user, network)):
+            return user
+        if _is_view(user, network) and (found := first_change(user, network)) is not None:
+            return found
+    return None
 
 
 def _is_view(node: fx.Node, network: nn.Module) -> bool:

@@ -19,7 +19,8 @@ from torch import fx, nn
 from ..._messages import cause, short
 from ..._parallel import ForkSafeLock
 from ...exceptions import BackboneError
-from ._mutation import works_in_place
+from .._attributes import attributes_kept
+from ._mutation import first_change, works_in_place
 
 # A forward may raise any error for proxies instead of tensors: control flow on values, `len`,
 # conversions, missing attributes.
@@ -108,13 +109,16 @@ def trace(
         while True:
             tracer = _Tracer((*leaf_modules, *opaque), autowrap_functions)
             try:
-                graph = tracer.trace(network, concrete_args=_defaults(network))
+                with attributes_kept(network), _buffers_kept(network):
+                    graph = tracer.trace(network, concrete_args=_defaults(network))
+            except UntraceableError:
+                raise
             except _TRACE_FAILURES as error:
                 if tracer.failed is None:
                     raise UntraceableError(_reason(error)) from error
                 opaque.append(type(tracer.failed))
                 continue
-            mutation = _discarded_mutation(graph, network)
+            mutation = _discarded_mutation(graph, network) or _mutation_of_state(graph, network)
             if mutation is not None:
                 opaque.append(type(_owner(network, tracer.names[mutation])))
                 continue
@@ -303,6 +307,33 @@ def _discarded_mutation(graph: fx.Graph, network: nn.Module) -> fx.Node | None:
             found: fx.Node = node
             return found
     return None
+
+
+def _mutation_of_state(graph: fx.Graph, network: nn.Module) -> fx.Node | None:
+    """Return an operation that writes into a tensor of the network or a constant, or None.
+
+    The trace has computed a part of it, and threads would share the tensor.
+    """
+    changes = (first_change(node, network) for node in graph.find_nodes(op="get_attr"))
+    return next((node for node in changes if node is not None), None)
+
+
+@contextlib.contextmanager
+def _buffers_kept(network: nn.Module) -> Iterator[None]:
+    """Context manager: raise `UntraceableError` if buffers change, and restore their values."""
+    before = [(buffer, buffer.clone(), _version(buffer)) for buffer in network.buffers()]
+    yield
+    changed = [(buffer, old) for buffer, old, version in before if _version(buffer) != version]
+    with torch.no_grad():
+        for buffer, old in changed:
+            buffer.copy_(old)
+    if changed:
+        raise UntraceableError("it changes a buffer in place")
+
+
+def _version(tensor: torch.Tensor) -> int:
+    # Tensors of the inference mode have no count of their changes.
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def ancestors(wanted: Sequence[fx.Node], *, stop_at: fx.Node | None) -> set[fx.Node]:
