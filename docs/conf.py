@@ -4,7 +4,8 @@ import os
 import re
 
 from docutils import nodes
-from sphinx.util.docutils import SphinxRole
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
 from sphinx_gallery.sorting import ExplicitOrder
 
 import sklearn_featx
@@ -28,7 +29,7 @@ templates_path = ["_templates"]
 os.environ.setdefault("MPLBACKEND", "agg")
 
 release = version = sklearn_featx.__version__
-default_role = "public"
+default_role = "literal"
 smartquotes = False  # "avg" is code, also in the type of a parameter
 
 # -- pages ------------------------------------------------------------------------------------
@@ -100,17 +101,21 @@ html_theme_options = {
 }
 
 
-class PublicName(SphinxRole):
-    """The role of text in single backticks: a link to a public name, else code."""
+class LinkedNames(SphinxTransform):
+    """Code that is a public name links to its page, in Markdown, docstrings and examples."""
 
-    def run(self):
-        """Return the nodes of one such text."""
-        for module in (sklearn_featx, exceptions):
-            if self.text in module.__all__:
-                role = self.env.domains.python_domain.role("obj")
-                target = f"~{module.__name__}.{self.text}"
-                return role("py:obj", self.rawtext, target, self.lineno, self.inliner)
-        return [nodes.literal(self.rawtext, self.text)], []
+    default_priority = 700
+
+    def apply(self):
+        """Put a reference around each such name that is in no link or title."""
+        for node in list(self.document.findall(nodes.literal)):
+            name = node.astext()
+            home = next((m for m in (sklearn_featx, exceptions) if name in m.__all__), None)
+            linked = (nodes.reference, nodes.title, addnodes.pending_xref)
+            if home is not None and not isinstance(node.parent, linked):
+                target = {"reftarget": f"{home.__name__}.{name}", "refdoc": self.env.docname}
+                kind = {"refdomain": "py", "reftype": "obj", "refexplicit": True, "refwarn": True}
+                node.replace_self(addnodes.pending_xref("", node.deepcopy(), **target, **kind))
 
 
 def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: ARG001
@@ -119,5 +124,5 @@ def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: 
 
 
 def setup(app):
-    app.add_role("public", PublicName())
+    app.add_transform(LinkedNames)
     app.connect("autodoc-process-docstring", escape_trailing_underscores, priority=900)
