@@ -434,7 +434,7 @@ def test_what_has_no_map_is_refused(two):
         heat_maps(model, ["nowhere.png"])
 
 
-class TestBags:
+class TestBagsOfPipelines:
     def model(self, two, bag_pooling, pooling="avg"):
         features = small(reader=ImageReader(bag_pooling=bag_pooling), pooling=pooling)
         bags = [list(pair) for pair in zip(two[0], two[0][::-1], strict=True)]
@@ -450,7 +450,7 @@ class TestBags:
     )
     def test_other_rows_of_several_images_have_no_map(self, two, bag_pooling, pooling):
         model, bags = self.model(two, bag_pooling, pooling)
-        with pytest.raises(ValueError, match="Fit with bag_pooling='mean'"):
+        with pytest.raises(ValueError, match="only with bag_pooling='mean'"):
             heat_maps(model, bags)
         if "+" not in bag_pooling:
             images = two[0][:3]
