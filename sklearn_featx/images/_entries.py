@@ -36,7 +36,7 @@ from .._messages import cause, shown
 from ..exceptions import ImageError
 from ._addresses import Address, is_local, local_path
 from ._decode import count_frames
-from ._foreign import base64_of, numbers_in_text
+from ._foreign import base64_of, numbers_in_text, object_hint
 from ._frames import copies_of_frames, frame_numbers
 from ._items import (
     BytesItem,
@@ -255,8 +255,7 @@ def _numbers(source: str | bytes, options: ReadOptions) -> list[int]:
 
 def _content(entry: Any) -> Any:
     """Reduce an entry to the path or bytes of a file, a picture or an array."""
-    if is_missing(entry):
-        raise ImageError(f"the entry is missing ({shown(entry)}). Drop such rows before.")
+    _refuse(entry)
     if isinstance(entry, str | os.PathLike):
         return _of_text(str(os.fsdecode(entry)))
     if isinstance(entry, bytes | bytearray | memoryview):
@@ -278,6 +277,14 @@ def _content(entry: Any) -> Any:
                 "image."
             ) from error
     raise _no_image(entry)
+
+
+def _refuse(entry: Any) -> None:
+    """Raise an error for a missing entry, or a scan that another package has opened."""
+    if is_missing(entry):
+        raise ImageError(f"the entry is missing ({shown(entry)}). Drop such rows before.")
+    if hint := object_hint(entry):
+        raise ImageError(hint)
 
 
 def _no_image(entry: Any) -> ImageError:

@@ -2,6 +2,7 @@
 
 import re
 from importlib.util import find_spec
+from typing import Any
 
 # The first bytes of image files in base64: PNG, JPEG, GIF, WebP, TIFF, BMP.
 _BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk0")
@@ -23,6 +24,21 @@ _CONTENTS = (
     (b"\x89HDF\r\n", "an HDF5 file", "Pass its data as an array"),
     (b"{\\rtf", "a text document", "Pass images"),
 )
+
+
+# Scans that other packages have opened: (package, what it is and the way out).
+_OBJECTS = {
+    "pydicom": "is a dataset of pydicom. Pass the path of its file, or the bytes",
+    "nibabel": "is an image of nibabel. Pass slices of its file: slices(image.get_filename())",
+    "openslide": "is a slide of OpenSlide. Pass tiles of its file: tiles(path)",
+    "SimpleITK": "is an image of SimpleITK. Pass arrays: SimpleITK.GetArrayFromImage(image)",
+}
+
+
+def object_hint(entry: Any) -> str:
+    """Return what an object of another package is, and a hint; empty for other objects."""
+    package = type(entry).__module__.partition(".")[0]
+    return f"{_OBJECTS[package]}." if package in _OBJECTS else ""
 
 
 def is_base64_image(text: str) -> bool:

@@ -100,6 +100,17 @@ def test_pages_without_description():
         np.testing.assert_array_equal(_tiff.read_plane(data, i).values[..., 0], pages[i])
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits"])
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4", "f4"])
+def test_compressed_gray_pictures_of_both_byte_orders(dtype, byteorder, compression):
+    """Pillow 13 swaps the bytes of compressed big-endian numbers twice."""
+    numbers = (FLOATS[..., 0] * 200).astype(dtype)
+    options = {"byteorder": byteorder, "compression": compression, "photometric": "minisblack"}
+    found = levels(written(numbers, **options), value_range=(0, 200))[..., 0]
+    np.testing.assert_allclose(found, numbers * (255 / 200), atol=1e-3)
+
+
 class TestAppearance:
     def test_declared_ranges(self):
         twelve = DEEP[..., :3] >> 4

@@ -13,6 +13,8 @@ Tags: TypeAlias = Mapping[int, Any]
 
 BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = 258, 259, 262, 270
 ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 274, 277, 338, 339
+# Not a tag: whether the numbers of the file are big-endian.
+BIG_ENDIAN = -1
 GRAY_WHITE_IS_ZERO, GRAY, RGB = 0, 1, 2
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 PREMULTIPLIED_ALPHA, ALPHA = 1, 2
@@ -32,6 +34,7 @@ _PILLOW_GRAY = {(b, UNSIGNED) for b in (1, 2, 4, 8, 12, 16)} | {
     (32, SIGNED),
     (32, FLOAT),
 }
+_SWAPPED_TWICE = {(16, SIGNED), (32, SIGNED), (32, FLOAT)}
 _IMAGEJ_CHANNELS = re.compile(r"^channels=(\d+)", re.MULTILINE)
 _OME_CHANNELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*\bSizeC=\"(\d+)\"")
 
@@ -51,7 +54,8 @@ def first_tags(data: bytes) -> dict[int, Any]:
         size = 20 if big else 12
         entries = (start + i * size for i in range(min(count, _MOST_TAGS)))
         found = (_tag(data, at, order, big) for at in entries)
-        return dict(tag for tag in found if tag is not None)
+        tags = dict(tag for tag in found if tag is not None)
+        return {**tags, BIG_ENDIAN: (int(order == ">"),)} if tags else {}
     except (struct.error, OverflowError):
         return {}
 
@@ -94,9 +98,12 @@ def pillow_reads(tags: Tags) -> bool:
     if first(tags, COMPRESSION, 1) not in _PILLOW_COMPRESSIONS or _channels_of_pages(tags) > 1:
         return False
     if samples == 1:
-        # Pillow does not invert a picture of more than 8 bits whose zero is white.
-        white_is_zero = photometric == GRAY_WHITE_IS_ZERO
-        return (bits, form) in _PILLOW_GRAY and not (white_is_zero and bits > 8)
+        # Pillow does not invert a picture of more than 8 bits whose zero is white, and swaps the
+        # bytes of some numbers that libtiff has swapped already.
+        white_is_zero = photometric == GRAY_WHITE_IS_ZERO and bits > 8
+        is_native = not first(tags, BIG_ENDIAN, 0) or first(tags, COMPRESSION, 1) == 1
+        swapped_twice = not is_native and (bits, form) in _SWAPPED_TWICE
+        return (bits, form) in _PILLOW_GRAY and not (white_is_zero or swapped_twice)
     if bits > 8 or form != UNSIGNED:
         return False
     alpha = first(tags, EXTRA_SAMPLES, 0) in (PREMULTIPLIED_ALPHA, ALPHA)

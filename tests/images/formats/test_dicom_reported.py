@@ -224,6 +224,16 @@ def test_numbers_of_a_soft_tissue_window(make_dicom):
     assert found[0].round().tolist() == [0, 20, 102, 128, 255, 255]
 
 
+def test_an_opened_data_set_says_what_to_pass(make_dicom):
+    from sklearn_featx.images import as_image_collection
+
+    scan = pydicom.dcmread(BytesIO(make_dicom(RAMP, PatientName="Secret^Ann")))
+    for X in ([scan], [[scan]]):
+        with pytest.raises(ImageError, match=r"dataset of pydicom\. Pass the path") as caught:
+            as_image_collection(X)
+        assert "Secret" not in str(caught.value)
+
+
 def voi_table(entries, first, bits, kind):
     from pydicom.dataset import Dataset
 

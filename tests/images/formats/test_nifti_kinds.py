@@ -132,6 +132,12 @@ def test_a_compressed_file_without_its_end(n_missing, tmp_path):
         assert as_image_collection(entries, ReadOptions(value_range=(0, 999))).load(0).any()
 
 
+def test_an_opened_image_says_what_to_pass():
+    image = nibabel.Nifti1Image(NUMBERS.astype(np.int16), np.eye(4))
+    with pytest.raises(ImageError, match=r"image of nibabel\. Pass slices"):
+        as_image_collection([image])
+
+
 @pytest.mark.parametrize("name", ["pair.img", "pair.hdr", "head.mgz"])
 def test_files_that_nibabel_converts(name, tmp_path):
     kind = nibabel.MGHImage if name.endswith("mgz") else nibabel.Nifti1Pair
