@@ -82,6 +82,7 @@ def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "value_range": arguments.value_range,
         "window": _window(arguments.window),
+        "channels": arguments.channels,
         "frames": arguments.frames,
         "bag_pooling": arguments.bag_pooling,
         "storage_options": arguments.storage_options,
@@ -210,6 +211,14 @@ def _add_reading(add: Callable[..., Any]) -> None:
         help="window of scans: CENTER WIDTH, or lung, bone, brain, soft, full; default: the file's",
     )
     add(
+        "--channels",
+        type=_channels,
+        default="rgb",
+        metavar="CHANNELS",
+        help="rgb: pictures; numbers from 0, such as 0,2,4: these channels; each: every channel "
+        "alone, columns side by side; default: %(default)s",
+    )
+    add(
         "--frames",
         type=_frames,
         default="first",
@@ -244,6 +253,17 @@ def _frames(text: str) -> str | int:
         return int(text)
     except ValueError:
         return text
+
+
+def _channels(text: str) -> str | list[int]:
+    if text in ("rgb", "each"):
+        return text
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is neither rgb nor each nor numbers, such as 0,2,4"
+        ) from None
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -341,6 +341,18 @@ class TestSources:
         extractor = PretrainedFeatureExtractor(image_size=64, reader=reader)
         np.testing.assert_array_equal(features, extractor.transform([tmp_path / "a.tif"]))
 
+    @pytest.mark.parametrize("option", ["each", "0,2,4"])
+    def test_channels_of_a_stack(self, tmp_path, option):
+        tifffile = pytest.importorskip("tifffile")
+        stack = np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+        metadata = {"axes": "CYX"}
+        tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata=metadata)
+        features, _ = self.extract(tmp_path, str(tmp_path), "--channels", option)
+        channels = option if option == "each" else [0, 2, 4]
+        reader = sklearn_featx.ImageReader(channels=channels)
+        extractor = PretrainedFeatureExtractor(image_size=64, reader=reader, cache=False)
+        np.testing.assert_array_equal(features, extractor.fit_transform(stack[np.newaxis]))
+
     @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
     def test_an_archive(self, pictures, expected, tmp_path, suffix):
         archive = tmp_path / f"photos.{suffix}"
@@ -449,6 +461,7 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
         (["--layer", "blocks.99"], "blocks.99"),
         (["--frames", "some"], "frames='some'"),
         (["--frames", "all"], "bag_pooling"),
+        (["--channels", "0,1"], "channels=[0, 1] gives images of 2"),
         (["--device", "gpu"], "device='gpu' cannot be used"),
         (["--batch-size", "0"], "'batch_size'"),
     ],
