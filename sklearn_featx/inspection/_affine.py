@@ -1,7 +1,7 @@
-"""The affine map that fitted steps compute, found by asking them.
+"""The affine map that fitted steps compute, found from their outputs, whatever their classes.
 
-No list of classes: what maps midpoints to midpoints, on random rows of several scales, is affine;
-its weights are the differences that one column makes, its verification is on rows of the user's.
+A function that maps midpoints to midpoints, on random rows of several scales, is affine. Its
+weights are the differences that single columns make. The map is verified on rows of the images.
 """
 
 from collections.abc import Callable

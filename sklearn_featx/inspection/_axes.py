@@ -13,12 +13,12 @@ def axes_for(ax: Any, purpose: str) -> Any:
     ax : matplotlib Axes or None
         The user's; None: of a new figure.
     purpose : str
-        Who draws, for the error where matplotlib is missing.
+        Name of the caller, for the error if matplotlib is missing.
 
     Returns
     -------
     ax : matplotlib Axes
-        Where to draw.
+        The given axes, or new ones.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""The baseline of heat maps: activations of an image that says nothing.
+"""The baseline of heat maps: the activations that an occluded position gets.
 
-Against activations of 0 a position's part of a score includes what all images have in common, and a
-model that is not affine is asked about features unlike any it was trained on. The mean of the
-training images is like them.
+With a baseline of 0, the share of a position includes what all images have in common, and a model
+that is not affine gets features unlike those of its training. The mean of the training images is
+like them.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Background(NamedTuple):
     row: FloatArray | None
     activations: list[FloatArray | None]
 
-    def given_to(self, block: Block) -> Block:
+    def applied_to(self, block: Block) -> Block:
         """Return a block whose layers have this baseline."""
         if self.row is None:
             return block
@@ -74,7 +74,7 @@ def background_for(
 
 
 def _mean(model: Model, block: Block, row: FloatArray) -> Background:
-    """Mean of a model's images, of which only some are asked for their activations."""
+    """Mean of a model's images; the mean activations are those of its first block."""
     kinds = [layer.is_sum for layer in block.layers]
     if all(kinds):
         return Background(row, [None] * len(kinds))

@@ -11,22 +11,22 @@ from .._typing import AnyArray, FloatArray
 
 
 class Beside(NamedTuple):
-    """A row of a table: features of its image, and the other columns.
+    """Rows of a table: features of their images, and the other columns.
 
     Parameters
     ----------
     branch : estimator
         The fitted transformer of the column of images.
     images : array-like, Series or DataFrame of n_images images
-        What it gets.
+        Input of `branch`.
     place : ndarray of int
-        Its columns among all.
+        Columns of its output among all.
     weight : float
-        What they are multiplied with.
+        Weight of these columns.
     values : ndarray of shape (n_images, n_others)
         The other columns.
     columns : dict of str to ndarray of int
-        Those of each other transformer, among `values`.
+        Columns of each other transformer, among `values`.
     """
 
     branch: Any
@@ -44,7 +44,7 @@ class Beside(NamedTuple):
         return whole
 
     def shares(self, rows: list[int], weights: FloatArray) -> dict[str, FloatArray]:
-        """Split what the other columns add to scores among their transformers.
+        """Return what the columns of each other transformer add to scores.
 
         Parameters
         ----------
@@ -59,16 +59,16 @@ class Beside(NamedTuple):
 
 
 def columns_beside(table: ColumnTransformer, name: str, X: Any) -> Beside:
-    """Take the columns of X apart.
+    """Separate the images of a table from its other columns.
 
     Parameters
     ----------
     table : ColumnTransformer
         Fitted.
     name : str
-        Which of its transformers gets the images.
+        Name of the transformer of the images.
     X : array-like or DataFrame of n_images rows
-        What it transforms.
+        Its input.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def columns_beside(table: ColumnTransformer, name: str, X: Any) -> Beside:
             "the columns that it was fitted on."
         )
     recorder = _Recorder(table.named_transformers_[name])
-    # What the branch gets is known to the table alone: columns are names, numbers, masks, slices.
+    # Only the table knows the input of the branch: columns are names, numbers, masks or slices.
     watched = copy.copy(table)
     watched.n_jobs = None
     watched.transformers_ = [
@@ -104,7 +104,7 @@ def columns_beside(table: ColumnTransformer, name: str, X: Any) -> Beside:
 
 
 class _Recorder:
-    """A transformer that keeps what it gets."""
+    """A transformer that keeps its input."""
 
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer

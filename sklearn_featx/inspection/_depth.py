@@ -33,7 +33,7 @@ class UnfreezeDepthDisplay:
     n_trained : sequence of int
         Number of parameters of the backbone that each depth trains.
     score_name : str, default="score"
-        What the scores are.
+        Name of the scores.
 
     Attributes
     ----------

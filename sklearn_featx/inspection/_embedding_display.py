@@ -22,16 +22,16 @@ _PIXELS_IN_PLOT = 22
 
 
 class MapColumns(NamedTuple):
-    """What is known of the images of a map.
+    """Columns of the images of a map.
 
     Parameters
     ----------
     labels : ndarray of shape (n_points,) or None
         Labels or values.
     predictions : ndarray of shape (n_points,) or None
-        What the predictor says.
+        Predictions.
     scores : ndarray of shape (n_points,) or None
-        Score of what it says.
+        Score of each prediction.
     paths : list of str
         Files; empty strings where images have none.
     others : dict of str to ndarray of shape (n_points,)

@@ -32,7 +32,7 @@ def embedding_page(
     thumbnails : ndarray of shape (n_points, side, side, 3), uint8
         Pictures.
     columns : mapping of str to ndarray of shape (n_points,)
-        What points can be colored by.
+        Columns that points can be colored by.
     paths : sequence of str
         Files.
 

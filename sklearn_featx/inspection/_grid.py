@@ -23,12 +23,12 @@ def axes_grid(ax: Any, n_rows: int, n_columns: int, purpose: str) -> Any:
     n_rows, n_columns : int
         Size of the grid.
     purpose : str
-        Who draws, for the errors.
+        Name of the caller, for the errors.
 
     Returns
     -------
     axes : ndarray of matplotlib Axes, of shape (n_rows, n_columns)
-        Where to draw.
+        The given axes, or new ones.
     """
     pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose=purpose)
     if ax is None:

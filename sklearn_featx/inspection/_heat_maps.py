@@ -28,7 +28,7 @@ class HeatMaps(NamedTuple):
     maps : ndarray of shape (n_images, height, width)
         Signed, in the unit of the score; NaN for images that cannot be read.
     intercept : ndarray of shape (n_images,)
-        What no position accounts for: the sum of a map plus its intercept is the score.
+        The part of the score without a position: the sum of a map plus its intercept is the score.
     target : ndarray of shape (n_images,)
         Class or output that each map is of.
     method : {"exact", "shapley", "occlusion"}
@@ -73,13 +73,12 @@ def heat_maps(
     baseline: Any = None,
     n_samples: int = 1024,
 ) -> HeatMaps:
-    """Say where in an image a score comes from.
+    """Compute what each position of an image adds to a score.
 
     A score that is an affine function of pooled features is a sum over the positions of the feature
-    map, exactly: whatever scalers, projections, selections and linear models follow the extractor.
-    These are asked for their map, they need not be of known classes. Any other score gets Shapley
-    values of the positions: they are occluded in the feature map, which is pooled again, and the
-    backbone runs once for an image all the same.
+    map, exactly, whatever scalers, projections, selections and linear models follow the extractor.
+    Any other score gets Shapley values of the positions: they are occluded in the feature map,
+    which is pooled again. The backbone runs once for each image.
 
     Parameters
     ----------
@@ -172,7 +171,7 @@ def heat_maps(
             exact = way.affine is not None
             background = background_for(model, block, reference, exact=exact)
         chosen = _chosen(way, block, wanted)
-        parts.append(_explained(way, background.given_to(block), chosen, finer, model.beside))
+        parts.append(_explained(way, background.applied_to(block), chosen, finer, model.beside))
     if way is None:
         raise ValueError("X: none of the images can be read, so there is no map.")
     maps, intercept, places, columns = _joined(parts, len(model.images))
@@ -181,7 +180,7 @@ def heat_maps(
 
 
 class _Part(NamedTuple):
-    """Maps of some images, and what is known with them."""
+    """Maps of some images, their intercepts and outputs."""
 
     rows: list[int]
     maps: FloatArray
@@ -191,7 +190,7 @@ class _Part(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """How maps are found: decided by the first images, for all."""
+    """Method of the maps, decided by the first images for all."""
 
     score: Score
     method: str

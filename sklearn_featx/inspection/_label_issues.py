@@ -95,7 +95,7 @@ def label_issues(y: Any, probabilities: Any, *, classes: Any = None) -> LabelIss
     """
     ranking = import_optional("cleanlab.rank", extra="cleanlab", purpose=_PURPOSE)
     filtering = import_optional("cleanlab.filter", extra="cleanlab", purpose=_PURPOSE)
-    found = predictions_of(y, probabilities, classes)
+    found = predictions_of(y, probabilities, classes, "probabilities")
     if found.unit != "probability":
         raise ValueError(
             "probabilities: rows are no probabilities of the classes. Call cross_val_predict with "
@@ -104,7 +104,7 @@ def label_issues(y: Any, probabilities: Any, *, classes: Any = None) -> LabelIss
     p = np.asarray(probabilities, dtype=float)
     quality = ranking.get_label_quality_scores(found.true, p)
     with warnings.catch_warnings():
-        # Of classes without images; `order` has all rows.
+        # The warning is of classes without images; `order` has all rows.
         warnings.filterwarnings("ignore", message="May not flag all label issues")
         # One process: the rows are few, and workers would import everything again.
         is_issue = filtering.find_label_issues(found.true, p, n_jobs=1)

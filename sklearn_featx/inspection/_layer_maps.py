@@ -1,9 +1,9 @@
-"""The activations of one layer at the positions of its feature map, and what a row takes of them.
+"""The activations of one layer at the positions of its feature map, and the rows pooled from them.
 
-A row is a sum over positions, exactly: of the mean it is each position's part of it, of the maximum
-all of it where it is reached. The generalized mean is homogeneous: by Euler's theorem it is the sum
-of activation times derivative. Positions are measured against a baseline, activations that an
-occluded position has: 0, or those of a mean image.
+A row is a sum over positions, exactly. The mean takes an equal part of each position, the maximum
+all from the position where it is reached. The generalized mean is homogeneous: by Euler's theorem
+it is the sum of activation times derivative. Shares are relative to a baseline, the activations of
+an occluded position: 0, or those of a mean image.
 """
 
 import math
@@ -76,9 +76,9 @@ class LayerMaps(NamedTuple):
         Returns
         -------
         share : ndarray of shape (n, height, width)
-            Of each position.
+            Share of each position.
         rest : ndarray of shape (n,)
-            Of what has no position.
+            Share of the values without a position.
         """
         if self.found is None:
             rest = (self.raw.astype(np.float64) * weights).sum(1)

@@ -1,4 +1,4 @@
-"""A fitted model taken apart: the extractor, what comes before it, and what follows."""
+"""A fitted model in parts: the steps before its network, the network, and the steps after it."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ _BLOCK_BYTES = 2**25
 
 
 class Block:
-    """Some of the images.
+    """A block of the images.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class Model:
         return self.recipe.input_shape(self.images, self.settings.skip_unreadable)
 
     def blocks(self) -> Iterator[Block]:
-        """Go through the images, some at a time; those that cannot be read are left out."""
+        """Yield the images in blocks, without the unreadable ones."""
         shape = self.input_shape
         backbone = self.recipe.backbone
         found = [find_feature_map(backbone, t.layer, t.pooling, shape) for t in self.recipe.taps]

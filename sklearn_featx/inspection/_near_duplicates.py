@@ -117,7 +117,7 @@ def _directions(rows: FloatArray) -> FloatArray:
 
 
 def _pairs(directions: FloatArray, threshold: float) -> tuple[AnyArray, FloatArray]:
-    """Pairs that are similar, some rows at a time."""
+    """Similar pairs, found block by block."""
     found, values = [np.zeros((0, 2), int)], [np.zeros(0)]
     for start in range(0, len(directions), _ROWS_PER_BLOCK):
         block = directions[start : start + _ROWS_PER_BLOCK] @ directions[start:].T

@@ -59,7 +59,7 @@ def file_view(images: ImageCollection, recipe: Recipe, i: int) -> Picture:
 
 
 def images_of(X: Any, reader: ImageReader | None) -> ImageCollection:
-    """Take X as images."""
+    """Return the images of X."""
     return read_images(BaseEstimator(), X, reader or ImageReader(), reset=True)
 
 

@@ -1,13 +1,13 @@
-"""What positions do to any score: occlusion and Shapley values, without a pass of the backbone.
+"""Effects of positions on any score: occlusion and Shapley values, without a pass of the backbone.
 
-A coalition is a set of positions that are kept; the activations of the others are the baseline's,
-the row is pooled again and the model is asked. Shapley values are estimated as in KernelSHAP [1]_:
+A coalition is a set of kept positions. The other positions get the activations of the baseline, the
+row is pooled again, and the model scores it. Shapley values are estimated as in KernelSHAP [1]_:
 
 1. The single effect of a cell is the mean of what it adds to nothing and to all others.
-2. Coalitions are drawn with their complements. Ridge regression of what the single effects leave
-   unexplained corrects them; few coalitions correct little, many give the Shapley values.
+2. Coalitions are drawn with their complements. Ridge regression of the residuals of the single
+   effects corrects them. Few coalitions correct little; many give the Shapley values.
 
-Of an additive game, as of affine scores of means, nothing is left, and the values are exact.
+An additive game, such as an affine score of means, has no residuals: the values are exact.
 
 .. [1] S. M. Lundberg, S.-I. Lee, "A unified approach to interpreting model predictions",
    NeurIPS 2017.
@@ -101,7 +101,7 @@ def _cells(grid: tuple[int, int], coarse: tuple[int, int]) -> AnyArray:
 
 @functools.lru_cache(maxsize=8)
 def _design(n_cells: int, n_samples: int) -> tuple[AnyArray, FloatArray]:
-    """Coalitions, and the matrix from what is unexplained of them to corrections with sum 0."""
+    """Coalitions, and the matrix from their residuals to corrections with sum 0."""
     n_pairs = (max(0, n_samples - 2 * n_cells) + 1) // 2
     if n_cells == 1 or not n_pairs:
         return np.zeros((0, n_cells), bool), np.zeros((n_cells, 0))
@@ -112,7 +112,7 @@ def _design(n_cells: int, n_samples: int) -> tuple[AnyArray, FloatArray]:
     ranks = rng.random((n_pairs, n_cells)).argsort(1).argsort(1)
     half = ranks < drawn[:, np.newaxis]
     kept = np.concatenate([half, ~half])
-    # What all cells have in common is known: the single effects sum to the whole.
+    # The common part of all cells is known: the single effects sum to the whole.
     design = kept - kept.mean(1, keepdims=True)
     ridge = _RIDGE_PER_CELL * n_cells * np.eye(n_cells)
     return kept, np.linalg.solve(design.T @ design + ridge, design.T)

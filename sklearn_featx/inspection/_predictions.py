@@ -32,8 +32,10 @@ class Predictions(NamedTuple):
     unit: str
 
 
-def predictions_of(y: Any, predicted: Any, classes: Any = None) -> Predictions:
-    """Take labels, probabilities or scores.
+def predictions_of(
+    y: Any, predicted: Any, classes: Any = None, name: str = "predicted"
+) -> Predictions:
+    """Return predictions from labels, probabilities or scores.
 
     Parameters
     ----------
@@ -43,6 +45,8 @@ def predictions_of(y: Any, predicted: Any, classes: Any = None) -> Predictions:
         Labels, probabilities or scores.
     classes : array-like of shape (n_classes,), default=None
         Classes of the columns. None: the labels of `y`, sorted.
+    name : str, default="predicted"
+        Name of `predicted` in messages.
 
     Returns
     -------
@@ -52,26 +56,32 @@ def predictions_of(y: Any, predicted: Any, classes: Any = None) -> Predictions:
     Raises
     ------
     ValueError
-        If numbers of rows or columns do not fit, a label is unknown, or a score is NaN.
+        If numbers of rows or columns do not fit, a label is unknown, a score is NaN, or the
+        probabilities are of one class of two.
     """
     labels, found = column_or_1d(y), np.asarray(predicted)
     check_consistent_length(labels, found)
     given = np.unique(labels) if classes is None else np.asarray(classes)
     if found.ndim == 1 and not _is_score(found, given):
         given = np.unique(np.concatenate([given, found])) if classes is None else given
-        codes = _codes(found, given, "predicted")
+        codes = _codes(found, given, name)
         return Predictions(given, _codes(labels, given, "y"), codes, np.zeros(len(codes)), "label")
     scores = np.stack([-found, found], axis=1) if found.ndim == 1 else found.astype(float)
     if scores.shape[1] != len(given):
         raise ValueError(
-            f"predicted has {scores.shape[1]} columns, and there are {len(given)} classes: "
+            f"{name} has {scores.shape[1]} columns, and there are {len(given)} classes: "
             f"{shown(given.tolist())}. Pass classes=, in the order of the columns."
         )
     missing = np.flatnonzero(np.isnan(scores).any(axis=1))
     if len(missing):
         raise ValueError(
-            f"predicted, row {missing[0]}: NaN, in {len(missing)} of {len(scores)} rows. Leave "
+            f"{name}, row {missing[0]}: NaN, in {len(missing)} of {len(scores)} rows. Leave "
             "out these images, or predict them."
+        )
+    if found.ndim == 1 and ((found >= 0) & (found <= 1)).all():
+        raise ValueError(
+            f"{name}: one column from 0 to 1 looks like the probabilities of one class, and one "
+            "column is a decision function. Pass both columns of predict_proba."
         )
     true, codes = _codes(labels, given, "y"), scores.argmax(1)
     if _is_probability(scores):

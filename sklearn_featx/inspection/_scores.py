@@ -16,7 +16,7 @@ _TINY = 1e-300
 
 
 class Score(NamedTuple):
-    """What a model says of rows.
+    """Scores of rows by a model.
 
     Parameters
     ----------

@@ -218,6 +218,8 @@ class TestMistakesDisplay:
         assert display.predictions.unit == "score"
         with pytest.raises(ValueError, match="3 columns, and there are 2 classes"):
             MistakesDisplay.from_predictions(X, names, np.zeros((len(names), 3)))
+        with pytest.raises(ValueError, match="Pass both columns of predict_proba"):
+            MistakesDisplay.from_predictions(X, names, np.linspace(0, 1, len(names)))
         with pytest.raises(ValueError, match="kind='table'"):
             MistakesDisplay.from_predictions(X, names, scores, kind="table")
         none = MistakesDisplay.from_predictions(X, names, names)
