@@ -14,7 +14,7 @@ import numpy as np
 
 from .._progress import Progress, note
 from .._typing import AnyArray
-from ..exceptions import ImageError, RangeWarning
+from ..exceptions import BackboneError, ImageError, RangeWarning
 from ..images import Bags, ImageCollection
 from ._bags import BagRows, located, rows_of_bags
 from ._cache import Decision, decide, open_store
@@ -221,8 +221,13 @@ def first_shapes(
     # The row of the first image costs one call of the user's function, as its shape alone would.
     quiet, failures = settings._replace(verbose=0), []
     for i in range(len(images) if settings.skip_unreadable else 1):
-        with renumbered([i]):
-            taps, failed = activations(images.take([i]), recipe, quiet)
+        try:
+            with renumbered([i]):
+                taps, failed = activations(images.take([i]), recipe, quiet)
+        except BackboneError:
+            # The error of a dry run names the sizes that the network was made for.
+            recipe.shapes_from(recipe.input_shape(images, settings.skip_unreadable))
+            raise
         if taps:
             return [tap.shape[1:] for tap in taps]
         failures += renumber(failed, [i])
