@@ -200,7 +200,6 @@ class _Way(NamedTuple):
 
 def _decide(model: Model, block: Block, method: Method, n_samples: int) -> _Way:
     """Choose the exact way where the score is affine in sums over positions."""
-    _check_bags(model, block)
     first, *others = model.scores()
     if method in ("auto", "exact") and all(layer.is_sum for layer in block.layers):
         affine = affine_map(first.of, block.features, first.limit)
@@ -221,20 +220,6 @@ def _refuse_channels(images: ImageCollection) -> None:
         raise ValueError(
             f"X: with channels='each', a score is that of {images.n_channels} maps, one for each "
             "channel. Fit with some channels, reader=ImageReader(channels=[0, 1, 2]), for a map."
-        )
-
-
-def _check_bags(model: Model, block: Block) -> None:
-    """Refuse bags whose rows are not those of the mean of their images' maps."""
-    bags = model.images
-    if not isinstance(bags, Bags) or (bags.n_parts == 1 and bags.sizes.max() == 1):
-        return
-    found = [layer.found for layer in block.layers]
-    is_linear = all(f is None or f.rule in ("avg", "flatten") for f in found)
-    if bags.pooling != "mean" or not is_linear:
-        raise ValueError(
-            f"X: rows of several images have no map with bag_pooling={bags.pooling!r} and this "
-            "pooling of the layers. Fit with bag_pooling='mean' and pooling='avg'."
         )
 
 

@@ -432,27 +432,3 @@ def test_what_has_no_map_is_refused(two):
         heat_maps(model, X, target=[0, 1])
     with pytest.raises(exceptions.ImageError):
         heat_maps(model, ["nowhere.png"])
-
-
-class TestBagsOfPipelines:
-    def model(self, two, bag_pooling, pooling="avg"):
-        features = small(reader=ImageReader(bag_pooling=bag_pooling), pooling=pooling)
-        bags = [list(pair) for pair in zip(two[0], two[0][::-1], strict=True)]
-        model = make_pipeline(features, StandardScaler(), LogisticRegression())
-        return model.fit(bags, two[1]), bags[:3]
-
-    def test_mean_of_maps_is_the_map_of_the_mean(self, two):
-        model, bags = self.model(two, "mean")
-        assert relative(heat_maps(model, bags).scores, model.decision_function(bags)) < 1e-5
-
-    @pytest.mark.parametrize(
-        ("bag_pooling", "pooling"), [("max", "avg"), ("mean+max", "avg"), ("mean", "max")]
-    )
-    def test_other_rows_of_several_images_have_no_map(self, two, bag_pooling, pooling):
-        model, bags = self.model(two, bag_pooling, pooling)
-        with pytest.raises(ValueError, match="only with bag_pooling='mean'"):
-            heat_maps(model, bags)
-        if "+" not in bag_pooling:
-            images = two[0][:3]
-            found = heat_maps(model, images)
-            assert relative(found.scores, model.decision_function(images)) < 1e-5
