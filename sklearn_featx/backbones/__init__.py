@@ -9,7 +9,7 @@ from ._digests import Digest
 from ._feature_map import FeatureMap, find_feature_map
 from ._functions import digest_function
 from ._listing import StageInfo, backbone_stages, unfreeze_depths
-from ._refusals import check_same, complex_features
+from ._refusals import check_same, complex_features, no_rows
 from ._registry import backbone_names, get_backbone
 from ._reweighted import with_weights
 
@@ -25,6 +25,7 @@ __all__ = [
     "digest_function",
     "find_feature_map",
     "get_backbone",
+    "no_rows",
     "unfreeze_depths",
     "warn_of_classifier",
     "with_weights",

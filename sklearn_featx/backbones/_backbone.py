@@ -14,13 +14,13 @@ from torch import nn
 from .._digest import combine, digest
 from .._messages import cause, short, shown
 from .._typing import Granularity, Pooling, UnfreezeDepth
-from ..exceptions import BackboneError, CutWarning, UnknownLayerError, WeightsError
+from ..exceptions import BackboneError, CutWarning, FeatxError, UnknownLayerError, WeightsError
 from ._digests import Digest, digest_module
 from ._libraries import versions
 from ._network import Grouping, Network
 from ._normalize import Normalize
 from ._pooling import Pool
-from ._refusals import complex_features
+from ._refusals import complex_features, no_rows
 from ._stage import Cost, LayerError, Stage, StageTaps, dry_run
 from .cutting._chain import Chain, adopt_unused, cut
 from .cutting._constants import differing_constant
@@ -189,13 +189,19 @@ class Backbone:
 
     def _dry_run(self, module: nn.Module, input_shape: Sequence[int]) -> Sequence[torch.Tensor]:
         try:
-            return dry_run(module, (_DRY_ROWS, *input_shape))
+            outputs = dry_run(module, (_DRY_ROWS, *input_shape))
+        except FeatxError:
+            raise
         except Exception as error:
             # Networks raise errors of any type for wrong sizes.
             raise BackboneError(
                 f"backbone {shown(self.name)} cannot take {_in_words(input_shape)}: "
                 f"{_cause_and_place(error)}. {self._other_type() or self._fitting_size()}"
             ) from error
+        for output in outputs:
+            if output.shape[:1] != (_DRY_ROWS,):
+                raise no_rows(self, _DRY_ROWS, output.shape)
+        return outputs
 
     def _other_type(self) -> str:
         """Say how a network whose parameters are all of another type than images is passed."""

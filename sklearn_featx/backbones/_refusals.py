@@ -1,4 +1,4 @@
-"""Refusals of a backbone: complex features, and a network that is not the one of `fit`."""
+"""Refusals of a backbone: results that are no rows of real numbers, another one than in `fit`."""
 
 from typing import Any
 
@@ -25,6 +25,39 @@ def complex_features(backbone: Any, layer: str | int, dtype: Any) -> BackboneErr
         f"backbone {shown(backbone.name)}: {place} gives complex numbers ({dtype}), "
         "and features are real. Choose another layer, or let the network end in x.abs() or "
         "torch.view_as_real(x).flatten(-2)."
+    )
+
+
+def no_tensor(result: Any) -> BackboneError:
+    """Return the error about a network that returns something else than a tensor.
+
+    Parameters
+    ----------
+    result : object
+        What it returns; or the name of its type.
+    """
+    kind = result if isinstance(result, str) else type(result).__name__
+    return BackboneError(
+        f"backbone: the network returns a {kind}, and a backbone returns one tensor. Wrap it in a "
+        "module that returns the wanted one."
+    )
+
+
+def no_rows(backbone: Any, n_images: int, shape: Any) -> BackboneError:
+    """Return the error about a network that does not return a row for each image.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The backbone.
+    n_images : int
+        Number of images that it computed.
+    shape : tuple of int
+        Shape of its result.
+    """
+    return BackboneError(
+        f"backbone {shown(backbone.name)} returns shape {shown(tuple(shape))} for {n_images} "
+        "images: expected a row for each image. Its forward must keep the first axis."
     )
 
 

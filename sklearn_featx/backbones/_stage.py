@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from .._graphs import NodeByNode, plain_new_tensors
 from ._attributes import attributes_kept
+from ._refusals import no_tensor
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class StageTaps(nn.Module):
         found = {}
         for i, part in enumerate(self.parts):
             x = part(x)
+            if not isinstance(x, torch.Tensor):
+                raise no_tensor(x)
             if i in self.wanted:
                 found[i] = x.clone()
         return tuple(found[i] for i in self.wanted)

@@ -18,7 +18,7 @@ import numpy as np
 from .._messages import cause, short, shown
 from .._parallel import ForkSafeLock, answer_in_children
 from .._typing import AnyArray
-from ..backbones import Backbone, complex_features
+from ..backbones import Backbone, complex_features, no_rows
 from ..engines import ComplexResultError, Engine, count_threads, make_engine, type_name
 from ..exceptions import BackboneError, FeatxError, ImageError
 from ..images import Batch, Choose, ImageCollection, choose_all, iterate_batches
@@ -217,7 +217,7 @@ def _naming_errors(run: Run, recipe: Recipe) -> Run:
 
     def named(batch: AnyArray) -> list[AnyArray]:
         try:
-            return run(batch)
+            results = run(batch)
         except (FeatxError, MemoryError):
             raise
         except ComplexResultError as error:
@@ -230,6 +230,11 @@ def _naming_errors(run: Run, recipe: Recipe) -> Run:
                 f"{short(str(batch.shape[1:]))}: {cause(error)}. Check image_size, "
                 "device and precision."
             ) from error
+        for result in results:
+            # Rows would belong to other images.
+            if result.shape[:1] != (len(batch),):
+                raise no_rows(recipe.backbone, len(batch), result.shape)
+        return results
 
     return named
 

@@ -159,3 +159,50 @@ class TestUntraceable:
                 return super().forward(x)
 
         assert "(TypeError: first line xxx" in self.warning(Strict())
+
+
+class Returning(nn.Module):
+    """Returns a function of its features; may need values, which no trace has."""
+
+    def __init__(self, function, by_value=False):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.function = function
+        self.by_value = by_value
+
+    def forward(self, x):
+        if self.by_value and x.sum() < -1e9:
+            return x
+        return self.function(self.conv(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("by_value", [False, True], ids=["traced", "untraceable"])
+@pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.CutWarning")
+class TestResults:
+    @pytest.mark.parametrize(
+        ("function", "kind"),
+        [
+            (lambda x: {"features": x}, "dict"),
+            (lambda x: (x, x), "tuple"),
+            (lambda x: [x], "list"),
+            (lambda x: None, "NoneType"),
+        ],
+        ids=["dict", "tuple", "list", "None"],
+    )
+    def test_that_are_no_tensor(self, function, kind, by_value):
+        extractor = PretrainedFeatureExtractor(Returning(function, by_value))
+        assert f"the network returns a {kind}, and a backbone" in refused(extractor.fit, X)
+        assert f"the network returns a {kind}" in refused(extractor.transform, X)
+
+    @pytest.mark.parametrize(
+        "function",
+        [lambda x: x.mean(), lambda x: x.mean(0), lambda x: x[:1], lambda x: x.t()],
+        ids=["mean", "mean of the batch", "first row", "transposed"],
+    )
+    def test_that_are_no_row_for_each_image(self, function, by_value):
+        extractor = PretrainedFeatureExtractor(Returning(function, by_value), cache=False)
+        assert "expected a row for each image" in refused(extractor.fit, X)
+        message = refused(extractor.transform, X[[0, 1, 2, 3, 0, 1]])
+        assert "expected a row for each image" in message or "failed on rows" in message
+        classifier = FineTuneClassifier(Returning(function, by_value), unfreeze_depth=0, C=1.0)
+        assert "expected a row for each image" in refused(classifier.fit, X, Y)

@@ -20,6 +20,7 @@ from ..._messages import cause, short
 from ..._parallel import ForkSafeLock
 from ...exceptions import BackboneError
 from .._attributes import attributes_kept
+from .._refusals import no_tensor
 from ._mutation import first_change, works_in_place
 
 # A forward may raise any error for proxies instead of tensors: control flow on values, `len`,
@@ -172,11 +173,7 @@ def _check_signature(graph: fx.Graph) -> None:
     result = graph.output_node().args[0]
     if not isinstance(result, fx.Node):
         # torch.fx has its own container classes.
-        kind = type(result).__name__.removeprefix("immutable_")
-        raise BackboneError(
-            f"backbone: the network returns a {kind}, and a backbone returns one "
-            "tensor. Wrap it in a module that returns the wanted one."
-        )
+        raise no_tensor(type(result).__name__.removeprefix("immutable_"))
     inputs = [node.name for node in graph.find_nodes(op="placeholder")]
     if len(inputs) != 1:
         raise BackboneError(
