@@ -34,9 +34,9 @@ broken = cells[cells["defect"] == 1].sample(40, random_state=0)["path"]
 rng = np.random.default_rng(0)
 y = np.arange(80) % 2
 places = rng.integers(0, 3, 80)
-left, defects = iter(intact), iter(broken)
+others, defects = iter(intact), iter(broken)
 modules = [
-    [str(folder / next(defects if y[i] and k == places[i] else left)) for k in range(3)]
+    [str(folder / next(defects if y[i] and k == places[i] else others)) for k in range(3)]
     for i in range(80)
 ]
 print(len(modules), "modules, the first:", [path[-12:] for path in modules[0]])
