@@ -146,6 +146,13 @@ def unfreeze_depths(
     depths : list of int and "all"
         The depths; 0 is the linear probe.
 
+    Raises
+    ------
+    BackboneError
+        If the backbone does not exist.
+    ValueError
+        If `max_depth` is negative or no whole number.
+
     Examples
     --------
     >>> from sklearn_featx import unfreeze_depths

@@ -29,6 +29,11 @@ class ClassScores:
         probabilities : ndarray of shape (n_images, n_classes), float64
             In the order of `classes_`. For multilabel targets, the probability of each label on
             its own. With ``on_error="nan"``, `class_prior_` for unreadable images.
+
+        Raises
+        ------
+        NotFittedError, InputError, ImageError, SavedStateError
+            As in `predict`.
         """
         logits = self._predicted(X)
         if self.multilabel_:
@@ -74,6 +79,11 @@ class ClassScores:
             for multilabel targets, the log-odds of each label. With ``on_error="nan"``, the scores
             of `class_prior_` for unreadable images. Infinite scores are replaced by the largest or
             smallest float.
+
+        Raises
+        ------
+        NotFittedError, InputError, ImageError, SavedStateError
+            As in `predict`.
         """
         logits = self._predicted(X)
         scores = logits

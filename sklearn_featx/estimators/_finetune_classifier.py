@@ -365,6 +365,11 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         -------
         self : FineTuneClassifier
             The classifier.
+
+        Raises
+        ------
+        InputError, ImageError, BackboneError, DivergenceError
+            As in `fit`.
         """
         first = not hasattr(self, "trained_state_")
         images = self._images(X, reset=first)
@@ -388,6 +393,15 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         labels : ndarray of shape (n_images,) or (n_images, n_classes)
             Elements of `classes_`. For multilabel targets, 1 for each label whose probability is
             above 0.5. With ``on_error="nan"``, the most frequent class for unreadable images.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        InputError, ImageError
+            If X is invalid, or an image is unreadable and ``on_error="raise"``.
+        SavedStateError
+            If the backbone of a saved estimator has other weights now.
         """
         return self._decided(self._predicted(X))
 

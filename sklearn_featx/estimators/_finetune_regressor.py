@@ -184,6 +184,11 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         -------
         self : FineTuneRegressor
             The fitted regressor.
+
+        Raises
+        ------
+        InputError, ImageError, BackboneError, DivergenceError, KeyboardInterrupt
+            As in `FineTuneClassifier.fit`.
         """
         tasks = FitTasks(self, X, y, sample_weight, groups)
         prepared = self._prepared(X, y, sample_weight)
@@ -208,6 +213,11 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         -------
         self : FineTuneRegressor
             The regressor.
+
+        Raises
+        ------
+        InputError, ImageError, BackboneError, DivergenceError
+            As in `fit`.
         """
         first = not hasattr(self, "trained_state_")
         images = self._images(X, reset=first)
@@ -229,6 +239,15 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         values : ndarray of shape (n_images,) or (n_images, n_outputs), float64
             As many columns as y in `fit`. With ``on_error="nan"``, `target_mean_` for unreadable
             images.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        InputError, ImageError
+            If X is invalid, or an image is unreadable and ``on_error="raise"``.
+        SavedStateError
+            If the backbone of a saved estimator has other weights now.
         """
         return self._decided(self._predicted(X))
 

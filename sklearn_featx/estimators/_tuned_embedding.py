@@ -67,6 +67,11 @@ class TunedEmbedding(TransformerMixin):
         embeddings : ndarray of shape (n_images, n_embedding_), float32
             Pooled activations of the layers that the head reads. With ``on_error="nan"``, NaN for
             unreadable images.
+
+        Raises
+        ------
+        NotFittedError, InputError, ImageError, SavedStateError
+            As in `predict`.
         """
         check_is_fitted(self, "trained_state_")
         embeddings, failures = self._embeddings(self._images(X, reset=False))

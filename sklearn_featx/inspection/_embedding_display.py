@@ -215,13 +215,18 @@ class EmbeddingDisplay:
 
         Parameters
         ----------
-        path : path
+        path : str or path-like
             Where to write.
 
         Returns
         -------
         path : Path
-            The file.
+            The file; one that exists is replaced.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
         """
         file = Path(path)
         page = embedding_page(
