@@ -140,7 +140,8 @@ class EmbeddingDisplay:
         Raises
         ------
         ValueError
-            If `y` or a column has another length than X, or PCA has fewer than two images.
+            If `y` or a column has another length than X, PCA has fewer than two images, or the
+            projection one column.
         MissingDependencyError
             If matplotlib is not installed.
         """
@@ -159,6 +160,8 @@ class EmbeddingDisplay:
             )
         given = PCA(2) if projection is None else clone(projection)
         points = np.asarray(given.fit_transform(features), dtype=float)[:, :2]
+        if points.shape[1] != 2:
+            raise ValueError(f"projection={shown(projection)} gives one column; a map needs two.")
         tiles = [thumbnail(model.images, i, thumbnail_size) for i in rows.tolist()]
         known = MapColumns(
             None if y is None else np.asarray(y)[rows],

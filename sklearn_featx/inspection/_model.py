@@ -273,7 +273,7 @@ def _expected(estimator: Any, has_union: bool) -> str:
     return (
         f"estimator={shown(estimator)}: expected a fitted pipeline, or a search over one, with one "
         "PretrainedFeatureExtractor or fine-tuner among its steps, or in a ColumnTransformer among "
-        "them."
+        "them. What wraps predictors (CalibratedClassifierCV, VotingClassifier) belongs behind it."
     )
 
 

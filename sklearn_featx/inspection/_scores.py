@@ -162,6 +162,15 @@ def _without_names() -> Iterator[None]:
 
 def _columns(scores: Any, name: str) -> FloatArray:
     """Scores with one column for each class or output; a binary score has both signs."""
+    if isinstance(scores, list):
+        # Of several outputs of two classes: the probability of the second.
+        widths = {np.shape(one)[-1] for one in scores}
+        if widths != {2}:
+            raise ValueError(
+                f"The predictor has {len(scores)} outputs, and some have other than two classes. "
+                "Look into one predictor for each output."
+            )
+        scores = np.stack([np.asarray(one)[:, 1] for one in scores], axis=1)
     found = np.asarray(scores, dtype=np.float64)
     if found.ndim == 1:
         column = found[:, np.newaxis]
@@ -171,6 +180,8 @@ def _columns(scores: Any, name: str) -> FloatArray:
 
 def _labels(final: Any) -> AnyArray:
     classes = getattr(final, "classes_", None)
+    if isinstance(classes, list):
+        return np.arange(len(classes))
     if classes is not None and np.ndim(classes) == 1:
         return np.asarray(classes)
     coefficients = np.asarray(getattr(final, "coef_", ()))
@@ -179,7 +190,8 @@ def _labels(final: Any) -> AnyArray:
 
 
 def _log_odds(probabilities: FloatArray) -> FloatArray:
-    if probabilities.shape[1] == 2:
+    """Log-odds of each column; of several labels, probabilities of a row do not sum to 1."""
+    if probabilities.shape[1] == 2 and np.allclose(probabilities.sum(1), 1):
         logs = np.log(probabilities.clip(_TINY))
         odds: FloatArray = logs - logs[:, ::-1]
     else:

@@ -5,8 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, OneClassSVM
 
@@ -135,6 +139,40 @@ def test_outlier_detectors(small, two):
     np.testing.assert_allclose(outlier.maps, -found.maps, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("head", "method"),
+    [
+        (MultiOutputClassifier(LogisticRegression()), "exact"),
+        (KNeighborsClassifier(), "shapley"),
+        (OneVsRestClassifier(LogisticRegression()), "exact"),
+    ],
+)
+def test_several_labels(small, two, head, method):
+    """Lists of probabilities, one for each label; two labels are not two classes."""
+    Y = np.stack([two[1], np.arange(20) % 2], axis=1)
+    model = make_pipeline(small(), head).fit(two[0], Y)
+    p = model.predict_proba(two[0][:4])
+    p = np.stack([one[:, 1] for one in p], axis=1) if isinstance(p, list) else p
+    expected = np.log(p / (1 - p)) if method == "exact" else p
+    for k in range(2):
+        found = heat_maps(model, two[0][:4], target=k, n_samples=64)
+        assert found.method == method
+        np.testing.assert_allclose(found.scores, expected[:, k], rtol=1e-4, atol=1e-6)
+
+
+def test_outputs_of_three_classes_are_refused(small, two):
+    Y = np.stack([two[1], np.arange(20) % 3], axis=1)
+    model = make_pipeline(small(), KNeighborsClassifier()).fit(two[0], Y)
+    with pytest.raises(ValueError, match="some have other than two classes"):
+        heat_maps(model, two[0][:2])
+
+
+def test_a_wrapped_pipeline_is_refused_with_the_way_out(small, two):
+    wrapped = VotingClassifier([("one", make_pipeline(small(), LogisticRegression()))])
+    with pytest.raises(TypeError, match=r"VotingClassifier.* belongs behind it"):
+        heat_maps(wrapped.fit(*two), two[0][:2])
+
+
 class TestMapsOfDataSets:
     @pytest.mark.parametrize(
         "labels",
@@ -151,6 +189,10 @@ class TestMapsOfDataSets:
         assert len(display.ax_.get_legend().get_texts()) == 2
         assert sum(len(c.get_offsets()) for c in display.ax_.collections) == 20
         assert display.to_html(tmp_path / "map.html").stat().st_size > 1000
+
+    def test_a_projection_to_one_column_is_refused(self, small, two):
+        with pytest.raises(ValueError, match="gives one column; a map needs two"):
+            EmbeddingDisplay.from_estimator(small(), two[0], projection=PCA(1))
 
     def test_columns_of_any_type(self, small, two, pyplot, tmp_path):
         """Colors by categories, datetimes and series with their own index."""
