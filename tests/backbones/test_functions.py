@@ -189,7 +189,7 @@ UNCERTAIN = {
     "name of a file": lambda picture, path=__file__: np.asarray(picture) * len(path),
     "iterator": lambda picture, steps=STEPS: next(steps),
     "hash": lambda picture: hash(str(picture)),
-    "by name": lambda picture: getattr(torch, "ra" + "nd")(3),
+    "by name": lambda picture: getattr(torch, "r" + "and")(3),
     "modules": lambda picture: sys.modules["random"].gauss(0, 1),
     "unknown library": lambda picture: pytest.approx(picture),
 }
