@@ -63,6 +63,9 @@ class Backbone:
         self._known_maps: dict[object, Any] = {}
         self._chains = self._trace()
         self.stages = tuple(self._cut())
+        if network.is_custom:
+            # Before it computes: a user's forward may keep state, such as a count of its calls.
+            self.digest(len(self.stages))
 
     def trained_stages(self, unfreeze_depth: UnfreezeDepth) -> range:
         """Return the positions, counted from the input, of the stages that a depth trains.

@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_featx import FineTuneClassifier, ImageReader, PretrainedFeatureExtractor
+from sklearn_featx.backbones import _backbone, _registry
 from sklearn_featx.exceptions import WeightsError
 from sklearn_featx.inspection import HeatMapDisplay
 
@@ -110,6 +111,51 @@ class TestNetworks:
         extractor.set_params(layer="stem", pooling="max", image_size=10)
         other = PretrainedFeatureExtractor(small_net, layer="stem", pooling="max", image_size=10)
         np.testing.assert_array_equal(extractor.transform(X), other.transform(X))
+
+
+class Counting(nn.Module):
+    """Counts its calls, and makes a table at the first one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.calls, self.table = 0, None
+
+    def forward(self, x):
+        assert float(x.detach().sum()) > -1e9
+        self.calls += 1
+        if self.table is None:
+            self.table = torch.ones(1)
+        return self.conv(x).mean((2, 3)) * self.table
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.CutWarning")
+def test_state_that_a_network_keeps_while_it_computes_is_no_change(cache, digits, monkeypatch):
+    X, _ = digits
+    extractor = PretrainedFeatureExtractor(Counting(), cache=cache)
+    expected = extractor.transform(X)
+    for _ in range(2):
+        np.testing.assert_array_equal(extractor.fit(X).transform(X), expected)
+    # As in another process, which has computed nothing yet.
+    saved = pickle.dumps(extractor)
+    monkeypatch.setattr(_registry, "_networks", _registry._Memo(8))
+    monkeypatch.setattr(_registry, "_backbones", _registry._Memo(16))
+    np.testing.assert_array_equal(pickle.loads(saved).transform(X), expected)
+
+
+def test_the_network_is_digested_once(small_net, digits, monkeypatch):
+    X, _ = digits
+    digested = []
+    original = _backbone.digest_module
+    monkeypatch.setattr(
+        _backbone, "digest_module", lambda stage: digested.append(stage) or original(stage)
+    )
+    small_net.stem[0].bias.data += 0.5
+    extractor = PretrainedFeatureExtractor(small_net, cache=False).fit(X)
+    for i in range(4):
+        extractor.transform(X[i : i + 1])
+    assert len(digested) == 3
 
 
 @pytest.mark.parametrize("method", ["predict", "transform", "partial_fit", "get_feature_names_out"])
