@@ -67,7 +67,7 @@ def test_they_are_read_as_local_files_are(contents, memory):
         assert images.digest(i) == local.digest(i)
         assert images.path(i) == memory[i]
         assert images.n_pixels(i) is None
-        assert images.sources(i) == [None]
+        assert [source.path for source in images.sources(i)] == [memory[i]]
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
