@@ -5,8 +5,8 @@ CHW if the first may. If both may, `image_shape` decides, or an error asks for i
 
 - Pictures: an axis of length 1, 3 or 4 may contain channels (gray, RGB, RGBA). RGBA usually has its
   channels last: four channels first need an `image_shape`, or a choice of channels.
-- Other images (see `_channels`): the axis that is shorter than both others; for a network of a
-  certain number of channels, the axis of this length.
+- Other images (see `_channels`): the axis that is shorter than both others, unless it would be
+  unclear in a picture; for a network of a certain number of channels, the axis of this length.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def _of_bands(shape: Sequence[int], n_channels: int | None) -> list[Layout]:
     if n_channels is not None:
         return [layout for layout, axis in both.items() if shape[axis] == n_channels]
     shortest = min(shape)
-    if sorted(shape)[1] == shortest:
+    if sorted(shape)[1] == shortest or len(_of_picture(shape)) > 1:
         return []
     return [layout for layout, axis in both.items() if shape[axis] == shortest]
 

@@ -257,12 +257,24 @@ def test_the_first_convolution_is_that_of_the_image():
         def forward(self, x):
             return self.stem(self.rearrange(x)).mean((2, 3))
 
+    class Placed(nn.Module):
+        """Two channels of positions are added before the first convolution."""
+
+        def __init__(self, n_channels):
+            super().__init__()
+            self.stem = nn.Conv2d(n_channels + 2, 4, 3)
+
+        def forward(self, x):
+            return self.stem(torch.cat([x, torch.zeros_like(x[:, :2])], dim=1)).mean((2, 3))
+
     def shape(net, X):
         return PretrainedFeatureExtractor(net, cache=False).fit_transform(X).shape
 
     assert shape(Late(3), STACKS[:, :3]) == (8, 4)
     assert shape(Late(5), STACKS) == (8, 4)
     assert shape(Shuffled(), STACKS[:, :3]) == (8, 4)
+    assert shape(Placed(3), STACKS[:, :3]) == (8, 4)
+    assert shape(Placed(5), STACKS) == (8, 4)
 
 
 def test_fine_tuning_own_networks_of_five_channels():

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 # Height and width of the images that look for the first convolution: some networks take one size.
 _SIDES = (64, 224, 32)
+_MOST_CANDIDATES = 6
 
 
 class _Reached(NamedTuple):
@@ -50,15 +50,23 @@ def input_channels(
         return 1 if first is not None and first.in_channels == 1 else 3
     # The order of modules is not that of computation, and pixels may be rearranged before them.
     sizes = [(side, side) for side in _SIDES] if size is None else [size]
-    for n_channels, (height, width) in product(dict.fromkeys((3, first.in_channels)), sizes):
-        reached = _first_reached(module, torch.zeros(1, n_channels, height, width, device="cpu"))
-        if reached is None:
-            continue
-        if reached.wanted == reached.given:
-            return int(n_channels)
-        if reached.given == n_channels:
-            return reached.wanted
+    candidates = [3, first.in_channels]
+    for n_channels in candidates:
+        images = (torch.zeros(1, n_channels, *sides, device="cpu") for sides in sizes)
+        found = (_first_reached(module, image) for image in images)
+        reached = next((each for each in found if each is not None), None)
+        if reached is not None and reached.wanted == reached.given:
+            return n_channels
+        if reached is not None and len(candidates) < _MOST_CANDIDATES:
+            candidates += _likely(n_channels, reached)
     return first.in_channels if is_stem else 3
+
+
+def _likely(n_channels: int, reached: _Reached) -> list[int]:
+    """Return numbers of channels that the first convolution may have meant."""
+    multiplied, rest = divmod(n_channels * reached.wanted, reached.given)
+    added = n_channels + reached.wanted - reached.given
+    return ([] if rest else [multiplied]) + ([added] if added > 0 else [])
 
 
 def _first_reached(module: nn.Module, image: torch.Tensor) -> _Reached | None:
