@@ -137,10 +137,11 @@ class ReadOptions:
         return values if picks is None else picked(values, picks, exact=self._all_of_network)
 
     def of_channel(self, channel: int) -> Self:
-        """Return the options of one channel."""
+        """Return the options of one channel, a gray picture."""
         # A copy keeps the connections to servers.
         chosen = copy.copy(self)
         object.__setattr__(chosen, "channels", (channel,))
+        object.__setattr__(chosen, "n_channels", None)
         return chosen
 
     def layout(self, shape: Sequence[int]) -> Layout:

@@ -234,6 +234,16 @@ def test_a_network_of_five_channels_takes_floats_as_they_are():
         as_image_collection(X, ReadOptions(n_channels=5))
 
 
+def test_floats_of_each_channel_have_the_range_of_pictures():
+    bright = 3 * RNG.random((5, 12, 10), dtype=np.float32)
+    for entry in (bright, tiff(bright, photometric="minisblack")):
+        for n_channels in (None, 5):
+            options = ReadOptions(channels="each", n_channels=n_channels)
+            images = as_image_collection([entry], options).images
+            with pytest.raises(ImageError, match="outside the range 0 to 1"):
+                images.load(0)
+
+
 def test_an_image_with_other_channels_than_the_network():
     with pytest.raises(InputError, match=r"\(3, 12, 10\) has no axis of 5 channels"):
         as_image_collection(FIRST[:, :3], ReadOptions(n_channels=5))
