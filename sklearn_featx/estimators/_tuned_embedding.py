@@ -48,6 +48,7 @@ class TunedEmbedding(TransformerMixin):
         """
         images, targets, weights = self._prepared(X, y, sample_weight)
         codes = check_groups(groups, len(images))
+        self._check_cross_fit(codes)
         tasks = FitTasks(self, X, y, sample_weight, groups)
         self._fit_rows(images, targets, weights, tasks, codes)
         if self.cross_fit is None or not self._embedding_is_tuned():
@@ -141,6 +142,15 @@ class TunedEmbedding(TransformerMixin):
             fold._fit_rows(images.take(train), left, own, groups=kept)
             embeddings[test], _ = fold._embeddings(images.take(test))
         return embeddings
+
+    def _check_cross_fit(self, groups: AnyArray | None) -> None:
+        """Raise an error for fewer groups than folds, before anything is computed."""
+        n_groups = None if groups is None else len(np.unique(groups))
+        if self.cross_fit is not None and n_groups is not None and n_groups < self.cross_fit:
+            raise ValueError(
+                f"cross_fit={self.cross_fit} folds of whole groups need as many groups, and there "
+                f"are {n_groups}. Use fewer folds, at least 2, or fit without groups."
+            )
 
     def _folds(
         self, rows: AnyArray, targets: AnyArray, groups: AnyArray | None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .._preprocess import Preprocess
 from .._typing import Levels, OnError
 from ..exceptions import ImageError
-from ._collection import ImageCollection, Positions, as_index, errors_at
+from ._collection import ImageCollection, Positions, Source, as_index, errors_at
 from ._items import Item, UnreadableItem, load_resized
 from ._range_use import RangeUse
 
@@ -26,6 +26,9 @@ class Images(Protocol):
 
     def item(self, i: int) -> Item:
         """Return one image with all its channels; raise `ImageError` if it cannot be read."""
+
+    def sources(self, i: int) -> list[Source]:
+        """Return the sources of one image."""
 
     def take(self, rows: Positions) -> Any:
         """Return a collection of selected images."""
@@ -71,6 +74,9 @@ class ChannelImages(ImageCollection):
     def digest(self, i: int) -> str:
         with errors_at(i):
             return self._item(i).digest()
+
+    def sources(self, i: int) -> list[Source]:
+        return self._images.sources(int(self._rows[i]) // self.n_channels)
 
     def take(self, rows: Positions) -> Self:
         taken = object.__new__(type(self))

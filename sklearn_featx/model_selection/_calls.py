@@ -178,7 +178,7 @@ class Calls:
     def _candidates(self, search: Any) -> list[Any]:
         if id(search) not in self._searches:
             n_rows = len(self._X) if self._y is None else len(self._y)
-            found = candidates(search, self._y, n_rows)
+            found = candidates(search, self._y, n_rows, self.groups)
             self._searches[id(search)] = (search, found)
         return self._searches[id(search)][1]
 

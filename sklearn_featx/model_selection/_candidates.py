@@ -16,7 +16,7 @@ def is_search(estimator: Any) -> bool:
     return grid and "estimator" in parameters
 
 
-def candidates(search: Any, y: Any, n_rows: int) -> list[Any]:
+def candidates(search: Any, y: Any, n_rows: int, groups: Any = None) -> list[Any]:
     """Return a clone for each candidate of a search.
 
     Parameters
@@ -27,6 +27,8 @@ def candidates(search: Any, y: Any, n_rows: int) -> list[Any]:
         Targets.
     n_rows : int
         Number of rows that the search is fitted to.
+    groups : ndarray of shape (n_rows,), default=None
+        Groups of the rows, which some splitters count.
     """
     parameters = _parameters(search)
     grid: Iterable[Mapping[str, Any]]
@@ -35,12 +37,12 @@ def candidates(search: Any, y: Any, n_rows: int) -> list[Any]:
     else:
         # The state of the search's own generator does not change.
         seed = copy.deepcopy(getattr(search, "random_state", None))
-        n_iter = _n_drawn(search, parameters, y, n_rows)
+        n_iter = _n_drawn(search, parameters, y, n_rows, groups)
         grid = ParameterSampler(search.param_distributions, n_iter, random_state=seed)
     return [clone(search.estimator).set_params(**clone(p, safe=False)) for p in grid]
 
 
-def _n_drawn(search: Any, parameters: Mapping[str, Any], y: Any, n_rows: int) -> int:
+def _n_drawn(search: Any, parameters: Mapping[str, Any], y: Any, n_rows: int, groups: Any) -> int:
     if "n_iter" in parameters:
         return int(search.n_iter)
     n_candidates = parameters.get("n_candidates", 1)
@@ -51,7 +53,8 @@ def _n_drawn(search: Any, parameters: Mapping[str, Any], y: Any, n_rows: int) ->
     if not isinstance(smallest, int | np.integer):
         classifier = is_classifier(search.estimator)
         n_classes = len(np.unique(y)) if classifier and y is not None else 1
-        smallest = 2 * check_cv(search.cv, y, classifier=classifier).get_n_splits() * n_classes
+        splitter = check_cv(search.cv, y, classifier=classifier)
+        smallest = 2 * splitter.get_n_splits(groups=groups) * n_classes
     return max(1, n_rows // int(smallest))
 
 

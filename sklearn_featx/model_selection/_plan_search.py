@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ._calls import Calls, Fold
 from ._candidates import is_search
+from ._image_groups import numbered
 from ._ledger import Ledger
 from ._related_images import (
     Relation,
@@ -190,6 +191,7 @@ def plan_search(
     """
     search = search_or_estimator
     calls = Calls(X, y, asked_by="plan_search")
+    calls.groups = None if groups is None else numbered(np.ravel(groups).tolist())
     jobs = calls.all_jobs(search)
     rows = np.arange(len(jobs[0].rows))
     has_folds = cv is not None or is_search(search)
@@ -229,7 +231,7 @@ def _relations(
     inputs = calls.jobs.inputs
     if near_copies:
         relations.append(look_alikes(inputs, relations[0].groups, n_jobs))
-    relations.append(parts(inputs, relations[0].groups))
+    relations.append(parts(inputs, calls.jobs.sources))
     named = patients(inputs, fetch=fetch)
     if named is not None:
         relations.append(named)

@@ -81,27 +81,28 @@ def look_alikes(inputs: Sequence[ImageCollection], content: Groups, n_jobs: int 
     return Relation(name, groups)
 
 
-def parts(inputs: Sequence[ImageCollection], content: Groups) -> Relation:
+def parts(inputs: Sequence[ImageCollection], digests: Sequence[Sequence[str]]) -> Relation:
     """Relate rows of X that show parts of one file: slices of a volume, tiles of a slide.
 
     Parameters
     ----------
     inputs : sequence of ImageCollection
         The images of each input.
-    content : ndarray of shape (n_images,), int
-        Equal where rows are copies.
+    digests : sequence of sequence of str
+        For each input, the digest of each image: a file that is several times in X has one.
     """
-    rows_of: dict[str, list[int]] = {}
-    for images in inputs:
+    pairs: list[tuple[int, int]] = []
+    for images, of_rows in zip(inputs, digests, strict=True):
+        rows_of: dict[str, list[int]] = {}
         for row in range(len(images)):
             for source in distinct(images.sources(row)):
                 path = source.path if isinstance(source, RemoteItem) else source
                 if isinstance(path, str):
                     rows_of.setdefault(path, []).append(row)
-    # Of a file that is several times in X, the rows are copies.
-    found = (rows for rows in rows_of.values() if len(set(content[rows])) > 1)
-    pairs = [(rows[0], row) for rows in found for row in rows]
-    return Relation("files whose parts are several images", _joined(len(content), pairs))
+        for rows in rows_of.values():
+            if len({of_rows[row] for row in rows}) > 1:
+                pairs += [(rows[0], row) for row in rows]
+    return Relation("files whose parts are several images", _joined(len(inputs[0]), pairs))
 
 
 def patients(inputs: Sequence[ImageCollection], *, fetch: bool) -> Relation | None:

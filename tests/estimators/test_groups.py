@@ -218,6 +218,13 @@ def test_out_of_fold_embeddings(small_net, digits):
     assert not any(set(GROUPS[train]) & set(GROUPS[test]) for train, test in noted)
 
 
+def test_fewer_groups_than_folds_of_cross_fit(small_net, digits, trunk_rows):
+    clf = tuner(small_net, cross_fit=3, early_stopping=False, callbacks=None)
+    with pytest.raises(ValueError, match=r"cross_fit=3 folds .* and there are 2\. Use fewer"):
+        clf.fit_transform(*digits, groups=GROUPS // 5)
+    assert trunk_rows == []
+
+
 class TestRouting:
     @pytest.fixture(autouse=True)
     def _routing(self):

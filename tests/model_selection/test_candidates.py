@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
     HalvingGridSearchCV,
     HalvingRandomSearchCV,
+    LeaveOneGroupOut,
     ParameterGrid,
     RandomizedSearchCV,
 )
@@ -42,6 +43,14 @@ def test_halving_starts_with_as_many(model, name, scoring, settings):
     search = HalvingRandomSearchCV(model, drawn, random_state=0, scoring=scoring, **settings)
     search.fit(X, y)
     assert len(candidates(search, y, len(X))) == search.n_candidates_[0]
+
+
+def test_halving_counts_the_folds_of_groups():
+    settings = {"random_state": 0, "cv": LeaveOneGroupOut(), "scoring": "neg_mean_squared_error"}
+    groups = np.arange(len(X)) % 4
+    search = HalvingRandomSearchCV(Ridge(), {"alpha": loguniform(0.1, 1)}, **settings)
+    search.fit(X, y, groups=groups)
+    assert len(candidates(search, y, len(X), groups)) == search.n_candidates_[0]
 
 
 def test_a_halving_grid_starts_with_all():

@@ -159,6 +159,15 @@ class TestPlan:
         groups = plan_search(extractor, [X[:2], [X[5]], X[:2]], timed=False).groups
         assert groups.tolist() == [0, 1, 0]
 
+    def test_slices_whose_channels_are_images(self, small_net, tmp_path):
+        nibabel = pytest.importorskip("nibabel")
+        voxels = np.random.default_rng(0).integers(0, 256, (8, 8, 4)).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii")
+        reader = ImageReader(channels="each", bag_pooling="mean")
+        extractor = PretrainedFeatureExtractor(small_net, image_size=8, cache=False, reader=reader)
+        planned = plan_search(extractor, slices(tmp_path / "a.nii"), cv=KFold(2), timed=False)
+        assert "files whose parts are several images: 1" in planned.warning
+
     def test_patients(self, small_net, write_scan, digits):
         pytest.importorskip("pydicom")
         X = [
