@@ -207,6 +207,13 @@ class TestMistakesDisplay:
                 round((left + right) / 2),
             )
 
+    @pytest.mark.parametrize(("name", "angle"), [("k", 0), ("a rather long name ", 45)])
+    def test_names_under_a_matrix_do_not_overlap(self, digits, name, angle):
+        X, y = digits
+        names = np.array([f"{name}{k}" for k in y])
+        display = MistakesDisplay.from_predictions(X, names, names, kind="matrix")
+        assert {t.get_rotation() for t in display.axes_.get_xticklabels()} == {angle}
+
     def test_forms_of_predictions(self, digits):
         X, y = digits
         X, names = X[y < 2], np.array(["b", "a"])[y[y < 2]]

@@ -28,6 +28,7 @@ from sklearn_featx import (
     exceptions,
     heat_maps,
 )
+from sklearn_featx.flow import _cached_rows
 
 HEADS = {
     "logistic": lambda: LogisticRegression(),
@@ -230,6 +231,27 @@ class TestExact:
         found = heat_maps(model, [paths[0], "nowhere.png", paths[1]])
         assert np.isnan(found.maps[1]).all()
         assert np.isfinite(found.maps[[0, 2]]).all()
+
+
+def test_cached_maps_are_read_in_small_groups(small_net_factory, two, monkeypatch):
+    """Large maps of many images are never in memory together; the groups change nothing."""
+    X, y = two
+    features = PretrainedFeatureExtractor(small_net_factory(), layer="all", image_size=16)
+    model = make_pipeline(features, StandardScaler(), LogisticRegression()).fit(X, y)
+    whole, read = heat_maps(model, X), []
+    original = _cached_rows.read_rows
+
+    def spy(job, positions):
+        read.append(len(positions))
+        yield from original(job, positions)
+
+    monkeypatch.setattr(_cached_rows, "read_rows", spy)
+    monkeypatch.setattr(_cached_rows, "_BYTES_PER_READ", 2**16)
+    found = heat_maps(model, X)
+    assert sum(read) == len(X)
+    assert 1 <= max(read) <= 4
+    np.testing.assert_allclose(found.maps, whole.maps, atol=1e-12)
+    np.testing.assert_allclose(found.scores, whole.scores)
 
 
 class TestBaseline:
