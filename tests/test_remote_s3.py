@@ -160,8 +160,11 @@ def test_without_credentials_the_way_out_is_named(addresses, make, endpoint, mon
 
 
 @pytest.mark.slow
-def test_500_photographs_as_fast_as_local_files(bucket, make, options, tmp_path):
-    """1 % missing and 1 % slow by two seconds: at least 0.8 of the rate from local files."""
+def test_500_photographs_as_fast_as_local_files(bucket, make, tmp_path, capsys):
+    """1 % missing and 1 % slow by two seconds: at least 0.8 of the rate from local files.
+
+    ``pytest -n 0 -m slow tests/test_remote_s3.py`` prints the rates.
+    """
     names = [f"photos/many/{i}{'-slow' if i % 100 == 50 else ''}.jpg" for i in range(500)]
     missing = set(range(0, 500, 100))
     local = []
@@ -174,14 +177,21 @@ def test_500_photographs_as_fast_as_local_files(bucket, make, options, tmp_path)
     X = [f"s3://{name}" for name in names]
     settings = {"image_size": 224, "cache": False}
     make(**settings).transform(local[:64])
-    start = time.perf_counter()
-    expected = make(**settings).transform(local)
-    middle = time.perf_counter()
-    extractor = make(**settings)
-    rows = transformed(extractor, X)
-    end = time.perf_counter()
-    assert [failure.row for failure in extractor.failures_] == sorted(missing)
-    good = [i for i in range(500) if i not in missing]
-    np.testing.assert_allclose(rows[good], expected[good], rtol=1e-4, atol=1e-5)
-    rates = 500 / (middle - start), 500 / (end - middle)
-    assert rates[1] >= 0.8 * rates[0], rates
+    ratios = []
+    # In turn, so that other programs slow down both.
+    for _ in range(3):
+        start = time.perf_counter()
+        expected = make(**settings).transform(local)
+        middle = time.perf_counter()
+        extractor = make(**settings)
+        rows = transformed(extractor, X)
+        end = time.perf_counter()
+        ratios.append((middle - start) / (end - middle))
+        with capsys.disabled():
+            rates = 500 / (middle - start), 500 / (end - middle)
+            print("\nlocal {:.1f}, S3 {:.1f} images/s: {:.2f}".format(*rates, ratios[-1]))  # noqa: T201
+        assert [failure.row for failure in extractor.failures_] == sorted(missing)
+        assert {f.reason for f in extractor.failures_} == {"there is no file at this address."}
+        good = [i for i in range(500) if i not in missing]
+        np.testing.assert_allclose(rows[good], expected[good], rtol=1e-4, atol=1e-5)
+    assert np.median(ratios) >= 0.8

@@ -20,7 +20,7 @@ _INTO_ATTRIBUTES = ("STORE_ATTR", "DELETE_ATTR")
 _INTO_CLOSURES = ("STORE_DEREF", "DELETE_DEREF")
 _INTO_ITEMS = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE")
 # Methods that set the attributes of a new object.
-_CONSTRUCTORS = ("__init__", "__post_init__", "__new__", "__setstate__")
+CONSTRUCTORS = ("__init__", "__post_init__", "__new__", "__setstate__")
 
 
 class Read(NamedTuple):
@@ -106,7 +106,7 @@ def read_code(code: CodeType) -> Code:
 
 def _writes(code: CodeType, instructions: Sequence[dis.Instruction]) -> Iterator[str]:
     for i in instructions:
-        if i.opname in _INTO_ATTRIBUTES and code.co_name not in _CONSTRUCTORS:
+        if i.opname in _INTO_ATTRIBUTES and code.co_name not in CONSTRUCTORS:
             yield f".{i.argval}"
         elif i.opname in _INTO_GLOBALS or (
             i.opname in _INTO_CLOSURES and i.argval in code.co_freevars

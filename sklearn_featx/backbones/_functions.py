@@ -6,10 +6,11 @@ the libraries that it may use are those below, less what is random or reads file
 nothing that another call could read. Anything else leaves it without a certain name.
 """
 
-import builtins
+import contextlib
+import functools
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from .._digest import digest
-from ._code import Code, read_code
+from ._code import CONSTRUCTORS, Code, read_code
 from ._digests import Digest
 from ._libraries import is_library, versions
 from ._naming import Namer
@@ -47,7 +48,7 @@ _ALWAYS_USED = ("PIL", "numpy", "torch")
 # Names of what draws random numbers, reads files or devices, or depends on earlier calls.
 _IMPURE = re.compile(
     "rand|noise|drop|shuffle|bernoulli|multinomial|poisson|gumbel|seed|generator|spread|kmeans|"
-    "ransac|rrelu|fractional|batch_?norm|imread|memmap|genfromtxt|hub|grab|capture|storage|tick",
+    "ransac|rrelu|fractional|batch_?norm|imread|memmap|genfromtxt|hub|grab|capture|storage|tick|flava",
     re.IGNORECASE,
 )
 _IMPURE_NAMES = {
@@ -65,7 +66,19 @@ _MUTATORS = {
 
 
 class _FunctionNamer(Namer):
-    """Names functions; records all that may give the same image another result."""
+    """Names functions; records all that may give the same image another result.
+
+    Parameters
+    ----------
+    building : bool, default=True
+        As in `Namer`.
+    """
+
+    def __init__(self, *, building: bool = True) -> None:
+        super().__init__(building=building)
+        # What may change, and the functions that change something: together, a memory.
+        self.held: dict[str, None] = {}
+        self.mutators: dict[str, None] = {}
 
     def library(self, module: str, name: str) -> str:
         """Return the name of an object of a library, which may be random."""
@@ -75,29 +88,40 @@ class _FunctionNamer(Namer):
 
     def _function(self, function: FunctionType) -> str:
         if not is_library(str(function.__globals__.get("__name__", ""))):
-            self._check(read_code(function.__code__), list(_held(function)), function.__qualname__)
+            self._check(read_code(function.__code__), function)
+            self._hold(_outliving(function))
         return super()._function(function)
 
     def _named(self, value: Any) -> str:
         if hasattr(type(value), "__next__"):
             return self.give_up(value, "is an iterator")
-        state = list(getattr(value, "__dict__", {}).values())
-        for method in () if isinstance(value, type) else _methods(type(value)):
-            self._check(read_code(method.__code__), state, method.__qualname__)
+        if isinstance(value, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            # Its operations are not searched for random ones.
+            return self.give_up(value, "is a script")
+        if isinstance(value, functools.partial):
+            self._hold([*value.args, *value.keywords.values()])
+        elif not isinstance(value, type | ModuleType) and not is_library(type(value).__module__):
+            self._hold(_state(value))
         return super()._named(value)
 
-    def _check(self, code: Code, held: list[Any], name: str) -> None:
-        """Record what code does that its result may depend on, or that may change later results."""
+    def _check(self, code: Code, function: FunctionType) -> None:
+        """Record what a result may depend on, or what may change later results."""
+        name = function.__qualname__
         for attribute in sorted(code.names):
             if attribute.startswith(".") and not _is_pure_name(attribute[1:]):
                 self.unnamed.append(f"{name} uses {attribute}, which may be random")
         for written in sorted(code.writes):
             self.unnamed.append(f"{name} writes {written}, which it may read later")
-        if code.writes_items or any(map(_is_mutator, code.names)):
-            for value in held:
-                if isinstance(value, _MUTABLE):
-                    kind = type(value).__name__
-                    self.unnamed.append(f"{name} may change a {kind} that it reads later")
+        changes = code.writes_items or any(map(_is_mutator, code.names))
+        if changes and function.__name__ not in CONSTRUCTORS:
+            self.mutators[name] = None
+
+    def _hold(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, tuple):
+                self._hold(value)
+            elif isinstance(value, _MUTABLE):
+                self.held[type(value).__name__] = None
 
 
 def digest_function(function: Callable[[Any], Any]) -> Digest:
@@ -117,6 +141,9 @@ def digest_function(function: Callable[[Any], Any]) -> Digest:
     namer = _FunctionNamer(building=True)
     # Defaults of new tensors.
     name = namer.name((function, torch.get_default_dtype(), torch.get_default_device()))
+    for kind in namer.held if namer.mutators else ():
+        mutator = next(iter(namer.mutators))
+        namer.unnamed.append(f"{mutator} may change a {kind} that is read later")
     libraries = frozenset({*namer.libraries, *_ALWAYS_USED})
     text = digest("function-1", name, *versions(libraries))
     return Digest(text, tuple(dict.fromkeys(namer.unnamed)), libraries)
@@ -149,30 +176,28 @@ def _is_mutator(name: str) -> bool:
     )
 
 
-def _held(function: FunctionType) -> Iterator[Any]:
+def _outliving(function: FunctionType) -> Iterator[Any]:
     """Yield the values that outlive a call: of the closure, the defaults and global variables."""
     for cell in function.__closure__ or ():
         # An empty cell belongs to a function that is not defined yet.
-        yield getattr(cell, "cell_contents", None) if _is_full(cell) else None
+        with contextlib.suppress(ValueError):
+            yield cell.cell_contents
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
+    yield from vars(function).values()
     for read in read_code(function.__code__).reads:
-        value = function.__globals__.get(read.name, getattr(builtins, read.name, None))
+        value = function.__globals__.get(read.name)
         for attribute in read.attributes:
             if isinstance(value, ModuleType):
                 value = getattr(value, attribute, None)
         yield value
 
 
-def _is_full(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
-
-
-def _methods(cls: type) -> Iterator[FunctionType]:
-    for base in cls.__mro__:
+def _state(value: Any) -> Iterator[Any]:
+    """Yield the attributes of an object and of its classes."""
+    yield from getattr(value, "__dict__", {}).values()
+    for base in type(value).__mro__:
         if not is_library(base.__module__):
-            yield from (m for m in vars(base).values() if isinstance(m, FunctionType))
+            for name, member in vars(base).items():
+                if not (name.startswith("__") and name.endswith("__")):
+                    yield member if not hasattr(member, "__set__") else getattr(value, name, None)

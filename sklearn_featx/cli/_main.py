@@ -5,6 +5,7 @@ PyTorch and Pillow are imported by the commands that need them, when they need t
 """
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -20,6 +21,7 @@ from ._stages import add_stages
 from ._store import add_store
 
 _USAGE_ERROR = 2
+_SILENT = logging.NullHandler()
 # 128 + SIGINT, the shell convention for an interrupted program.
 _INTERRUPTED = 130
 # 128 + SIGPIPE.
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         closed output pipe.
     """
     arguments = _parser().parse_args(argv)
+    # Libraries log errors that become lines here, with tracebacks.
+    logging.getLogger().addHandler(_SILENT)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default", FeatxWarning)

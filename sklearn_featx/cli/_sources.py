@@ -62,7 +62,8 @@ def open_source(arguments: argparse.Namespace) -> Source:
     is_table = path.suffix.lower() in TABLES and not path.is_dir()
     if arguments.column is not None and not is_table:
         raise InputError(f"--column: {shown(source)} is no table ({', '.join(TABLES)}).")
-    archive = _archive(path.name)
+    # "zip://folder::photos.zip" names its archive itself.
+    archive = None if "::" in source else _archive(path.name)
     if "://" in source or (archive and path.is_file()):
         return _from_address(source, archive, arguments.storage_options)
     if path.is_dir():

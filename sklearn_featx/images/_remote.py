@@ -267,17 +267,18 @@ def _texts(options: Mapping[str, Any]) -> Iterator[str]:
 
 def _reason(error: Exception) -> str:
     """Return why a file cannot be fetched."""
-    status = getattr(error, "status", None)
+    # gcsfs names it code.
+    status = getattr(error, "status", getattr(error, "code", None))
     if isinstance(error, FileNotFoundError) or status == 404:
         return "there is no file at this address."
-    if isinstance(error, PermissionError) or status in (401, 403):
+    if _is_refused(error, status):
         return (
             "the server refuses access. Pass credentials, or anon=True for a public bucket: "
             "ImageReader(storage_options=...)."
         )
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "the server did not answer in time."
-    if "NoCredentials" in type(error).__name__:
+    if type(error).__name__ in ("NoCredentialsError", "DefaultCredentialsError"):
         return (
             "there are no credentials. For a public bucket pass "
             'ImageReader(storage_options={"anon": True}).'
@@ -287,3 +288,9 @@ def _reason(error: Exception) -> str:
     if isinstance(status, int):
         return f"the server answered {status} {short(str(getattr(error, 'message', '')))}."
     return f"the file cannot be fetched: {cause(error)}"
+
+
+def _is_refused(error: Exception, status: Any) -> bool:
+    # gcsfs raises an OSError of this text.
+    forbidden = str(error).startswith("Forbidden")
+    return isinstance(error, PermissionError) or status in (401, 403) or forbidden

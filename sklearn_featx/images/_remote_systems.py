@@ -77,9 +77,12 @@ class System:
         root = folder.strip("/")
         names = [path.removeprefix("/").removeprefix(root).removeprefix("/") for path in paths]
         return {
-            name: "::".join([f"{scheme}://{'/'.join(filter(None, (root, name)))}", *containers])
+            # The address of a file leads to itself.
+            name or root.rpartition("/")[2]: "::".join(
+                [f"{scheme}://{'/'.join(filter(None, (root, name)))}", *containers]
+            )
             for name in names
-            if name
+            if name or root
         }
 
     def _streamed(self, link: str, most: int) -> bytes:

@@ -1,9 +1,11 @@
 """Digests of functions from image to image: equal for equal results, none where results vary."""
 
+import functools
 import random
 import sys
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -61,12 +63,28 @@ class Resized:
         return picture.resize((self.side, self.side))
 
 
+class Several:
+    def __init__(self, steps):
+        self.steps = []
+        for step in steps:
+            self.steps.append(step)
+
+    def __call__(self, picture):
+        return np.asarray(picture) * sum(self.steps)
+
+
+def scaled_by(picture, divisor):
+    return np.asarray(picture) / divisor
+
+
 CERTAIN = {
     "function": named,
     "global array": with_a_global_array,
     "import": with_an_import,
     "local count": with_a_local_count,
     "object": Resized(3),
+    "object with a list": Several([1, 2]),
+    "partial": functools.partial(scaled_by, divisor=7),
     "lambda": lambda picture: np.asarray(picture)[None] / np.float32(255),
     "Pillow": lambda picture: ImageOps.autocontrast(ImageOps.grayscale(picture)),
     "torchvision": transforms.Compose([
@@ -158,7 +176,45 @@ def with_a_random_import(picture):
     return np.asarray(picture) * draw()
 
 
+class OfAllObjects(Resized):
+    seen: ClassVar = []
+
+    def __call__(self, picture):
+        self.seen.append(picture)
+        return picture
+
+
+class Slotted:
+    __slots__ = ("seen",)
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, picture):
+        self.seen.append(picture)
+        return picture
+
+
+def remembered(picture, seen):
+    seen.append(picture)
+    return picture
+
+
+def with_a_helper(picture):
+    return remembered(picture, TALLY)
+
+
+def with_a_tuple(picture, state=(TALLY, 1)):
+    state[0].append(picture)
+    return picture
+
+
 UNCERTAIN = {
+    "attribute of a class": OfAllObjects(1),
+    "slot": Slotted(),
+    "argument of a helper": with_a_helper,
+    "argument of a partial": functools.partial(remembered, seen=[]),
+    "list in a tuple": with_a_tuple,
     "global list": counting,
     "global number": with_a_global,
     "closure": closure(),
@@ -218,3 +274,9 @@ def test_what_a_function_reads_is_in_its_digest(monkeypatch):
     assert digest_function(Resized(3)).text != digest_function(Resized(4)).text
     sizes = [digest_function(transforms.Resize(size)).text for size in (3, 4)]
     assert sizes[0] != sizes[1]
+
+
+def test_a_script_has_no_certain_digest():
+    with pytest.warns(FutureWarning):
+        script = torch.jit.trace(nn.Identity(), torch.ones(1))
+    assert digest_function(script).unnamed

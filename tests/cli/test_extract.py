@@ -369,6 +369,15 @@ class TestSources:
         with np.load(tmp_path / "f.npz") as file:
             assert set(file["classes"]) == {"", "Äpfel rot", "梨"}
 
+    def test_a_folder_or_file_of_an_archive(self, pictures, tmp_path, capsys):
+        archive = tmp_path / "photos.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            for name in ("a/1.png", "a/2.png", "b/3.png"):
+                file.write(next(pictures.rglob("*.png")), name)
+        for inside, n_images in [("a", 2), ("a/2.png", 1)]:
+            assert main(["extract", f"zip://{inside}::{archive}", "--check"]) == 0
+            assert capsys.readouterr().out == f"{n_images} images are readable\n"
+
     def test_a_folder_of_a_bucket(self, pictures, expected, tmp_path, capsys):
         files = fsspec.filesystem("memory")
         try:
