@@ -12,6 +12,7 @@ from ._listing import StageInfo, backbone_stages, unfreeze_depths
 from ._refusals import check_same, complex_features, no_rows
 from ._registry import backbone_names, get_backbone
 from ._reweighted import with_weights
+from .cutting._input_channels import reads_pictures
 
 __all__ = [
     "Backbone",
@@ -26,6 +27,7 @@ __all__ = [
     "find_feature_map",
     "get_backbone",
     "no_rows",
+    "reads_pictures",
     "unfreeze_depths",
     "warn_of_classifier",
     "with_weights",

@@ -23,7 +23,7 @@ from .._sklearn_compat import (
     _check_n_features,
 )
 from .._typing import AnyArray, OnError, Precision
-from ..backbones import Backbone
+from ..backbones import Backbone, reads_pictures
 from ..exceptions import InputError
 from ..flow import Failure, Recipe, Settings, choose_preprocess
 from ..images import ImageCollection, ReadOptions, as_image_collection, bag_poolings, n_parts
@@ -128,6 +128,9 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
             return None if reset else getattr(self, "n_channels_", None)
         if isinstance(self.backbone, str) or callable(self.preprocessing):
             # Networks by name read pictures; a function makes what its network needs.
+            return None
+        if reads_pictures(self.backbone):
+            # Known without a copy of the network and its digest, which each call would pay for.
             return None
         n_channels = self._backbone().preprocess.channels
         return None if n_channels in (1, 3) else n_channels

@@ -25,6 +25,29 @@ class _Stop(Exception):  # noqa: N818 (no error)
         self.reached = reached
 
 
+def reads_pictures(backbone: Any) -> bool:
+    """Whether a backbone is a network whose first convolution is for gray or color pictures.
+
+    Parameters
+    ----------
+    backbone : object
+        The parameter of an estimator. False for names and functions: their network is not known.
+    """
+    if not isinstance(backbone, nn.Module):
+        return False
+    first = _first_convolution(backbone)
+    return first is None or _is_for_pictures(first)
+
+
+def _is_for_pictures(convolution: nn.Conv2d) -> bool:
+    # 0: a lazy layer, which takes what comes first.
+    return convolution.in_channels in (0, 1, 3)
+
+
+def _first_convolution(module: nn.Module) -> nn.Conv2d | None:
+    return next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+
+
 def input_channels(
     module: nn.Module, size: tuple[int, int] | None = None, *, is_stem: bool = False
 ) -> int:
@@ -44,9 +67,8 @@ def input_channels(
     n_channels : int
         That of the first convolution; 3 if there is none, or if no image reaches it.
     """
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or first.in_channels in (0, 1, 3):
-        # 0: a lazy layer, which takes what comes first.
+    first = _first_convolution(module)
+    if first is None or _is_for_pictures(first):
         return 1 if first is not None and first.in_channels == 1 else 3
     # The order of modules is not that of computation, and pixels may be rearranged before them.
     sizes = [(side, side) for side in _SIDES] if size is None else [size]
