@@ -126,6 +126,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     ----------
     backbone_digest_ : str
         Digest of the network.
+    n_channels_ : int or None
+        Number of channels of an image if each passes alone; None: images pass as a whole.
     output_shapes_ : list of tuple of int
         Shape of one row of each layer; the columns are the concatenated layers.
     n_features_out_ : int

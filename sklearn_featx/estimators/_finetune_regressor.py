@@ -132,6 +132,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         Digest of the backbone, which is compared when a saved estimator predicts.
     trained_stages_ : list of int
         Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
+    n_channels_ : int or None
+        Number of channels of an image if each passes alone; None: images pass as a whole.
     layer_widths_ : list of int
         Number of columns of each layer that the head reads.
     n_embedding_, n_outputs_ : int

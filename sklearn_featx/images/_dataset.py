@@ -87,27 +87,34 @@ class DatasetItems(ImageCollection):
 
     def load(self, i: int) -> Levels:
         with errors_at(i):
-            item = self.item(i)
-            self._refuse_change(i, item)
+            item = self._fetched(i)
+            if i in self._seen:
+                self._refuse_change(i, item)
             return item.load()
 
     def digest(self, i: int) -> str:
         with errors_at(i):
-            return self._seen.setdefault(i, self.item(i).digest())
+            return self._seen.setdefault(i, self._fetched(i).digest())
 
     def take(self, rows: Positions) -> "DatasetItems":
         chosen = self._rows[as_index(rows)]
         return DatasetItems(self._dataset, chosen, self._options, self.range_use)
 
+    def item(self, i: int) -> Item:
+        """Fetch one item of the dataset, whose channels are asked for one after the other."""
+        item = self._fetched(i)
+        self._refuse_change(i, item)
+        return item
+
     def _refuse_change(self, i: int, item: Item) -> None:
-        if i in self._seen and item.digest() != self._seen[i]:
+        found = item.digest()
+        if self._seen.setdefault(i, found) != found:
             raise ImageError(
                 "the dataset returned another image than before: its transform is random. Pass a "
                 "dataset without augmentation."
             )
 
-    def item(self, i: int) -> Item:
-        """Fetch one item of the dataset."""
+    def _fetched(self, i: int) -> Item:
         with self._lock:
             entry = self._fetch(int(self._rows[i]))
         return as_item(entry, None, self._options, self.range_use)

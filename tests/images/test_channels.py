@@ -305,6 +305,16 @@ def test_images_of_different_numbers_of_channels():
     )
 
 
+def test_a_random_dataset_is_refused():
+    class Random(Dataset):
+        def __getitem__(self, i):
+            return RNG.random((12, 10, 5)), 0
+
+    bags = as_image_collection(Random(STACKS, None), ReadOptions(channels="each"))
+    with pytest.raises(ImageError, match="another image than before"):
+        bags.images.load(0)
+
+
 def test_damaged_files_are_unreadable(tmp_path):
     good, bad = tmp_path / "good.tif", tmp_path / "bad.tif"
     good.write_bytes(FILES["ImageJ"](STACKS[0]))
