@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
+from ..exceptions import ImageError
 from ._axes import axes_for
 from ._embedding_page import embedding_page
 from ._model import Model, check_length
@@ -151,7 +152,7 @@ class EmbeddingDisplay:
         for name, values in given_columns.items():
             check_length(values, name, model.images)
         features = model.rows(X)
-        rows = np.flatnonzero(np.isfinite(features).all(axis=1))
+        rows, tiles = _tiles(model, features, thumbnail_size)
         features = features[rows]
         if len(rows) < 2 and projection is None:
             raise ValueError(
@@ -162,14 +163,13 @@ class EmbeddingDisplay:
         points = np.asarray(given.fit_transform(features), dtype=float)[:, :2]
         if points.shape[1] != 2:
             raise ValueError(f"projection={shown(projection)} gives one column; a map needs two.")
-        tiles = [thumbnail(model.images, i, thumbnail_size) for i in rows.tolist()]
         known = MapColumns(
             None if y is None else np.asarray(y)[rows],
             *_said(model, features),
             [model.images.path(i) or "" for i in rows.tolist()],
             {name: np.asarray(values)[rows] for name, values in (columns or {}).items()},
         )
-        return cls(points, np.stack(tiles), known, rows).plot(ax=ax)
+        return cls(points, tiles, known, rows).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> Self:
         """Draw points, and thumbnails where there is room for them.
@@ -258,6 +258,23 @@ class EmbeddingDisplay:
             picture = OffsetImage(self.thumbnails[i], zoom=zoom)
             box = AnnotationBbox(picture, self.points[i], pad=0, bboxprops=frame)
             ax.add_artist(box)
+
+
+def _tiles(model: Model, features: FloatArray, side: int) -> tuple[AnyArray, AnyArray]:
+    """Return the rows that can be drawn, and their thumbnails."""
+    rows: list[int] = []
+    tiles: list[AnyArray] = []
+    for i in np.flatnonzero(np.isfinite(features).all(axis=1)).tolist():
+        try:
+            tiles.append(thumbnail(model.images, i, side))
+        except ImageError:
+            # Steps behind the extractor may have replaced the NaN of an unreadable image.
+            if not model.settings.skip_unreadable:
+                raise
+            continue
+        rows.append(i)
+    found = np.stack(tiles) if tiles else np.zeros((0, side, side, 3), np.uint8)
+    return np.array(rows, dtype=int), found
 
 
 def _classes(labels: AnyArray) -> tuple[AnyArray, AnyArray]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.compose import ColumnTransformer
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import normalize as scale_to_unit_norm
 from sklearn.utils.validation import check_is_fitted
@@ -296,8 +297,9 @@ def fitted_steps(estimator: Any) -> list[Any]:
 
 
 def _steps(estimator: Any) -> list[Any]:
-    while hasattr(estimator, "best_estimator_"):
-        estimator = estimator.best_estimator_
+    while hasattr(estimator, "best_estimator_") or isinstance(estimator, FrozenEstimator):
+        frozen = isinstance(estimator, FrozenEstimator)
+        estimator = estimator.estimator if frozen else estimator.best_estimator_
     if isinstance(estimator, Pipeline):
         return [part for _, step in estimator.steps for part in _steps(step)]
     return [] if estimator is None or isinstance(estimator, str) else [estimator]

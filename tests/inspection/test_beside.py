@@ -6,6 +6,7 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, make_pipeline
@@ -116,6 +117,22 @@ def test_neighbors_and_maps(table, small):
     assert EmbeddingDisplay.from_estimator(model, X, y).columns.paths == X["path"].tolist()
     display = HeatMapDisplay.from_estimator(model, X[:2])
     assert [len(ax.images) for ax in display.axes_.ravel()] == [2, 2]
+
+
+def test_unreadable_images_that_an_imputer_replaces(table, small):
+    """They have a score, and neither a map nor a place."""
+    X, y = table
+    image = make_pipeline(small(on_error="nan"), SimpleImputer())
+    model = make_pipeline(joined(image), LogisticRegression()).fit(X, y)
+    broken = X.assign(path=[X["path"][0], "nowhere.png", *X["path"][2:]])
+    with pytest.warns(UserWarning, match="nowhere"):
+        found = heat_maps(model, broken)
+    assert np.flatnonzero(np.isnan(found.intercept)).tolist() == [1]
+    assert np.flatnonzero(np.isnan(found.columns["numbers"])).tolist() == [1]
+    with pytest.warns(UserWarning, match="nowhere"):
+        display = EmbeddingDisplay.from_estimator(model, broken, y)
+    assert display.rows.tolist() == [0, *range(2, len(X))]
+    assert len(display.thumbnails) == len(display.points) == len(X) - 1
 
 
 def test_ways_out(table, small):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.ensemble import VotingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
@@ -165,6 +166,16 @@ def test_outputs_of_three_classes_are_refused(small, two):
     model = make_pipeline(small(), KNeighborsClassifier()).fit(two[0], Y)
     with pytest.raises(ValueError, match="some have other than two classes"):
         heat_maps(model, two[0][:2])
+
+
+@pytest.mark.parametrize("part", ["whole", "extractor"])
+def test_frozen_estimators(small, two, part):
+    extractor, head = small(), LogisticRegression()
+    first = FrozenEstimator(extractor) if part == "extractor" else extractor
+    model = make_pipeline(first, head).fit(*two)
+    model = FrozenEstimator(model) if part == "whole" else model
+    found = heat_maps(model, two[0])
+    np.testing.assert_allclose(found.scores, model.decision_function(two[0]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_wrapped_pipeline_is_refused_with_the_way_out(small, two):
