@@ -7,6 +7,7 @@ Docstrings, comments, line numbers and file names do not matter.
 import dis
 import functools
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from .._digest import digest
 
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
+_LOADS_OUTLIVING = (*_LOADS, "LOAD_DEREF", "LOAD_ATTR")
 _IDLE = ("RESUME", "NOP", "CACHE", "PRECALL", "EXTENDED_ARG")
 _INTO_GLOBALS = ("STORE_GLOBAL", "DELETE_GLOBAL")
 _INTO_ATTRIBUTES = ("STORE_ATTR", "DELETE_ATTR")
@@ -58,7 +60,7 @@ class Code(NamedTuple):
         Names of global variables, of variables of enclosing functions and of attributes (with a
         leading dot) that code writes. Constructors may write attributes.
     writes_items : bool
-        Whether items of arrays or containers are written.
+        Whether items of arrays or containers may be written.
     """
 
     digest: str
@@ -93,7 +95,9 @@ def read_code(code: CodeType) -> Code:
     names = frozenset(used).union(*(read_code(c).names for c in inner))
     constants = {constant for constant in code.co_consts if isinstance(constant, str)}
     texts = frozenset(constants).union(*(read_code(c).texts for c in inner))
-    into_items = any(i.opname in _INTO_ITEMS for i in instructions)
+    into_items = any(i.opname in _INTO_ITEMS for i in instructions) or _is_in_place(
+        code, instructions
+    )
     return Code(
         own,
         tuple(dict.fromkeys(reads)),
@@ -101,6 +105,26 @@ def read_code(code: CodeType) -> Code:
         texts,
         frozenset(_writes(code, instructions)).union(*(_outer_writes(c, code) for c in inner)),
         into_items or any(read_code(c).writes_items for c in inner),
+    )
+
+
+def _is_in_place(code: CodeType, instructions: Sequence[dis.Instruction]) -> bool:
+    """Whether `out=` or an operator such as ``+=`` may change a value that outlives the call."""
+    if any(isinstance(constant, tuple) and "out" in constant for constant in code.co_consts):
+        return True
+    # The first parameter is the image; others may have defaults.
+    first = 2 if code.co_varnames[:1] == ("self",) else 1
+    outliving = set(code.co_varnames[first : code.co_argcount + code.co_kwonlyargcount])
+    stores = [
+        # A pair of names: Python 3.13 joins a store with the next instruction.
+        (before, store.argval[0] if isinstance(store.argval, tuple) else store.argval)
+        for before, store in pairwise(instructions)
+        if store.opname.startswith("STORE_FAST")
+    ]
+    outliving |= {name for before, name in stores if before.opname in _LOADS_OUTLIVING}
+    return any(
+        before.opname == "BINARY_OP" and before.argrepr.endswith("=") and name in outliving
+        for before, name in stores
     )
 
 

@@ -256,6 +256,36 @@ def test_what_may_vary_has_no_certain_digest(name):
     assert digest_function(UNCERTAIN[name]).unnamed
 
 
+@pytest.mark.parametrize("kind", ["alias", "out", "default"])
+def test_sums_over_calls_in_place_have_no_certain_digest(kind):
+    total = np.zeros(3, np.float32)
+
+    def alias(picture):
+        same = total
+        same += np.asarray(picture).mean()
+        return same
+
+    def out(picture):
+        return np.subtract(total, np.asarray(picture).mean(), out=total)
+
+    def default(picture, total=total):
+        total += np.asarray(picture).mean()
+        return total
+
+    assert "may change a ndarray" in digest_function(locals()[kind]).unnamed[0]
+
+
+def test_own_values_in_place_are_certain():
+    mean = np.float32([0.5, 0.4, 0.3])
+
+    def centered(picture):
+        values = np.asarray(picture, dtype=np.float32)
+        values -= mean
+        return values
+
+    assert not digest_function(centered).unnamed
+
+
 def test_what_a_function_reads_is_in_its_digest(monkeypatch):
     before = digest_function(named).text
     monkeypatch.setitem(named.__globals__, "SIZE", 17)
