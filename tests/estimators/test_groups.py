@@ -75,7 +75,7 @@ class TestEarlyStopping:
             tuner(small_net, kind).fit(*digits, groups=GROUPS[:-1])
 
     def test_one_group(self, kind, small_net, digits):
-        with pytest.raises(ValueError, match=r"holds out part .* all rows are of one group"):
+        with pytest.raises(ValueError, match=r"cannot hold out .* whole groups"):
             tuner(small_net, kind).fit(*digits, groups=np.zeros(60))
 
 
