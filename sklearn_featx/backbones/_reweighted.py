@@ -26,12 +26,13 @@ def with_weights(backbone: Backbone, weights: Mapping[int, Mapping[str, AnyArray
     changed : Backbone
         Its digests are of the new weights.
     """
-    module = copy.deepcopy(backbone.network.module)
-    changed = Backbone(replace(backbone.network, module=module), backbone.granularity)
+    network = replace(backbone.network, module=copy.deepcopy(backbone.network.module))
+    stages = Backbone(network, backbone.granularity).stages
     with torch.no_grad():
         for number, values in weights.items():
-            stage = changed.stages[number].module
+            stage = stages[number].module
             tensors = dict(stage.named_parameters()) | dict(stage.named_buffers())
             for name, array in values.items():
                 tensors[name].copy_(torch.from_numpy(np.array(array)))
-    return changed
+    # Anew: a backbone may have its digests from its beginning.
+    return Backbone(network, backbone.granularity)

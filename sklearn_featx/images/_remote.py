@@ -268,7 +268,9 @@ def _texts(options: Mapping[str, Any]) -> Iterator[str]:
 def _reason(error: Exception) -> str:
     """Return why a file cannot be fetched."""
     # gcsfs names it code.
-    status = getattr(error, "status", getattr(error, "code", None))
+    # aiohttp warns of its `code`, gcsfs has no other.
+    name = "status" if hasattr(error, "status") else "code"
+    status = getattr(error, name, None)
     if isinstance(error, FileNotFoundError) or status == 404:
         return "there is no file at this address."
     if _is_refused(error, status):

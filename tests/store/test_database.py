@@ -37,8 +37,6 @@ def use_everything(store):
     assert values.shape == (0,)
     store.remember_files([("/a", 1, 1, 1, 1)], ["digest"])
     assert store.file_digests([("/a", 1, 1, 1, 1)])[0] is None
-    assert store.info().n_rows == store.verify().n_rows == store.prune() == 0
-    store.clear()
 
 
 def broken_paths(tmp_path):
@@ -55,6 +53,21 @@ def test_a_store_that_cannot_be_opened_is_empty_and_warns_once(tmp_path, which):
     assert len(caught) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.StoreWarning")
+def test_maintenance_of_a_store_that_cannot_be_opened(tmp_path):
+    with FeatureStore(broken_paths(tmp_path)[2]) as store:
+        assert store.info().n_rows == store.verify().n_rows == store.prune() == 0
+        store.clear()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_file_in_place_of_a_store_is_an_error_where_one_asks_for_the_store(tmp_path, which):
+    store = FeatureStore(broken_paths(tmp_path)[which])
+    for use in (store.info, store.verify, store.prune, store.clear):
+        with pytest.raises(StoreError, match="is a file, and a store is a folder"):
+            use()
 
 
 @pytest.mark.parametrize(
