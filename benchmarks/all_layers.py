@@ -74,7 +74,7 @@ def main(argv=None):
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--images", type=int, default=128, help="images of a round")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--checkpoints", type=Path, help="folder with weights of torchvision")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "all_layers.json")
     settings = parser.parse_args(argv)
