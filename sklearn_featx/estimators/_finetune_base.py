@@ -418,7 +418,6 @@ class FineTuneEstimator(
         left = self._left(np.arange(len(images)), errors, len(images))
         images, targets = images.take(left), targets[left]
         weights = self._weighed(targets, _taken(sample_weight, left))
-        self._learn_prior(targets, weights, more=fitted)
         plan = self._plan(backbone)
         net = self._net_to_train(plan) if fitted else None
         if net is None:
@@ -430,6 +429,8 @@ class FineTuneEstimator(
         seen = self._seen_rows(images, rows, backbone)
         continue_fit(net, RowsDataset(seen, targets, weights), 1)
         self._learn(net)
+        # After the training: images of a call that fails are not counted.
+        self._learn_prior(targets, weights, more=fitted)
         keep_training(self, plan, self.trained_state_, net)
         return self._unless_interrupted(net)
 

@@ -20,8 +20,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
+from sklearn_featx.estimators import _finetune_base
 from sklearn_featx.estimators._prior import ClassShares
-from sklearn_featx.exceptions import ImageError, ImageWarning
+from sklearn_featx.exceptions import DivergenceError, ImageError, ImageWarning
 
 BAD = 7
 
@@ -176,6 +177,24 @@ class TestLearned:
             clf.partial_fit([b"no image"], [1])
         assert clf.trained_state_ is before
         np.testing.assert_allclose(quiet(clf.predict_proba, [b"no image"]), [clf.class_prior_])
+
+    @pytest.mark.parametrize("error", [DivergenceError, ValueError])
+    def test_a_partial_fit_that_fails_counts_no_image(self, small_net, good, y, error, monkeypatch):
+        def diverge(*arguments):
+            raise DivergenceError
+
+        clf = classifier(small_net).partial_fit(good[:10], y[:10], classes=[0, 1, 2])
+        before = clf.class_prior_.tolist(), clf.weight_sum_
+        expected = quiet(clf.predict_proba, [b"no image"])
+        if error is DivergenceError:
+            monkeypatch.setattr(_finetune_base, "continue_fit", diverge)
+        else:
+            clf.set_params(unfreeze_depth=1)
+        with pytest.raises(error):
+            clf.partial_fit(good[:4], y[:4])
+        assert (clf.class_prior_.tolist(), clf.weight_sum_) == before
+        clf.set_params(unfreeze_depth=0)
+        np.testing.assert_array_equal(quiet(clf.predict_proba, [b"no image"]), expected)
 
     def test_the_first_partial_fit_of_numbers_leaves_the_target_out(self, small_net, X, y):
         targets = y.astype(float)
