@@ -34,5 +34,5 @@ def with_weights(backbone: Backbone, weights: Mapping[int, Mapping[str, AnyArray
             tensors = dict(stage.named_parameters()) | dict(stage.named_buffers())
             for name, array in values.items():
                 tensors[name].copy_(torch.from_numpy(np.array(array)))
-    # Anew: a backbone may have its digests from its beginning.
+    # A second backbone: the first may have kept digests of the old weights when it was built.
     return Backbone(network, backbone.granularity)

@@ -32,7 +32,7 @@ class ClassScores:
 
         Raises
         ------
-        NotFittedError, InputError, ImageError, SavedStateError
+        NotFittedError, InputError, ImageError, WeightsError
             As in `predict`.
         """
         logits = self._predicted(X)
@@ -82,7 +82,7 @@ class ClassScores:
 
         Raises
         ------
-        NotFittedError, InputError, ImageError, SavedStateError
+        NotFittedError, InputError, ImageError, WeightsError
             As in `predict`.
         """
         logits = self._predicted(X)

@@ -248,8 +248,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
             If `fit` was not called.
         InputError, ImageError
             If X is invalid, or an image is unreadable and ``on_error="raise"``.
-        SavedStateError
-            If the backbone of a saved estimator has other weights now.
+        WeightsError
+            If the backbone is not that of `fit`.
         """
         return self._decided(self._predicted(X))
 

@@ -71,7 +71,7 @@ class TunedEmbedding(TransformerMixin):
 
         Raises
         ------
-        NotFittedError, InputError, ImageError, SavedStateError
+        NotFittedError, InputError, ImageError, WeightsError
             As in `predict`.
         """
         check_is_fitted(self, "trained_state_")

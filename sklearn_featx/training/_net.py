@@ -98,7 +98,7 @@ class FineTuneNet(NeuralNet):
     given_: Mapping[str, Any] = MappingProxyType({})
     # Whether prediction draws random numbers; None: unknown.
     predicts_at_random_: bool | None = None
-    # Whether several threads may predict at a time; None: unknown.
+    # Whether several threads may predict concurrently; None: unknown.
     reentrant_: bool | None = None
 
     def __init__(

@@ -17,7 +17,7 @@ from ._dataset import RowSource, read_rows
 from ._module import TailAndHead, named_trained_parameters
 from ._net import PREDICT_STREAM, FineTuneNet, plain_module
 
-# Of the nets whose modules keep state while they compute.
+# The lock of all nets whose modules may keep state: nets can share the stages of a backbone.
 _alone = ForkSafeLock()
 
 
@@ -76,7 +76,8 @@ def predict_rows(net: FineTuneNet, rows: RowSource, batch_size: int) -> AnyArray
     """Run the trained network on rows, in eval mode and without gradient.
 
     Any number of threads may share a net, since a prediction writes nothing that another one reads.
-    Torch's global generator does not change.
+    Modules of no known library, such as a user's head, may keep state while they compute: their
+    threads wait for each other. Torch's global generator does not change.
 
     Parameters
     ----------
