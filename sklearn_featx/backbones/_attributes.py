@@ -1,4 +1,4 @@
-"""Attributes of a network, which a trial run with proxies or tensors without values leaves alone.
+"""Attributes of a network: restored after a trial run with proxies or tensors without values.
 
 A forward may keep results in attributes: tables by size, a workspace, a counter.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-# By torch.fx, for the constants of a graph.
+# Prefix of torch.fx's names for the constants of a graph.
 _CONSTANT = "_tensor_constant"
 _CONTAINERS = (dict, OrderedDict, list, set)
 

@@ -2,8 +2,8 @@
 
 A function is named as the code of a network is: by its bytecode, closure and defaults and all that
 these reach. A network is also traced, which finds random operations; a function is not. Therefore
-the libraries that it may use are those below, less what is random or reads files, and it may change
-nothing that another call could read. Anything else leaves it without a certain name.
+it may use only the libraries below, except random functions and reading files, and may not change
+what another call could read. Anything else leaves it without a certain name.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ _CLASSES = {
     "ToPILImage", "ToPureTensor", "ToTensor", "Transform", "TrimBorder",
 }  # fmt: skip
 _PROCESSORS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil")
-# Those of the values that a function takes and returns.
+# Libraries of the values that a function takes and returns.
 _ALWAYS_USED = ("PIL", "numpy", "torch")
 # Names of what draws random numbers, reads files or devices, or depends on earlier calls.
 _IMPURE = re.compile(

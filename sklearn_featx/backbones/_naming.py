@@ -157,6 +157,8 @@ class Namer:
             return self._class(value)
         if isinstance(value, ModuleType):
             return self._module(value)
+        if isinstance(value, CodeType):
+            return read_code(value).digest
         if isinstance(value, _COMPILED):
             return self._compiled(value)
         return self._container(value) or self._descriptor(value) or self._object(value)
@@ -431,10 +433,3 @@ def _is_replaced(value: Any) -> bool:
 
 def _is_torch(function: Any) -> bool:
     return getattr(torch, function.__name__, None) is function
-
-
-def _code(namer: Namer, code: CodeType) -> str:  # noqa: ARG001 # as the others are called
-    return read_code(code).digest
-
-
-Namer.register(CodeType, _code)

@@ -1,4 +1,4 @@
-"""Refusals of a backbone: results that are no rows of real numbers, another one than in `fit`."""
+"""Refusals of a backbone: results without a row of real numbers per image, changes after `fit`."""
 
 from typing import Any
 
@@ -29,14 +29,15 @@ def complex_features(backbone: Any, layer: str | int, dtype: Any) -> BackboneErr
 
 
 def no_tensor(result: Any) -> BackboneError:
-    """Return the error about a network that returns something else than a tensor.
+    """Return the error about a network that returns no tensor.
 
     Parameters
     ----------
     result : object
-        What it returns; or the name of its type.
+        The result, or its container in a graph of torch.fx.
     """
-    kind = result if isinstance(result, str) else type(result).__name__
+    # torch.fx has its own container classes.
+    kind = type(result).__name__.removeprefix("immutable_")
     return BackboneError(
         f"backbone: the network returns a {kind}, and a backbone returns one tensor. Wrap it in a "
         "module that returns the wanted one."
@@ -67,7 +68,7 @@ def check_same(backbone: Any, digest: str) -> None:
     Parameters
     ----------
     backbone : Backbone
-        The backbone of now.
+        The present backbone.
     digest : str
         The digest of the whole backbone in `fit`.
     """

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-# Height and width of the images that look for the first convolution: some networks take one size.
+# Height and width of the images that search for the first convolution: some networks take one size.
 _SIDES = (64, 224, 32)
 _MOST_CANDIDATES = 6
 
@@ -99,7 +99,7 @@ def _first_reached(module: nn.Module, image: torch.Tensor) -> _Reached | None:
     except _Stop as stop:
         return stop.reached
     except Exception:
-        # Whatever a user's code raises for an image that it does not take.
+        # The user's code runs here, on an image of an assumed shape, and may raise anything.
         return None
     return None
 

@@ -28,7 +28,7 @@ from ._mutation import first_change, works_in_place
 _TRACE_FAILURES = (Exception,)
 
 
-# Where the frames of a trace are that are not those of the network.
+# Folders of the code that traces; other frames of a traceback are of the network.
 _TRACERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
 
@@ -172,8 +172,7 @@ def _check_called_plainly(network: nn.Module) -> None:
 def _check_signature(graph: fx.Graph) -> None:
     result = graph.output_node().args[0]
     if not isinstance(result, fx.Node):
-        # torch.fx has its own container classes.
-        raise no_tensor(type(result).__name__.removeprefix("immutable_"))
+        raise no_tensor(result)
     inputs = [node.name for node in graph.find_nodes(op="placeholder")]
     if len(inputs) != 1:
         raise BackboneError(

@@ -85,7 +85,7 @@ def _refuse_lazy(module: nn.Module) -> None:
 
 
 def _refuse_batch_statistics(module: nn.Module) -> None:
-    """Reject a network in which the features of an image depend on the images beside it."""
+    """Reject a network whose features of an image depend on the other images of its batch."""
     for name, part in module.named_modules():
         if isinstance(part, _BATCH_NORMS) and part.running_mean is None:
             raise BackboneError(

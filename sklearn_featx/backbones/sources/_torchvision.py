@@ -4,7 +4,6 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 import torchvision
@@ -202,7 +201,7 @@ def _download(entry: WeightsEnum) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = entry.get_state_dict(
             progress=False, check_hash=True, weights_only=True
         )
-    except (URLError, OSError) as error:
+    except OSError as error:
         raise WeightsError(
             f"weights: {entry} could not be downloaded ({short(cause(error), 60)}). Put "
             f"{entry.url} into {short(str(target.parent), 60)!r}. {_on_disk(entry) or _NO_DOWNLOAD}"
