@@ -145,10 +145,10 @@ def digest_reading() -> str:
     return digest(_READING_VERSION, ImageFile.LOAD_TRUNCATED_IMAGES, *versions)
 
 
-def count_frames(source: Source) -> int:
-    """Return the number of frames of a file; 1 if it cannot be opened, which decoding will say."""
+def count_frames(source: Source, options: ReadOptions = _PLAIN) -> int:
+    """Return the number of frames of a file; raise `ImageError` if they cannot be counted."""
+    data = source if isinstance(source, bytes) else read_file(source)
     try:
-        data = source if isinstance(source, bytes) else read_file(source)
         special = format_of(data)
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -156,9 +156,12 @@ def count_frames(source: Source) -> int:
                 return special.n_frames(data)
             with _identified(data) as picture:
                 return n_frames(picture)
-    except Exception:
-        # Whatever a plugin raises.
-        return 1
+    except Exception as error:
+        # Pillow's plugins and the packages of formats raise errors of any type for damaged data.
+        # Decoding names the reason; if the first frame is intact, a later one is damaged.
+        decode(data, options)
+        name = type(error).__name__
+        raise ImageError(f"is damaged: its frames cannot be counted ({name}).") from error
 
 
 def pixels_in_header(source: Source) -> int | None:

@@ -227,12 +227,12 @@ def _images(entry: Any, options: ReadOptions, note: Note | None) -> list[Item]:
         if not options.several_frames:
             return [first]
         # Only its content names the number of frames.
-        data = first.opened().data
-        return [remote_item(address, options, note, k) for k in _numbers(data, options)]
+        numbers = _numbers(first.opened().data, options, first.path)
+        return [remote_item(address, options, note, k) for k in numbers]
     entry = _content(entry if address is None else local_path(address.url))
     if isinstance(entry, str):
         path = existing_file(entry)
-        return [FileItem(path, options, note, k) for k in _numbers(path, options)]
+        return [FileItem(path, options, note, k) for k in _numbers(path, options, path)]
     if isinstance(entry, bytes):
         return [BytesItem(entry, options, note, k) for k in _numbers(entry, options)]
     if isinstance(entry, Image.Image):
@@ -243,14 +243,14 @@ def _images(entry: Any, options: ReadOptions, note: Note | None) -> list[Item]:
     return [array_item(entry, options, note)]
 
 
-def _numbers(source: str | bytes, options: ReadOptions) -> list[int]:
-    """Return the numbers of the frames of a file that become images."""
+def _numbers(source: str | bytes, options: ReadOptions, path: str | None = None) -> list[int]:
+    """Return the numbers of the frames of a file that become images; `path` is for errors."""
     if not options.several_frames:
         return [options.frame]
     try:
-        return frame_numbers(options.frames, count_frames(source))
+        return frame_numbers(options.frames, count_frames(source, options))
     except ImageError as error:
-        raise ImageError(error.reason, path=source if isinstance(source, str) else None) from None
+        raise ImageError(error.reason, path=path) from error.__cause__
 
 
 def _content(entry: Any) -> Any:

@@ -92,6 +92,36 @@ def test_a_slice_without_frames_is_unreadable(entry):
         as_image_collection([entry], options)
 
 
+@pytest.mark.parametrize("frames", ["all", slice(1, None)])
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"no image", "no image of a format"),
+        (b"", "is empty"),
+        (animation("GIF")[:20], "no image of a format"),
+        (animation("TIFF")[:200], "is truncated"),
+        (bytes(128) + b"DICM" + bytes(60), "DICOM file"),
+        (bytes(344) + b"n+1\0" + bytes(60), "NIfTI header"),
+    ],
+    ids=["text", "empty", "GIF", "TIFF", "DICOM", "NIfTI"],
+)
+def test_damaged_files_have_their_reason(data, reason, frames, tmp_path):
+    path = tmp_path / "damaged"
+    path.write_bytes(data)
+    options = ReadOptions(frames=frames, bag_pooling="mean")
+    for entry in (str(path), data):
+        with pytest.raises(ImageError, match=f"row 0.*{reason}") as caught:
+            as_image_collection([entry], options)
+        assert caught.value.path == (None if entry is data else str(path))
+
+
+def test_a_damaged_later_frame_is_no_bag_of_the_first():
+    data = animation("TIFF")
+    options = ReadOptions(frames="all", bag_pooling="mean")
+    with pytest.raises(ImageError, match="row 0: is damaged: its frames cannot be counted"):
+        as_image_collection([data[: len(data) * 2 // 3]], options)
+
+
 @pytest.mark.parametrize("frames", ["last", 1.5, None, True, [0]])
 def test_no_frames(frames):
     with pytest.raises(InputError, match="frames="):

@@ -56,7 +56,7 @@ class Format(NamedTuple):
     n_pixels : callable
         From content to the number of pixels in the header; None if it is unknown.
     n_frames : callable
-        From content to the number of frames; 1 if it is unknown.
+        From content to the number of frames; raises errors of any type for damaged content.
     n_channels : callable
         From content, options and the number of a frame to the number of channels; raises
         `ImageError`.

@@ -118,12 +118,9 @@ def nifti_levels(
 
 
 def nifti_frames(data: bytes) -> int:
-    """Return the number of axial slices of all volumes; 1 if the header is damaged."""
-    try:
-        header = nifti_header(data)
-        return header.n_slices("axial") * header.n_volumes
-    except (ImageError, MissingDependencyError):
-        return 1
+    """Return the number of axial slices of all volumes."""
+    header = nifti_header(data)
+    return header.n_slices("axial") * header.n_volumes
 
 
 def nifti_pixels(data: bytes) -> int | None:

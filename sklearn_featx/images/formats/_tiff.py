@@ -6,7 +6,8 @@ and white are those that the file declares, else those of the type, as for all f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -66,21 +67,25 @@ def tiff_levels(
     data: bytes, options: ReadOptions, note: Note | None = None, frame: int = 0
 ) -> Levels:
     """Convert one picture to levels (H, W, 1 or 3); raise `ImageError` if it cannot be read."""
-    if note is not None and options.frames == "first" and tiff_frames(data) > 1:
-        note.frames("TIFF")
     values, tags = _pixels(read_plane(data, frame))
+    if note is not None and options.frames == "first" and _has_frames(data):
+        note.frames("TIFF")
     levels = _shown(values, tags, tiff_range(tags), options, note)
     return np.ascontiguousarray(upright(levels, tags))
 
 
 def tiff_frames(data: bytes) -> int:
-    """Return the number of pictures, of which channels are parts; 1 if the file is damaged."""
+    """Return the number of pictures, of which channels are parts."""
+    with errors_of_tifffile(), opened(data) as file:
+        return len(page_numbers(file.series[0])) if is_described(file) else len(file.pages)
+
+
+def _has_frames(data: bytes) -> bool:
+    """Whether there are several pictures; damage behind the first one is no error of it."""
     try:
-        with opened(data) as file:
-            return len(page_numbers(file.series[0])) if is_described(file) else len(file.pages)
-    except Exception:
-        # Decoding will say what is wrong.
-        return 1
+        return tiff_frames(data) > 1
+    except ImageError:
+        return False
 
 
 def tiff_pixels(data: bytes) -> int | None:
@@ -90,7 +95,7 @@ def tiff_pixels(data: bytes) -> int | None:
             page = file.pages[0]
             return int(page.imagewidth) * int(page.imagelength)
     except Exception:
-        # Decoding will say what is wrong.
+        # tifffile raises errors of any type for damaged data. Decoding names the reason.
         return None
 
 
@@ -111,14 +116,8 @@ def read_plane(data: bytes, frame: int) -> Plane:
     MissingDependencyError
         If tifffile is not installed.
     """
-    try:
-        with opened(data) as file:
-            return read_pages(pages_of(file, frame), len(data))
-    except FeatxError:
-        raise
-    except Exception as error:
-        # Damaged data raises errors of any type.
-        raise ImageError(f"the TIFF cannot be decoded: {cause(error)}") from error
+    with errors_of_tifffile(), opened(data) as file:
+        return read_pages(pages_of(file, frame), len(data))
 
 
 def read_pages(pages: Sequence[Any], n_bytes: int) -> Plane:
@@ -131,6 +130,18 @@ def read_pages(pages: Sequence[Any], n_bytes: int) -> Plane:
     parts = [_channels_last(page.asarray(maxworkers=1), page.axes) for page in pages]
     tags = {tag.code: tag.value for tag in pages[0].tags}
     return Plane(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2), tags)
+
+
+@contextmanager
+def errors_of_tifffile() -> Iterator[None]:
+    """Context manager in which damaged data raises `ImageError`."""
+    try:
+        yield
+    except FeatxError:
+        raise
+    except Exception as error:
+        # tifffile raises errors of any type for damaged data.
+        raise ImageError(f"the TIFF cannot be decoded: {cause(error)}") from error
 
 
 def opened(data: bytes) -> Any:

@@ -6,15 +6,12 @@
   frames are asked for.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._messages import cause
 from ..._typing import Levels
-from ...exceptions import FeatxError, ImageError
 from .._declared import tiff_range
 from .._frames import number_of
 from .._options import ReadOptions
@@ -30,7 +27,7 @@ def is_tiff_of_bands(data: bytes) -> bool:
         return False
     tags = t.first_tags(data)
     if not tags:
-        # Of damaged tags, Pillow says what is wrong.
+        # Pillow reports damaged tags.
         return False
     return not t.pillow_reads(tags) or (
         t.photometric(tags) in t.SCIENTIFIC and (t.samples(tags) > 3 or t.has_several_pages(data))
@@ -41,7 +38,7 @@ def tiff_bands(
     data: bytes, options: ReadOptions, note: Note | None = None, frame: int = 0
 ) -> Levels:
     """Convert the chosen channels to levels (H, W, C); raise `ImageError` if that fails."""
-    with _errors(), tiff.opened(data) as file:
+    with tiff.errors_of_tifffile(), tiff.opened(data) as file:
         pages, n_frames = _pages_of_frame(file, options, frame)
         values, tags = _read(pages, options, len(data))
     tiff.refuse_colors(tags)
@@ -55,7 +52,7 @@ def tiff_bands(
 
 def tiff_channels(data: bytes, options: ReadOptions, frame: int = 0) -> int:
     """Return the number of channels; raise `ImageError` if the file is damaged."""
-    with _errors(), tiff.opened(data) as file:
+    with tiff.errors_of_tifffile(), tiff.opened(data) as file:
         return _n_channels(_pages_of_frame(file, options, frame).pages)
 
 
@@ -64,17 +61,6 @@ class _Pages(NamedTuple):
 
     pages: list[Any]
     n_frames: int
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except FeatxError:
-        raise
-    except Exception as error:
-        # Damaged data raises errors of any type.
-        raise ImageError(f"the TIFF cannot be decoded: {cause(error)}") from error
 
 
 def _pages_of_frame(file: Any, options: ReadOptions, frame: int) -> _Pages:
