@@ -6,7 +6,6 @@ own.
 
 import argparse
 import json
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from .._typing import EngineChoice, Pooling, Precision
 from ..exceptions import ImageWarning
 from ._check import unreadable
 from ._groups import group_column
+from ._lines import write_line
 from ._output import Table, choose_writer, write_whole
 from ._sources import Source, open_source
 
@@ -45,7 +45,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     writer = None if arguments.check else choose_writer(arguments.output)
     source = open_source(arguments)
     if source.skipped and not arguments.quiet:
-        print(f"sklearn-featx: skipped: {source.skipped}", file=sys.stderr)
+        write_line(f"skipped: {source.skipped}")
     if writer is None:
         failures: Sequence[_Unreadable] = unreadable(
             source.entries,
@@ -64,7 +64,7 @@ def _extract(arguments: argparse.Namespace) -> int:
         name = source.names[_row(failure)]
         # The path of an error is an address without credentials.
         name = failure.path if failure.path is not None and "://" in name else name
-        print(f"sklearn-featx: {shown(name)}: {failure.reason}", file=sys.stderr)
+        write_line(f"{shown(name)}: {failure.reason}")
     if not arguments.quiet:
         n_images = len(source.names)
         some = f"{n_images - len(failures)} of " if failures else ""

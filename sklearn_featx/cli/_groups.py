@@ -1,6 +1,5 @@
 """The column ``group`` of ``sklearn-featx extract --group-by``: which images belong together."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from .._messages import shown
 from .._typing import AnyArray
 from ..exceptions import ImageError
+from ._lines import write_line
 from ._sources import Source
 
 
@@ -45,6 +45,6 @@ def group_column(
         if isinstance(value, ImageError):
             # The path of an error is an address without credentials.
             where = value.path if value.path is not None and "://" in value.path else name
-            print(f"sklearn-featx: {shown(where)}: no group: {value.reason}", file=sys.stderr)
+            write_line(f"{shown(where)}: no group: {value.reason}")
     known = iter(numbered([v for v in values if not isinstance(v, ImageError)]).tolist())
     return np.array(["" if isinstance(v, ImageError) else str(next(known)) for v in values])

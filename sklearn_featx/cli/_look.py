@@ -5,7 +5,6 @@ it is loaded, so it is loaded only with ``--trust-pickle``.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +12,7 @@ from .._messages import shown
 from .._optional import import_optional
 from ..exceptions import InputError
 from ._folder import find_images
+from ._lines import write_line
 from ._output import write_whole
 
 # Types of this package; skops knows those of scikit-learn and NumPy that only hold data.
@@ -98,7 +98,7 @@ def load_model(path: Path, *, trust_pickle: bool = False) -> Any:
 def _images(folder: Path, quiet: bool) -> list[str]:
     paths, skipped = find_images(folder)
     if skipped and not quiet:
-        print(f"sklearn-featx: skipped: {skipped}", file=sys.stderr)
+        write_line(f"skipped: {skipped}")
     return [str(folder / path) for path in paths]
 
 

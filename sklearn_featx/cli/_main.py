@@ -16,6 +16,7 @@ from .. import __version__
 from ..exceptions import FeatxError, FeatxWarning
 from ._backbones import add_backbones
 from ._extract import add_extract
+from ._lines import write_line
 from ._look import add_look
 from ._stages import add_stages
 from ._store import add_store
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         closed output pipe.
     """
     arguments = _parser().parse_args(argv)
-    # Libraries log errors that become lines here, with tracebacks.
+    # Libraries log the tracebacks of errors that are lines here. Without any handler, Python would
+    # print them.
     logging.getLogger().addHandler(_SILENT)
     try:
         with warnings.catch_warnings():
@@ -56,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except (FeatxError, OSError, ValueError) as error:
-        print(f"sklearn-featx: error: {' '.join(str(error).split())}", file=sys.stderr)
+        write_line(f"error: {error}")
         return _USAGE_ERROR
     except KeyboardInterrupt:
-        print("sklearn-featx: interrupted", file=sys.stderr)
+        write_line("interrupted")
         return _INTERRUPTED
     return code or 0
 
@@ -72,10 +74,10 @@ class _WarningLines:
 
     def show(self, message: Warning | str, *_: Any, **__: Any) -> None:
         """Print a warning."""
-        text = " ".join(str(message).split())
+        text = str(message)
         if text not in self._shown:
             self._shown.add(text)
-            print(f"sklearn-featx: warning: {text}", file=sys.stderr)
+            write_line(f"warning: {text}")
 
 
 def _parser() -> argparse.ArgumentParser:

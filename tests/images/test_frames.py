@@ -101,7 +101,7 @@ def test_a_slice_without_frames_is_unreadable(entry):
         (animation("GIF")[:20], "no image of a format"),
         (animation("TIFF")[:200], "is truncated"),
         (bytes(128) + b"DICM" + bytes(60), "DICOM file"),
-        (bytes(344) + b"n+1\0" + bytes(60), "NIfTI header"),
+        (bytes(344) + b"n+1\0" + bytes(60), "NIfTI"),
     ],
     ids=["text", "empty", "GIF", "TIFF", "DICOM", "NIfTI"],
 )
