@@ -32,15 +32,14 @@ def _look(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"OUTPUT: {shown(str(arguments.output))} must end in .html.")
     # Here, since other commands need neither it nor what it imports.
-    from ..inspection import report_page
+    from ..inspection import UnsuitableModelError, report_page
 
     model = load_model(arguments.model, trust_pickle=arguments.trust_pickle)
     paths = _images(arguments.folder, arguments.quiet)
     known = None if arguments.known is None else _images(arguments.known, arguments.quiet)
     try:
         page = report_page(model, paths, known, arguments.neighbors).encode("utf-8")
-    except TypeError as error:
-        # A model without one network that gets the images, or without scores.
+    except UnsuitableModelError as error:
         raise InputError(f"MODEL: {error}") from error
 
     def write(file: IO[bytes]) -> None:

@@ -8,6 +8,7 @@ from sklearn.compose import ColumnTransformer
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
+from ._scores import UnsuitableModelError
 
 
 class Beside(NamedTuple):
@@ -76,7 +77,7 @@ def columns_beside(table: ColumnTransformer, name: str, X: Any) -> Beside:
         If X is no table.
     """
     if len(np.shape(X)) != 2:
-        raise TypeError(
+        raise UnsuitableModelError(
             f"X={shown(X)}: the model takes a table with columns beside the images. Pass one with "
             "the columns that it was fitted on."
         )

@@ -29,7 +29,7 @@ from ..flow import (
 from ..images import Bags
 from ._beside import Beside, columns_beside
 from ._layer_maps import LayerMaps
-from ._scores import Score, scores_of, transformed, tuned_score
+from ._scores import Score, UnsuitableModelError, scores_of, transformed, tuned_score
 
 if TYPE_CHECKING:
     from ..estimators._tuned_network import TunedNetwork
@@ -81,7 +81,7 @@ class Model:
         places = [i for i, step in enumerate(steps) if _networks(step)]
         unions = [step for step in steps if isinstance(step, FeatureUnion) and _networks(step)]
         if unions or sum(len(_networks(step)) for step in steps) != 1:
-            raise TypeError(_expected(estimator, bool(unions)))
+            raise UnsuitableModelError(_expected(estimator, bool(unions)))
         (at,) = places
         self.whole, self.after = steps[: at + 1], steps[at + 1 :]
         for step in steps[:at]:

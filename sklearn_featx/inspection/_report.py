@@ -58,9 +58,16 @@ def report_page(
     -------
     page : str
         HTML.
+
+    Raises
+    ------
+    UnsuitableModelError
+        If the estimator has not one network that gets the images, or no scores.
     """
-    seen = _readable(estimator, paths)
-    others = [path for path in paths if path not in seen]
+    whole = Model(estimator, list(paths))
+    whole.scores()
+    seen = _readable(whole, paths)
+    unreadable = set(paths).difference(seen)
     if not seen:
         raise InputError("none of the images can be read.")
     said = np.asarray(estimator.predict(seen))
@@ -70,7 +77,7 @@ def report_page(
     near = _nearest(estimator, model, model.rows(seen), known, n_neighbors)
     top = float(np.abs(found.maps).max()) or 1.0
     articles = [_article(model, found, i, path, said[i], top, near) for i, path in enumerate(seen)]
-    articles += [_unreadable(path) for path in others]
+    articles += [_unreadable(path) for path in paths if path in unreadable]
     about = (
         f"{len(paths)} images. Red raises the score of the named class, blue lowers it; one scale "
         f"for all images. Unit: {found.unit}; maps: {found.method}. sklearn_featx {__version__}."
@@ -83,9 +90,8 @@ def report_page(
     )
 
 
-def _readable(estimator: Any, paths: Sequence[str]) -> list[str]:
+def _readable(model: Model, paths: Sequence[str]) -> list[str]:
     """Files that can be read, whatever the model's ``on_error`` is."""
-    model = Model(estimator, list(paths))
     settings = model.settings._replace(on_error="nan")
     failures = activations(model.images, model.recipe, settings).failures
     warn_of(as_table(failures), len(paths), "they have no map on the page.", listed_in=None)
@@ -98,7 +104,7 @@ def _nearest(
     """Find the nearest of the known images, or of the others."""
     others, seen = model, rows
     if known is not None:
-        known = _readable(estimator, known)
+        known = _readable(Model(estimator, list(known)), known)
         others = Model(estimator, known)
         seen = others.rows(known) if known else seen[:0]
     n = min(n, len(seen) - (known is None))

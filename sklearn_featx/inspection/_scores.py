@@ -15,6 +15,10 @@ LOG_ODDS_LIMIT = 15.0
 _TINY = 1e-300
 
 
+class UnsuitableModelError(TypeError):
+    """A model without one network that gets the images, or without scores."""
+
+
 class Score(NamedTuple):
     """Scores of rows by a model.
 
@@ -97,7 +101,7 @@ def scores_of(steps: Sequence[Any]) -> list[Score]:
         return [odds, Score("probability", labels, of)]
     if hasattr(final, "predict") and not hasattr(final, "classes_"):
         return [Score("value", labels, ask("predict"))]
-    raise TypeError(
+    raise UnsuitableModelError(
         f"{shown(final)} after the extractor has no decision_function, predict_proba or values to "
         "predict: there is no score to look into."
     )

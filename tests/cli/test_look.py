@@ -125,3 +125,24 @@ def test_a_model_whose_network_is_beside_other_columns_is_refused(saved, capsys,
     assert len(error) <= 300
     assert error.count("\n") == 1
     assert not page.exists()
+
+
+def test_a_model_without_scores_is_refused(saved, capsys, tmp_path):
+    folder, model, _ = saved
+    skops.dump(model[0], tmp_path / "model.skops")
+    command = ["look", str(tmp_path / "model.skops"), str(folder / "new")]
+    assert main([*command, "-o", str(tmp_path / "page.html")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sklearn-featx: error: MODEL: ")
+    assert "there is no score to look into" in error
+
+
+def test_other_errors_are_not_of_the_model(saved, monkeypatch, tmp_path):
+    def raises(*_):
+        raise TypeError("an operand")
+
+    folder, _, _ = saved
+    monkeypatch.setattr("sklearn_featx.inspection.report_page", raises)
+    command = ["look", str(folder / "model.skops"), str(folder / "new")]
+    with pytest.raises(TypeError, match="an operand"):
+        main([*command, "-o", str(tmp_path / "page.html")])
