@@ -17,10 +17,9 @@ from .exceptions import InputError
 
 # The words of timm, for the geometry between the image and the network.
 CropMode = Literal["center", "squash", "border"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 # Beyond it, memory ends before an error is raised.
 _MOST_PIXELS = 2**26
-
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
 @dataclass(frozen=True)

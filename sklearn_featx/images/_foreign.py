@@ -4,6 +4,8 @@ import re
 from importlib.util import find_spec
 from typing import Any
 
+from .formats import is_tiff
+
 # The first bytes of image files in base64: PNG, JPEG, GIF, WebP, TIFF, BMP.
 _BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk0")
 _DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w=-]+)*;base64,", re.IGNORECASE)
@@ -11,7 +13,6 @@ _NUMBERS = re.compile(r"\s*\[*(-?\d+(\.\d*)?[\s,;]+){8,}")
 # A shorter text may be a file name; no image file is that short in base64.
 _SHORTEST_BASE64 = 64
 
-_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # In order of precedence: (first bytes, kind of content, hint).
 _CONTENTS = (
@@ -74,7 +75,7 @@ def content_hint(data: bytes) -> str:
         return " It is a HEIF picture: pip install pillow-heif"
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return " It is a JPEG XL picture: pip install pillow-jxl-plugin"
-    if data.startswith(_TIFFS) and find_spec("tifffile") is None:
+    if is_tiff(data) and find_spec("tifffile") is None:
         return ' It is a TIFF, which tifffile may read: pip install "sklearn-featx[tiff]"'
     if data[4:8] == b"ftyp":
         return " It is a video. Pass frames of it."

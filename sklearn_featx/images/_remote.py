@@ -267,8 +267,7 @@ def _texts(options: Mapping[str, Any]) -> Iterator[str]:
 
 def _reason(error: Exception) -> str:
     """Return why a file cannot be fetched."""
-    # gcsfs names it code.
-    # aiohttp warns of its `code`, gcsfs has no other.
+    # aiohttp's errors warn of their `code`; those of gcsfs have no `status`.
     name = "status" if hasattr(error, "status") else "code"
     status = getattr(error, name, None)
     if isinstance(error, FileNotFoundError) or status == 404:

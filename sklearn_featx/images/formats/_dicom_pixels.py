@@ -116,8 +116,8 @@ def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
     except Warning:
         raise
     except Exception as error:
-        kind, missing = _codec(header.transfer_syntax)
-        if missing:
+        kind, packages = _codec(header.transfer_syntax)
+        if missing := _missing(packages):
             # Another package may decode some files of a syntax only.
             raise ImageError(
                 f"the DICOM file has pixels compressed as {kind}, which the installed packages do "
@@ -219,29 +219,28 @@ def _decoder(syntax: str, encapsulated: bool) -> Any:
 
 
 def _missing_codec(syntax: str) -> str:
-    kind, missing = _codec(syntax)
+    kind, packages = _codec(syntax)
     if not kind:
         return "the DICOM file has compressed pixels. Install: pip install sklearn-featx[dicom]"
-    packages = missing or _packages(kind)
     return (
         f"the DICOM file has pixels compressed as {kind}, for which a package is missing. "
-        f"Install it with: pip install {' '.join(packages)}"
+        f"Install it with: pip install {' '.join(_missing(packages) or packages)}"
     )
 
 
 def _codec(syntax: str) -> tuple[str, list[str]]:
-    """Return the kind of a transfer syntax, and the packages for it that cannot be imported."""
+    """Return the kind of a transfer syntax, and the packages that decode it."""
     for ends, kind, packages in _CODECS:
         if syntax in [_UIDS + end for end in ends]:
-            return kind, [name for name in packages.split() if not _is_there(_MODULES[name])]
+            return kind, packages.split()
     return "", []
 
 
-def _packages(kind: str) -> list[str]:
-    return next(packages.split() for _, named, packages in _CODECS if named == kind)
+def _missing(packages: list[str]) -> list[str]:
+    return [name for name in packages if not _is_importable(_MODULES[name])]
 
 
-def _is_there(module: str) -> bool:
+def _is_importable(module: str) -> bool:
     try:
         importlib.import_module(module)
     except Exception:

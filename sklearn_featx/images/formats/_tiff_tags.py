@@ -93,23 +93,23 @@ def photometric(tags: Tags) -> int:
 
 def pillow_reads(tags: Tags) -> bool:
     """Whether Pillow reads a picture with these tags, with all its bits and channels."""
-    samples, bits = first(tags, SAMPLES, 1), max(tags.get(BITS, (1,)))
-    form, photometric = first(tags, SAMPLE_FORMAT, UNSIGNED), first(tags, PHOTOMETRIC, GRAY)
+    n_samples, bits = samples(tags), max(tags.get(BITS, (1,)))
+    form, kind = first(tags, SAMPLE_FORMAT, UNSIGNED), photometric(tags)
     if first(tags, COMPRESSION, 1) not in _PILLOW_COMPRESSIONS or _channels_of_pages(tags) > 1:
         return False
-    if samples == 1:
+    if n_samples == 1:
         # Pillow does not invert a picture of more than 8 bits whose zero is white, and swaps the
         # bytes of some numbers that libtiff has swapped already.
-        white_is_zero = photometric == GRAY_WHITE_IS_ZERO and bits > 8
+        white_is_zero = kind == GRAY_WHITE_IS_ZERO and bits > 8
         is_native = not first(tags, BIG_ENDIAN, 0) or first(tags, COMPRESSION, 1) == 1
         swapped_twice = not is_native and (bits, form) in _SWAPPED_TWICE
         return (bits, form) in _PILLOW_GRAY and not (white_is_zero or swapped_twice)
     if bits > 8 or form != UNSIGNED:
         return False
     alpha = first(tags, EXTRA_SAMPLES, 0) in (PREMULTIPLIED_ALPHA, ALPHA)
-    if photometric in (GRAY, GRAY_WHITE_IS_ZERO):
-        return photometric == GRAY and samples == 2 and alpha
-    return samples in (3, 4)
+    if kind in (GRAY, GRAY_WHITE_IS_ZERO):
+        return kind == GRAY and n_samples == 2 and alpha
+    return n_samples in (3, 4)
 
 
 def _channels_of_pages(tags: Tags) -> int:
@@ -117,7 +117,7 @@ def _channels_of_pages(tags: Tags) -> int:
     text = str(tags.get(DESCRIPTION, ""))
     pattern = _IMAGEJ_CHANNELS if text.startswith("ImageJ=") else _OME_CHANNELS
     found = pattern.search(text)
-    return int(found[1]) if found and first(tags, SAMPLES, 1) == 1 else 1
+    return int(found[1]) if found and samples(tags) == 1 else 1
 
 
 def first(tags: Tags, code: int, default: int) -> int:
