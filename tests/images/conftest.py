@@ -38,3 +38,20 @@ def files(tmp_path):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def in_memory():
+    """Return a function that writes files to a folder of fsspec's memory: their addresses."""
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    folders = []
+
+    def write(folder, files):
+        folders.append(folder)
+        for name, data in files.items():
+            system.pipe_file(f"/{folder}/{name}", data)
+        return [f"memory://{folder}/{name}" for name in files]
+
+    yield write
+    for folder in folders:
+        system.rm(f"/{folder}", recursive=True)

@@ -6,7 +6,6 @@ import sys
 import tarfile
 import zipfile
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,13 +30,8 @@ def contents():
 
 
 @pytest.fixture
-def memory(contents):
-    """The files in fsspec's memory: their addresses."""
-    system = fsspec.filesystem("memory")
-    for name, data in contents.items():
-        system.pipe_file(f"/photos/{name}", data)
-    yield [f"memory://photos/{name}" for name in contents]
-    system.rm("/photos", recursive=True)
+def memory(contents, in_memory):
+    return in_memory("photos", contents)
 
 
 @pytest.fixture

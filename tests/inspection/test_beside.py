@@ -15,16 +15,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn_featx import (
     EmbeddingDisplay,
     HeatMapDisplay,
-    PretrainedFeatureExtractor,
     heat_maps,
     nearest_images,
 )
-
-
-@pytest.fixture(scope="module")
-def small(small_net_factory):
-    net = small_net_factory()
-    return lambda **parameters: PretrainedFeatureExtractor(net, image_size=16, **parameters)
 
 
 @pytest.fixture(scope="module")

@@ -29,12 +29,6 @@ mpl.use("Agg")
 
 
 @pytest.fixture(scope="module")
-def small(small_net_factory):
-    net = small_net_factory()
-    return lambda **parameters: PretrainedFeatureExtractor(net, image_size=16, **parameters)
-
-
-@pytest.fixture(scope="module")
 def two(digits):
     X, y = digits
     return X[y < 2][:20], y[y < 2][:20]

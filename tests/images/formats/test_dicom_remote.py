@@ -15,7 +15,7 @@ from sklearn_featx import PretrainedFeatureExtractor, image_groups, plan_search
 from sklearn_featx.cli._main import main
 from sklearn_featx.exceptions import ImageError
 
-fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("fsspec")
 pytest.importorskip("pydicom")
 
 PATIENTS = ["Secret^Ann", "Secret^Bob", "Secret^Ann", "Secret^Cyd"]
@@ -36,12 +36,8 @@ def scans(make_dicom):
 
 
 @pytest.fixture
-def memory(scans):
-    system = fsspec.filesystem("memory")
-    for name, data in scans.items():
-        system.pipe_file(f"/scans/{name}", data)
-    yield [f"memory://scans/{name}" for name in scans]
-    system.rm("/scans", recursive=True)
+def memory(scans, in_memory):
+    return in_memory("scans", scans)
 
 
 @pytest.fixture
