@@ -1,4 +1,4 @@
-"""Columns beside the images: what a fitted `ColumnTransformer` joins with their features."""
+"""Columns beside the images, which a fitted `ColumnTransformer` joins with their features."""
 
 import copy
 from typing import Any, NamedTuple

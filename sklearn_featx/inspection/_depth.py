@@ -38,7 +38,7 @@ class UnfreezeDepthDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        What was drawn on.
+        The axes of the plot.
     time_ax_ : matplotlib Axes
         The axes of the times, over the same depths.
     figure_ : matplotlib Figure
@@ -87,7 +87,7 @@ class UnfreezeDepthDisplay:
         Returns
         -------
         display : UnfreezeDepthDisplay
-            The plot, and what it shows.
+            The plot and its data.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class UnfreezeDepthDisplay:
 
     @property
     def labels(self) -> list[str]:
-        """Depths, with what they train."""
+        """Depths, with their trained parts."""
         return [
             f"{depth}\n{_in_short(n) if n else 'head only'}"
             for depth, n in zip(self.depths, self.n_trained, strict=True)

@@ -70,7 +70,7 @@ class EmbeddingDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        What was drawn on.
+        The axes of the plot.
     figure_ : matplotlib Figure
         The figure of `ax_`.
 
@@ -136,7 +136,7 @@ class EmbeddingDisplay:
         Returns
         -------
         display : EmbeddingDisplay
-            The plot, and what it shows.
+            The plot and its data.
 
         Raises
         ------

@@ -26,7 +26,7 @@ class HeatMapDisplay:
     Parameters
     ----------
     heat_maps : HeatMaps
-        What `heat_maps` returned, at the resolution of the feature map.
+        Result of `heat_maps`, at the resolution of the feature map.
     pictures : sequence of Picture
         Pixels of each image, and the place of the map in it; None for unreadable images.
     smooth : ndarray of shape (n_images, height, width), default=None
@@ -35,7 +35,7 @@ class HeatMapDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes, of shape (n_rows, n_columns)
-        What was drawn on.
+        The axes of the plot.
     figure_ : matplotlib Figure
         The figure of `axes_`.
     colorbar_ : matplotlib Colorbar
@@ -98,7 +98,7 @@ class HeatMapDisplay:
         Returns
         -------
         display : HeatMapDisplay
-            The plot, and what it shows.
+            The plot and its data.
 
         Raises
         ------

@@ -21,7 +21,7 @@ _METHODS = ("auto", "exact", "shapley", "occlusion")
 
 
 class HeatMaps(NamedTuple):
-    """What `heat_maps` returns.
+    """Result of `heat_maps`.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class HeatMaps(NamedTuple):
     method : {"exact", "shapley", "occlusion"}
         How the maps were found.
     unit : {"decision function", "log-odds", "probability", "value"}
-        What the score is.
+        Kind of the score.
     columns : dict of str to ndarray of shape (n_images,), default={}
         Parts of exact intercepts that columns beside the images add, by the names of their
         transformers in a `ColumnTransformer`; else empty.
@@ -86,7 +86,7 @@ def heat_maps(
         Fitted: a pipeline with a `PretrainedFeatureExtractor` and a predictor, a fine-tuner, a
         pipeline with one, or a search over one.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
-        What it predicts on.
+        Input of its `predict`.
     target : label, int or array-like of shape (n_images,), default=None
         Class, or number of the output of a regressor; one for all images or one for each. None: of
         two classes the second, whose score `decision_function` is; of more, the predicted one; the

@@ -27,7 +27,7 @@ class TrainingHistoryDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        What was drawn on.
+        The axes of the plot.
     figure_ : matplotlib Figure
         The figure of `ax_`.
     lines_ : list of matplotlib Line2D
@@ -35,7 +35,7 @@ class TrainingHistoryDisplay:
 
     See Also
     --------
-    UnfreezeDepthDisplay : What each depth of a search has reached.
+    UnfreezeDepthDisplay : Scores of the depths of a search.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class TrainingHistoryDisplay:
         Returns
         -------
         display : TrainingHistoryDisplay
-            The plot, and what it shows.
+            The plot and its data.
 
         Raises
         ------

@@ -13,7 +13,7 @@ _PURPOSE = "label_issues"
 
 
 class LabelIssues(NamedTuple):
-    """What `label_issues` returns.
+    """Result of `label_issues`.
 
     Parameters
     ----------

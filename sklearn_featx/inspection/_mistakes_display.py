@@ -36,7 +36,7 @@ class MistakesDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes, or matplotlib Axes
-        What was drawn on.
+        The axes of the plot.
     figure_ : matplotlib Figure
         The figure of `axes_`.
 
@@ -115,7 +115,7 @@ class MistakesDisplay:
         Returns
         -------
         display : MistakesDisplay
-            The plot, and what it shows.
+            The plot and its data.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class MistakesDisplay:
         return counts
 
     def title(self, row: int) -> str:
-        """Return what stands over an image: true and predicted class, and the confidence.
+        """Return the title of an image: true and predicted class, and the confidence.
 
         Parameters
         ----------

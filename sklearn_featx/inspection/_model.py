@@ -61,14 +61,14 @@ class Block:
 
 
 class Model:
-    """A fitted network with what follows it.
+    """A fitted network with the steps before and after it.
 
     Parameters
     ----------
     estimator : estimator
         A fitted pipeline with an extractor or a fine-tuner, a fine-tuner, or a search over one.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
-        What it predicts on.
+        Input of its `predict`.
 
     Raises
     ------
@@ -172,7 +172,7 @@ class Model:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of what enters the network for one image."""
+        """Shape of the network's input for one image."""
         return self.recipe.input_shape(self.images, self.settings.skip_unreadable)
 
     def blocks(self) -> Iterator[Block]:

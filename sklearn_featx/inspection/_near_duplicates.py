@@ -14,7 +14,7 @@ _ROWS_PER_BLOCK = 1024
 
 
 class NearDuplicates(NamedTuple):
-    """What `near_duplicates` returns.
+    """Result of `near_duplicates`.
 
     Parameters
     ----------

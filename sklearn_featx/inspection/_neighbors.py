@@ -12,7 +12,7 @@ from ._representers import representer_values
 
 
 class NearestImages(NamedTuple):
-    """What `nearest_images` returns.
+    """Result of `nearest_images`.
 
     Parameters
     ----------
@@ -21,8 +21,8 @@ class NearestImages(NamedTuple):
     distances : ndarray of shape (n_images, n_neighbors)
         Their Euclidean distances.
     values : ndarray of shape (n_images, n_train) or None
-        What each training image adds to the score; None without `y_train`, or where the predictor
-        is no L2-penalized linear model.
+        Contribution of each training image to the score; None without `y_train`, or where the
+        predictor is no L2-penalized linear model.
     intercept : ndarray of shape (n_images,) or None
         The sum of an image's values plus its intercept is its score.
     target : ndarray of shape (n_images,) or None
@@ -65,9 +65,9 @@ def nearest_images(
         Fitted: a pipeline with a `PretrainedFeatureExtractor` and a predictor, or a search over
         one.
     X : array-like, list, Series, DataFrame or Dataset of n_images images
-        What it predicts on.
+        Input of its `predict`.
     X_train : array-like, list, Series, DataFrame or Dataset of n_train images
-        What it was trained on; for the nearest images alone, any images.
+        Its training images; for the nearest images alone, any images.
     y_train : array-like of shape (n_train,), default=None
         Their targets. None: no representer values.
     target : label or int, default=None

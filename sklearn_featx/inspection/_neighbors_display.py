@@ -22,7 +22,7 @@ class NeighborsDisplay:
     Parameters
     ----------
     neighbors : NearestImages
-        What `nearest_images` returned.
+        Result of `nearest_images`.
     pictures : sequence of Picture
         The images.
     train_pictures : mapping of int to Picture
@@ -35,7 +35,7 @@ class NeighborsDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes, of shape (n_images, 1 + n_columns)
-        What was drawn on.
+        The axes of the plot.
     figure_ : matplotlib Figure
         The figure of `axes_`.
 
@@ -100,7 +100,7 @@ class NeighborsDisplay:
         Returns
         -------
         display : NeighborsDisplay
-            The plot, and what it shows.
+            The plot and its data.
 
         Raises
         ------
@@ -118,7 +118,7 @@ class NeighborsDisplay:
         return cls(found, pictures, near, shown, labels).plot(ax=ax)
 
     def title(self, row: int, column: int) -> str:
-        """Return what stands over a training image: label, and value or distance.
+        """Return the title of a training image: label, and value or distance.
 
         Parameters
         ----------

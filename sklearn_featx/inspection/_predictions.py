@@ -22,7 +22,7 @@ class Predictions(NamedTuple):
         Probability or score of the predicted class, ahead of the true one where these are scores;
         0 where only labels are known.
     unit : {"probability", "score", "label"}
-        What `confidence` is.
+        Kind of `confidence`.
     """
 
     classes: AnyArray
