@@ -108,6 +108,34 @@ def read_code(code: CodeType) -> Code:
     )
 
 
+@functools.lru_cache(maxsize=8192)
+def handed_on(code: CodeType) -> frozenset[str]:
+    """Return the names whose values code uses otherwise than as right operand of an operator.
+
+    Such a value may get another name, or be changed by what it is passed to.
+
+    Parameters
+    ----------
+    code : CodeType
+        The code.
+
+    Returns
+    -------
+    names : frozenset of str
+        Global variables and those of enclosing functions, and attributes with a leading dot,
+        including those of nested functions.
+    """
+    instructions = [i for i in dis.get_instructions(code) if i.opname not in _IDLE]
+    # The last instruction returns.
+    used = {
+        f".{load.argval}" if load.opname in _ATTRIBUTES else str(load.argval)
+        for load, after in pairwise(instructions)
+        if load.opname in (*_LOADS_OUTLIVING, *_ATTRIBUTES) and after.opname != "BINARY_OP"
+    }
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(used).union(*map(handed_on, inner))
+
+
 def _is_in_place(code: CodeType, instructions: Sequence[dis.Instruction]) -> bool:
     """Whether `out=` or an operator such as ``+=`` may change a value that outlives the call."""
     if any(isinstance(constant, tuple) and "out" in constant for constant in code.co_consts):

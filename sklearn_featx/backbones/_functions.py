@@ -3,22 +3,24 @@
 A function is named as the code of a network is: by its bytecode, closure and defaults and all that
 these reach. A network is also traced, which finds random operations; a function is not. Therefore
 it may use only the libraries below, except random functions and reading files, and may not change
-what another call could read. Anything else leaves it without a certain name.
+what another call could read: an array that outlives the call is only the right operand of operators,
+since anything else may be a view of it, or change it. Anything else leaves it without a certain name.
 """
 
 import contextlib
 import functools
 import re
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .._digest import digest
-from ._code import CONSTRUCTORS, Code, read_code
+from ._code import CONSTRUCTORS, handed_on, read_code
 from ._digests import Digest
 from ._libraries import is_library, versions
 from ._naming import Namer
@@ -27,7 +29,7 @@ from ._naming import Namer
 _PURE = {
     "abc", "base64", "binascii", "builtins", "cmath", "collections", "colorsys", "contextlib",
     "copy", "copyreg", "cv2", "dataclasses", "decimal", "enum", "fractions", "functools", "hashlib",
-    "io", "itertools", "math", "numbers", "numpy", "operator", "re", "statistics", "string",
+    "io", "itertools", "math", "numbers", "numpy", "re", "statistics", "string",
     "struct", "types", "typing", "warnings", "zlib", "PIL", "scipy.fft", "scipy.ndimage",
     "scipy.signal", "skimage.color", "skimage.exposure", "skimage.filters", "skimage.morphology",
     "skimage.transform", "skimage.util", "timm.data.transforms", "torch", "torchvision.transforms",
@@ -48,16 +50,21 @@ _ALWAYS_USED = ("PIL", "numpy", "torch")
 # Names of what draws random numbers, reads files or devices, or depends on earlier calls.
 _IMPURE = re.compile(
     "rand|noise|drop|shuffle|bernoulli|multinomial|poisson|gumbel|seed|generator|spread|kmeans|"
-    "ransac|rrelu|fractional|batch_?norm|imread|memmap|genfromtxt|hub|grab|capture|storage|tick|flava",
+    "ransac|rrelu|fractional|batch_?norm|imread|memmap|genfromtxt|hub|grab|capture|storage|tick|flava|empty",
     re.IGNORECASE,
 )
 _IMPURE_NAMES = {
-    "__import__", "binomial", "breakpoint", "cauchy_", "choice", "choices", "compile", "delattr",
-    "dir", "dnn", "eval", "exec", "exponential", "exponential_", "geometric_", "getattr", "globals",
-    "hash", "id", "input", "integers", "locals", "log_normal_", "next", "normal", "normal_", "open",
-    "permutation", "permuted", "sample", "setattr", "training", "uniform", "uniform_", "vars",
+    "__import__", "binomial", "breakpoint", "cauchy_", "choice", "choices", "compile", "data_ptr",
+    "delattr", "dir", "dnn", "eval", "exec", "exponential", "exponential_", "geometric_", "getattr",
+    "globals", "hash", "id", "input", "integers", "locals", "log_normal_", "next", "normal",
+    "normal_", "open", "permutation", "permuted", "sample", "setattr", "setflags", "training",
+    "uniform", "uniform_", "vars",
 }  # fmt: skip
-_MUTABLE = (list, dict, set, bytearray, deque, np.ndarray, torch.Tensor)
+_CONTAINERS = (list, dict, set, deque)
+# Views and compiled functions change these without a trace in the code; reading changes the last.
+_BUFFERS = (np.ndarray, torch.Tensor, bytearray, Image.Image, defaultdict)
+# Special methods that code may name: others, such as `__iadd__` and `__dict__`, can change a value.
+_SPECIAL = {*CONSTRUCTORS, "__call__", "__class__", "__name__", "__qualname__"}
 _MUTATORS = {
     "add", "append", "appendleft", "clear", "copyto", "discard", "extend", "extendleft", "fill",
     "insert", "itemset", "pop", "popitem", "popleft", "put", "putmask", "remove", "reverse",
@@ -79,6 +86,9 @@ class _FunctionNamer(Namer):
         # What may change, and the functions that change something: together, a memory.
         self.held: dict[str, None] = {}
         self.mutators: dict[str, None] = {}
+        # Arrays by name, and the names that are more than an operand.
+        self.arrays: dict[str, str] = {}
+        self.handed_on: set[str] = set()
 
     def library(self, module: str, name: str) -> str:
         """Return the name of an object of a library, which may be random."""
@@ -88,7 +98,7 @@ class _FunctionNamer(Namer):
 
     def _function(self, function: FunctionType) -> str:
         if not is_library(str(function.__globals__.get("__name__", ""))):
-            self._check(read_code(function.__code__), function)
+            self._check(function)
             self._hold(_outliving(function))
         return super()._function(function)
 
@@ -98,30 +108,63 @@ class _FunctionNamer(Namer):
         if isinstance(value, torch.jit.ScriptModule | torch.jit.ScriptFunction):
             # Its operations are not searched for random ones.
             return self.give_up(value, "is a script")
+        if isinstance(value, BuiltinFunctionType) and isinstance(
+            value.__self__, (*_CONTAINERS, *_BUFFERS)
+        ):
+            return self.give_up(value, f"{value.__name__} may change what it belongs to")
         if isinstance(value, functools.partial):
-            self._hold([*value.args, *value.keywords.values()])
+            self._hold(("", kept) for kept in (*value.args, *value.keywords.values()))
         elif not isinstance(value, type | ModuleType) and not is_library(type(value).__module__):
             self._hold(_state(value))
         return super()._named(value)
 
-    def _check(self, code: Code, function: FunctionType) -> None:
+    def _caching_function(self, function: Any) -> str:
+        if not is_library(str(function.__wrapped__.__module__)):
+            return self.give_up(function, "keeps results of earlier calls")
+        return super()._caching_function(function)
+
+    def _check(self, function: FunctionType) -> None:
         """Record what a result may depend on, or what may change later results."""
-        name = function.__qualname__
+        code, name = read_code(function.__code__), function.__qualname__
         for attribute in sorted(code.names):
             if attribute.startswith(".") and not _is_pure_name(attribute[1:]):
                 self.unnamed.append(f"{name} uses {attribute}, which may be random")
+            if attribute.startswith(".__") and attribute[1:] not in _SPECIAL:
+                self.unnamed.append(f"{name} uses {attribute}, which may change a value")
         for written in sorted(code.writes):
             self.unnamed.append(f"{name} writes {written}, which it may read later")
-        changes = code.writes_items or any(map(_is_mutator, code.names))
-        if changes and function.__name__ not in CONSTRUCTORS:
-            self.mutators[name] = None
+        if function.__name__ not in CONSTRUCTORS:
+            self.handed_on |= handed_on(function.__code__)
+            if code.writes_items or any(map(_is_mutator, code.names)):
+                self.mutators[name] = None
 
-    def _hold(self, values: Iterable[Any]) -> None:
-        for value in values:
-            if isinstance(value, tuple):
-                self._hold(value)
-            elif isinstance(value, _MUTABLE):
-                self.held[type(value).__name__] = None
+    def _hold(self, values: Iterable[tuple[str, Any]]) -> None:
+        for name, value in values:
+            kind = type(value).__name__
+            if isinstance(value, _CONTAINERS):
+                self.held[kind] = None
+            if isinstance(value, np.ndarray) and not value.flags.writeable and value.base is None:
+                # A tensor may share its memory and change it.
+                self.held[kind] = None
+            elif isinstance(value, _BUFFERS):
+                self.held[kind] = None
+                self.arrays[name] = kind
+            items = value.values() if isinstance(value, dict) else value
+            if isinstance(value, (tuple, *_CONTAINERS)):
+                self._hold((name, item) for item in items)
+
+    def note_memory(self) -> None:
+        """Record values that outlive a call and may change in it, after all code is named."""
+        for kind in self.held if self.mutators else ():
+            self.unnamed.append(
+                f"{next(iter(self.mutators))} may change a {kind} that is read later"
+            )
+        for name, kind in self.arrays.items():
+            if not name or name in self.handed_on:
+                self.unnamed.append(
+                    f"a {kind} that outlives the call, {name or 'an argument'}, may be changed. An "
+                    "array that cannot: values.setflags(write=False)"
+                )
 
 
 def digest_function(function: Callable[[Any], Any]) -> Digest:
@@ -141,9 +184,7 @@ def digest_function(function: Callable[[Any], Any]) -> Digest:
     namer = _FunctionNamer(building=True)
     # Defaults of new tensors.
     name = namer.name((function, torch.get_default_dtype(), torch.get_default_device()))
-    for kind in namer.held if namer.mutators else ():
-        mutator = next(iter(namer.mutators))
-        namer.unnamed.append(f"{mutator} may change a {kind} that is read later")
+    namer.note_memory()
     libraries = frozenset({*namer.libraries, *_ALWAYS_USED})
     text = digest("function-1", name, *versions(libraries))
     return Digest(text, tuple(dict.fromkeys(namer.unnamed)), libraries)
@@ -176,28 +217,29 @@ def _is_mutator(name: str) -> bool:
     )
 
 
-def _outliving(function: FunctionType) -> Iterator[Any]:
-    """Yield the values that outlive a call: of the closure, the defaults and global variables."""
-    for cell in function.__closure__ or ():
+def _outliving(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield the values that outlive a call, by name: of closure, defaults and global variables."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         # An empty cell belongs to a function that is not defined yet.
         with contextlib.suppress(ValueError):
-            yield cell.cell_contents
-    yield from function.__defaults__ or ()
-    yield from (function.__kwdefaults__ or {}).values()
-    yield from vars(function).values()
+            yield name, cell.cell_contents
+    kept = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    yield from (("", value) for value in (*kept, *vars(function).values()))
     for read in read_code(function.__code__).reads:
-        value = function.__globals__.get(read.name)
+        name, value = read.name, function.__globals__.get(read.name)
         for attribute in read.attributes:
             if isinstance(value, ModuleType):
-                value = getattr(value, attribute, None)
-        yield value
+                name, value = f".{attribute}", getattr(value, attribute, None)
+        yield name, value
 
 
-def _state(value: Any) -> Iterator[Any]:
-    """Yield the attributes of an object and of its classes."""
-    yield from getattr(value, "__dict__", {}).values()
+def _state(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of an object and of its classes, by name."""
+    for name, member in getattr(value, "__dict__", {}).items():
+        yield f".{name}", member
     for base in type(value).__mro__:
         if not is_library(base.__module__):
             for name, member in vars(base).items():
                 if not (name.startswith("__") and name.endswith("__")):
-                    yield member if not hasattr(member, "__set__") else getattr(value, name, None)
+                    own = member if not hasattr(member, "__set__") else getattr(value, name, None)
+                    yield f".{name}", own

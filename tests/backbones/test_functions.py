@@ -1,7 +1,10 @@
 """Digests of functions from image to image: equal for equal results, none where results vary."""
 
+import collections
 import functools
+import operator
 import random
+import struct
 import sys
 import time
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torch import nn
 from torchvision import models, transforms
 from torchvision.transforms import functional, v2
@@ -77,7 +80,22 @@ def scaled_by(picture, divisor):
     return np.asarray(picture) / divisor
 
 
+class Centered:
+    def __init__(self):
+        self.mean = np.ones(3)
+
+    def __call__(self, picture):
+        values = np.asarray(picture) - self.mean
+        values /= MEAN
+        return values
+
+
+KERNEL = np.ones(3)
+KERNEL.setflags(write=False)
+
 CERTAIN = {
+    "object with an array": Centered(),
+    "read-only array": lambda picture: np.convolve(np.asarray(picture)[0], KERNEL),
     "function": named,
     "global array": with_a_global_array,
     "import": with_an_import,
@@ -273,6 +291,69 @@ def test_sums_over_calls_in_place_have_no_certain_digest(kind):
         return total
 
     assert "may change a ndarray" in digest_function(locals()[kind]).unnamed[0]
+
+
+SUM = np.zeros((2, 3))
+TENSOR = torch.zeros(3)
+PICTURE = Image.new("L", (2, 2))
+BYTES = bytearray(3)
+COUNTS = collections.defaultdict(int)
+
+
+def of_rows(picture):
+    for row in SUM:
+        row += 1
+    return picture
+
+
+def returned(picture):
+    def total():
+        return SUM
+
+    same = total()
+    same += 1
+    return picture
+
+
+def by_special_method(picture):
+    SUM.__iadd__(1)
+    return picture
+
+
+def by_attributes(picture):
+    by_attributes.__dict__["seen"] = by_attributes.__dict__.get("seen", 0) + 1
+    return picture
+
+
+@functools.cache
+def kept_results():
+    return []
+
+
+KEPT = {
+    "row": lambda picture: operator.iadd(SUM[0], 1),
+    "rows": of_rows,
+    "result of a function": returned,
+    "view": lambda picture: np.lib.stride_tricks.as_strided(SUM, (1,), (8,)).__iadd__(1),
+    "argument of a library": lambda picture: np.frexp(SUM, SUM, None),
+    "memory of a tensor": lambda picture: TENSOR.numpy().partition(1),
+    "special method": by_special_method,
+    "attributes of a function": by_attributes,
+    "method as default": lambda picture, note=TALLY.append: note(1),
+    "partial of an operator": functools.partial(operator.iadd, SUM),
+    "method by name": lambda picture, note=operator.methodcaller("append", 1): note(TALLY),
+    "read of a default": lambda picture: COUNTS[len(COUNTS)],
+    "picture": lambda picture: PICTURE.putpixel((0, 0), PICTURE.getpixel((0, 0)) + 1),
+    "drawing": lambda picture: ImageDraw.Draw(PICTURE).point((1, 1), 9),
+    "bytes": lambda picture: struct.pack_into("B", BYTES, 1, BYTES[1] + 1),
+    "results": lambda picture: kept_results().append(1),
+    "memory that was not set": lambda picture: torch.empty(3),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_values_that_outlive_a_call_have_no_certain_digest(name):
+    assert digest_function(KEPT[name]).unnamed
 
 
 def test_own_values_in_place_are_certain():
