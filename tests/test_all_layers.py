@@ -6,8 +6,16 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import RidgeClassifier
 from sklearn.utils import get_tags
+from torch import nn
 
-from sklearn_featx import FeatureStore, PretrainedFeatureExtractor, backbone_stages, layer_sweep
+from sklearn_featx import (
+    FeatureStore,
+    ImageReader,
+    PretrainedFeatureExtractor,
+    backbone_stages,
+    layer_sweep,
+)
+from sklearn_featx.exceptions import ImageError
 from sklearn_featx.training import Scaling
 
 
@@ -138,3 +146,26 @@ def test_scales_of_another_network_are_not_applied(change, small_net, digits):
     with pytest.raises(ValueError, match=words):
         extractor.transform(digits[0])
     extractor.fit_transform(digits[0])
+
+
+class _Reciprocal(nn.Module):
+    def forward(self, x):
+        return (1 / (x - 0.5)).mean((2, 3))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.ImageWarning")
+@pytest.mark.parametrize("bag_pooling", [None, "mean"])
+def test_an_image_with_infinite_features_is_named_and_spoils_no_other_row(bag_pooling):
+    gray = [np.full((4, 4), value) for value in (0.1, 0.9, 0.5, 0.3)]
+    gray[1] = None
+    X = [[image] for image in gray] if bag_pooling else gray
+    reader = ImageReader(bag_pooling=bag_pooling)
+    extractor = PretrainedFeatureExtractor(
+        _Reciprocal(), normalize="layer", on_error="nan", reader=reader, image_size=4
+    )
+    with pytest.raises(ImageError, match="NaN or infinite") as caught:
+        extractor.fit(X)
+    assert caught.value.row == 2
+    assert not hasattr(extractor, "mean_")
+    rows = extractor.fit_transform([X[0], X[1], X[3]])
+    assert np.isfinite(rows).all(axis=1).tolist() == [True, False, True]

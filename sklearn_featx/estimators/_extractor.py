@@ -37,7 +37,7 @@ from ..flow import (
 )
 from ..images import ImageCollection
 from ._channels import n_channels_of
-from ._column_scales import NO_SCALE, digest_columns, learn_scales, unit_norm
+from ._column_scales import NO_SCALE, digest_columns, learn_scales, refuse_infinite, unit_norm
 from ._image_estimator import ROWS_ARE_NAN, ImageEstimator
 from ._image_reader import ImageReader
 from ._preprocessing import PreprocessingOption
@@ -386,6 +386,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         layers, errors = self._rows(images, recipe)
         refuse_none_readable(len(images), errors)
         self._check_shapes([layer.shape[1:] for layer in layers])
+        refuse_infinite(layers, images, errors)
         self.scaled_digest_ = digest_columns(recipe)
         self.mean_, self.scale_ = learn_scales(layers)
 
