@@ -3,8 +3,9 @@
 A function is named as the code of a network is: by its bytecode, closure and defaults and all that
 these reach. A network is also traced, which finds random operations; a function is not. Therefore
 it may use only the libraries below, except random functions and reading files, and may not change
-what another call could read: an array that outlives the call is only the right operand of operators,
-since anything else may be a view of it, or change it. Anything else leaves it without a certain name.
+what another call could read. An array that outlives the call is only the right operand of
+operators, since anything else may be a view of it, or change it. Anything else leaves the function
+without a certain name.
 """
 
 import contextlib
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .._digest import digest
 from ._code import CONSTRUCTORS, handed_on, read_code
@@ -62,7 +62,7 @@ _IMPURE_NAMES = {
 }  # fmt: skip
 _CONTAINERS = (list, dict, set, deque)
 # Views and compiled functions change these without a trace in the code; reading changes the last.
-_BUFFERS = (np.ndarray, torch.Tensor, bytearray, Image.Image, defaultdict)
+_BUFFERS = (np.ndarray, torch.Tensor, bytearray, defaultdict)
 # Special methods that code may name: others, such as `__iadd__` and `__dict__`, can change a value.
 _SPECIAL = {*CONSTRUCTORS, "__call__", "__class__", "__name__", "__qualname__"}
 _MUTATORS = {
@@ -146,7 +146,7 @@ class _FunctionNamer(Namer):
             if isinstance(value, np.ndarray) and not value.flags.writeable and value.base is None:
                 # A tensor may share its memory and change it.
                 self.held[kind] = None
-            elif isinstance(value, _BUFFERS):
+            elif isinstance(value, _BUFFERS) or _is_picture(value):
                 self.held[kind] = None
                 self.arrays[name] = kind
             items = value.values() if isinstance(value, dict) else value
@@ -215,6 +215,10 @@ def _is_mutator(name: str) -> bool:
     return name.startswith(".") and (
         name[1:] in _MUTATORS or (name.endswith("_") and not name.endswith("__"))
     )
+
+
+def _is_picture(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "putpixel")
 
 
 def _outliving(function: FunctionType) -> Iterator[tuple[str, Any]]:

@@ -63,15 +63,16 @@ def refuse_infinite(
     unreadable : sequence of ImageError
         The images without rows.
     """
-    rows = np.delete(np.arange(len(images)), [error.row for error in unreadable])
+    without = {error.row for error in unreadable}
+    rows = np.array([row for row in range(len(images)) if row not in without])
     finite = np.ones(len(rows), bool)
     for layer in layers:
         finite &= np.isfinite(layer.reshape(len(rows), -1)).all(axis=1)
     if not finite.all():
         row = int(rows[np.argmin(finite)])
         raise ImageError(
-            "its features are NaN or infinite, and normalize='layer' needs the mean of each column. "
-            "Leave this image out of fit, or take another layer.",
+            "its features are NaN or infinite, and normalize='layer' needs the mean of each "
+            "column. Leave this image out of fit, or take another layer.",
             row,
             images.path(row),
         )
