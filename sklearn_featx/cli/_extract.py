@@ -47,6 +47,8 @@ def _extract(arguments: argparse.Namespace) -> int:
     if source.skipped and not arguments.quiet:
         write_line(f"skipped: {source.skipped}")
     if writer is None:
+        # Images without a group are named.
+        group_column(source, arguments.group_by, arguments.storage_options)
         failures: Sequence[_Unreadable] = unreadable(
             source.entries,
             n_threads=arguments.n_jobs,

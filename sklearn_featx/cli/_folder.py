@@ -137,12 +137,14 @@ class _Others:
 
     def takes_name(self, path: PurePath, suffixes: frozenset[str]) -> bool:
         """Whether a name has an image's suffix; other names are counted."""
-        from ..images import has_scan_name
+        from ..images import has_scan_name, has_volume_name
 
         suffix = path.suffix.lower()
         if path.name.startswith("."):
             return self._note("hidden")
         if suffix in suffixes or (suffix[1:].isalpha() and has_scan_name(path.name)):
+            return True
+        if has_volume_name(path.name):
             return True
         if not suffix:
             return self._note("no suffix")

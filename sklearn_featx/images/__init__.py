@@ -33,9 +33,10 @@ from ._prefetch import (
     prepare_callable,
     prepare_geometry,
 )
+from ._recognize import is_missing
 from ._remote_listing import remote_listing
 from ._views import Variation, Views
-from .formats import has_scan_name, is_scan
+from .formats import has_scan_name, has_volume_name, is_scan
 from .formats._identifiers import check_identifier, holds_identifiers, read_identifier
 from .formats._slides import Tile, tiles
 from .formats._volume_slices import Slice, slices
@@ -67,8 +68,10 @@ __all__ = [
     "decode",
     "digest_reading",
     "has_scan_name",
+    "has_volume_name",
     "holds_identifiers",
     "image_suffixes",
+    "is_missing",
     "is_scan",
     "iterate_batches",
     "n_parts",

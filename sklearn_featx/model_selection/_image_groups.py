@@ -22,6 +22,7 @@ from ..images import (
     Source,
     as_image_collection,
     check_identifier,
+    is_missing,
     read_identifier,
 )
 from ._sources import distinct, fetched_ahead, file_of
@@ -31,8 +32,8 @@ By: TypeAlias = str | re.Pattern[str] | Callable[[str], Hashable]
 _Read: TypeAlias = Callable[[Source], Hashable]
 
 _NO_FILE = (
-    "is an array or an opened picture, and groups are read from files. Pass paths, or give "
-    "GroupKFold an array of groups of your own."
+    "is no file (an array, an opened picture, a missing entry), and groups are read from files. "
+    "Pass paths, or give GroupKFold an array of groups of your own."
 )
 
 
@@ -178,8 +179,12 @@ def _found(pattern: re.Pattern[str], path: str) -> Hashable:
     match = pattern.search(path)
     if match is None:
         raise ImageError(f"the path does not match by={shown(pattern.pattern)}.", path=path)
-    parts = match.groups()
-    return match[0] if not parts else parts[0] if len(parts) == 1 else parts
+    parts = match.groups() or (match[0],)
+    if not any(map(_is_named, parts)):
+        # An optional group that is missing is no name that images share.
+        reason = f"the path matches by={shown(pattern.pattern)} without a group in it."
+        raise ImageError(reason, path=path)
+    return parts[0] if len(parts) == 1 else parts
 
 
 def _called(function: Callable[[str], Hashable], path: str) -> Hashable:
@@ -190,9 +195,16 @@ def _called(function: Callable[[str], Hashable], path: str) -> Hashable:
         # The message of the error may quote an identifier.
         reason = f"by raised {type(error).__name__}: expected a function from a path to a group."
         raise ImageError(reason, path=path) from error
-    if value is None or value != value:
+    if not _is_named(value):
         raise ImageError(f"by returned {shown(value)} for this path: no group.", path=path)
     return value
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a value names a group: a missing value and blank text name none."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return not is_missing(value) and bool(value == value)
 
 
 def _path(source: Source) -> str:

@@ -249,6 +249,19 @@ class TestUnreadable:
         assert capsys.readouterr() == ("", "")
         assert trunk_rows == []
 
+    def test_volumes_of_a_folder(self, tmp_path, capsys):
+        nibabel = pytest.importorskip("nibabel")
+        image = nibabel.Nifti1Image(np.zeros((6, 5, 2), np.uint8), np.eye(4))
+        for name in ("a.nii", "b.nii.gz"):
+            nibabel.save(image, tmp_path / name)
+        (tmp_path / "bvals.txt.gz").write_bytes(b"")
+        assert main(["extract", str(tmp_path), "--check", "--frames", "1"]) == 0
+        captured = capsys.readouterr()
+        assert "2 images are readable" in captured.out
+        assert "skipped: other suffixes 1 (.gz 1)" in captured.err
+        assert main(["extract", str(tmp_path), "--check", "-q"]) == 3
+        assert "or choose frames" in capsys.readouterr().err
+
     def test_a_check_reads_every_frame_of_a_bag(self, tmp_path, capsys):
         pages = [Image.effect_noise((9, 9), 50 + i) for i in range(3)]
         file = io.BytesIO()
@@ -542,6 +555,19 @@ class TestGroups:
         folders = [os.path.split(path)[0] for path in table["path"]]
         numbers = {folder: str(i) for i, folder in enumerate(dict.fromkeys(folders))}
         assert table["group"].tolist() == [numbers[folder] for folder in folders]
+
+    def test_a_check_names_images_without_a_group(self, pictures, capsys):
+        assert main(["extract", str(pictures), "--check", "-q", "--group-by", "PatientID"]) == 0
+        assert "no group: is no DICOM file, so it has no PatientID" in capsys.readouterr().err
+        assert main(["extract", str(pictures), "--check", "-q", "--group-by", "PatientId"]) == 2
+        assert "by='PatientId' is no keyword of DICOM" in capsys.readouterr().err
+
+    def test_a_missing_entry_has_no_group(self, pictures, tmp_path, capsys):
+        table = tmp_path / "t.csv"
+        table.write_text(f"image\n{next(pictures.rglob('*.png'))}\n\"\"\n")
+        arguments = ["extract", str(table), "--column", "image", "--check", "-q"]
+        assert main([*arguments, "--group-by", r"\w+\.png"]) == 3
+        assert "'row 1': no group: is no file" in capsys.readouterr().err
 
     def test_an_image_without_a_group(self, pictures, tmp_path, capsys):
         output = tmp_path / "f.npz"

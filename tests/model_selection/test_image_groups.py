@@ -58,7 +58,7 @@ class TestHeaders:
     def test_other_files_and_arrays(self, pictures):
         with pytest.raises(ImageError, match=r"row 0 .*is no DICOM file, so it has no PatientID"):
             image_groups(pictures)
-        with pytest.raises(ImageError, match="row 0: is an array or an opened picture"):
+        with pytest.raises(ImageError, match="row 0: is no file"):
             image_groups(PIXELS[None])
 
     def test_damaged_headers_quote_nothing(self, scans):
@@ -97,10 +97,26 @@ class TestPaths:
         with pytest.raises(ImageError, match=r"row 0 .*the path does not match by='patient_"):
             image_groups(pictures, by=r"patient_(\d+)")
 
-    @pytest.mark.parametrize("by", [lambda path: None, lambda path: [], lambda path: 1 / 0])
+    @pytest.mark.parametrize("by", [
+            lambda path: None,
+            lambda path: [],
+            lambda path: 1 / 0,
+            lambda path: pd.NA,
+            lambda path: pd.NaT,
+            lambda path: np.datetime64("NaT"),
+            lambda path: float("nan"),
+            # The empty cell of a table: images of unknown patients are not one patient's.
+            lambda path: " ",
+        ])
     def test_functions_that_give_no_group(self, by, pictures):
         with pytest.raises(ImageError, match=r"row 0 .*by r"):
             image_groups(pictures, by=by)
+
+    @pytest.mark.parametrize("by", [r"(patient)?_run", r"patient-(\w*)|_run", r"(x)?_(y)?run"])
+    def test_an_expression_without_its_group(self, by, pictures):
+        with pytest.raises(ImageError, match=r"row 0 .*without a group in it"):
+            image_groups(pictures, by=by)
+        assert image_groups(pictures, by=r"(x)?(sub-\w)").tolist() == [0, 0, 1, 1]
 
     def test_bytes_have_no_path(self, pictures):
         with pytest.raises(ImageError, match="row 0: has no path"):

@@ -26,6 +26,7 @@ __all__ = [
     "Format",
     "format_of",
     "has_scan_name",
+    "has_volume_name",
     "is_scan",
     "is_tiff",
 ]
@@ -101,6 +102,11 @@ def has_scan_name(name: str) -> bool:
     """Whether a file may be DICOM by its name: a suffix of scans, a number as one, or none."""
     suffix = PurePosixPath(name).suffix.lower()
     return not suffix or suffix in _SUFFIXES or suffix[1:].isdigit()
+
+
+def has_volume_name(name: str) -> bool:
+    """Whether a file is NIfTI by its name."""
+    return name.lower().endswith((".nii", ".nii.gz"))
 
 
 def is_scan(path: str | os.PathLike[str]) -> bool:

@@ -111,7 +111,7 @@ def nifti_levels(
     if options.frames == "first" and n_frames > 1:
         raise ImageError(
             f"is {header.n_volumes} volume(s) of {n_slices} axial slices, which are a picture "
-            "each. Pass slices(path) in place of the path."
+            "each. Pass slices(path) in place of the path, or choose frames."
         )
     volume, index = divmod(number_of(frame, n_frames), n_slices)
     return nifti_slice(data, "axial", index, volume, options, note)
