@@ -26,7 +26,7 @@ from PIL import Image
 from ._scaling import ValueRange
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
-_DESCRIPTION = 270
+TIFF_DESCRIPTION = 270
 # Tags 340 and 341 have the type of the values; the older tags 280 and 281 have 16 bits.
 _MIN_AND_MAX = ((340, 341), (280, 281))
 _OME_BITS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*\bSignificantBits=\"(\d+)\"")
@@ -61,11 +61,16 @@ def tiff_range(tags: Any) -> ValueRange | None:
         if low is not None and high is not None and low < high:
             return low, high
     bits = _number(tags.get(_BITS_PER_SAMPLE)) or 16
-    found = _OME_BITS.search(str(tags.get(_DESCRIPTION, "")))
+    found = _OME_BITS.search(str(tags.get(TIFF_DESCRIPTION, "")))
     significant = int(found[1]) if found else bits
     if 8 < significant < 16 and bits <= 16:
         return 0.0, float(2**significant - 1)
     return None
+
+
+def declares_bits(description: Any) -> bool:
+    """Whether the description of a first page declares the bits of all pages, as OME's does."""
+    return _OME_BITS.search(str(description)) is not None
 
 
 def _number(value: Any) -> float | None:

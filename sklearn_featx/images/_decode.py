@@ -47,7 +47,7 @@ _HEADER_BYTES = 2**20
 
 # Part of every row's key. Increase it when decoding or scaling changes, so that older rows are not
 # used.
-_READING_VERSION = 7
+_READING_VERSION = 8
 
 # Offset of the bit depth in a PNG file, after the signature, the length and name of IHDR, the width
 # and the height.

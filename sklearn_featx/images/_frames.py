@@ -12,6 +12,7 @@ from PIL import Image
 
 from .._messages import shown
 from ..exceptions import ImageError, InputError
+from ._declared import TIFF_DESCRIPTION, declares_bits
 
 Frames: TypeAlias = Literal["first", "all"] | int | slice
 
@@ -69,7 +70,9 @@ def number_of(frame: int, count: int) -> int:
 def show_frame(image: Image.Image, frame: int) -> None:
     """Turn an opened picture to a frame; raise `ImageError` if it has no such frame."""
     if frame != 0:
+        description = _description(image)
         image.seek(number_of(frame, n_frames(image)))
+        _describe(image, description)
 
 
 def copies_of_frames(image: Image.Image, frames: Frames) -> list[Image.Image]:
@@ -83,12 +86,27 @@ def copies_of_frames(image: Image.Image, frames: Frames) -> list[Image.Image]:
     before = image.tell()
     try:
         copies = []
+        image.seek(0)
+        description = _description(image)
         for number in numbers:
             image.seek(number)
+            _describe(image, description)
             copies.append(_copy(image))
         return copies
     finally:
         image.seek(before)
+
+
+def _description(image: Image.Image) -> Any:
+    """Return the text of the first page of a TIFF, which OME describes all pages by."""
+    return getattr(image, "tag_v2", {}).get(TIFF_DESCRIPTION)
+
+
+def _describe(image: Image.Image, description: Any) -> None:
+    """Let a page declare what the description of its file says."""
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is not None and declares_bits(description):
+        tags[TIFF_DESCRIPTION] = description
 
 
 def _reopened(image: Image.Image, number: int) -> Image.Image:

@@ -84,7 +84,9 @@ def _bad_range(value_range: Any) -> str:
 def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> ValueRange:
     """Return the range that maps to 0..255; raise `ImageError` if the dtype is no number."""
     if dtype.kind == "c":
-        raise ImageError(f"Complex data not supported: dtype {dtype}.")
+        raise ImageError(
+            f"Complex data not supported: dtype {dtype}. Pass its real parts or magnitudes."
+        )
     if dtype.kind not in "buif":
         raise ImageError(f"an array of dtype {dtype} does not hold pixels: expected numbers.")
     if dtype.kind == "b":

@@ -564,7 +564,7 @@ class TestGroups:
 
     def test_a_missing_entry_has_no_group(self, pictures, tmp_path, capsys):
         table = tmp_path / "t.csv"
-        table.write_text(f"image\n{next(pictures.rglob('*.png'))}\n\"\"\n")
+        table.write_text(f'image\n{next(pictures.rglob("*.png"))}\n""\n')
         arguments = ["extract", str(table), "--column", "image", "--check", "-q"]
         assert main([*arguments, "--group-by", r"\w+\.png"]) == 3
         assert "'row 1': no group: is no file" in capsys.readouterr().err

@@ -236,6 +236,58 @@ class TestErrors:
         np.testing.assert_allclose(levels(deep_color), DEEP[..., :3] >> 8, atol=1)
 
 
+class TestBitsOfOME:
+    """The first page says how many bits all pages have."""
+
+    twelve = DEEP[..., :3].transpose(2, 0, 1) >> 4
+
+    def file(self, axes):
+        return written(self.twelve, ome=True, metadata={"axes": axes, "SignificantBits": 12})
+
+    def test_of_every_channel(self):
+        data, wanted = self.file("CYX"), self.twelve / 4095 * 255
+        np.testing.assert_allclose(levels(data), np.moveaxis(wanted, 0, 2), atol=1e-4)
+        for channel in range(3):
+            shown = levels(data, channels=(channel,))[..., 0]
+            np.testing.assert_allclose(shown, wanted[channel], atol=1e-4)
+
+    @pytest.mark.parametrize("axes", ["ZYX", "TYX"])
+    def test_of_every_frame(self, axes):
+        data = self.file(axes)
+        picture = Image.open(io.BytesIO(data))
+        for frame, values in enumerate(self.twelve):
+            for entry in (data, picture):
+                for channels in ("rgb", (0,)):
+                    shown = levels(entry, frames=frame, channels=channels)[..., 0]
+                    np.testing.assert_allclose(shown, values / 4095 * 255, atol=1e-4)
+
+
+class TestPagesThatDeclareOtherValues:
+    def file(self, **options):
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as pages:
+            for i in range(3):
+                own = {name: values[i] for name, values in options.items()}
+                pages.write(DEEP[..., i] >> 6, metadata=None, contiguous=False, **own)
+        return file.getvalue()
+
+    def test_each_is_read_by_its_own(self):
+        whites = (1023, 2046, 4092)
+        data = self.file(extratags=[[(281, 3, 1, white, True)] for white in whites])
+        for i, white in enumerate(whites):
+            shown = levels(data, channels=(i,))[..., 0]
+            np.testing.assert_allclose(shown, (DEEP[..., i] >> 6) / white * 255, atol=1e-4)
+        with pytest.raises(ImageError, match=r"different values of black.*channels='each'"):
+            levels(data, channels=(0, 1, 2))
+        shown = levels(data, channels=(0, 1, 2), value_range=(0, 1023))
+        np.testing.assert_allclose(shown, (DEEP[..., :3] >> 6) / 1023 * 255, atol=1e-4)
+
+    def test_negatives_are_not_mixed_with_others(self):
+        data = self.file(photometric=["minisblack", "miniswhite", "minisblack"])
+        with pytest.raises(ImageError, match="different values of black"):
+            levels(data, channels=(0, 1, 2), value_range=(0, 1023))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "I"])
 def test_what_pillow_reads_is_left_to_it(mode, tmp_path):
     path = tmp_path / "picture.tif"

@@ -97,7 +97,9 @@ class TestPaths:
         with pytest.raises(ImageError, match=r"row 0 .*the path does not match by='patient_"):
             image_groups(pictures, by=r"patient_(\d+)")
 
-    @pytest.mark.parametrize("by", [
+    @pytest.mark.parametrize(
+        "by",
+        [
             lambda path: None,
             lambda path: [],
             lambda path: 1 / 0,
@@ -107,7 +109,8 @@ class TestPaths:
             lambda path: float("nan"),
             # The empty cell of a table: images of unknown patients are not one patient's.
             lambda path: " ",
-        ])
+        ],
+    )
     def test_functions_that_give_no_group(self, by, pictures):
         with pytest.raises(ImageError, match=r"row 0 .*by r"):
             image_groups(pictures, by=by)

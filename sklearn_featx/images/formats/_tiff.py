@@ -30,6 +30,8 @@ from ._numbers import numbers_to_levels
 
 TIFF_PACKAGES = ("tifffile", "imagecodecs")
 
+_PLAIN = ReadOptions()
+
 # Bytes of all channels of a picture, for each pixel that a picture may have.
 _MOST_BYTES_OF_PIXEL = 16
 
@@ -67,7 +69,7 @@ def tiff_levels(
     data: bytes, options: ReadOptions, note: Note | None = None, frame: int = 0
 ) -> Levels:
     """Convert one picture to levels (H, W, 1 or 3); raise `ImageError` if it cannot be read."""
-    values, tags = _pixels(read_plane(data, frame))
+    values, tags = _pixels(read_plane(data, frame, options))
     if note is not None and options.frames == "first" and _has_frames(data):
         note.frames("TIFF")
     levels = _shown(values, tags, tiff_range(tags), options, note)
@@ -99,7 +101,7 @@ def tiff_pixels(data: bytes) -> int | None:
         return None
 
 
-def read_plane(data: bytes, frame: int) -> Plane:
+def read_plane(data: bytes, frame: int, options: ReadOptions = _PLAIN) -> Plane:
     """Read one picture with all its channels.
 
     Parameters
@@ -108,6 +110,8 @@ def read_plane(data: bytes, frame: int) -> Plane:
         Content of the file.
     frame : int
         Number of the picture; the channels of a picture are no frames.
+    options : ReadOptions
+        The user's values of black and white.
 
     Raises
     ------
@@ -117,19 +121,28 @@ def read_plane(data: bytes, frame: int) -> Plane:
         If tifffile is not installed.
     """
     with errors_of_tifffile(), opened(data) as file:
-        return read_pages(pages_of(file, frame), len(data))
+        return read_pages(file, pages_of(file, frame), options, len(data))
 
 
-def read_pages(pages: Sequence[Any], n_bytes: int) -> Plane:
+def read_pages(file: Any, pages: Sequence[Any], options: ReadOptions, n_bytes: int) -> Plane:
     """Read the pages of one picture of an opened file of `n_bytes`.
 
-    Raises `ImageError` if one is too large or truncated, and errors of any type for damaged data.
+    Raises `ImageError` if one is too large or truncated, or if their numbers have different
+    meanings, and errors of any type for damaged data.
     """
     for page in pages:
         _refuse_damaged(page, len(pages), n_bytes)
     parts = [_channels_last(page.asarray(maxworkers=1), page.axes) for page in pages]
-    tags = {tag.code: tag.value for tag in pages[0].tags}
-    return Plane(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2), tags)
+    # In OME, the first page of the file describes all.
+    described = {t.DESCRIPTION: file.pages[0].description} if file.is_ome else {}
+    tags = [{tag.code: tag.value for tag in page.tags} | described for page in pages]
+    ranges = {None if options.limits else tiff_range(tags_of_page) for tags_of_page in tags}
+    if len(ranges) > 1 or len(set(map(t.photometric, tags))) > 1:
+        raise ImageError(
+            "its channels declare different values of black and white. Pass "
+            "reader=ImageReader(channels='each'), which reads each by its own."
+        )
+    return Plane(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2), tags[0])
 
 
 @contextmanager
@@ -169,7 +182,10 @@ def pages_of(file: Any, frame: int) -> list[Any]:
     chosen = numbers[number_of(frame, len(numbers))]
     pages = [series.pages[int(number)] for number in chosen]
     if any(page is None for page in pages):
-        raise ImageError("the TIFF lacks a channel that its description names.")
+        raise ImageError(
+            "its description names channels of other files. Read all of them, "
+            "tifffile.imread(path), and pass the arrays."
+        )
     return [page.aspage() for page in pages]
 
 

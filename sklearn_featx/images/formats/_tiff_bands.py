@@ -40,7 +40,7 @@ def tiff_bands(
     """Convert the chosen channels to levels (H, W, C); raise `ImageError` if that fails."""
     with tiff.errors_of_tifffile(), tiff.opened(data) as file:
         pages, n_frames = _pages_of_frame(file, options, frame)
-        values, tags = _read(pages, options, len(data))
+        values, tags = _read(file, pages, options, len(data))
     tiff.refuse_colors(tags)
     if note is not None and options.frames == "first" and n_frames > 1:
         note.frames("TIFF")
@@ -86,11 +86,11 @@ def _n_channels(pages: Sequence[Any]) -> int:
     return sum(int(page.samplesperpixel) for page in pages)
 
 
-def _read(pages: Sequence[Any], options: ReadOptions, n_bytes: int) -> tiff.Plane:
+def _read(file: Any, pages: Sequence[Any], options: ReadOptions, n_bytes: int) -> tiff.Plane:
     """Read the chosen channels; pages of other channels are not decoded."""
     n_channels = _n_channels(pages)
     chosen = options.picked(np.arange(n_channels)).tolist()
     if len(pages) == n_channels:
-        return tiff.read_pages([pages[k] for k in chosen], n_bytes)
-    values, tags = tiff.read_pages(pages, n_bytes)
+        return tiff.read_pages(file, [pages[k] for k in chosen], options, n_bytes)
+    values, tags = tiff.read_pages(file, pages, options, n_bytes)
     return tiff.Plane(options.picked(values), tags)
