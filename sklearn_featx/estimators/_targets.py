@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from .._messages import said, shown
 from .._sklearn_compat import _check_sample_weight, _check_y
 from .._typing import AnyArray
+from ..images import is_missing
 
 
 class Standardization(NamedTuple):
@@ -110,6 +111,11 @@ def check_groups(groups: Any, n_rows: int) -> AnyArray | None:
     with _in_one_line("groups"):
         values = column_or_1d(groups)
         _check_length(values, n_rows)
+        missing = next(
+            (row for row, value in enumerate(values.tolist()) if is_missing(value)), None
+        )
+        if missing is not None:
+            raise ValueError(f"row {missing} has no group. Name one, or drop the row.")
         return np.asarray(np.unique(values, return_inverse=True)[1])
 
 

@@ -140,8 +140,9 @@ def plan_search(
     A warning names folds with related images in training and test, which makes scores too high:
     copies of an image, near copies, slices or tiles of one file, images of one patient, or of one
     of `groups`. Near copies are images whose perceptual hashes, 16 x 16 gray pixels, have a
-    correlation of at least 0.995. Patients are read from the headers of DICOM files. Related
-    images, also through others, have one number in the `groups` of the plan.
+    correlation of at least 0.995. Patients are read from the headers of DICOM files: `PatientID`,
+    or `StudyInstanceUID` in a file without one. Related images, also through others, have one
+    number in the `groups` of the plan.
 
     Parameters
     ----------

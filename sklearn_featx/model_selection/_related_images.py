@@ -1,10 +1,12 @@
 """Related images: those that cross-validation should keep together, and the folds that do not.
 
 Related are copies of one image, near copies of it, slices or tiles of one file, images of one
-patient by the headers of DICOM files, and the groups that the user gives.
+patient by the headers of DICOM files (of one examination, if they name no patient), and the groups
+that the user gives.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from ..images import (
     Source,
     has_scan_name,
     holds_identifiers,
+    is_missing,
     read_identifier,
 )
 from ._image_groups import Groups, numbered
@@ -118,9 +121,9 @@ def patients(inputs: Sequence[ImageCollection], *, fetch: bool) -> Relation | No
     Returns
     -------
     relation : Relation or None
-        None if no file names a patient.
+        None if no file names a patient or an examination.
     """
-    first: dict[str | None, int] = {}
+    first: dict[tuple[str, str] | None, int] = {}
     pairs: list[tuple[int, int]] = []
 
     def is_read(source: Source) -> bool:
@@ -137,7 +140,13 @@ def patients(inputs: Sequence[ImageCollection], *, fetch: bool) -> Relation | No
                 pairs += [(first.setdefault(patient, row), row) for patient in named]
     if not first:
         return None
-    return Relation("patients (PatientID)", _joined(len(inputs[0]), pairs))
+    # An examination is of one patient, whose name an anonymizer may have removed.
+    by = (
+        "PatientID"
+        if {keyword for keyword, _ in filter(None, first)} == {"PatientID"}
+        else ("PatientID, or StudyInstanceUID where there is none")
+    )
+    return Relation(f"patients ({by})", _joined(len(inputs[0]), pairs))
 
 
 def given(groups: Any, n_images: int) -> Relation:
@@ -160,6 +169,9 @@ def given(groups: Any, n_images: int) -> Relation:
         raise ValueError(
             f"groups has shape {values.shape}: expected one value for each of {n_images} images."
         )
+    missing = next((row for row, value in enumerate(values.tolist()) if is_missing(value)), None)
+    if missing is not None:
+        raise ValueError(f"groups: row {missing} has no group. Name one, or drop the row.")
     return Relation("groups", numbered(values.tolist()))
 
 
@@ -212,15 +224,17 @@ def _alike(rows: ImageCollection, n_jobs: int | None) -> set[tuple[int, int]]:
     return {(one, other) for one, other in found if one != other and are_alike(one, other)}
 
 
-def _patient(source: Source) -> str | None:
-    try:
+def _patient(source: Source) -> tuple[str, str] | None:
+    """Return what names the patient of a file, and its value."""
+    # Without the package, and for damaged headers, reading the image will say what is wrong.
+    with suppress(ImageError, MissingDependencyError):
         file = file_of(source)
         if file is None or not holds_identifiers(file):
             return None
-        return read_identifier(file, "PatientID")
-    except (ImageError, MissingDependencyError):
-        # Without the package, and for damaged headers, reading the image will say what is wrong.
-        return None
+        for keyword in ("PatientID", "StudyInstanceUID"):
+            with suppress(ImageError):
+                return keyword, read_identifier(file, keyword)
+    return None
 
 
 def _joined(n_rows: int, pairs: Iterable[tuple[int, int]]) -> Groups:

@@ -74,6 +74,12 @@ class TestEarlyStopping:
         with pytest.raises(ValueError, match="groups: Found input variables with inconsistent"):
             tuner(small_net, kind).fit(*digits, groups=GROUPS[:-1])
 
+    @pytest.mark.parametrize("missing", [None, float("nan")])
+    def test_a_row_without_a_group(self, kind, missing, small_net, digits):
+        groups = [missing if row in (7, 9) else str(group) for row, group in enumerate(GROUPS)]
+        with pytest.raises(ValueError, match=r"groups: row 7 has no group\. Name one"):
+            tuner(small_net, kind).fit(*digits, groups=np.array(groups, dtype=object))
+
     def test_one_group(self, kind, small_net, digits):
         with pytest.raises(ValueError, match=r"cannot hold out .* whole groups"):
             tuner(small_net, kind).fit(*digits, groups=np.zeros(60))

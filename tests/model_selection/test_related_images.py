@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits
@@ -178,6 +179,27 @@ class TestPlan:
         assert relation.groups.tolist() == np.repeat([0, 1, 2], 3).tolist()
         assert related_patients([str(p) for p in X[:1]]).groups.tolist() == [0]
         assert related_patients(list(digits[0][:2])) is None
+
+    def test_examinations_of_unnamed_patients(self, small_net, write_scan, digits):
+        pytest.importorskip("pydicom")
+        named = {"PatientID": "Secret"}
+        X = [
+            write_scan(f"{i}.dcm", image.astype(np.uint16), StudyInstanceUID=f"1.{i // 2}", **who)
+            for i, (image, who) in enumerate(
+                zip(digits[0][:6], [{}] * 4 + [named, {}], strict=True)
+            )
+        ]
+        relation = related_patients(X)
+        assert relation.name == "patients (PatientID, or StudyInstanceUID where there is none)"
+        # The patient of the fifth file may have had other examinations.
+        assert relation.groups.tolist() == [0, 0, 1, 1, 2, 3]
+
+    @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+    def test_rows_without_a_group(self, small_net, digits, missing):
+        groups = np.array([0, 1, missing, missing], dtype=object)
+        extractor = PretrainedFeatureExtractor(small_net, image_size=8, cache=False)
+        with pytest.raises(ValueError, match=r"groups: row 2 has no group\. Name one"):
+            plan_search(extractor, digits[0][:4], cv=KFold(2), groups=groups, timed=False)
 
 
 def related_patients(X):
