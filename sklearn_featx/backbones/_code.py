@@ -6,16 +6,27 @@ Docstrings, comments, line numbers and file names do not matter.
 
 import dis
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from types import CodeType
 from typing import Any, NamedTuple
 
 from .._digest import digest
 
-_LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
-_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
-_LOADS_OUTLIVING = (*_LOADS, "LOAD_DEREF", "LOAD_ATTR")
+# From Python 3.12 on, `super().name` is one instruction, and class bodies have loads of their own.
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_CHAINED = ("LOAD_ATTR", "LOAD_METHOD")
+_ATTRIBUTES = (*_CHAINED, "LOAD_SUPER_ATTR")
+_LOADS_OUTLIVING = (*_LOADS, "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
+# Instructions whose result is a new value; a call may return an old one.
+_MAKES = (
+    "BINARY_OP", "BUILD_", "CALL", "COMPARE_OP", "DICT_", "LIST_", "LOAD_CONST", "LOAD_SMALL_INT",
+    "SET_", "UNARY_",
+)  # fmt: skip
+# Python 3.13 stores where a class begins, and the attributes of its methods in any order.
+_PLACE_OF_CLASS = ("__firstlineno__", "__static_attributes__")
+# From Python 3.14 on, a flag tells whether there is a docstring.
+_HAS_DOCSTRING = 0x4000000
 _IDLE = ("RESUME", "NOP", "CACHE", "PRECALL", "EXTENDED_ARG")
 _INTO_GLOBALS = ("STORE_GLOBAL", "DELETE_GLOBAL")
 _INTO_ATTRIBUTES = ("STORE_ATTR", "DELETE_ATTR")
@@ -80,11 +91,11 @@ def read_code(code: CodeType) -> Code:
         code.co_argcount,
         code.co_posonlyargcount,
         code.co_kwonlyargcount,
-        code.co_flags,
+        code.co_flags & ~_HAS_DOCSTRING,
         repr(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]),
         repr(code.co_freevars),
         code.co_exceptiontable,
-        *(f"{i.opname} {_constant(i.argval)}" for i in instructions),
+        *(f"{i.opname} {_constant(i.argval)}" for i in _without_place(instructions)),
     )
     reads = [*_reads(instructions), *(read for c in inner for read in read_code(c).reads)]
     used = {
@@ -93,8 +104,7 @@ def read_code(code: CodeType) -> Code:
         if i.opname in (*_LOADS, *_ATTRIBUTES, "IMPORT_FROM")
     }
     names = frozenset(used).union(*(read_code(c).names for c in inner))
-    constants = {constant for constant in code.co_consts if isinstance(constant, str)}
-    texts = frozenset(constants).union(*(read_code(c).texts for c in inner))
+    texts = frozenset(_strings(code.co_consts)).union(*(read_code(c).texts for c in inner))
     into_items = any(i.opname in _INTO_ITEMS for i in instructions) or _is_in_place(
         code, instructions
     )
@@ -143,17 +153,41 @@ def _is_in_place(code: CodeType, instructions: Sequence[dis.Instruction]) -> boo
     # The first parameter is the image; others may have defaults.
     first = 2 if code.co_varnames[:1] == ("self",) else 1
     outliving = set(code.co_varnames[first : code.co_argcount + code.co_kwonlyargcount])
-    stores = [
-        # A pair of names: Python 3.13 joins a store with the next instruction.
-        (before, store.argval[0] if isinstance(store.argval, tuple) else store.argval)
-        for before, store in pairwise(instructions)
-        if store.opname.startswith("STORE_FAST")
-    ]
-    outliving |= {name for before, name in stores if before.opname in _LOADS_OUTLIVING}
-    return any(
-        before.opname == "BINARY_OP" and before.argrepr.endswith("=") and name in outliving
-        for before, name in stores
-    )
+    changed = set()
+    for before, store in pairwise(instructions):
+        if not store.opname.startswith(("STORE_FAST", "STORE_DEREF", "STORE_NAME")):
+            continue
+        # Two names: Python 3.13 joins a store with the next instruction.
+        name, *more = store.argval if isinstance(store.argval, tuple) else (store.argval,)
+        if before.opname == "BINARY_OP" and before.argrepr.endswith("="):
+            changed.add(name)
+        # Where branches meet, the instruction before has made only one of the values.
+        elif store.is_jump_target or not _is_new(before):
+            outliving.add(name)
+        outliving.update(more if store.opname == "STORE_FAST_STORE_FAST" else ())
+    return not changed.isdisjoint(outliving)
+
+
+def _is_new(made_by: dis.Instruction) -> bool:
+    """Whether an instruction makes a new value; a subscript of Python 3.14 is a BINARY_OP."""
+    return made_by.opname.startswith(_MAKES) and not made_by.argrepr.startswith("[")
+
+
+def _without_place(instructions: Sequence[dis.Instruction]) -> Iterator[dis.Instruction]:
+    """Yield the instructions that do not depend on where a class stands in its file."""
+    stored = [i.opname == "STORE_NAME" and i.argval in _PLACE_OF_CLASS for i in instructions]
+    for i, instruction in enumerate(instructions):
+        if not any(stored[i : i + 2]):
+            yield instruction
+
+
+def _strings(constants: Iterable[Any]) -> Iterator[str]:
+    """Yield the strings among constants, also those in tuples and sets."""
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, tuple | frozenset):
+            yield from _strings(constant)
 
 
 def _writes(code: CodeType, instructions: Sequence[dis.Instruction]) -> Iterator[str]:
@@ -188,7 +222,7 @@ def _chain(following: Sequence[dis.Instruction]) -> tuple[str, ...]:
     """Return the chain of attributes that are read from the value on top of the stack."""
     names = []
     for instruction in following:
-        if instruction.opname not in _ATTRIBUTES:
+        if instruction.opname not in _CHAINED:
             break
         names.append(str(instruction.argval))
     return tuple(names)

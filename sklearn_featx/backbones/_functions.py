@@ -115,7 +115,8 @@ class _FunctionNamer(Namer):
         if isinstance(value, functools.partial):
             self._hold(("", kept) for kept in (*value.args, *value.keywords.values()))
         elif not isinstance(value, type | ModuleType) and not is_library(type(value).__module__):
-            self._hold(_state(value))
+            own = [("", value)] if isinstance(value, _CONTAINERS) else []
+            self._hold((*own, *_state(value)))
         return super()._named(value)
 
     def _caching_function(self, function: Any) -> str:
