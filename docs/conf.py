@@ -120,7 +120,8 @@ class LinkedNames(SphinxTransform):
 
 def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: ARG001
     """``(n_features_in_,)`` in a shape is a name of Python, not a link of reStructuredText."""
-    lines[:] = [re.sub(r"(?<=[a-z])_(?=[,)])", r"\\_", line) for line in lines]
+    code_or_name = re.compile(r"(``[^`]*``|`[^`]*`)|(?<=[a-z])_(?=[,)])")
+    lines[:] = [code_or_name.sub(lambda found: found[1] or r"\_", line) for line in lines]
 
 
 def setup(app):

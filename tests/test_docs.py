@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 import sklearn_featx
@@ -24,10 +26,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("[!_]*.py"))
 API = (ROOT / "docs" / "api" / "index.md").read_text("utf-8")
-ERRORS = (ROOT / "docs" / "errors.md").read_text("utf-8")
+ERRORS = (ROOT / "docs" / "errors.md").read_text("utf-8").partition("## Messages")[0]
 NUMBER = re.compile(r"-?\d+\.\d*")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+# The files of which the documentation says that they are the reader's own.
+WEIGHTS = "squeezenet1_1.pth"
 PICTURES = ("cats/one.jpg", "cats/two.png", "dogs/three.jpg")
 
 
@@ -41,7 +45,6 @@ def named(path):
 
 @pytest.fixture
 def folder_with_pictures(tmp_path, monkeypatch):
-    """The files of which the documentation says that they are the reader's own."""
     random = np.random.default_rng(0)
     for name in PICTURES:
         path = tmp_path / name
@@ -54,7 +57,11 @@ def folder_with_pictures(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("folder_with_pictures")
 def test_python_blocks_run_from_top_to_bottom(page):
     names, printed = {"__name__": "documentation"}, None
-    for number, (language, code) in enumerate(BLOCK.findall(page.read_text("utf-8")), start=1):
+    text = page.read_text("utf-8")
+    if WEIGHTS in text:
+        network = torchvision.models.squeezenet1_1(weights=None)
+        torch.save(network.state_dict(), WEIGHTS)
+    for number, (language, code) in enumerate(BLOCK.findall(text), start=1):
         if language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as stdout:
                 exec(compile(code, f"{page.name}, block {number}", "exec"), names)
