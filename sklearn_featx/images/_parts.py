@@ -21,7 +21,7 @@ from ._recent import Recent
 from ._scaling import Note
 
 # Increase it when the same part gives other levels.
-_VERSION = 1
+_VERSION = 2
 
 _contents: Recent[str] = Recent(10_000)
 
@@ -46,6 +46,11 @@ class Part(ABC):
     @abstractmethod
     def packages(self) -> tuple[str, ...]:
         """Distributions that decode it."""
+
+    @property
+    def companions(self) -> str:
+        """Digest of the other files that the picture is in; empty if there are none."""
+        return ""
 
     @property
     @abstractmethod
@@ -90,11 +95,15 @@ class PartItem:
         return replace(self, options=self.options.of_channel(number))
 
     def digest(self) -> str:
-        """Digest of the file, the place, the options and the decoders."""
+        """Digest of the files, the place, the options and the decoders."""
         part = self.part
         versions = [f"{name} {installed_version(name)}" for name in part.packages]
         content = content_digest(part.path)
-        return self.options.digest_of(digest("part", _VERSION, content, *part.place, *versions))
+        try:
+            whole = ("part", _VERSION, content, part.companions, *part.place, *versions)
+        except MissingDependencyError as error:
+            raise ImageError(str(error), path=part.path) from error
+        return self.options.digest_of(digest(*whole))
 
 
 def content_digest(path: str) -> str:

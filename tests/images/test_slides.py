@@ -175,6 +175,28 @@ def test_digests_are_of_content_and_place(write, tmp_path):
     assert (first.load(5) != before).any()
 
 
+def test_slides_of_several_files(tmp_path):
+    # The file of a Hamamatsu slide (.vms) names its JPEG files: those of two slides may be equal.
+    index = (
+        "[Virtual Microscope Specimen]\nNoLayers=1\nNoJpegColumns=1\nNoJpegRows=1\nSourceLens=20\n"
+        "PhysicalWidth=64000\nPhysicalHeight=64000\nImageFile=a.jpg\nMapFile=b.jpg\nMacroImage=c.jpg\n"
+    )
+    entries = []
+    for name, color in (("one", TISSUE), ("two", (90, 90, 200)), ("copy", TISSUE)):
+        (tmp_path / name).mkdir()
+        for part in "abc":
+            picture = Image.new("RGB", (128, 128), color)
+            path = tmp_path / name / f"{part}.jpg"
+            picture.save(path, restart_marker_rows=1, subsampling=0, quality=95)
+        path = tmp_path / name / "slide.vms"
+        path.write_text(index)
+        entries += tiles(path, 64, mpp=None)[:1]
+    rows = as_image_collection(entries)
+    assert [tuple(rows.load(i)[0, 0] // 10) for i in range(2)] == [(20, 10, 17), (9, 9, 20)]
+    one, two, copy = (rows.digest(i) for i in range(3))
+    assert one == copy != two
+
+
 def test_tiles_are_small_entries(write):
     path = write(pixels())
     found = tiles(path, 128, mpp=None)

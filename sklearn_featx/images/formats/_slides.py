@@ -43,6 +43,7 @@ _OVERVIEW_SIDE, _MOST_OVERVIEW_SIDE = 16, 2048
 _MOST_MPP = 20.0
 
 _slides: Recent[Any] = Recent(8)
+_companions: Recent[str] = Recent(10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,11 @@ class Tile(Part):
     def packages(self) -> tuple[str, ...]:
         """Distributions that decode it."""
         return SLIDE_PACKAGES
+
+    @property
+    def companions(self) -> str:
+        """OpenSlide's hash: the file of some formats only names those that have the pixels."""
+        return _companions.get(_state(self.path), lambda: _quick_hash(_opened(self.path)))
 
     @property
     def n_pixels(self) -> int | None:
@@ -196,12 +202,24 @@ def _checked(size: Any, mpp: Any, slide_mpp: Any, overlap: Any, tissue: Any) -> 
 def _opened(path: str) -> Any:
     """Return the open slide; a few are kept open while their files do not change."""
     openslide = import_optional("openslide", extra="slides", purpose="Reading whole-slide images")
+    state = _state(path)
     try:
-        return _slides.get((path, *stat_signature(path)), lambda: openslide.OpenSlide(path))
+        return _slides.get(state, lambda: openslide.OpenSlide(path))
     except (OSError, ValueError) as error:
         raise ImageError(f"the file cannot be read: {cause(error)}", path=path) from error
     except openslide.OpenSlideError as error:
         raise ImageError(f"OpenSlide cannot read it: {cause(error)}", path=path) from error
+
+
+def _state(path: str) -> tuple[str | int, ...]:
+    try:
+        return path, *stat_signature(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the file cannot be read: {cause(error)}", path=path) from error
+
+
+def _quick_hash(slide: Any) -> str:
+    return str(slide.properties.get("openslide.quickhash-1", ""))
 
 
 def _named_mpp(slide: Any, mpp: float) -> float:
