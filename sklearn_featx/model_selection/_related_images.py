@@ -7,6 +7,7 @@ that the user gives.
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +102,8 @@ def parts(inputs: Sequence[ImageCollection], digests: Sequence[Sequence[str]]) -
             for source in distinct(images.sources(row)):
                 path = source.path if isinstance(source, RemoteItem) else source
                 if isinstance(path, str):
+                    # One file may have several names, relative and absolute.
+                    path = path if "://" in path else str(Path(path).absolute())
                     rows_of.setdefault(path, []).append(row)
         for rows in rows_of.values():
             if len({of_rows[row] for row in rows}) > 1:

@@ -139,7 +139,7 @@ class TestPlan:
         assert "images with near copies" in planned.warning
         assert "0.995): 2. " in planned.warning
 
-    def test_slices_of_one_volume(self, small_net, tmp_path):
+    def test_slices_of_one_volume(self, small_net, tmp_path, monkeypatch):
         nibabel = pytest.importorskip("nibabel")
         rng = np.random.default_rng(0)
         X = []
@@ -151,6 +151,10 @@ class TestPlan:
         assert "at once: files whose parts are several images: 2. This" in planned.warning
         assert planned.groups.tolist() == [0, 0, 0, 1, 1, 1]
         assert self.plan(small_net, X, cv=KFold(2)).warning is None
+        # A relative path names the file of an absolute one.
+        monkeypatch.chdir(tmp_path)
+        others = self.plan(small_net, [X[0], *slices("a.nii")[1:], *X[3:]], cv=KFold(3))
+        assert others.groups.tolist() == [0, 0, 0, 1, 1, 1]
         # A file that is twice in X is a copy.
         bag = [X[0], X[3]]
         reader = ImageReader(bag_pooling="mean")
