@@ -10,7 +10,6 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -100,11 +99,6 @@ def installed_version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def combine(digests: Iterable[str]) -> str:
-    """Digest several digests, in order."""
-    return digest(*digests)
 
 
 def _encode(part: Part) -> tuple[str, Data]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._digest import combine, digest
+from .._digest import digest
 from .._messages import cause, short, shown
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, FeatxError, UnknownLayerError, WeightsError
@@ -298,9 +298,9 @@ class Backbone:
             # A layer at the end of a stage has the same rows as the stage.
             layer = self._stage_ends.get(self._position(layer), layer)
         if isinstance(layer, int):
-            return combine([digest("chain-2"), *stages[:layer]])
+            return digest(digest("chain-2"), *stages[:layer])
         # Not the layer's name: another network may have the same operations under other names.
-        return combine([digest("layer-2", self._position(layer)), *stages])
+        return digest(digest("layer-2", self._position(layer)), *stages)
 
     @functools.cached_property
     def _stage_ends(self) -> dict[int, int]:

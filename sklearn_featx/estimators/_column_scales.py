@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.preprocessing import normalize as scale_to_unit_norm
 
-from .._digest import combine, digest
+from .._digest import digest
 from .._typing import AnyArray, FloatArray
 from ..exceptions import ImageError
 from ..flow import Recipe
@@ -87,4 +87,4 @@ def digest_columns(recipe: Recipe) -> str:
         The recipe.
     """
     taps = [digest(recipe.backbone.digest(tap.layer), str(tap.pooling)) for tap in recipe.taps]
-    return combine([*taps, getattr(recipe.preprocess, "digest", "")])
+    return digest(*taps, getattr(recipe.preprocess, "digest", ""))

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from .. import __version__
-from .._digest import combine, digest, digest_array
+from .._digest import digest, digest_array
 from ..exceptions import SavedStateError, SavedVersionWarning
 
 _CHECKSUM = "_checksum"
@@ -69,7 +69,7 @@ def checksum(state: Mapping[str, Any]) -> str:
     state : mapping of str to object
         The attributes of the estimator.
     """
-    return combine(_digests(state))
+    return digest(*_digests(state))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 
 from .. import __version__
-from .._digest import combine, digest
+from .._digest import digest
 from .._preprocess import CropMode, Preprocess
 from .._typing import AnyArray, Pooling, Precision
 from ..backbones import Backbone, Digest, digest_function
@@ -166,7 +166,7 @@ class Recipe:
                 digest(*self.backbone.packages),
                 digest(*arithmetic_facts(*self.arithmetic)),
             ]
-        return combine(parts)
+        return digest(*parts)
 
     @property
     def arithmetic(self) -> Arithmetic:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._digest import combine
+from .._digest import digest
 from .._typing import AnyArray
 from ..exceptions import ImageError
 from ._bag_pooling import n_parts
@@ -105,7 +105,7 @@ class Bags(ImageCollection):
 
     def digest_of_members(self, digests: Sequence[str]) -> str:
         """Return the digest of a bag from those of its images."""
-        return combine(["bag", str(self.pooling), str(self.n_channels), *digests])
+        return digest("bag", str(self.pooling), str(self.n_channels), *digests)
 
     def path(self, i: int) -> str | None:  # noqa: ARG002
         """None: a bag is no file."""

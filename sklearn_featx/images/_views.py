@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from .._digest import combine, digest
+from .._digest import digest
 from .._typing import Levels
 from ..exceptions import InputError
 from ._collection import ImageCollection, Positions, as_index, errors_at
@@ -105,9 +105,8 @@ class Views(ImageCollection):
         position, view = self._items[i].tolist()
         what = digest("view-1", self._variation.digest, self._seed, view)
         first = self._first_channel(position)
-        return combine(
-            [self._keys[position], what, *([] if first == position else [self._keys[first]])]
-        )
+        also = () if first == position else (self._keys[first],)
+        return digest(self._keys[position], what, *also)
 
     def reading_ahead(
         self, positions: Sequence[int], *, with_states: bool
