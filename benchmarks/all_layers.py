@@ -7,20 +7,17 @@ maps of all layers until the pass has ended, and pools them then::
     python benchmarks/all_layers.py --checkpoints FOLDER
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
-from engine_ablation import PASS, Way, load
-from summary import RESULTS, spread, write_summary
+from engine_ablation import PASS, Way, load, options
+from summary import spread, write_summary
 
 from sklearn_featx.engines._fused_layers import fuse_layers
 from sklearn_featx.engines._rewrite import rewrite_for_inference
 from sklearn_featx.engines._sections import Sectioned
 from sklearn_featx.engines._trunk import Whole, optimize
 
-BACKBONES, PRECISIONS = ("mobilenet_v2", "efficientnet_lite0"), ("float32", "bfloat16")
+BACKBONES = ("mobilenet_v2", "efficientnet_lite0")
 LAST = "last layer"
 
 
@@ -70,13 +67,7 @@ def measure(backbone, dtype, n_images, n_rounds):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
-    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
-    parser.add_argument("--images", type=int, default=128, help="images of a round")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--checkpoints", type=Path, help="folder with weights of torchvision")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "all_layers.json")
+    parser = options(__doc__, "all_layers.json", BACKBONES, n_images=128, n_rounds=15)
     settings = parser.parse_args(argv)
     rows = []
     for name in settings.backbones:

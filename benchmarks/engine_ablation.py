@@ -137,21 +137,27 @@ def measure(backbone, dtype, names, n_images, n_rounds):
     }
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
+def options(subject, output, backbones, *, n_images=None, n_rounds):
+    """Return the parser of a benchmark of engines, with its defaults."""
+    parser = argparse.ArgumentParser(description=subject.split("\n", maxsplit=1)[0])
+    parser.add_argument("--backbones", nargs="+", default=list(backbones))
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--images", type=int, help="images of a round")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=n_images, help="images of a round")
+    parser.add_argument("--rounds", type=int, default=n_rounds)
     parser.add_argument("--checkpoints", type=Path, help="folder with weights of torchvision")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "engine_ablation.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / output)
+    return parser
+
+
+def main(argv=None):
+    parser = options(__doc__, "engine_ablation.json", BACKBONES, n_rounds=7)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     settings = parser.parse_args(argv)
     rows = []
     for name in settings.backbones:
         backbone = load(name, settings.checkpoints)
         for precision in settings.precisions:
-            n_images = settings.images or BACKBONES[name]
+            n_images = settings.images or BACKBONES.get(name, 64)
             found = measure(
                 backbone, getattr(torch, precision), settings.ways, n_images, settings.rounds
             )
