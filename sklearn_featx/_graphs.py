@@ -1,15 +1,21 @@
-"""Tools for torch.fx graphs: cut points, batch normalizations to fold, devices of new tensors."""
+"""Networks and their torch.fx graphs: cut points, norms to fold, devices, state, mixed rows."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from ._parallel import generator_lock
+
 # Modules of these keep nothing while they compute in inference mode.
 _LIBRARIES = {"torch", "torchvision", "timm", __name__.partition(".")[0]}
+# Two batches of one shape pass through the same operations, so that a row of its own has the same
+# rounding in both, and a network that mixes rows differs far more.
+_SHARE_OF_SPREAD = 1e-3
+_SHARE_OF_SIZE = 1e-5
 
 
 def dependents(graph: fx.Graph, source: fx.Node) -> list[fx.Node]:
@@ -213,3 +219,55 @@ def is_reentrant(network: nn.Module) -> bool:
         The network, in inference mode.
     """
     return all(is_of_library(part) for part in network.modules())
+
+
+def mixes_rows(
+    compute: Callable[[torch.Tensor], Sequence[torch.Tensor]], shape: Sequence[int]
+) -> bool:
+    """Whether the results of a row depend on the other row of its batch.
+
+    Parameters
+    ----------
+    compute : callable
+        From a batch of float32 values to its results, with a row for each row. It may change the
+        batch, and draw from torch's global generator, whose state is restored.
+    shape : sequence of int
+        Shape of a row.
+
+    Returns
+    -------
+    mixes : bool
+        False if two calls with the same batch differ: the reason is then another one.
+    """
+    generator = torch.Generator().manual_seed(0)
+    row, inner, outer = torch.rand((3, *shape), generator=generator)
+    # Not only the means but also the extremes of the two batches differ.
+    one = torch.stack([0.25 + row / 2, 0.4 + inner / 5])
+    other = torch.stack([one[0], outer])
+    with generator_lock:
+        state = torch.get_rng_state()
+        try:
+            found = _seeded(compute, one)
+            differs = not _same_first_rows(found, _seeded(compute, other))
+            return differs and _same_first_rows(found, _seeded(compute, one))
+        finally:
+            torch.set_rng_state(state)
+
+
+def _seeded(
+    compute: Callable[[torch.Tensor], Sequence[torch.Tensor]], batch: torch.Tensor
+) -> Sequence[torch.Tensor]:
+    torch.default_generator.manual_seed(0)
+    return compute(batch.clone())
+
+
+def _same_first_rows(results: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    return all(map(_is_same_first_row, results, others))
+
+
+def _is_same_first_row(result: torch.Tensor, other: torch.Tensor) -> bool:
+    if not result.is_floating_point() or not result[:1].numel():
+        return bool(torch.equal(result[0], other[0]))
+    size, spread = result[0].abs().max(), (result[0] - result[1]).abs().max()
+    tolerance = max(_SHARE_OF_SIZE * float(size), _SHARE_OF_SPREAD * float(spread))
+    return torch.allclose(result[0], other[0], rtol=0, atol=tolerance, equal_nan=True)

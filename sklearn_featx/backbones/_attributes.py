@@ -1,4 +1,4 @@
-"""Attributes of a network: restored after a trial run with proxies or tensors without values.
+"""Attributes and buffers of a network: restored after a trial run.
 
 A forward may keep results in attributes: tables by size, a workspace, a counter.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 # Prefix of torch.fx's names for the constants of a graph.
@@ -30,6 +31,37 @@ def attributes_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for part, attributes in before:
             _restore(vars(part), attributes)
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Context manager: all buffers have the same values afterwards.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network.
+
+    Yields
+    ------
+    changed : list of Tensor
+        After the block, the buffers that it has changed.
+    """
+    before = [(buffer, buffer.clone(), _version(buffer)) for buffer in module.buffers()]
+    changed: list[torch.Tensor] = []
+    try:
+        yield changed
+    finally:
+        with torch.no_grad():
+            for buffer, old, version in before:
+                if _version(buffer) != version:
+                    changed.append(buffer)
+                    buffer.copy_(old)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    # Tensors of the inference mode have no count of their changes.
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _copied(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

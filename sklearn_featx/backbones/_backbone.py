@@ -20,8 +20,8 @@ from ._libraries import versions
 from ._network import Grouping, Network
 from ._normalize import Normalize
 from ._pooling import Pool
-from ._refusals import complex_features, no_rows
-from ._stage import Cost, LayerError, Stage, StageTaps, dry_run
+from ._refusals import complex_features, mixed_rows, no_rows
+from ._stage import Cost, LayerError, Stage, StageTaps, dry_run, mixes_images
 from .cutting._chain import Chain, adopt_unused, cut
 from .cutting._constants import differing_constant
 from .cutting._granularity import by_first_use, named_ends, stage_ends, unknown_name
@@ -249,11 +249,14 @@ class Backbone:
         Raises
         ------
         BackboneError
-            If the network does not accept rows of this shape, or a layer is complex.
+            If the network does not accept rows of this shape, or mixes them, or a layer is complex.
         """
         question = (tuple(layers), tuple(input_shape))
         if question not in self._known_shapes:
-            outputs = self._dry_run(self.tapped(layers), input_shape)
+            part = self.tapped(layers)
+            outputs = self._dry_run(part, input_shape)
+            if self.network.is_custom and mixes_images(part, input_shape):
+                raise mixed_rows(self)
             for layer, output in zip(layers, outputs, strict=True):
                 if output.is_complex():
                     raise complex_features(self, layer, output.dtype)

@@ -1,4 +1,4 @@
-"""Refusals of a backbone: results without a row of real numbers per image, changes after `fit`."""
+"""Refusals of a backbone: results without a row of its own per image, changes after `fit`."""
 
 from typing import Any
 
@@ -59,6 +59,21 @@ def no_rows(backbone: Any, n_images: int, shape: Any) -> BackboneError:
     return BackboneError(
         f"backbone {shown(backbone.name)} returns shape {shown(tuple(shape))} for {n_images} "
         "images: expected a row for each image. Its forward must keep the first axis."
+    )
+
+
+def mixed_rows(backbone: Any) -> BackboneError:
+    """Return the error about a network whose features of an image depend on its batch.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The backbone.
+    """
+    return BackboneError(
+        f"backbone {shown(backbone.name)}: its features of an image depend on the other images of "
+        "the batch. Its forward must compute each row alone: x.mean((1, 2, 3), keepdim=True) "
+        "instead of x.mean() or x.mean(0)."
     )
 
 

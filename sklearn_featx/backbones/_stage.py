@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from .._graphs import NodeByNode, plain_new_tensors
-from ._attributes import attributes_kept
+from .._graphs import NodeByNode, mixes_rows, plain_new_tensors
+from ._attributes import attributes_kept, buffers_kept
 from ._refusals import no_tensor
 
 _log = logging.getLogger(__name__)
@@ -104,6 +104,30 @@ def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ..
         if output is None:
             output = _run(module, torch.zeros(shape, dtype=torch.float32))
     return output if isinstance(output, tuple) else (output,)
+
+
+@plain_new_tensors()
+def mixes_images(module: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether a module's results for an image depend on the other images of the batch.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+    shape : sequence of int
+        Shape of one image.
+    """
+
+    def compute(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        output = _run(module, batch)
+        return output if isinstance(output, tuple) else (output,)
+
+    try:
+        with torch.no_grad(), attributes_kept(module), buffers_kept(module):
+            return mixes_rows(compute, shape)
+    except Exception:
+        # The network's own code runs on noise, and may raise anything.
+        return False
 
 
 class LayerError(Exception):

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from .._graphs import plain_new_tensors
+from .._graphs import mixes_rows, plain_new_tensors
 from .._messages import cause, shown
 from .._typing import AnyArray
 from ._probe import LinearModel
@@ -51,7 +51,8 @@ def make_head(head: Head, n_inputs: int, n_outputs: int, *, seed: int) -> nn.Mod
     TypeError
         If `head` has another type, or the callable returns no module.
     ValueError
-        If `head` is an unknown name, or the module does not accept or return these widths.
+        If `head` is an unknown name, or the module does not accept or return these widths, or
+        mixes rows.
     """
     with seeded(seed):
         if isinstance(head, str):
@@ -113,6 +114,7 @@ def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
     try:
         with torch.no_grad():
             output = module(torch.zeros(2, n_inputs))
+            mixes = mixes_rows(lambda rows: (module(rows),), (n_inputs,))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(
             f"head does not accept the embedding of shape (n_rows, {n_inputs}), whose width is "
@@ -126,6 +128,11 @@ def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
         raise ValueError(
             f"head must return shape (n_rows, {n_outputs}), one column for each class or target, "
             f"but for 2 rows it returned {shape}"
+        )
+    if mixes:
+        raise ValueError(
+            "head: its outputs for a row depend on the other rows of the batch. Its forward must "
+            "compute each row alone: x.mean(1, keepdim=True) instead of x.mean() or x.mean(0)."
         )
 
 

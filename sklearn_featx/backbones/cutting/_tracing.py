@@ -19,7 +19,7 @@ from torch import fx, nn
 from ..._messages import cause, short
 from ..._parallel import ForkSafeLock
 from ...exceptions import BackboneError
-from .._attributes import attributes_kept
+from .._attributes import attributes_kept, buffers_kept
 from .._refusals import no_tensor
 from ._mutation import first_change, works_in_place
 
@@ -110,8 +110,10 @@ def trace(
         while True:
             tracer = _Tracer((*leaf_modules, *opaque), autowrap_functions)
             try:
-                with attributes_kept(network), _buffers_kept(network):
+                with attributes_kept(network), buffers_kept(network) as changed:
                     graph = tracer.trace(network, concrete_args=_defaults(network))
+                if changed:
+                    raise UntraceableError("it changes a buffer in place")
             except UntraceableError:
                 raise
             except _TRACE_FAILURES as error:
@@ -312,24 +314,6 @@ def _mutation_of_state(graph: fx.Graph, network: nn.Module) -> fx.Node | None:
     """
     changes = (first_change(node, network) for node in graph.find_nodes(op="get_attr"))
     return next((node for node in changes if node is not None), None)
-
-
-@contextlib.contextmanager
-def _buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Context manager: raise `UntraceableError` if buffers change, and restore their values."""
-    before = [(buffer, buffer.clone(), _version(buffer)) for buffer in network.buffers()]
-    yield
-    changed = [(buffer, old) for buffer, old, version in before if _version(buffer) != version]
-    with torch.no_grad():
-        for buffer, old in changed:
-            buffer.copy_(old)
-    if changed:
-        raise UntraceableError("it changes a buffer in place")
-
-
-def _version(tensor: torch.Tensor) -> int:
-    # Tensors of the inference mode have no count of their changes.
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def ancestors(wanted: Sequence[fx.Node], *, stop_at: fx.Node | None) -> set[fx.Node]:
