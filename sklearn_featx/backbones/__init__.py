@@ -5,7 +5,7 @@ The package imports torch and torchvision, and is independent of images, stores 
 
 from ._backbone import Backbone
 from ._classifier import warn_of_classifier
-from ._digests import Digest
+from ._digests import Digest, digest_structure
 from ._feature_map import FeatureMap, find_feature_map
 from ._functions import digest_function
 from ._listing import StageInfo, backbone_stages, unfreeze_depths
@@ -24,6 +24,7 @@ __all__ = [
     "check_same",
     "complex_features",
     "digest_function",
+    "digest_structure",
     "find_feature_map",
     "get_backbone",
     "no_rows",

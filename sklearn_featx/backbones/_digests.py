@@ -1,5 +1,6 @@
 """Digests of modules and stages: code, settings and tensors."""
 
+import copy
 import io
 import operator
 import re
@@ -48,6 +49,22 @@ def digest_module(module: nn.Module) -> Digest:
     Training mode and gradients do not matter.
     """
     return _digest_of(module)
+
+
+def digest_structure(module: nn.Module) -> str:
+    """Digest a module's code and settings, and the tensors that its state does not contain.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Not changed.
+    """
+    empty = copy.deepcopy(module)
+    with torch.no_grad():
+        for tensor in empty.state_dict().values():
+            if isinstance(tensor, torch.Tensor):
+                tensor.zero_()
+    return _digest_of(empty).text
 
 
 def digest_factory(function: Callable[[], nn.Module]) -> Digest:

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn_compat import CallbackSupportMixin
-from .._typing import AnyArray, FloatArray, Granularity, UnfreezeDepth
+from .._typing import AnyArray, FloatArray
 from ..backbones import Backbone, get_backbone, warn_of_classifier
 from ..engines import resolve_device, resolve_precision, type_name
 from ..exceptions import ImageError
@@ -76,7 +76,7 @@ from ._fit_tasks import FitTasks
 from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
 from ._tuned_embedding import TunedEmbedding
-from ._unchanged import check_unchanged
+from ._unchanged import check_same_head, check_unchanged
 
 # Fixed, so that predictions do not depend on whether the rows are cached or computed.
 _ROWS_PER_PREDICTION = 32
@@ -109,24 +109,22 @@ class FineTuneEstimator(
     # Images to rows
 
     def _backbone(self) -> Backbone:
-        granularity: Granularity = self.granularity
-        return get_backbone(self.backbone, self.weights, granularity, image_size=self._image_size())
+        size = self._image_size()
+        return get_backbone(self.backbone, self.weights, self.granularity, image_size=size)
 
     def _trained(self, backbone: Backbone) -> range:
         """Positions of the trained stages, counted from the input."""
-        depth: UnfreezeDepth = self.unfreeze_depth
-        return backbone.trained_stages(depth)
+        return backbone.trained_stages(self.unfreeze_depth)
 
     def _split(self, backbone: Backbone) -> int:
         return self._trained(backbone).start
 
     def _recipe(self, backbone: Backbone, taps: Sequence[Tap]) -> Recipe:
         """Recipe with some taps."""
-        preprocess = self._preprocess(backbone)
         return Recipe(
             backbone,
             tuple(taps),
-            preprocess,
+            self._preprocess(backbone),
             self.device,
             self.precision,
             trains_on_bags=True,
@@ -250,6 +248,10 @@ class FineTuneEstimator(
         self, plan: ModulePlan, start: Start | None = None, state: State | None = None
     ) -> FineTuneNet:
         """Return a net with a started head, or with the state of an earlier training."""
+        if state is None:
+            self.head_digest_ = plan.head_digest()
+        else:
+            check_same_head(self, plan.head_digest())
         return make_net(
             partial(plan.make, start, state),
             task=self._task,
@@ -402,6 +404,11 @@ class FineTuneEstimator(
             raise KeyboardInterrupt
         return self
 
+    def _next_images(self, X: Any) -> tuple[ImageCollection, bool]:
+        """Images of a call of `partial_fit`, and whether it is the first one."""
+        first = not hasattr(self, "trained_state_")
+        return self._images(X, reset=first), first
+
     def _continue_fit(
         self, images: ImageCollection, targets: AnyArray, sample_weight: AnyArray | None
     ) -> Self:
@@ -422,9 +429,7 @@ class FineTuneEstimator(
         net = self._net_to_train(plan) if fitted else None
         if net is None:
             targets = self._targets_left(targets, weights, partial=True) if errors else targets
-            start = None
-            if embeddings is not None:
-                start = self._start_at(embeddings, weights)
+            start = None if embeddings is None else self._start_at(embeddings, weights)
             net = self._make_net(plan, start).initialize()
         seen = self._seen_rows(images, rows, backbone)
         continue_fit(net, RowsDataset(seen, targets, weights), 1)

@@ -162,6 +162,9 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         The tensors that training has changed, by name; the arrays are read-only.
     backbone_digest_ : str
         Digest of the backbone, which is compared when a saved estimator predicts.
+    head_digest_ : str or None
+        Digest of the code and settings of an own head, which is compared likewise; None for
+        ``"linear"`` and ``"mlp"``.
     trained_stages_ : list of int
         Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
     n_channels_ : int or None
@@ -373,8 +376,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         InputError, ImageError, BackboneError, DivergenceError
             As in `fit`.
         """
-        first = not hasattr(self, "trained_state_")
-        images = self._images(X, reset=first)
+        images, first = self._next_images(X)
         labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
         if first:
             if classes is None and not is_indicator(labels):

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from .._parallel import ForkSafeLock, answer_in_children
 from .._typing import AnyArray
-from ..backbones import Backbone
+from ..backbones import Backbone, digest_structure
 from ..training import (
     POOLINGS,
     FineTuneNet,
@@ -84,13 +84,19 @@ class ModulePlan:
     device: Any
     float_levels: bool
 
+    def head_digest(self) -> str | None:
+        """Return the digest of an own head, without what training changes; None for a name."""
+        if isinstance(self.head, str):
+            return None
+        return digest_structure(self._make_head())
+
     def make(self, start: Start | None = None, state: State | None = None) -> TailAndHead:
         """Return a new module, with a started head or with the state of an earlier training."""
         stages, trained = self.backbone.tail(self.split), list(self.trained)
         if self.split == 0:
             normalize = self.backbone.normalize(float_levels=self.float_levels)
             stages, trained = [normalize, *stages], [False, *trained]
-        head = make_head(self.head, self.n_inputs, self.n_outputs, seed=self.seed)
+        head = self._make_head()
         if self.is_probe:
             head.double()
         if start is not None:
@@ -111,6 +117,9 @@ class ModulePlan:
         if state is not None:
             load_trained_state(module, state)
         return module
+
+    def _make_head(self) -> Any:
+        return make_head(self.head, self.n_inputs, self.n_outputs, seed=self.seed)
 
 
 class _Made(NamedTuple):

@@ -130,6 +130,9 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         Number of axes of y in `fit`.
     backbone_digest_ : str
         Digest of the backbone, which is compared when a saved estimator predicts.
+    head_digest_ : str or None
+        Digest of the code and settings of an own head, which is compared likewise; None for
+        ``"linear"`` and ``"mlp"``.
     trained_stages_ : list of int
         Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
     n_channels_ : int or None
@@ -221,8 +224,7 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         InputError, ImageError, BackboneError, DivergenceError
             As in `fit`.
         """
-        first = not hasattr(self, "trained_state_")
-        images = self._images(X, reset=first)
+        images, first = self._next_images(X)
         targets, weights = self._checked(images, y, sample_weight)
         if first:
             self._set_targets(targets, weights)

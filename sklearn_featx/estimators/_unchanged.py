@@ -1,9 +1,10 @@
-"""Checks that a fitted fine-tuner still has the network and the structure of its `fit`."""
+"""Checks that a fitted fine-tuner still has the networks and the structure of its `fit`."""
 
 from typing import Any
 
 from .._messages import shown
 from ..backbones import Backbone, check_same
+from ..exceptions import WeightsError
 from ._head_layers import embedding_taps
 
 
@@ -30,6 +31,29 @@ def check_unchanged(estimator: Any, backbone: Backbone) -> None:
     layers = embedding_taps(len(backbone.stages), estimator.head_layers)
     if len(layers) != len(estimator.layer_widths_):
         raise _changed(estimator, "head_layers")
+
+
+def check_same_head(estimator: Any, digest: str | None) -> None:
+    """Raise an error if the trained weights belong to a head of other code or settings.
+
+    Parameters
+    ----------
+    estimator : FineTuneClassifier or FineTuneRegressor
+        A fitted estimator.
+    digest : str or None
+        The digest of the present head.
+
+    Raises
+    ------
+    WeightsError
+        If it differs from that of `fit`.
+    """
+    # An estimator of an earlier version has no such attribute.
+    if getattr(estimator, "head_digest_", digest) != digest:
+        raise WeightsError(
+            f"head={shown(estimator.head)} is not the one that this estimator was fitted with: its "
+            "code or its settings differ. Fit again, or restore the old head."
+        )
 
 
 def _changed(estimator: Any, name: str) -> ValueError:

@@ -182,6 +182,58 @@ def test_the_structure_of_a_fine_tuner(parameter, value, said, method, small_net
     assert len(str(error.value)) <= 300
 
 
+class Head(nn.Module):
+    def __init__(self, n_inputs, n_outputs, factor=1.0):
+        super().__init__()
+        self.linear = nn.Linear(n_inputs, n_outputs)
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * self.linear(x)
+
+
+class TestHeads:
+    """An own head is compared when a net is built from the trained weights."""
+
+    @pytest.fixture
+    def fitted(self, small_net, digits):
+        X, y = digits
+        head = Head(small_net.top[0].out_channels, len(set(y)))
+        classifier = FineTuneClassifier(small_net, head=head, C=1.0, max_epochs=1)
+        return classifier.fit(X[:20], y[:20])
+
+    def test_a_setting_that_is_edited(self, fitted, digits):
+        X, _ = digits
+        expected = fitted.predict_proba(X)
+        fitted.head.factor = 2.0
+        # The net of fit has a copy of the head.
+        np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+        loaded = pickle.loads(pickle.dumps(fitted))
+        with pytest.raises(WeightsError, match=r"^head=.* is not the one") as error:
+            loaded.predict(X)
+        assert len(str(error.value)) <= 300
+        loaded.head.factor = 1.0
+        np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+    def test_another_head_with_the_same_names(self, fitted, digits):
+        X, y = digits
+        expected = fitted.predict_proba(X)
+        fitted.set_params(head=lambda n, m: Head(n, m, 2.0))
+        for call in (fitted.predict, lambda X: fitted.partial_fit(X, y)):
+            with pytest.raises(WeightsError, match=r"^head=.* is not the one"):
+                call(X)
+        fitted.set_params(head=Head)
+        np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+
+    def test_its_weights_are_those_of_fit(self, fitted, digits):
+        X, _ = digits
+        expected = fitted.predict_proba(X)
+        with torch.no_grad():
+            fitted.head.linear.weight.fill_(3)
+        loaded = pickle.loads(pickle.dumps(fitted))
+        np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
 def test_two_names_of_one_depth(small_net, digits):
     X, y = digits
     fitted = FineTuneClassifier(small_net, unfreeze_depth="all", C=1.0, max_epochs=1)
