@@ -213,9 +213,13 @@ class FeatxWarning(UserWarning):
     Examples
     --------
     >>> import warnings
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn_featx import PretrainedFeatureExtractor
     >>> from sklearn_featx.exceptions import FeatxWarning
+    >>> photographs = load_sample_images().images
     >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("error", FeatxWarning)  # around code that must not go on
+    ...     warnings.simplefilter("error", FeatxWarning)
+    ...     features = PretrainedFeatureExtractor(image_size=32).transform(photographs)
     """
 
 
@@ -241,9 +245,11 @@ class RandomWeightsWarning(FeatxWarning):
     Examples
     --------
     >>> import warnings
+    >>> from sklearn_featx import backbone_stages
     >>> from sklearn_featx.exceptions import RandomWeightsWarning
     >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("ignore", RandomWeightsWarning)  # around a test
+    ...     warnings.simplefilter("ignore", RandomWeightsWarning)
+    ...     stages = backbone_stages("squeezenet1_1", weights=None)
     """
 
 
@@ -285,10 +291,14 @@ class SavedVersionWarning(FeatxWarning):
 
     Examples
     --------
+    >>> import pickle
     >>> import warnings
+    >>> from sklearn_featx import PretrainedFeatureExtractor
     >>> from sklearn_featx.exceptions import SavedVersionWarning
+    >>> saved = pickle.dumps(PretrainedFeatureExtractor())
     >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("error", SavedVersionWarning)  # around `joblib.load`
+    ...     warnings.simplefilter("error", SavedVersionWarning)
+    ...     extractor = pickle.loads(saved)
     """
 
 
@@ -297,8 +307,13 @@ class StoreWarning(FeatxWarning):
 
     Examples
     --------
+    >>> import tempfile
     >>> import warnings
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn_featx import PretrainedFeatureExtractor
     >>> from sklearn_featx.exceptions import StoreWarning
+    >>> extractor = PretrainedFeatureExtractor(image_size=32, cache=tempfile.mkdtemp())
     >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("error", StoreWarning)  # where computing again takes days
+    ...     warnings.simplefilter("error", StoreWarning)
+    ...     features = extractor.transform(load_sample_images().images)
     """
