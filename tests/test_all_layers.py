@@ -64,6 +64,20 @@ def test_names_say_layer_and_pooling():
     assert make().get_feature_names_out()[12] == "efficientnet_lite0_0012"
 
 
+def test_several_poolings_of_the_default_layer_have_names(images):
+    extractor = make(pooling=["avg", "max"]).set_output(transform="pandas")
+    columns = extractor.fit_transform(images[:2]).columns
+    assert columns.is_unique
+    assert list(columns[[0, -1]]) == ["efficientnet_lite0_avg_0000", "efficientnet_lite0_max_1279"]
+
+
+@pytest.mark.parametrize("name", ["layer", "pooling"])
+def test_repeated_layers_and_poolings_are_refused(images, name):
+    values = {"layer": ["blocks.1", "blocks.0", "blocks.1"], "pooling": ("max", "max")}[name]
+    with pytest.raises(ValueError, match=rf"{name}=\[.* occurs twice. Name each once"):
+        make(layer="blocks.1").set_params(**{name: values}).fit(images)
+
+
 @pytest.mark.parametrize("pooling", [[], ["avg", "mean"], [None]])
 def test_unknown_poolings_are_refused(images, pooling):
     with pytest.raises(ValueError, match=r"pooling=.* must be one of"):

@@ -328,7 +328,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         -------
         names : ndarray of shape (n_features_out_,), object
             ``efficientnet_lite0_0000`` and so on; ``efficientnet_lite0_blocks.4_avg_012`` if
-            `layer` is given.
+            `layer` is given; ``efficientnet_lite0_avg_0000`` if only several poolings are.
 
         Raises
         ------
@@ -343,9 +343,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
                 "pooling=None returns arrays with more than two axes, which have no column names. "
                 "Use another pooling, such as 'flatten'."
             )
-        prefixes = [recipe.backbone.name]
-        if self.layer is not None:
-            prefixes = [_prefix(recipe.backbone, tap) for tap in recipe.taps]
+        prefixes = [self._prefix(recipe, tap) for tap in recipe.taps]
         return self._column_names(prefixes, [shape[0] for shape in shapes])
 
     def __sklearn_tags__(self) -> Any:
@@ -439,7 +437,16 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
             raise ValueError(
                 f"pooling={self.pooling!r} must be one of {known}, a list of some of them, or None."
             )
+        _refuse_repeated("pooling", self.pooling)
         return list(self.pooling)
+
+    def _prefix(self, recipe: Recipe, tap: Tap) -> str:
+        backbone = recipe.backbone
+        if self.layer is None:
+            several = len(recipe.taps) > 1
+            return f"{backbone.name}_{tap.pooling}" if several else backbone.name
+        layer = tap.layer if isinstance(tap.layer, str) else backbone.stages[tap.layer - 1].name
+        return f"{backbone.name}_{layer}_{tap.pooling}"
 
     def _engine_name(self) -> EngineName:
         if not self.compile:
@@ -473,9 +480,13 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
             )
 
 
-def _prefix(backbone: Backbone, tap: Tap) -> str:
-    layer = tap.layer if isinstance(tap.layer, str) else backbone.stages[tap.layer - 1].name
-    return f"{backbone.name}_{layer}_{tap.pooling}"
+def _refuse_repeated(parameter: str, names: Sequence[Any]) -> None:
+    """Raise an error for equal columns, which would have equal names."""
+    repeated = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if repeated is not None:
+        raise ValueError(
+            f"{parameter}={shown(list(names))}: {shown(repeated)} occurs twice. Name each once."
+        )
 
 
 def _check_layers(layers: Sequence[Any]) -> None:
@@ -484,3 +495,4 @@ def _check_layers(layers: Sequence[Any]) -> None:
             f"layer={shown(list(layers))}: expected the name of a layer, or several in a list. "
             "See backbone_stages."
         )
+    _refuse_repeated("layer", layers)
