@@ -168,7 +168,7 @@ def layer_sweep(
     ['blocks.1', 'blocks.1', 'blocks.3', 'blocks.3']
     """
     extractors: list[Any] = list(extractor) if isinstance(extractor, list | tuple) else [extractor]
-    _check(extractors, y, layers, poolings)
+    _check(extractors, estimator, y, layers, poolings)
     found = [_columns(one, X, layers, poolings) for one in extractors]
     errors = [error for _, failed in found for error in failed]
     codes = check_groups(groups, len(found[0][0][0].features))
@@ -254,7 +254,7 @@ def _readable_by_all(
     return left, _safe_indexing(y, rest), None if groups is None else groups[rest]
 
 
-def _check(extractors: list[Any], y: Any, layers: Any, poolings: Any) -> None:
+def _check(extractors: list[Any], estimator: Any, y: Any, layers: Any, poolings: Any) -> None:
     """Raise an error for arguments that would cause an empty table or an unclear error."""
     wrong = [one for one in extractors if not isinstance(one, PretrainedFeatureExtractor)]
     if wrong or not extractors:
@@ -262,6 +262,11 @@ def _check(extractors: list[Any], y: Any, layers: Any, poolings: Any) -> None:
             f"extractor={shown(wrong[0] if wrong else extractors)}: expected a "
             "PretrainedFeatureExtractor, or several in a list. The estimator for the features is "
             "the second argument."
+        )
+    if not hasattr(estimator, "fit"):
+        raise TypeError(
+            f"estimator={shown(estimator)}: expected an estimator for the features, such as "
+            "LogisticRegression()."
         )
     if y is None:
         raise ValueError("layer_sweep requires y to be passed, but the target y is None.")

@@ -45,6 +45,12 @@ def test_scores_equal_those_of_one_layer_at_a_time(small_net, digits, estimator)
         np.testing.assert_allclose([row.mean_score, row.std_score], [scores.mean(), scores.std()])
 
 
+@pytest.mark.parametrize("estimator", [None, "ridge"])
+def test_no_estimator(small_net, digits, estimator):
+    with pytest.raises(TypeError, match=r"estimator=.* expected an estimator for the features"):
+        layer_sweep(PretrainedFeatureExtractor(small_net), estimator, *digits)
+
+
 def test_unknown_layer(small_net, digits, estimator):
     with pytest.raises(exceptions.UnknownLayerError, match="steam"):
         layer_sweep(PretrainedFeatureExtractor(small_net), estimator, *digits, layers=["steam"])
