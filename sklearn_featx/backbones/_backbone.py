@@ -260,7 +260,9 @@ class Backbone:
             for layer, output in zip(layers, outputs, strict=True):
                 if output.is_complex():
                     raise complex_features(self, layer, output.dtype)
-            self._known_shapes[question] = [tuple(output.shape[1:]) for output in outputs]
+            self._known_shapes[question] = shapes = [tuple(output.shape[1:]) for output in outputs]
+            for layer, shape in zip(layers, shapes, strict=True):
+                self._known_shapes[(layer,), tuple(input_shape)] = [shape]
         return self._known_shapes[question]
 
     def costs(self, input_shape: Sequence[int]) -> list[Cost]:

@@ -8,6 +8,7 @@ tokens no longer change: the map lies before that block.)
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from .._typing import AnyArray, Pooling
 from ._pooling import Pool
+from ._stage import dry_run
 
 if TYPE_CHECKING:
     from ._backbone import Backbone
@@ -89,27 +91,51 @@ def _found(
     spatial = len(shape) > 1 and _has_positions(shape, at_end, pool.prefix_tokens)
     if pooling is not None and pooling != "cls" and spatial:
         return FeatureMap(layer, at_end, _n_prefix(pool, shape), pooling)
-    for before, part in _ways(backbone, layer):
-        (shape,) = backbone.layer_shapes([before], input_shape)
-        found = _pooled_by_network(before, nn.Sequential(part, pool), shape, pool)
+    ways = list(_ways(backbone, layer))
+    # The shapes of all in one pass, which takes as long as that of the nearest.
+    shapes = _shapes_inside(backbone, [before for before, _ in ways], input_shape)
+    for (before, way), shape in zip(ways, shapes, strict=True):
+        if len(shape) < 2:
+            continue
+        found = _pooled_by_network(before, nn.Sequential(way(), pool), shape, pool)
         if found is not None:
             return found
     return None
 
 
-def _ways(backbone: "Backbone", layer: str | int) -> Iterator[tuple[str | int, nn.Module]]:
-    """Places before a layer that alone decide it, the nearest first, and the way from there."""
+def _shapes_inside(
+    backbone: "Backbone", layers: Sequence[str | int], input_shape: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Shapes of one row's activations inside the network; () where they are no rows of numbers."""
+    outputs = dry_run(backbone.tapped(layers), (_TRIAL_ROWS, *input_shape)) if layers else ()
+    return [
+        tuple(output.shape[1:])
+        if output.shape[:1] == (_TRIAL_ROWS,) and not output.is_complex()
+        else ()
+        for output in outputs
+    ]
+
+
+def _ways(
+    backbone: "Backbone", layer: str | int
+) -> Iterator[tuple[str | int, Callable[[], nn.Module]]]:
+    """Places before a layer that alone decide it, the nearest first, and what builds the way."""
     if backbone._chains is None:
         last = backbone._stage_index(layer) + 1
         for k in range(last - 1, 0, -1):
-            yield k, nn.Sequential(*(stage.module for stage in backbone.stages[k:last]))
+            yield k, partial(nn.Sequential, *(s.module for s in backbone.stages[k:last]))
         return
     chain = backbone._chains[0]
     end = backbone._position(layer)
     names = {position: name for name, position in chain.named_positions().items()}
     for position in sorted((p for p in chain.crossing if p < end), reverse=True):
-        part = torch.fx.GraphModule(backbone.network.module, chain.segment(position, end))
-        yield names[position], part
+        yield names[position], partial(_segment, backbone, position, end)
+
+
+def _segment(backbone: "Backbone", start: int, end: int) -> nn.Module:
+    assert backbone._chains is not None
+    graph = backbone._chains[0].segment(start, end)
+    return torch.fx.GraphModule(backbone.network.module, graph)
 
 
 def _pooled_by_network(
@@ -118,8 +144,6 @@ def _pooled_by_network(
     """Describe the way from activations of a shape to the row; None if no position changes it."""
     given = _channels_at_end(pool, shape)
     n_prefix = _n_prefix(pool, shape)
-    if len(shape) < 2:
-        return None
     # Values of both signs reveal an activation function after the pooling.
     generator = torch.Generator().manual_seed(_TRIAL_SEED)
     trial = torch.randn((_TRIAL_ROWS, *shape), generator=generator)

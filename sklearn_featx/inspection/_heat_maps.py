@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from .._messages import shown
+from .._progress import Progress
 from .._typing import AnyArray, FloatArray
 from ..images import Bags, ImageCollection
 from ._affine import Affine, affine_map
@@ -104,7 +105,8 @@ def heat_maps(
         (``normalize="layer"``, a `StandardScaler` or `PCA` right after the extractor, a
         fine-tuner's head); else 0 for exact maps, and the mean of X for others.
     n_samples : int, default=1024
-        Coalitions of positions that Shapley values are estimated from.
+        Coalitions of positions that Shapley values are estimated from; each different one is
+        scored once. ``verbose=1`` of the extractor or fine-tuner shows a progress bar.
 
     Returns
     -------
@@ -165,13 +167,16 @@ def heat_maps(
     finer = None if size is None else _checked_size(size, model)
     way: _Way | None = None
     parts: list[_Part] = []
-    for block in model.blocks():
-        way = way or _decide(model, block, method, n_samples)
-        if background is None:
-            exact = way.affine is not None
-            background = background_for(model, block, reference, exact=exact)
-        chosen = _chosen(way, block, wanted)
-        parts.append(_explained(way, background.applied_to(block), chosen, finer, model.beside))
+    with Progress(
+        len(model.images), verbose=model.settings.verbose, description="heat maps"
+    ) as progress:
+        for block in model.blocks():
+            way = way or _decide(model, block, method, n_samples)
+            if background is None:
+                exact = way.affine is not None
+                background = background_for(model, block, reference, exact=exact)
+            chosen, known = _chosen(way, block, wanted), background.applied_to(block)
+            parts.append(_explained(way, known, chosen, finer, model.beside, progress))
     if way is None:
         raise ValueError("X: none of the images can be read, so there is no map.")
     maps, intercept, places, columns = _joined(parts, len(model.images))
@@ -253,6 +258,7 @@ def _explained(
     chosen: AnyArray,
     size: tuple[int, int] | None,
     beside: Beside | None,
+    progress: Progress,
 ) -> _Part:
     """Return the maps of a block's images, of a finer size if it is given, and intercepts."""
     columns: dict[str, FloatArray] = {}
@@ -262,8 +268,13 @@ def _explained(
         intercept = way.affine.intercept[chosen] + rest
         if beside is not None:
             columns = beside.shares(block.rows, weights)
+        progress.update(len(maps))
     else:
-        maps = np.stack([_effects(way, block, i, int(k)) for i, k in enumerate(chosen)])
+        effects = []
+        for i, k in enumerate(chosen):
+            effects.append(_effects(way, block, i, int(k)))
+            progress.update(1)
+        maps = np.stack(effects)
         scores = way.score.of(block.features)[np.arange(len(chosen)), chosen]
         intercept = scores - maps.sum((1, 2))
         maps = maps if size is None else interpolated(maps, size)

@@ -28,7 +28,9 @@ from sklearn_featx import (
     exceptions,
     heat_maps,
 )
+from sklearn_featx.backbones import _backbone, _feature_map, _stage, find_feature_map, get_backbone
 from sklearn_featx.flow import _cached_rows
+from sklearn_featx.inspection._layer_maps import LayerMaps
 
 HEADS = {
     "logistic": lambda: LogisticRegression(),
@@ -363,6 +365,31 @@ class TestNotAffine:
         np.testing.assert_allclose(found.scores, scores, rtol=1e-5, atol=1e-7)
         with pytest.raises(ValueError, match="not an affine function"):
             heat_maps(model, X[:4], method="exact")
+
+    def test_each_coalition_is_scored_once(self, two, monkeypatch, capsys):
+        # Of 4 cells there are 16, whatever `n_samples` is.
+        model = make_pipeline(small(image_size=16, verbose=1), NOT_AFFINE["forest"]())
+        model.fit(*two)
+        n_rows, rows_without = [], LayerMaps.rows_without
+
+        def counted(self, i, kept, *rest):
+            n_rows.append(len(kept))
+            return rows_without(self, i, kept, *rest)
+
+        monkeypatch.setattr(LayerMaps, "rows_without", counted)
+        found = heat_maps(model, two[0][:3])
+        assert (found.method, found.maps.shape) == ("shapley", (3, 2, 2))
+        assert n_rows == [16] * 3
+        assert "heat maps: 100%" in capsys.readouterr().err
+
+    def test_maps_are_searched_for_in_one_dry_run(self, small_net_factory, monkeypatch):
+        # A row of one position comes from activations many operations before it.
+        runs, dry_run = [], _stage.dry_run
+        for module in (_backbone, _feature_map):
+            monkeypatch.setattr(module, "dry_run", lambda *a: runs.append(1) or dry_run(*a))
+        backbone = get_backbone(small_net_factory())
+        assert find_feature_map(backbone, len(backbone.stages), "avg", (1, 2, 2)) is not None
+        assert len(runs) == 2
 
     @pytest.mark.parametrize("method", ["shapley", "occlusion"])
     @pytest.mark.parametrize("pooling", ["avg", "flatten"])
