@@ -16,6 +16,7 @@ from .._digest import digest, installed_version, may_change_unseen, stat_signatu
 from .._messages import cause
 from .._typing import Levels
 from ..exceptions import ImageError, MissingDependencyError
+from ._addresses import is_address, without_credentials
 from ._options import ReadOptions
 from ._recent import Recent
 from ._scaling import Note
@@ -104,6 +105,15 @@ class PartItem:
         except MissingDependencyError as error:
             raise ImageError(str(error), path=part.path) from error
         return self.options.digest_of(digest(*whole))
+
+
+def refuse_address(path: str) -> None:
+    """Raise `ImageError` if a name is the address of a remote file."""
+    if is_address(path):
+        raise ImageError(
+            "is an address, and slices and tiles are read from local files. Fetch the file first.",
+            path=without_credentials(path),
+        )
 
 
 def content_digest(path: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sklearn_featx import image_groups, tiles
+from sklearn_featx import image_groups, slices, tiles
 from sklearn_featx.exceptions import ImageError, InputError, MissingDependencyError
 from sklearn_featx.images import as_image_collection
 
@@ -222,6 +222,15 @@ def test_files_that_are_no_slides(tmp_path):
     path.write_bytes(b"no slide")
     with pytest.raises(ImageError, match="OpenSlide cannot read it"):
         tiles(path)
+
+
+@pytest.mark.parametrize("parts", [tiles, slices])
+def test_an_address_is_no_local_file(parts):
+    with pytest.raises(
+        ImageError, match=r"'https://host/a\.svs\?\.\.\.': is an address.*Fetch"
+    ) as caught:
+        parts("https://user:secret@host/a.svs?token=secret")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_damaged_tile_names_its_slide(write):

@@ -25,7 +25,7 @@ from ..._optional import import_optional
 from ..._typing import Levels
 from ...exceptions import ImageError, InputError
 from .._options import ReadOptions
-from .._parts import Part
+from .._parts import Part, refuse_address
 from .._pillow import refuse_bomb
 from .._recent import Recent
 from .._scaling import Note
@@ -168,6 +168,7 @@ def tiles(
     share = _checked(size, mpp, slide_mpp, overlap, tissue)
     size = int(size)
     name = str(os.fsdecode(path))
+    refuse_address(name)
     slide = _opened(name)
     scale = 1.0 if mpp is None else mpp / (slide_mpp or _named_mpp(slide, mpp))
     side = max(1, round(size * scale))

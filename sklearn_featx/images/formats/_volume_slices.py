@@ -10,7 +10,7 @@ from ..._messages import cause, shown
 from ..._typing import Levels
 from ...exceptions import ImageError, InputError
 from .._options import ReadOptions
-from .._parts import Part
+from .._parts import Part, refuse_address
 from .._recent import Recent
 from .._scaling import Note
 from ._nifti import AXES, CONVERT, NIFTI_PACKAGES, Axis, is_nifti, nifti_header, nifti_slice
@@ -121,6 +121,7 @@ def slices(
     if not isinstance(step, int | np.integer) or step < 1:
         raise InputError(f"step={shown(step)}: expected an integer of at least 1.")
     name = str(os.fsdecode(path))
+    refuse_address(name)
     try:
         header = nifti_header(_nifti_content(name))
     except ImageError as error:
