@@ -8,7 +8,11 @@ cross-validation,
 
 1. a logistic regression on raw pixels,
 2. the same on the features of the frozen network: of its last layer, and of all layers,
-3. networks of which the last stages are trained with a new head that reads all layers.
+3. networks of which the last stages are trained, with a head that reads the last layer, the
+   default: ``head_layers="last"``.
+
+A head that reads all layers, ``head_layers="all"``, starts at the linear model on all layers; the
+user guide's study compares them on more images.
 
 Digits and weights come by pip; nothing is downloaded here. From a checkout::
 
@@ -55,7 +59,7 @@ print(f"{len(images)} digits of {len(np.unique(labels))} classes, seen at {IMAGE
 # ------------------------------
 # The extractor is a step of a pipeline. Its features are cached by the content of the image: the
 # folds share them.
-linear = LogisticRegression(C=0.1, max_iter=2000)
+linear = LogisticRegression(max_iter=2000)
 last = PretrainedFeatureExtractor(normalize="layer", image_size=IMAGE_SIZE)
 every = PretrainedFeatureExtractor(
     layer="all", pooling=["avg", "max"], normalize="layer", image_size=IMAGE_SIZE
@@ -73,8 +77,9 @@ for name, (model, X) in candidates.items():
 # %%
 # Stages that are trained
 # -----------------------
-# The number of trained stages is searched for like any other parameter. Nothing is predicted
-# afterwards: no fit on all images.
+# The number of trained stages is searched for like any other parameter. They start from the linear
+# model on the last layer, not from that on all layers, and so may end below the latter. Nothing is
+# predicted afterwards: no fit on all images.
 classifier = FineTuneClassifier(image_size=IMAGE_SIZE, random_state=0)
 search = GridSearchCV(classifier, {"unfreeze_depth": DEPTHS}, cv=cv, refit=False)
 results = search.fit(images, labels).cv_results_

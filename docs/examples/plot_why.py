@@ -46,5 +46,8 @@ print(np.round(score, 2), np.round(model.decision_function(test[wrong]), 2))
 
 # %%
 # Left the image, then the training images that raise its score most, and those that lower it most.
+# Cells of one pattern look alike, whatever their label: an image with a positive number and one
+# with a negative number may hardly differ. There the label may be doubtful, or the defect too small
+# for the network at this size.
 NeighborsDisplay.from_estimator(model, test[wrong], train, y_train, n_neighbors=6)
 plt.show()

@@ -241,7 +241,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         Raises
         ------
         InputError, ImageError
-            If X cannot be converted to images, or a file does not exist.
+            If X cannot be converted to images; with ``on_error="raise"``, if a file does not exist.
         BackboneError
             If the backbone, its weights or a layer does not exist, or does not accept the images.
         """
