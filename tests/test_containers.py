@@ -307,6 +307,30 @@ def test_what_is_wrong_is_one_line(name):
     assert 20 < len(message) <= 300
 
 
+def nested_objects(array):
+    """Arrays of arrays, as pandas reads nested lists of Arrow."""
+    if array.ndim == 1:
+        return array
+    nested = np.empty(len(array), object)
+    for place, part in enumerate(array):
+        nested[place] = nested_objects(part)
+    return nested
+
+
+@pytest.mark.parametrize("bags", [False, True])
+@pytest.mark.parametrize(
+    "make", [np.ndarray.tolist, lambda array: array.astype(object), nested_objects]
+)
+def test_objects_and_nested_lists_are_arrays_of_their_numbers(extractor, wanted, make, bags):
+    if not bags:
+        found = extractor.fit_transform([make(image) for image in PIXELS])
+        return np.testing.assert_array_equal(found, wanted)
+    extractor.set_params(reader=ImageReader(bag_pooling="mean"))
+    expected = extractor.fit_transform([PIXELS[:3], PIXELS[3:]])
+    found = extractor.fit_transform([make(PIXELS[:3]), make(PIXELS[3:])])
+    return np.testing.assert_array_equal(found, expected)
+
+
 class TestReported:
     """Problems that people had with other libraries."""
 

@@ -33,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 from .._messages import cause, shown
+from .._typing import AnyArray
 from ..exceptions import ImageError
 from ._addresses import Address, is_local, local_path
 from ._decode import count_frames
@@ -103,12 +104,12 @@ def _parts(entry: Any, options: ReadOptions) -> list[Any]:
     """Split a bag, or return the image of a pair or mapping, or the entry as it is."""
     if isinstance(entry, Mapping):
         return _parts(_of_mapping(entry), options)
-    if isinstance(entry, np.ndarray) and entry.dtype.kind in "OUT" and entry.ndim == 1:
-        entry = entry.tolist()
+    if _holds_objects(entry):
+        entry = _lists_of(entry, options)
     if not isinstance(entry, list | tuple):
         return _frames_of_array(entry, options)
     if _is_numbers(entry):
-        return [entry]
+        return _frames_of_array(_numbers_of(entry), options)
     if not entry:
         raise ImageError("is an empty list, without an image.")
     if _is_pair(entry, bags=options.bag_pooling is not None):
@@ -122,6 +123,27 @@ def _parts(entry: Any, options: ReadOptions) -> list[Any]:
         with _placed(place, len(entry)):
             parts += _parts(part, options)
     return parts
+
+
+def _holds_objects(entry: Any) -> bool:
+    return isinstance(entry, np.ndarray) and entry.dtype.kind in "OUT" and entry.ndim > 0
+
+
+def _lists_of(array: AnyArray, options: ReadOptions) -> list[Any]:
+    """Convert an array of objects to lists: pandas reads nested lists of Arrow as such arrays."""
+    parts = [_lists_of(p, options) if _holds_objects(p) else p for p in array.tolist()]
+    if options.image_shape is not None:
+        # A vector is a flattened image.
+        return parts
+    return [p.tolist() if isinstance(p, np.ndarray) and p.ndim == 1 else p for p in parts]
+
+
+def _numbers_of(entry: list[Any] | tuple[Any, ...]) -> Any:
+    """Convert nested lists to an array; if their parts differ in length, `_content` raises."""
+    try:
+        return np.asarray(entry)
+    except ValueError:
+        return entry
 
 
 @contextmanager
