@@ -159,7 +159,12 @@ def merged_options(address: Address, options: Mapping[str, Any] | None) -> dict[
         merged[scheme] = dict(next((by_scheme[s] for s in line if s in by_scheme), {}))
     if schemes[-1] not in ("file", "memory"):
         merged[schemes[-1]].update(flat)
-    merged[schemes[0]].update(address.options or {})
+    own = dict(address.options or {})
+    if len(schemes) > 1:
+        # A UPath repeats its chain in these three options, and fsspec refuses them twice.
+        merged[schemes[1]].update(own.pop("target_options", None) or {})
+        own = {k: v for k, v in own.items() if k not in ("fo", "target_protocol")}
+    merged[schemes[0]].update(own)
     return merged
 
 

@@ -109,6 +109,7 @@ def test_holders_of_addresses(contents, memory, archives):
         [upath(address) for address in memory],
         pd.Series([upath(address) for address in memory]),
         [upath(f"zip://{name}", fo=zipped) for name in contents],
+        [upath(f"zip://{name}::{zipped}") for name in contents],
         [(archives / "a.png").as_uri(), upath(archives / "a.png"), *memory[1:]][1:],
     ):
         for found, expected in zip(levels(as_image_collection(X)), local, strict=True):
