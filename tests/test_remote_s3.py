@@ -1,6 +1,7 @@
 """Remote files from S3, as moto serves it on loopback (dependency group `remote`)."""
 
 import io
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sklearn_featx import FeatureStore, ImageReader, PretrainedFeatureExtractor
+from sklearn_featx.cli._main import main
 from sklearn_featx.exceptions import ImageWarning
 
 s3fs = pytest.importorskip("s3fs", reason="needs the dependency group remote")
@@ -38,6 +40,9 @@ def application(environ, start_response):
         time.sleep(2)
     if "broken" in path and method == "GET":
         start_response("500 Internal Server Error", [("Content-Length", "0")])
+        return [b""]
+    if "forbidden" in path:
+        start_response("403 Forbidden", [("Content-Length", "0")])
         return [b""]
     return moto(environ, start_response)
 
@@ -79,7 +84,6 @@ def bucket(options):
 
 
 def counts(endpoint):
-    import json
     from urllib.request import urlopen
 
     return json.loads(urlopen(f"{endpoint}/counts").read())
@@ -157,6 +161,52 @@ def test_without_credentials_the_way_out_is_named(addresses, make, endpoint, mon
     extractor = make(reader=ImageReader(storage_options={"endpoint_url": endpoint}))
     with pytest.raises(ValueError, match="credentials"):
         extractor.fit_transform(addresses[:1])
+
+
+# S3 allows each of these; the last is another key than "c/double.jpg".
+KEYS = [
+    "a b/ü 1.jpg", "#2.jpg", "q?3.jpg", "per%20cent.jpg", "plus+4.jpg", "e\u0301.jpg", "@x.jpg",
+    "[1]*.jpg", "&=;,$!'().jpg", "e:f.jpg", "d/zip://x.jpg", "trailing .jpg", "{y}.jpg",
+    "~tilde.jpg", "c/double.jpg", "c//double.jpg",
+]  # fmt: skip
+
+
+def test_keys_of_any_characters_on_the_command_line(bucket, options, make, tmp_path):
+    for i, key in enumerate(KEYS):
+        bucket.call_s3("put_object", Bucket="photos", Key=f"keys/{key}", Body=jpeg(i))
+    bucket.call_s3("put_object", Bucket="photos", Key="keys/marker/", Body=b"")
+    output = ["-q", "--image-size", "16", "-o", str(tmp_path / "f.npz")]
+    given = ["--storage-options", json.dumps(options)]
+    assert main(["extract", "s3://photos/keys", *output, *given]) == 0
+    with np.load(tmp_path / "f.npz") as file:
+        rows = dict(zip(file["paths"].tolist(), file["features"], strict=True))
+    assert set(rows) == set(KEYS)
+    expected = make(cache=False).transform([jpeg(i) for i in range(len(KEYS))])
+    np.testing.assert_allclose([rows[key] for key in KEYS], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        ("no-bucket/set", "there is no file at this address."),
+        ("photos/no-folder", "no image file in"),
+        ("forbidden/set", "the server refuses access. Pass credentials"),
+        pytest.param("broken/set", "Internal Server Error", marks=pytest.mark.slow),
+        pytest.param("slow/set", "the server did not answer in time.", marks=pytest.mark.slow),
+    ],
+)
+def test_faults_of_a_listing_are_one_line(bucket, options, folder, reason, capsys):
+    if folder.startswith("slow"):
+        limits = {"read_timeout": 0.2, "retries": {"max_attempts": 0}}
+        options = options | {"config_kwargs": limits}
+    given = ["--storage-options", json.dumps(options)]
+    assert main(["extract", f"s3://{folder}", "--check", *given]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert f"s3://{folder}" in err
+    assert reason in err
+    assert "do not show" not in err
 
 
 @pytest.mark.slow

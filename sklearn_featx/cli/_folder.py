@@ -5,14 +5,15 @@ No file is skipped silently: each one is either found or counted.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .._messages import short, shown
 from ..exceptions import InputError
 
 _MOST_SUFFIXES = 5
+_Name = TypeVar("_Name")
 
 
 class FoundImages(NamedTuple):
@@ -67,10 +68,29 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
         for name in names:
             if others.takes(here / name, suffixes, follow_links):
                 found.append((here / name).relative_to(folder))  # noqa: PERF401 (it has a name)
-    return _found(found, others, str(folder))
+    return FoundImages(sorted(_some(found, others, str(folder))), others.in_words())
 
 
-def images_among(names: Iterable[str], where: str) -> FoundImages:
+class FoundNames(NamedTuple):
+    """The image files of a bucket's folder or of an archive.
+
+    Parameters
+    ----------
+    names : list of str
+        Their paths, as listed and sorted: a bucket may have ``a//b.jpg`` and ``a/b.jpg``.
+    skipped : str
+        Number of other files of each kind, as text; empty if there are none.
+    """
+
+    names: list[str]
+    skipped: str
+
+
+def images_among(
+    names: Iterable[str],
+    where: str,
+    are_scans: Callable[[list[str]], Sequence[bool | None]],
+) -> FoundNames:
     """Find the names of image files, by the suffixes that Pillow reads; others are counted.
 
     Parameters
@@ -79,10 +99,12 @@ def images_among(names: Iterable[str], where: str) -> FoundImages:
         Paths with forward slashes.
     where : str
         Their folder or archive, for messages.
+    are_scans : callable
+        Returns whether each of some names is a scan by its content, None if that is unknown.
 
     Returns
     -------
-    found : FoundImages
+    found : FoundNames
         The files, and a summary of those that were skipped.
 
     Raises
@@ -95,18 +117,38 @@ def images_among(names: Iterable[str], where: str) -> FoundImages:
 
     suffixes = image_suffixes()
     others = _Others()
-    paths = [PurePosixPath(name) for name in names]
-    return _found([path for path in paths if others.takes_below(path, suffixes)], others, where)
+    paths = {name: PurePosixPath(name) for name in names}
+    asked = [name for name, path in paths.items() if _may_be_scan(path) and not _is_hidden(path)]
+    scans = dict(zip(asked, are_scans(asked), strict=True))
+    found = [
+        name
+        for name, path in paths.items()
+        if scans.get(name) or others.takes_below(path, suffixes, unread=scans.get(name, ()) is None)
+    ]
+    found.sort(key=lambda name: (paths[name], name))
+    return FoundNames(_some(found, others, where), others.in_words())
 
 
-def _found(paths: Sequence[PurePath], others: "_Others", where: str) -> FoundImages:
-    if not paths:
+def _may_be_scan(path: PurePath) -> bool:
+    """Whether the content decides: the name of a scan may end in a part of an identifier."""
+    from ..images import has_scan_name
+
+    return not path.suffix[1:].isalpha() and has_scan_name(path.name)
+
+
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _some(found: list[_Name], others: "_Others", where: str) -> list[_Name]:
+    """Return files that were found; raise an error if there are none."""
+    if not found:
         there = f"Skipped: {others.in_words()}." if others.in_words() else "It is empty."
         raise InputError(
             f"SOURCE: no image file in {shown(where)}, by the suffixes that Pillow reads "
             f"(.jpg, .png, ...). {there}"
         )
-    return FoundImages(sorted(paths), others.in_words())
+    return found
 
 
 class _Others:
@@ -118,21 +160,22 @@ class _Others:
 
     def takes(self, path: Path, suffixes: frozenset[str], follow_links: bool) -> bool:
         """Whether a file has an image's suffix or is a scan; other files are counted."""
-        from ..images import has_scan_name, is_scan
+        from ..images import is_scan
 
         if path.name.startswith("."):
             return self._note("hidden")
         if path.is_symlink() and not follow_links:
             return self._note("links")
-        # The name of a scan may end in a part of an identifier.
-        if not path.suffix[1:].isalpha() and has_scan_name(path.name) and is_scan(path):
+        if _may_be_scan(path) and is_scan(path):
             return True
         return self.takes_name(path, suffixes)
 
-    def takes_below(self, path: PurePath, suffixes: frozenset[str]) -> bool:
+    def takes_below(self, path: PurePath, suffixes: frozenset[str], *, unread: bool) -> bool:
         """Whether a relative path has an image's suffix and is in no hidden folder."""
-        if any(part.startswith(".") for part in path.parts[:-1]):
+        if _is_hidden(path):
             return self._note("hidden")
+        if unread and path.suffix.lower() not in suffixes:
+            return self._note("no suffix and unreadable or empty")
         return self.takes_name(path, suffixes)
 
     def takes_name(self, path: PurePath, suffixes: frozenset[str]) -> bool:

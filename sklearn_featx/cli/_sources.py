@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
 from .._messages import shown
@@ -96,12 +96,19 @@ def _archive(name: str) -> str | None:
 def _from_address(source: str, archive: str | None, options: dict[str, Any] | None) -> Source:
     """Return the images of a bucket's folder, or of an archive."""
     # Here: help does not wait for fsspec.
-    from ..images import remote_listing
+    from ..images import are_remote_scans, remote_listing
 
     where = source if "://" in source else str(Path(source).resolve())
     addresses = remote_listing(f"{archive}://::{where}" if archive else where, options)
-    found = images_among(addresses, source)
-    return _named([addresses[p.as_posix()] for p in found.paths], found.paths, found.skipped)
+    found = images_among(
+        addresses, source, lambda names: are_remote_scans([addresses[n] for n in names], options)
+    )
+    return Source(
+        [addresses[name] for name in found.names],
+        found.names,
+        [class_of(PurePosixPath(name)) for name in found.names],
+        found.skipped,
+    )
 
 
 def _named(entries: list[str], paths: Sequence[PurePath], skipped: str = "") -> Source:

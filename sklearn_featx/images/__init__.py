@@ -34,7 +34,7 @@ from ._prefetch import (
     prepare_geometry,
 )
 from ._recognize import is_missing
-from ._remote_listing import remote_listing
+from ._remote_listing import are_remote_scans, remote_listing
 from ._views import Variation, Views
 from .formats import has_scan_name, has_volume_name, is_scan
 from .formats._identifiers import check_identifier, holds_identifiers, read_identifier
@@ -60,6 +60,7 @@ __all__ = [
     "Variation",
     "Views",
     "apply_pillow_settings",
+    "are_remote_scans",
     "as_image_collection",
     "bag_poolings",
     "check_identifier",

@@ -148,6 +148,26 @@ class Remote:
             failure = self._failure(address, _reason(error))
         raise failure
 
+    def starts(self, addresses: Sequence[Address], n_bytes: int) -> list[bytes | None]:
+        """Fetch the first bytes of files; None for a file that cannot be fetched, or is empty.
+
+        Parameters
+        ----------
+        addresses : sequence of Address
+            The addresses.
+        n_bytes : int
+            Largest number of bytes of each.
+        """
+
+        def start(address: Address) -> bytes | None:
+            try:
+                return self._system(address).read(address, n_bytes)
+            except Exception:
+                return None
+
+        n_threads = min(_THREADS, len(addresses))
+        return list(in_threads(start, addresses, n_threads, in_flight=2 * n_threads))
+
     def name(self, address: Address) -> str:
         """Return the name of a file in the store."""
         return address.name(merged_options(address, self._options))

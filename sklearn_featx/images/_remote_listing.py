@@ -1,6 +1,7 @@
 """Names of the files below an address, for the command line; an X is never listed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from .._messages import shown
@@ -8,6 +9,7 @@ from ..exceptions import ImageError, InputError
 from ._addresses import Address
 from ._remote import Remote
 from ._remote_systems import check_scheme
+from .formats import START, starts_as_scan
 
 _WITHOUT_LISTING = ("http", "https")
 
@@ -45,3 +47,25 @@ def remote_listing(url: str, options: Mapping[str, Any] | None = None) -> dict[s
     except ImageError as error:
         raise InputError(f"{shown(str(address))}: {error.reason}") from None
     return dict(sorted(paths.items()))
+
+
+def are_remote_scans(
+    urls: Sequence[str], options: Mapping[str, Any] | None = None
+) -> list[bool | None]:
+    """Return whether each file is a scan, by its first bytes; None if they cannot be read.
+
+    Parameters
+    ----------
+    urls : sequence of str
+        Addresses of a listing.
+    options : mapping, default=None
+        Storage options of fsspec.
+    """
+    if not urls:
+        return []
+    starts = Remote(options).starts([Address(url) for url in urls], START)
+    names = [PurePosixPath(url.partition("::")[0]).name for url in urls]
+    return [
+        None if start is None else starts_as_scan(name, start)
+        for name, start in zip(names, starts, strict=True)
+    ]

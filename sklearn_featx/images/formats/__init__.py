@@ -23,19 +23,21 @@ from ._tiff_tags import is_tiff
 
 __all__ = [
     "DECODING_PACKAGES",
+    "START",
     "Format",
     "format_of",
     "has_scan_name",
     "has_volume_name",
     "is_scan",
     "is_tiff",
+    "starts_as_scan",
 ]
 
 # A folder of scans has an index of this name: DICOM without pixels.
 _INDEX = "DICOMDIR"
 _SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 # Enough of a file to recognize its format.
-_START = 512
+START = 512
 
 # Distributions that a decoded picture depends on.
 DECODING_PACKAGES = (*DICOM_PACKAGES, *NIFTI_PACKAGES, *TIFF_PACKAGES)
@@ -111,13 +113,16 @@ def has_volume_name(name: str) -> bool:
 
 def is_scan(path: str | os.PathLike[str]) -> bool:
     """Whether a file has one of these formats: scans often have no suffix, or a number as one."""
-    if Path(path).name == _INDEX:
-        return False
     try:
         with Path(path).open("rb") as file:
-            return format_of(file.read(_START)) is not None
+            return starts_as_scan(Path(path).name, file.read(START))
     except OSError:
         return False
+
+
+def starts_as_scan(name: str, start: bytes) -> bool:
+    """Whether a file of a name and of these first `START` bytes has one of these formats."""
+    return name != _INDEX and format_of(start) is not None
 
 
 def format_of(data: bytes, *, bands: bool = False) -> Format | None:
