@@ -80,7 +80,7 @@ sphinx_gallery_conf = {
 
 # -- appearance -------------------------------------------------------------------------------
 html_theme = "pydata_sphinx_theme"
-html_title = "sklearn_featx"
+html_title = f"sklearn_featx {version}"
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}

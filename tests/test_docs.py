@@ -62,12 +62,16 @@ def test_python_blocks_run_from_top_to_bottom(page):
         network = torchvision.models.squeezenet1_1(weights=None)
         torch.save(network.state_dict(), WEIGHTS)
     for number, (language, code) in enumerate(BLOCK.findall(text), start=1):
+        if language == "text":  # what the block above it prints
+            assert similar(printed or "", code), f"block {number} of {page.name}: {printed}"
+            printed = None
+            continue
+        assert not printed, f"block {number - 1} of {page.name} prints, and no text block follows"
         if language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as stdout:
                 exec(compile(code, f"{page.name}, block {number}", "exec"), names)
             printed = stdout.getvalue()
-        elif language == "text":  # what the block above it prints
-            assert similar(printed, code), f"block {number} of {page.name}: {printed}"
+    assert not printed, f"the last block of {page.name} prints, and no text block follows"
 
 
 def similar(printed, shown):
