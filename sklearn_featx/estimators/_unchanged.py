@@ -48,8 +48,7 @@ def check_same_head(estimator: Any, digest: str | None) -> None:
     WeightsError
         If it differs from that of `fit`.
     """
-    # An estimator of an earlier version has no such attribute.
-    if getattr(estimator, "head_digest_", digest) != digest:
+    if estimator.head_digest_ != digest:
         raise WeightsError(
             f"head={shown(estimator.head)} is not the one that this estimator was fitted with: its "
             "code or its settings differ. Fit again, or restore the old head."
