@@ -29,8 +29,8 @@ from ._naming import Namer
 _PURE = {
     "abc", "base64", "binascii", "builtins", "cmath", "collections", "colorsys", "contextlib",
     "copy", "copyreg", "cv2", "dataclasses", "decimal", "enum", "fractions", "functools", "hashlib",
-    "io", "itertools", "math", "numbers", "numpy", "re", "statistics", "string",
-    "struct", "types", "typing", "warnings", "zlib", "PIL", "scipy.fft", "scipy.ndimage",
+    "io", "itertools", "math", "numbers", "numpy", "re", "reprlib", "statistics",
+    "string", "struct", "types", "typing", "warnings", "zlib", "PIL", "scipy.fft", "scipy.ndimage",
     "scipy.signal", "skimage.color", "skimage.exposure", "skimage.filters", "skimage.morphology",
     "skimage.transform", "skimage.util", "timm.data.transforms", "torch", "torchvision.transforms",
     "torchvision.tv_tensors",

@@ -56,7 +56,7 @@ OLD = {
     "alias of an alias": "other = KEPT; row = other",
     "attribute": "row = x.kept",
 }
-NEW = ("row = [0]", "row = list(KEPT)", "row = KEPT + [1]", "row = [k for k in KEPT]", "row = 0")
+NEW = ("row = [0]", "row = list(KEPT)", "row = KEPT + [1]", "row = 0")
 
 
 @pytest.mark.parametrize("kind", OLD)
