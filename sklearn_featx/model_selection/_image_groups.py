@@ -49,7 +49,7 @@ def image_groups(
     Parameters
     ----------
     X : array-like, list, Series, DataFrame or Dataset of n_images images
-        As in `fit`.
+        As in `fit`. An entry may be a list of images of one group.
     by : str, re.Pattern or callable, default="PatientID"
         - A keyword of DICOM, such as ``"PatientID"`` or ``"StudyInstanceUID"``: the value in the
           header of each file. It needs pydicom, ``pip install "sklearn-featx[dicom]"``. Remote
@@ -74,7 +74,8 @@ def image_groups(
     InputError
         If `by` is no keyword, regular expression or function.
     ImageError
-        If an image has no such value. The error has its row, and quotes no value.
+        If an image has no such value, or the images of an entry have several. The error has its
+        row, and quotes no value.
 
     See Also
     --------

@@ -88,6 +88,12 @@ class TestPaths:
         assert image_groups(pictures, by=r"sub-(\w)_run-(\d)").tolist() == [0, 1, 2, 3]
         assert image_groups(pictures, by=r"sub-(\w)|run-(\d)").tolist() == [0, 0, 1, 1]
 
+    def test_a_row_of_several_files(self, pictures):
+        rows = [pictures[:2], pictures[2:]]
+        assert image_groups(rows, by="sub-[a-z]").tolist() == [0, 1]
+        with pytest.raises(ImageError, match=r"row 1.*has images of 2 groups"):
+            image_groups([pictures[:2], pictures[1:3]], by="sub-[a-z]")
+
     def test_functions(self, pictures):
         by = lambda path: Path(path).name[:5]  # noqa: E731
         assert image_groups(pictures, by=by).tolist() == [0, 0, 1, 1]
