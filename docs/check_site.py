@@ -26,6 +26,7 @@ class Page(HTMLParser):
         super().__init__()
         self.path, self.anchors, self.links, self.fetched = path, {"", "top"}, [], []
         self.answers, self.section, self.in_table = [], None, False
+        self.open_link, self.nested = None, []
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -33,6 +34,10 @@ class Page(HTMLParser):
         if tag == "section":
             self.section = dict(attrs).get("id")
         self.in_table |= tag == "table"
+        if tag == "a":
+            if self.open_link is not None:
+                self.nested.append(self.open_link)
+            self.open_link = dict(attrs).get("href") or ""
         for name, value in attrs:
             if name == "id" or (tag == "a" and name == "name"):
                 self.anchors.add(value)
@@ -44,8 +49,10 @@ class Page(HTMLParser):
                 self.fetched.append(value)
 
     def handle_endtag(self, tag):
-        """Note the end of a table."""
+        """Note the end of a table or a link."""
         self.in_table &= tag != "table"
+        if tag == "a":
+            self.open_link = None
 
 
 def target_of(page, address):
@@ -76,6 +83,13 @@ def other_hosts(pages):
         for address in page.fetched:
             if urlsplit(address).netloc:
                 yield f"{page.path}: fetches {address}"
+
+
+def nested_links(pages):
+    """Yield links in which another link begins: browsers end the first one there."""
+    for page in pages.values():
+        for address in page.nested:
+            yield f"{page.path}: a link in the link {address}"
 
 
 def without_example(site):
@@ -114,7 +128,7 @@ def main(site):
     paths = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
     pages = {path: Page(path) for path in paths}
     faults = [*dead_links(pages), *other_hosts(pages), *without_example(site)]
-    faults += far_answers(pages, site)
+    faults += [*nested_links(pages), *far_answers(pages, site)]
     n_links = sum(len(page.links) for page in pages.values())
     print(*faults, f"{len(pages)} pages, {n_links} links, {len(faults)} faults", sep="\n")
     return bool(faults) or not pages

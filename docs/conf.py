@@ -112,10 +112,17 @@ class LinkedNames(SphinxTransform):
             name = node.astext()
             home = next((m for m in (sklearn_featx, exceptions) if name in m.__all__), None)
             linked = (nodes.reference, nodes.title, addnodes.pending_xref)
-            if home is not None and not isinstance(node.parent, linked):
+            if home is not None and not any(isinstance(up, linked) for up in above(node)):
                 target = {"reftarget": f"{home.__name__}.{name}", "refdoc": self.env.docname}
                 kind = {"refdomain": "py", "reftype": "obj", "refexplicit": True, "refwarn": True}
                 node.replace_self(addnodes.pending_xref("", node.deepcopy(), **target, **kind))
+
+
+def above(node):
+    """Yield the nodes around a node: in Markdown, emphasis may lie between a link and its code."""
+    while node.parent is not None:
+        node = node.parent
+        yield node
 
 
 def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: ARG001

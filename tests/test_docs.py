@@ -173,7 +173,8 @@ def test_the_check_of_the_site_finds_each_kind_of_fault(tmp_path, capsys):
         "index.html": '<a href="one.html#part">good</a><a href="lost.html">dead</a>',
         "one.html": '<p id="part"><a href="two.html#none">no anchor</a>',
         "two.html": '<a href="three.html"></a><script src="https://other.org/a.js"></script>',
-        "three.html": '<a href="https://other.org">not fetched</a>',
+        "three.html": '<a href="https://other.org">not fetched</a>'
+        '<a href="one.html">one <a href="two.html">two</a></a>',
         "contributing.html": '<section id="three-strangers"><table><a href="three.html">answer</a>',
         "api/generated/sklearn_featx.name.html": "<p>No example.</p>",
     }
@@ -181,8 +182,14 @@ def test_the_check_of_the_site_finds_each_kind_of_fault(tmp_path, capsys):
         (tmp_path / name).write_text(body, "utf-8")
     assert check.main(tmp_path)
     *_, last = lines = capsys.readouterr().out.splitlines()
-    assert last == "6 pages, 6 links, 5 faults"
-    for fault in ("no file lost.html", "no anchor two.html#none", "3 clicks", "no example"):
+    assert last == "6 pages, 8 links, 6 faults"
+    for fault in (
+        "no file lost.html",
+        "no anchor two.html#none",
+        "3 clicks",
+        "no example",
+        "in the link",
+    ):
         assert sum(fault in line for line in lines) == 1
     assert sum("fetches https://other.org/a.js" in line for line in lines) == 1
 
