@@ -2,9 +2,11 @@
 
 import base64
 import io
+import os
 import pickle
 import zipfile
 
+import joblib
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -275,6 +277,14 @@ def test_missing_entries_of_a_typed_column(files, name, table, extractor, wanted
 
 
 SEARCHED = [("text of paths", "pandas"), ("structs", "polars")]
+# Neither can be sent to another process.
+STAYS = {"members of a zip", "open files", "paths in a zip", "memory views"}
+SEARCHED_IN_WORKERS = [(name, "pandas") for name in ENTRIES if name not in STAYS]
+SEARCHED_IN_WORKERS += [
+    (name, table)
+    for table in ("object array", "polars", "pandas of arrow", "pandas of parquet")
+    for name in ("text of paths", "bytes", "structs")
+]
 
 
 def check_search(X, extractor, wanted, n_jobs=None):
@@ -295,9 +305,22 @@ def test_a_search_over_columns(files, name, table, extractor, wanted):
     check_search(ALL_TABLES[table](ENTRIES[name](files)), extractor, wanted)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_search_over_a_column_of_bytes_in_forked_workers(files, extractor, wanted):
+    """Forked workers start at once; a slow test covers joblib's own."""
+    with joblib.parallel_config(backend="multiprocessing"):
+        check_search(ALL_TABLES["pandas"](contents(files)), extractor, wanted, n_jobs=2)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "table"), SEARCHED)
-def test_a_search_over_columns_in_workers(files, name, table, extractor, wanted):
+@pytest.mark.parametrize("name", sorted(STAYS))
+def test_searches_over_columns_that_stay_here(files, name, extractor, wanted):
+    check_search(ALL_TABLES["pandas"](ENTRIES[name](files)), extractor, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "table"), SEARCHED_IN_WORKERS)
+def test_each_search_over_columns_in_workers(files, name, table, extractor, wanted):
     check_search(ALL_TABLES[table](ENTRIES[name](files)), extractor, wanted, n_jobs=2)
 
 

@@ -109,14 +109,55 @@ def memory_map(files):
     return np.load(path, mmap_mode="r")
 
 
+def addresses(files):
+    pytest.importorskip("fsspec")
+    return [f"zip://{path.name}::{path.parent.parent / 'all.zip'}" for path in files]
+
+
+def in_memory(files):
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    for path, data in zip(files, contents(files), strict=True):
+        system.pipe(f"/containers/{path.name}", data)
+    return [f"memory://containers/{path.name}" for path in files]
+
+
+def upaths(files):
+    return [pytest.importorskip("upath").UPath(address) for address in addresses(files)]
+
+
+def arrow_table(files):
+    return pytest.importorskip("pyarrow").table({"image": structs(files)})
+
+
+def parquet(files, column):
+    pytest.importorskip("pyarrow")
+    data = io.BytesIO()
+    pd.DataFrame({"photo": column}).to_parquet(data)
+    return io.BytesIO(data.getvalue())
+
+
 HELD = {
     "array": lambda files: PIXELS,
     "channels first": lambda files: PIXELS.transpose(0, 3, 1, 2),
     "tensor": lambda files: tensors(),
     "objects": lambda files: PIXELS.astype(object),
+    "list of arrays": lambda files: list(PIXELS),
+    "list of channels first": lambda files: list(PIXELS.transpose(0, 3, 1, 2)),
+    "list of objects": lambda files: list(PIXELS.astype(object)),
+    "list of tensors": lambda files: list(tensors()),
+    "nested lists": lambda files: PIXELS.tolist(),
+    "lists of one": lambda files: [[pixels] for pixels in PIXELS],
     "paths": lambda files: files,
+    "text of paths": lambda files: [str(path) for path in files],
+    "lists of one path": lambda files: [[str(path)] for path in files],
+    "URLs of files": lambda files: [path.as_uri() for path in files],
+    "addresses": addresses,
+    "addresses in memory": in_memory,
+    "UPaths": upaths,
     "column of paths": lambda files: np.array([str(path) for path in files])[:, None],
     "bytes": contents,
+    "bytearrays": lambda files: [bytearray(data) for data in contents(files)],
+    "memory views": lambda files: [memoryview(data) for data in contents(files)],
     "data URIs": lambda files: [f"data:image/png;base64,{text}" for text in base64_of(files)],
     "base64": base64_of,
     "uploads": lambda files: [io.BytesIO(data) for data in contents(files)],
@@ -128,11 +169,21 @@ HELD = {
     "pictures": lambda files: [Image.open(path) for path in files],
     "pairs": lambda files: [(Image.open(path), i % 2) for i, path in enumerate(files)],
     "samples": lambda files: [{"image": Image.open(path), "label": 1} for path in files],
+    "samples of bytes": lambda files: [{"image": d, "label": 1} for d in contents(files)],
     "structs": structs,
+    "structs of paths": lambda files: [{"bytes": None, "path": str(path)} for path in files],
+    "lists of one struct": lambda files: [[struct] for struct in structs(files)],
+    "pandas of bytes": lambda files: pd.DataFrame({"photo": contents(files)}),
+    "pandas series": lambda files: pd.Series(files),
+    "pandas categories": lambda files: pd.Series([str(path) for path in files], dtype="category"),
+    "pandas of arrow": lambda files: arrow_table(files).to_pandas(types_mapper=pd.ArrowDtype),
+    "pandas of parquet": lambda files: pd.read_parquet(parquet(files, structs(files))),
+    "polars of parquet": lambda files: pl.read_parquet(parquet(files, PIXELS.tolist())),
     "pandas structs": lambda files: pd.DataFrame({"image": structs(files)}),
     "polars structs": lambda files: pl.DataFrame({"image": structs(files)}),
     "polars series": lambda files: pl.Series(contents(files)),
     "arrow": arrow,
+    "arrow table": arrow_table,
     "ImageFolder": folder,
     "Subset": lambda files: Subset(folder(files), range(N)),
     "items of an ImageFolder": lambda files: list(folder(files)),
@@ -148,9 +199,10 @@ HELD = {
     "tensorstore": tensor_store,
     "memory map": memory_map,
 }
-# Open files and HDF5 cannot be sent to another process, nor their holders; before Python 3.13 nor
-# paths in a zip.
+# Open files and HDF5 cannot be sent to another process, nor their holders and memory views; before
+# Python 3.13 nor paths in a zip. Each process has its own files of memory://.
 STAYS = {"open files", "members of a zip", "paths in a zip", "h5py"}
+STAYS |= {"memory views", "addresses in memory"}
 # scikit-learn 1.9 does not index these: the guide says what to pass.
 NOT_INDEXED = {"arrow", "datasets.Dataset", "zarr"}
 
