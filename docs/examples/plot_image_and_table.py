@@ -45,7 +45,7 @@ print(X["type"].value_counts())
 # the extractor replaces, as it would in any other column.
 images = make_pipeline(
     PretrainedFeatureExtractor(layer="all", normalize="layer", image_size=128, on_error="nan"),
-    SimpleImputer(keep_empty_features=True),
+    SimpleImputer(),
 )
 sides = {
     "type": make_column_transformer((OneHotEncoder(), ["type"])),
