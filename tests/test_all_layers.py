@@ -29,13 +29,33 @@ def make(**parameters):
 
 
 def test_all_is_every_stage(images):
-    names = [stage.name for stage in backbone_stages("efficientnet_lite0")]
     everything = make(layer="all").fit_transform(images)
     assert everything.shape == (6, 2096)
-    # The stem and the last convolution are followed by an activation, which is in their stages.
-    named = make(layer=names[1:-1]).fit_transform(images)
-    assert np.array_equal(everything[:, 32:-1280], named)
     assert np.array_equal(everything[:, -1280:], make().fit_transform(images))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.RandomWeightsWarning")
+@pytest.mark.parametrize(
+    ("backbone", "widths"),
+    [
+        ("efficientnet_lite0", [32, 16, 24, 40, 80, 112, 192, 320, 1280]),
+        # The first operation of a downsampling moves channels to the end.
+        ("convnext_tiny", [96, 96, 192, 192, 384, 384, 768, 768]),
+        # The first operations of a downsampling lay four positions side by side.
+        ("swin_t", [96, 96, 192, 192, 384, 384, 768, 768]),
+        ("squeezenet1_1", [64, 128, 128, 256, 256, 384, 384, 512, 512, 1000]),
+        ("resnet18", [64, 64, 128, 256, 512]),
+    ],
+)
+def test_stages_can_be_named_by_their_layers(backbone, widths, images):
+    layers = [stage.layer for stage in backbone_stages(backbone)]
+    weights = "DEFAULT" if backbone == "efficientnet_lite0" else None
+    everything = make(backbone=backbone, weights=weights, layer="all").fit(images)
+    named = make(backbone=backbone, weights=weights, layer=layers).fit(images)
+    names = everything.get_feature_names_out().tolist()
+    assert names == named.get_feature_names_out().tolist()
+    assert [sum(f"{backbone}_{layer}_avg_" in name for name in names) for layer in layers] == widths
+    assert np.array_equal(everything.transform(images), named.transform(images))
 
 
 def test_poolings_stand_side_by_side(images):

@@ -24,6 +24,7 @@ from ._refusals import complex_features, mixed_rows, no_rows
 from ._stage import Cost, LayerError, Stage, StageTaps, dry_run, mixes_images
 from .cutting._chain import Chain, adopt_unused, cut
 from .cutting._constants import differing_constant
+from .cutting._end_names import end_names
 from .cutting._granularity import by_first_use, named_ends, stage_ends, unknown_name
 from .cutting._sequence import stages_by_order
 from .cutting._tracing import Trace, UntraceableError, trace
@@ -359,8 +360,8 @@ class Backbone:
             lambda stage: not any(id(p) in self._gaps for p in stage.module.parameters()),
             self.stages,
         )
-        names = [stage.name for stage in whole]
-        return f"a layer up to stage {names[-1]!r}" if names else "a layer before it"
+        names = [stage.layer for stage in whole]
+        return f"a layer up to {names[-1]!r}" if names else "a layer before it"
 
     def _trace(self) -> tuple[Chain, Chain] | None:
         """Return the chains of the inference and the training mode; None if a trace fails."""
@@ -405,14 +406,16 @@ class Backbone:
 
     def _cut(self) -> list[Stage]:
         if self._chains is None:
-            return [Stage(name, module) for name, module in stages_by_order(self.network)]
+            return [Stage(name, module, name) for name, module in stages_by_order(self.network)]
         ends = self._common_ends()
         eval_chain, train_chain = self._chains
         last = (len(eval_chain.nodes) - 1, len(train_chain.nodes) - 1)
         segments = cut(eval_chain, train_chain, [*ends.values(), last])
         adopt_unused(self.network.module, segments)
         names = self._stage_names(list(ends))
-        return [Stage(name, part.eval()) for name, part in zip(names, segments, strict=True)]
+        layers = end_names(eval_chain, names, [*(stop for stop, _ in ends.values()), last[0]])
+        parts = zip(names, segments, layers, strict=True)
+        return [Stage(name, part.eval(), layer) for name, part, layer in parts]
 
     def _common_ends(self) -> dict[str, tuple[int, int]]:
         """Return the ends that both modes have, with their positions in each mode."""

@@ -18,6 +18,9 @@ class StageInfo(NamedTuple):
     ----------
     name : str
         Module path, or several joined by ``"+"`` if no cut separates them.
+    layer : str
+        Name of its end, where its activations are: the value of `layer` that extracts them. It
+        differs from `name` where an activation or a pooling follows the module.
     n_parameters : int
         Number of parameters of the stage.
     output_shape : tuple of int
@@ -41,6 +44,7 @@ class StageInfo(NamedTuple):
     """
 
     name: str
+    layer: str
     n_parameters: int
     output_shape: tuple[int, ...]
     flops_before: float
@@ -54,6 +58,7 @@ class StageTable(Table[StageInfo]):
 
     columns = {  # noqa: RUF012 # constant
         "stage": lambda stage: stage.name,
+        "layer": lambda stage: stage.layer,
         "parameters": lambda stage: f"{stage.n_parameters:,}",
         "output shape": lambda stage: " x ".join(map(str, stage.output_shape)),
         "% FLOPs before": lambda stage: f"{100 * stage.flops_before:.1f}",
@@ -113,6 +118,7 @@ def backbone_stages(
     return StageTable(
         StageInfo(
             name=stage.name,
+            layer=stage.layer,
             n_parameters=counts[k],
             output_shape=cost.output_shape,
             flops_before=sum(c.flops for c in costs[:k]) / total,

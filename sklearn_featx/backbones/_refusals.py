@@ -18,11 +18,9 @@ def complex_features(backbone: Any, layer: str | int, dtype: Any) -> BackboneErr
     dtype : torch.dtype
         Dtype of its activations.
     """
-    place = f"layer {shown(layer)}"
-    if isinstance(layer, int):
-        place = f"stage {shown(backbone.stages[layer - 1].name)}"
+    name = backbone.stages[layer - 1].layer if isinstance(layer, int) else layer
     return BackboneError(
-        f"backbone {shown(backbone.name)}: {place} gives complex numbers ({dtype}), "
+        f"backbone {shown(backbone.name)}: layer {shown(name)} gives complex numbers ({dtype}), "
         "and features are real. Choose another layer, or let the network end in x.abs() or "
         "torch.view_as_real(x).flatten(-2)."
     )

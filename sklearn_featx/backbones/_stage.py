@@ -28,10 +28,13 @@ class Stage:
         Module path in the network, or several joined by ``"+"`` if no cut separates them.
     module : nn.Module
         The operations of the stage, with the network's parameters.
+    layer : str
+        Name of its end: the layer whose activations are those of the stage.
     """
 
     name: str
     module: nn.Module
+    layer: str
 
     @property
     def n_parameters(self) -> int:

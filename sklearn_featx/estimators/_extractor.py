@@ -445,7 +445,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         if self.layer is None:
             several = len(recipe.taps) > 1
             return f"{backbone.name}_{tap.pooling}" if several else backbone.name
-        layer = tap.layer if isinstance(tap.layer, str) else backbone.stages[tap.layer - 1].name
+        layer = tap.layer if isinstance(tap.layer, str) else backbone.stages[tap.layer - 1].layer
         return f"{backbone.name}_{layer}_{tap.pooling}"
 
     def _engine_name(self) -> EngineName:

@@ -126,4 +126,4 @@ def layers_in_words(recipe: Recipe) -> str:
 def _layer_name(recipe: Recipe, tap: Tap) -> str:
     if tap.layer == 0:
         return "0 (the preprocessed image)"
-    return tap.layer if isinstance(tap.layer, str) else recipe.backbone.stages[tap.layer - 1].name
+    return tap.layer if isinstance(tap.layer, str) else recipe.backbone.stages[tap.layer - 1].layer

@@ -209,7 +209,7 @@ def _columns(
 ) -> tuple[list[_Columns], list[ImageError]]:
     """Return the features of each layer and pooling of one extractor, and unreadable images."""
     images, recipe, _, settings = extractor.work(X)
-    names = [stage.name for stage in recipe.backbone.stages]
+    names = [stage.layer for stage in recipe.backbone.stages]
     chosen: list[str | int] = list(range(1, len(names) + 1)) if layers is None else list(layers)
     taps = tuple(Tap(layer, pooling) for layer in chosen for pooling in poolings)
     rows, errors = activations(images, replace(recipe, taps=taps), settings)

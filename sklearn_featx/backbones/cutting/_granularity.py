@@ -94,15 +94,23 @@ def stage_ends(chain: Chain, stages: Grouping) -> dict[str, int]:
         the first operation of this stage.
     """
     spans = _spans(chain, stages)
+    names = [chain.trace.names[node] for node in chain.nodes]
     ends: dict[str, int] = {}
     running_last = -1
     for path, following in pairwise(spans):
         running_last = max(running_last, spans[path][1])
-        between = range(spans[following][0] - 1, running_last - 1, -1)
+        # A module may begin with operations without parameters, such as a permutation.
+        inside = range(running_last + 1, spans[following][0])
+        start = next((i for i in inside if _is_inside(names[i], following)), spans[following][0])
+        between = range(start - 1, running_last - 1, -1)
         position = next((i for i in between if i in chain.crossing), None)
         if position is not None:
             ends[following] = position
     return _without_shared(chain, ends)
+
+
+def _is_inside(name: str, path: str) -> bool:
+    return name == path or name.startswith(f"{path}.")
 
 
 def by_first_use(chain: Chain, stages: Grouping) -> list[str]:
