@@ -78,9 +78,9 @@ def test_layers_keep_the_order_that_they_are_given_in(images):
 def test_names_say_layer_and_pooling():
     names = make(layer="all", pooling=["avg", "max"]).get_feature_names_out()
     assert len(names) == len(set(names)) == 2 * 2096
-    assert names[0] == "efficientnet_lite0_conv_stem_avg_00"
+    assert names[0] == "efficientnet_lite0_act1_avg_00"
     assert "efficientnet_lite0_blocks.4_max_012" in names
-    assert names[-1] == "efficientnet_lite0_conv_head_max_1279"
+    assert names[-1] == "efficientnet_lite0_flatten_max_1279"
     assert make().get_feature_names_out()[12] == "efficientnet_lite0_0012"
 
 

@@ -67,8 +67,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         ``.pth`` or ``.safetensors`` file; None for random weights, with a warning. Ignored if
         `backbone` is not a name.
     layer : str or list of str, default=None
-        None: the input of the classification head. Or the name of a stage (see
-        `backbone_stages`), of a module or of an operation in the network. Or several names; their
+        None: the input of the classification head. Or the name of a module or of an operation in
+        the network; the ends of stages are in `backbone_stages`. Or several names; their
         features are concatenated in this order. ``"all"``: every stage [1]_.
     pooling : {"avg", "max", "avgmax", "gem", "cls", "flatten"}, list or None, default="avg"
         Conversion of a feature map or token grid to a vector: the mean over positions, their
