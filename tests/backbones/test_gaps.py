@@ -21,7 +21,7 @@ def network():
 def test_features_behind_a_gap_are_refused(network, digits):
     """Some files of torchvision hold the convolutions of VGG16 alone, and NaN for the rest."""
     nn.init.constant_(network[4].weight, float("nan"))
-    with pytest.raises(WeightsError, match=r"NaN for '4\.weight'.*layer up to stage '1'"):
+    with pytest.raises(WeightsError, match=r"NaN for '4\.weight'.*layer up to '3'"):
         PretrainedFeatureExtractor(network).fit(digits[0])
 
 

@@ -92,7 +92,7 @@ def test_a_complex_map_at_the_split_point():
     classifier = FineTuneClassifier(
         Spectrum("real"), unfreeze_depth=2, head_layers="last", C=1.0, max_epochs=1
     )
-    assert "stage 'first' gives complex numbers" in refused(classifier.fit, X, Y)
+    assert "layer 'fft_fft2' gives complex numbers" in refused(classifier.fit, X, Y)
 
 
 def test_a_complex_head():

@@ -26,7 +26,7 @@ def test_every_stage_and_pooling_in_one_pass(small_net, digits, estimator, trunk
     assert sum(trunk_rows) == len(digits[0])
     # The last stage ends in a vector, which every pooling leaves as it is.
     assert len(table) == 2 * 3 + 1
-    assert {row.layer for row in table} == {"stem", "body", "top"}
+    assert {row.layer for row in table} == {"stem", "body", "mean"}
     means = [row.mean_score for row in table]
     assert means == sorted(means, reverse=True)
 

@@ -159,8 +159,8 @@ class TestWords:
         text = str(planned)
         assert "61 images, 60 distinct" in text
         assert "60 passes (122 without cache); a pass is one image" in text
-        assert "  60 for smallnet, layer top" in text
-        assert "smallnet, layer top: cached, 61 rows of 0.1 KiB" in text
+        assert "  60 for smallnet, layer mean" in text
+        assert "smallnet, layer mean: cached, 61 rows of 0.1 KiB" in text
         assert "an estimate" in text
         assert "at once: images with copies: 1. " in text
         assert planned.minutes > 0
@@ -169,7 +169,7 @@ class TestWords:
         planned = plan_search(
             PretrainedFeatureExtractor(small_net, cache=False), digits[0], timed=False
         )
-        assert planned.decisions == ("smallnet, layer top: not cached, cache=False",)
+        assert planned.decisions == ("smallnet, layer mean: not cached, cache=False",)
         assert planned.minutes is None
 
 
