@@ -119,9 +119,9 @@ def test_layers_poolings_names_and_frames_of_columns(extractor):
     rows = each.set_output(transform="pandas").fit_transform(STACKS)
     assert rows.shape == (8, 5 * 2 * (6 + 4))
     assert rows.columns[0] == "net_stem_avg_channel0_0"
-    assert rows.columns[-1] == "net_top_max_channel4_3"
+    assert rows.columns[-1] == "net_mean_max_channel4_3"
     alone = clone(extractor).set_params(reader=reading([4])).fit_transform(STACKS)
-    for column in ("stem_avg_{}0", "top_max_{}2"):
+    for column in ("stem_avg_{}0", "mean_max_{}2"):
         np.testing.assert_array_equal(
             rows["net_" + column.format("channel4_")], alone["net_" + column.format("")]
         )
@@ -430,4 +430,4 @@ def test_layer_sweep(extractor):
     table = layer_sweep(
         extractor, LogisticRegression(), STACKS, LABELS, poolings=["avg"], cv=2, nested=False
     )
-    assert {(row.layer, row.n_features) for row in table} == {("stem", 30), ("top", 20)}
+    assert {(row.layer, row.n_features) for row in table} == {("stem", 30), ("mean", 20)}
