@@ -21,8 +21,8 @@ from ._channel_images import check_equal, split, with_each_channel
 from ._collection import ImageCollection, ItemList
 from ._containers import reduced
 from ._dataset import DatasetItems
+from ._encoded import is_encoded
 from ._entries import as_items
-from ._foreign import is_base64_image
 from ._lazy import LazyArray, is_lazy
 from ._options import ReadOptions
 from ._range_use import RangeUse
@@ -122,8 +122,8 @@ def _rows(images: Any, options: ReadOptions, n_images: int = 1) -> ImageCollecti
 
 def _refuse_single(X: Any) -> None:
     """Reject a single image, a single path and sparse data."""
-    if isinstance(X, str) and is_base64_image(X):
-        raise InputError("X is one picture in base64. Pass its bytes: [base64.b64decode(X)].")
+    if isinstance(X, str) and is_encoded(X):
+        raise InputError("X is one picture in base64. Pass [X].")
     address = Address.of(X)
     if isinstance(X, str | os.PathLike) or address is not None:
         raise InputError(

@@ -102,7 +102,13 @@ def _unknown_type(X: Any) -> InputError:
 
 def _of_frame(X: Any, options: ReadOptions) -> AnyArray | list[Any]:
     columns = [str(name) for name in X.columns]
-    table = np.asarray(X.to_numpy())
+    try:
+        table = np.asarray(X.to_numpy())
+    except ValueError:
+        if len(columns) != 1:
+            raise
+        # A column of arrays of a datasets.Dataset, whose shape pandas does not know.
+        return list(X[X.columns[0]].to_list())
     # pandas reads a column of missing paths as NaN.
     missing = table.dtype.kind == "f" and table.size > 0 and bool(np.isnan(table).all())
     if table.dtype.kind in "buifc" and not (missing and len(columns) == 1):
@@ -136,11 +142,16 @@ def _several_columns(what: str, columns: Sequence[str]) -> InputError:
 def _of_arrow(X: Any) -> list[Any]:
     """Return the entries of a pyarrow Array, or of the only column of a Table."""
     names = getattr(X, "column_names", None)
-    if names is None:
-        return list(X.to_pylist())
-    if len(names) != 1:
+    if names is not None and len(names) != 1:
         raise _several_columns("table", names)
-    return list(X.column(0).to_pylist())
+    column = X if names is None else X.column(0)
+    if hasattr(column, "combine_chunks"):
+        column = column.combine_chunks()
+    if hasattr(type(column), "to_numpy_ndarray"):
+        # A FixedShapeTensorArray, whose list has no shape.
+        images = zip(column.to_numpy_ndarray(), column.is_valid().to_pylist(), strict=True)
+        return [image if valid else None for image, valid in images]
+    return list(column.to_pylist())
 
 
 def _of_mapping(X: Mapping[Any, Any]) -> Source:
@@ -179,7 +190,10 @@ def _of_hub_dataset(X: Any) -> Source:
             f"with images, X[{next(iter(kinds))!r}]."
         )
     column = X.select_columns([name])
-    if kinds[name] == "Image" and X.format["type"] is None:
+    if X.format["type"] in ("pandas", "polars", "arrow"):
+        # Their items are tables of one row.
+        column = column.with_format(None)
+    if kinds[name] == "Image" and column.format["type"] is None:
         # The bytes of the file, which need no decoding for their digest.
         undecoded = type(X.features[name])(decode=False)
         column = column.cast_column(name, undecoded)
@@ -226,6 +240,8 @@ def _of_array(array: AnyArray, options: ReadOptions) -> AnyArray | list[Any]:
             f"X is an array of dtype {array.dtype}, which drops zero bytes. Pass a list of bytes, "
             "or paths as str."
         )
+    if array.dtype.kind == "V" and array.dtype.names is None:
+        return list(array.ravel())
     if array.dtype.kind not in "OUT":
         return array
     if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):

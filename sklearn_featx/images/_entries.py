@@ -5,7 +5,8 @@ entry                                  its image
 =====================================  ======================================================
 str, path                              the file; or the text, if it is an image in base64
 address, UPath                         the remote file, see `_remote`
-bytes, bytearray, memoryview           the content of a file
+bytes, bytearray, memoryview, np.void  the content of a file
+uint8 vector that begins like a file   the content of a file
 anything with `read` or `read_bytes`   what it returns, read once and from its beginning
 PIL image                              the picture, as displayed
 array, tensor, nested lists            the pixels
@@ -20,8 +21,6 @@ None, NaN, NA of a dataframe           none: an unreadable row
 A new kind of entry is a line of `_content`.
 """
 
-import base64
-import binascii
 import inspect
 import os
 from collections.abc import Iterator, Mapping
@@ -37,7 +36,8 @@ from .._typing import AnyArray
 from ..exceptions import ImageError
 from ._addresses import Address, is_local, local_path
 from ._decode import count_frames
-from ._foreign import base64_of, numbers_in_text, object_hint
+from ._encoded import decoded, is_buffer
+from ._foreign import numbers_in_text, object_hint
 from ._frames import copies_of_frames, frame_numbers
 from ._items import (
     BytesItem,
@@ -51,13 +51,20 @@ from ._items import (
 )
 from ._options import ReadOptions
 from ._parts import Part, PartItem
-from ._recognize import is_array_like, is_missing, is_number, is_tensor, tensor_to_array
+from ._recognize import (
+    is_array_like,
+    is_arrow_scalar,
+    is_missing,
+    is_number,
+    is_tensor,
+    tensor_to_array,
+)
 from ._scaling import Note
 
 _PLAIN = ReadOptions()
 # Names of the image in a mapping of several, in order of precedence.
 _IMAGE_KEYS = ("image", "img", "pixel_values", "jpg", "jpeg", "png", "webp", "picture", "photo")
-_PATH_KEYS = ("path", "image_path", "file", "file_name", "filename")
+_PATH_KEYS = ("path", "image_path", "file", "file_name", "filename", "url", "image_url")
 
 
 def as_item(
@@ -102,6 +109,8 @@ _POOL_THEM = (
 
 def _parts(entry: Any, options: ReadOptions) -> list[Any]:
     """Split a bag, or return the image of a pair or mapping, or the entry as it is."""
+    if is_arrow_scalar(entry):
+        entry = entry.as_py()
     if isinstance(entry, Mapping):
         return _parts(_of_mapping(entry), options)
     if _holds_objects(entry):
@@ -186,9 +195,18 @@ def _is_pair(entry: list[Any] | tuple[Any, ...], *, bags: bool) -> bool:
     if _is_target(first):
         return False
     return bool(others) and all(
-        _is_target(other) or (isinstance(other, str) and not isinstance(first, str | os.PathLike))
+        _is_target(other)
+        or (isinstance(other, str) and not isinstance(first, str | os.PathLike))
+        or (isinstance(entry, tuple) and _is_annotation(other))
         for other in others
     )
+
+
+def _is_annotation(value: Any) -> bool:
+    """Whether a value has the boxes and masks of an image, as in detection datasets."""
+    if isinstance(value, list):
+        return all(map(_is_annotation, value))
+    return isinstance(value, Mapping) and not {"bytes", "path", *_IMAGE_KEYS} & set(value)
 
 
 def _is_target(value: Any) -> bool:
@@ -197,6 +215,8 @@ def _is_target(value: Any) -> bool:
         return True
     if isinstance(value, Mapping):
         return not _images_in(value)
+    if is_buffer(value):
+        return False
     if is_tensor(value) or isinstance(value, np.ndarray):
         return value.ndim < 2 and getattr(value.dtype, "kind", "f") not in "OUT"
     return isinstance(value, list | tuple) and bool(value) and all(map(is_number, value))
@@ -207,7 +227,7 @@ def _of_mapping(entry: Mapping[Any, Any]) -> Any:
     if entry.get("bytes") is not None:
         return entry["bytes"]
     found = _images_in(entry)
-    keys = [key for key in _IMAGE_KEYS if entry.get(key) is not None]
+    keys = [key for key in _IMAGE_KEYS if entry.get(key) is not None] or _files_in(entry)
     if len(found) == 1 or (found and keys):
         return entry[keys[0] if len(found) > 1 else found[0]]
     paths = [key for key in (*_IMAGE_KEYS, *_PATH_KEYS) if isinstance(entry.get(key), str)]
@@ -224,6 +244,12 @@ def _of_mapping(entry: Mapping[Any, Any]) -> Any:
     )
 
 
+def _files_in(entry: Mapping[Any, Any]) -> list[Any]:
+    """Return the key of the only image file of a WebDataset's sample, as in "input.jpg"."""
+    keys = [key for key in entry if "." in str(key) and str(key).split(".")[-1] in _IMAGE_KEYS]
+    return keys if len(keys) == 1 else []
+
+
 def _images_in(entry: Mapping[Any, Any]) -> list[Any]:
     return [key for key, value in entry.items() if _looks_like_image(value)]
 
@@ -233,7 +259,9 @@ def _looks_like_image(value: Any) -> bool:
         return value.get("bytes") is not None or isinstance(value.get("path"), str)
     if isinstance(value, list | tuple):
         return bool(value) and (_looks_like_image(value[0]) or isinstance(value[0], list))
-    if isinstance(value, bytes | bytearray | Image.Image | Part) or _reads(value):
+    if isinstance(value, bytes | bytearray | Image.Image | Part | np.void) or _reads(value):
+        return True
+    if is_buffer(value):
         return True
     return (is_tensor(value) or is_array_like(value)) and getattr(value, "ndim", 0) >= 2
 
@@ -252,6 +280,8 @@ def _images(entry: Any, options: ReadOptions, note: Note | None) -> list[Item]:
         numbers = _numbers(first.opened().data, options, first.path)
         return [remote_item(address, options, note, k) for k in numbers]
     entry = _content(entry if address is None else local_path(address.url))
+    if options.image_shape is None and is_buffer(entry):
+        entry = entry.tobytes()
     if isinstance(entry, str):
         path = existing_file(entry)
         return [FileItem(path, options, note, k) for k in _numbers(path, options, path)]
@@ -280,6 +310,8 @@ def _content(entry: Any) -> Any:
     _refuse(entry)
     if isinstance(entry, str | os.PathLike):
         return _of_text(str(os.fsdecode(entry)))
+    if isinstance(entry, np.void):
+        return entry.tobytes()
     if isinstance(entry, bytes | bytearray | memoryview):
         return bytes(entry)
     if isinstance(entry, Image.Image):
@@ -320,12 +352,9 @@ def _no_image(entry: Any) -> ImageError:
 
 def _of_text(text: str) -> str | bytes:
     """Return a path as it is, and the bytes of an image in base64."""
-    encoded = base64_of(text)
-    if encoded is not None:
-        try:
-            return base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ImageError(f"is damaged base64: {cause(error)}", path=text) from error
+    data = decoded(text)
+    if data is not None:
+        return data
     n_numbers = numbers_in_text(text)
     if n_numbers:
         raise ImageError(

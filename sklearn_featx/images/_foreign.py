@@ -1,17 +1,28 @@
-"""Foreign content: recognition of files that are no images, and hints for them."""
+"""Foreign content: recognition of files and names that are no images, and hints for them."""
 
+import os
 import re
+import unicodedata
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import unquote
 
+from .._messages import shown
+from ._encoded import is_encoded
 from .formats import is_tiff
 
-# The first bytes of image files in base64: PNG, JPEG, GIF, WebP, TIFF, BMP.
-_BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk0")
-_DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w=-]+)*;base64,", re.IGNORECASE)
 _NUMBERS = re.compile(r"\s*\[*(-?\d+(\.\d*)?[\s,;]+){8,}")
-# A shorter text may be a file name; no image file is that short in base64.
-_SHORTEST_BASE64 = 64
+# A shorter text may be a file name.
+_SHORTEST_NUMBERS = 64
+# Of a path, in characters: PATH_MAX of Linux.
+_LONGEST_NAME = 4096
+# Texts of objects, as str() and CSV files write them: literals, and others.
+_LITERAL = re.compile(r"[\[({]*\s*b?(['\"]).*(\1|[\])}])\s*", re.DOTALL)
+_REPR = re.compile(r"<[^<>]+ at 0x[0-9a-f]+>|(tensor|array)\(.*|\[\[.*", re.DOTALL | re.IGNORECASE)
+_NAME_OF_IMAGE = re.compile(
+    rb"[^\0\r\n]{1,1024}\.(png|jpe?g|gif|webp|tiff?|bmp|jp2|avif|heic|dcm)\s*", re.IGNORECASE
+)
 
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # In order of precedence: (first bytes, kind of content, hint).
@@ -42,26 +53,39 @@ def object_hint(entry: Any) -> str:
     return f"{_OBJECTS[package]}." if package in _OBJECTS else ""
 
 
-def is_base64_image(text: str) -> bool:
-    """Whether a text is an image in base64 or a data URL, not a file name."""
-    if _DATA_URL.match(text):
-        return True
-    return len(text) >= _SHORTEST_BASE64 and text.startswith(_BASE64_OF_IMAGES)
-
-
-def base64_of(text: str) -> str | None:
-    """Return the base64 of an image, without the head of a data URL; None if it is a file name."""
-    if not is_base64_image(text):
-        return None
-    encoded = text.partition(",")[2] if _DATA_URL.match(text) else text
-    return "".join(encoded.split())
-
-
 def numbers_in_text(text: str) -> int:
     """Return how many numbers a text consists of; 0 if it may be a file name."""
-    if len(text) < _SHORTEST_BASE64 or _NUMBERS.match(text[:_SHORTEST_BASE64]) is None:
+    if len(text) < _SHORTEST_NUMBERS or _NUMBERS.match(text[:_SHORTEST_NUMBERS]) is None:
         return 0
     return len(re.split(r"[\s,;]+", text.strip(" []\n")))
+
+
+def name_hint(path: str) -> str:
+    """Return what a name without a file may be, and a hint; empty if nothing is known."""
+    if path.startswith("~"):
+        return " Pass Path(path).expanduser()."
+    for other, way_out in _other_names(path):
+        if other != path and os.path.isfile(other):  # noqa: PTH113 (Path raises for long names)
+            return f" There is a file {shown(other)}: pass {way_out}."
+    if _REPR.fullmatch(path):
+        return " It is the text of an object, without its pixels. Pass the object."
+    if _LITERAL.fullmatch(path):
+        return " It is the text of an object: pass ast.literal_eval(text)."
+    if "*" in path:
+        return " Pass the files: sorted(Path(folder).glob(pattern))."
+    return ""
+
+
+def _other_names(path: str) -> Iterator[tuple[str, str]]:
+    """Yield the names that a path has lost on its way through text files and other systems."""
+    if "\0" in path or len(path) > _LONGEST_NAME:
+        return
+    yield path.strip().strip("'\""), "text without white space and quotes"
+    yield path.replace("\\", "/"), 'text.replace("\\\\", "/")'
+    yield unquote(path), "urllib.parse.unquote(text)"
+    for form in ("NFC", "NFD"):
+        yield unicodedata.normalize(form, path), f'unicodedata.normalize("{form}", text)'
+    yield re.split("[;|]", path)[0], "a list of paths, and bag_pooling"
 
 
 def content_hint(data: bytes) -> str:
@@ -83,6 +107,12 @@ def content_hint(data: bytes) -> str:
         return " It is a web page, perhaps an error of the server. Download the file again."
     if lowered.startswith((b"<svg", b"<?xml")):
         return " It is XML, perhaps a vector graphic (SVG). Render it to pixels first."
-    if is_base64_image(start.decode("latin-1")):
-        return " It is base64: pass base64.b64decode(...)."
+    return _text_hint(data)
+
+
+def _text_hint(data: bytes) -> str:
+    if is_encoded(data[:512].decode("latin-1")):
+        return " It is base64: pass it as text, data.decode()."
+    if _NAME_OF_IMAGE.fullmatch(data):
+        return " It is the name of a file: pass it as text, data.decode(); of HDF5 asstr()[:]."
     return ""

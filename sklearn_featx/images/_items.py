@@ -24,6 +24,7 @@ from ._decode import (
     pixels_in_header,
     read_file,
 )
+from ._foreign import name_hint
 from ._geometry import resize_and_crop
 from ._layout import Layout, as_channels_last
 from ._options import ReadOptions
@@ -340,9 +341,10 @@ def existing_file(path: str) -> str:
         # pathlib is much slower, and this runs for every row of every call.
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError as error:
-        raise ImageError(f"no such file.{_way_out(path)}", path=path) from error
+        raise ImageError(f"no such file.{name_hint(path)}", path=path) from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"the file cannot be reached: {cause(error)}.", path=path) from error
+        reason = f"the file cannot be reached: {cause(error)}.{name_hint(path)}"
+        raise ImageError(reason, path=path) from error
     if stat.S_ISDIR(mode):
         raise ImageError(
             'is a folder. Pass its files: sorted(Path(folder).rglob("*.jpg"))', path=path
@@ -350,12 +352,3 @@ def existing_file(path: str) -> str:
     if not stat.S_ISREG(mode):
         raise ImageError("is not a regular file.", path=path)
     return path
-
-
-def _way_out(path: str) -> str:
-    """Say what a path lacks that a shell would have changed."""
-    if path.startswith("~"):
-        return " Pass Path(path).expanduser()."
-    if "*" in path:
-        return " Pass the files: sorted(Path(folder).glob(pattern))."
-    return ""

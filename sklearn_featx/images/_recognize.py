@@ -59,6 +59,11 @@ def is_arrow(value: Any) -> bool:
     return _type_has(value, "to_pylist", "slice")
 
 
+def is_arrow_scalar(value: Any) -> bool:
+    """Whether `value` is an element of an Array of pyarrow."""
+    return _type_has(value, "as_py")
+
+
 def is_sliced_dataset(value: Any) -> bool:
     """Whether `value` is a `SliceDataset` of skorch, which numpy would read as a whole."""
     return _type_has(value, "__array__", "__getitem__", "transform") and hasattr(value, "dataset")
@@ -88,4 +93,5 @@ def is_missing(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a single number."""
-    return isinstance(value, numbers.Number | np.generic) and not isinstance(value, str | bytes)
+    kinds = numbers.Number | np.generic
+    return isinstance(value, kinds) and not isinstance(value, str | bytes | np.void)
