@@ -197,7 +197,7 @@ def _is_pair(entry: list[Any] | tuple[Any, ...], *, bags: bool) -> bool:
     return bool(others) and all(
         _is_target(other)
         or (isinstance(other, str) and not isinstance(first, str | os.PathLike))
-        or (isinstance(entry, tuple) and _is_annotation(other))
+        or (isinstance(entry, tuple) and not isinstance(first, Mapping) and _is_annotation(other))
         for other in others
     )
 
@@ -206,7 +206,9 @@ def _is_annotation(value: Any) -> bool:
     """Whether a value has the boxes and masks of an image, as in detection datasets."""
     if isinstance(value, list):
         return all(map(_is_annotation, value))
-    return isinstance(value, Mapping) and not {"bytes", "path", *_IMAGE_KEYS} & set(value)
+    if not isinstance(value, Mapping) or {"bytes", "path", *_IMAGE_KEYS} & set(value):
+        return False
+    return not any(isinstance(part, bytes | bytearray | Image.Image) for part in value.values())
 
 
 def _is_target(value: Any) -> bool:

@@ -350,5 +350,10 @@ class TestSamples:
         found = cross_val_predict(pipe, items, [0, 1, 0, 1], cv=2)
         wanted = cross_val_predict(pipe, PIXELS, [0, 1, 0, 1], cv=2)
         np.testing.assert_array_equal(found, wanted)
-        with pytest.raises(ImageError, match="list of 2 entries"):
-            as_image_collection([(CONTENTS[0], {"bytes": CONTENTS[1], "path": None})])
+        # Two pictures are no picture and its targets.
+        picture = Image.fromarray(PIXELS[0])
+        struct, right = {"bytes": CONTENTS[1], "path": None}, {"right": picture}
+        for pair in ((picture, struct), (picture, right), ({"left": picture}, right)):
+            with pytest.raises(ImageError, match="list of 2 entries"):
+                as_image_collection([pair])
+            assert as_image_collection([pair], ReadOptions(bag_pooling="mean")).sizes == [2]
