@@ -21,7 +21,7 @@
     ├── RandomWeightsWarning             a backbone has random weights
     ├── CutWarning                       an untraceable network is cut at its top-level parts
     ├── SavedVersionWarning              a model was saved with other versions of the libraries
-    └── StoreWarning                     a store does not work: rows are not cached
+    └── StoreWarning                     rows are not cached, though a store was named
 
 The second base of an error is the built-in type that scikit-learn raises in such cases.
 """
@@ -303,7 +303,7 @@ class SavedVersionWarning(FeatxWarning):
 
 
 class StoreWarning(FeatxWarning):
-    """A store does not work: results are correct, but rows are not cached.
+    """Results are correct, but rows are not cached in the store that `cache` names.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from ._backbone import Backbone
 from ._classifier import warn_of_classifier
 from ._digests import Digest, digest_structure
 from ._feature_map import FeatureMap, find_feature_map
-from ._functions import digest_function
+from ._functions import FunctionDigest, digest_function
 from ._listing import StageInfo, backbone_stages, unfreeze_depths
 from ._refusals import check_same, complex_features, no_rows
 from ._registry import backbone_names, get_backbone
@@ -18,6 +18,7 @@ __all__ = [
     "Backbone",
     "Digest",
     "FeatureMap",
+    "FunctionDigest",
     "StageInfo",
     "backbone_names",
     "backbone_stages",

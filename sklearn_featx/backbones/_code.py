@@ -7,7 +7,6 @@ Docstrings, comments, line numbers and file names do not matter.
 import dis
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -17,12 +16,6 @@ from .._digest import digest
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _CHAINED = ("LOAD_ATTR", "LOAD_METHOD")
 _ATTRIBUTES = (*_CHAINED, "LOAD_SUPER_ATTR")
-_LOADS_OUTLIVING = (*_LOADS, "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
-# Instructions whose result is a new value; a call may return an old one.
-_MAKES = (
-    "BINARY_OP", "BUILD_", "CALL", "COMPARE_OP", "DICT_", "LIST_", "LOAD_CONST", "LOAD_SMALL_INT",
-    "SET_", "UNARY_",
-)  # fmt: skip
 # Python 3.13 stores where a class begins, and the attributes of its methods in any order.
 _PLACE_OF_CLASS = ("__firstlineno__", "__static_attributes__")
 # From Python 3.14 on, a flag tells whether there is a docstring.
@@ -105,72 +98,24 @@ def read_code(code: CodeType) -> Code:
     }
     names = frozenset(used).union(*(read_code(c).names for c in inner))
     texts = frozenset(_strings(code.co_consts)).union(*(read_code(c).texts for c in inner))
-    into_items = any(i.opname in _INTO_ITEMS for i in instructions) or _is_in_place(
-        code, instructions
-    )
     return Code(
         own,
         tuple(dict.fromkeys(reads)),
         names,
         texts,
         frozenset(_writes(code, instructions)).union(*(_outer_writes(c, code) for c in inner)),
-        into_items or any(read_code(c).writes_items for c in inner),
+        _writes_items(code, instructions) or any(read_code(c).writes_items for c in inner),
     )
 
 
-@functools.lru_cache(maxsize=8192)
-def handed_on(code: CodeType) -> frozenset[str]:
-    """Return the names whose values code uses otherwise than as right operand of an operator.
-
-    Such a value may get another name, or be changed by what it is passed to.
-
-    Parameters
-    ----------
-    code : CodeType
-        The code.
-
-    Returns
-    -------
-    names : frozenset of str
-        Global variables and those of enclosing functions, and attributes with a leading dot,
-        including those of nested functions.
-    """
-    instructions = [i for i in dis.get_instructions(code) if i.opname not in _IDLE]
-    # The last instruction returns.
-    used = {
-        f".{load.argval}" if load.opname in _ATTRIBUTES else str(load.argval)
-        for load, after in pairwise(instructions)
-        if load.opname in (*_LOADS_OUTLIVING, *_ATTRIBUTES) and after.opname != "BINARY_OP"
-    }
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return frozenset(used).union(*map(handed_on, inner))
-
-
-def _is_in_place(code: CodeType, instructions: Sequence[dis.Instruction]) -> bool:
-    """Whether `out=` or an operator such as ``+=`` may change a value that outlives the call."""
-    if any(isinstance(constant, tuple) and "out" in constant for constant in code.co_consts):
-        return True
-    # The first parameter is the image; others may have defaults.
-    first = 2 if code.co_varnames[:1] == ("self",) else 1
-    outliving = set(code.co_varnames[first : code.co_argcount + code.co_kwonlyargcount])
-    changed = set()
-    for before, store in pairwise(instructions):
-        if not store.opname.startswith(("STORE_FAST", "STORE_DEREF", "STORE_NAME")):
-            continue
-        # Two names: Python 3.13 joins a store with the next instruction.
-        name, *more = store.argval if isinstance(store.argval, tuple) else (store.argval,)
-        if before.opname == "BINARY_OP" and before.argrepr.endswith("="):
-            changed.add(name)
-        # Where branches meet, the instruction before has made only one of the values.
-        elif store.is_jump_target or not _is_new(before):
-            outliving.add(name)
-        outliving.update(more if store.opname == "STORE_FAST_STORE_FAST" else ())
-    return not changed.isdisjoint(outliving)
-
-
-def _is_new(made_by: dis.Instruction) -> bool:
-    """Whether an instruction makes a new value; a subscript of Python 3.14 is a BINARY_OP."""
-    return made_by.opname.startswith(_MAKES) and not made_by.argrepr.startswith("[")
+def _writes_items(code: CodeType, instructions: Sequence[dis.Instruction]) -> bool:
+    """Whether code writes items, or has `out=` or an operator such as ``+=``."""
+    return any(
+        isinstance(constant, tuple) and "out" in constant for constant in code.co_consts
+    ) or any(
+        i.opname in _INTO_ITEMS or (i.opname == "BINARY_OP" and i.argrepr.endswith("="))
+        for i in instructions
+    )
 
 
 def _without_place(instructions: Sequence[dis.Instruction]) -> Iterator[dis.Instruction]:

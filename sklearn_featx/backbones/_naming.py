@@ -191,9 +191,13 @@ class Namer:
         """Name an item of a set on its own, since the order of a set differs between processes."""
         namer = type(self)(building=self._building)
         name = namer.name(item)
+        self.absorb(namer)
+        return name
+
+    def absorb(self, namer: "Namer") -> None:
+        """Record what another namer has found."""
         self.unnamed += namer.unnamed
         self.libraries |= namer.libraries
-        return name
 
     def _descriptor(self, value: Any) -> str | None:
         if isinstance(value, functools.partial):

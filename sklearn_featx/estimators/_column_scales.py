@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.preprocessing import normalize as scale_to_unit_norm
 
 from .._digest import digest
+from .._preprocess import Preprocess
 from .._typing import AnyArray, FloatArray
 from ..exceptions import ImageError
 from ..flow import Recipe
@@ -87,4 +88,5 @@ def digest_columns(recipe: Recipe) -> str:
         The recipe.
     """
     taps = [digest(recipe.backbone.digest(tap.layer), str(tap.pooling)) for tap in recipe.taps]
-    return digest(*taps, getattr(recipe.preprocess, "digest", ""))
+    preprocess = recipe.preprocess
+    return digest(*taps, preprocess.digest if isinstance(preprocess, Preprocess) else "")

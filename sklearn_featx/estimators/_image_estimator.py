@@ -3,7 +3,7 @@
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple, Self, get_args
 
@@ -25,7 +25,7 @@ from .._sklearn_compat import (
 from .._typing import AnyArray, OnError, Precision
 from ..backbones import Backbone, reads_pictures
 from ..exceptions import InputError
-from ..flow import Failure, Recipe, Settings, choose_preprocess
+from ..flow import Failure, Recipe, Settings, UserFunction, choose_preprocess
 from ..images import ImageCollection, ReadOptions, as_image_collection, bag_poolings, n_parts
 from ..store import FeatureStore
 from ._channels import check_channels
@@ -160,7 +160,7 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
     def _image_size(self) -> int | Sequence[int] | None:
         return chosen_size(self.preprocessing, self.image_size)
 
-    def _preprocess(self, backbone: Backbone) -> Preprocess | Callable[[Any], Any]:
+    def _preprocess(self, backbone: Backbone) -> Preprocess | UserFunction:
         """Preprocessing of the images, or the user's function."""
         preprocessing = self.preprocessing
         if not callable(preprocessing):

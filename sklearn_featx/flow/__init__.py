@@ -29,6 +29,7 @@ from ._failures import Failure, as_table, readable, refuse_none_readable, renumb
 from ._image_keys import row_keys
 from ._recipe import Recipe, Tap, choose_preprocess
 from ._settings import Settings
+from ._user_function import UserFunction
 from ._view_rows import FixedViews, FreshViews, rows_of_views
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "StoredRows",
     "Tap",
     "TapRows",
+    "UserFunction",
     "activations",
     "as_table",
     "choose_preprocess",

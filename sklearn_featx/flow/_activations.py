@@ -6,6 +6,7 @@ computed or cached. A store that fails costs time, never a result.
 """
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -14,8 +15,9 @@ import numpy as np
 
 from .._progress import Progress, note
 from .._typing import AnyArray
-from ..exceptions import BackboneError, ImageError, RangeWarning
+from ..exceptions import BackboneError, ImageError, RangeWarning, StoreWarning
 from ..images import Bags, ImageCollection
+from ..store import FeatureStore
 from ._bags import BagRows, located, rows_of_bags
 from ._cache import Decision, decide, open_store
 from ._cached_rows import missing_rows, read_all, read_or_computed, read_rows
@@ -72,9 +74,8 @@ def _streamed(
 ) -> Iterator[Result]:
     missing = None if job is None else missing_rows(job)
     # Nothing to compute: the decision was reported when the rows were cached.
-    if settings.verbose and settings.cache is not False and missing != {}:
-        verb = "cached" if decision.cached else "not cached"
-        note(f"{recipe.backbone.name}: rows are {verb}, {decision.reason}")
+    if missing != {}:
+        _report(decision, recipe, settings)
     if job is not None and missing is not None:
         results = read_or_computed(job, missing)
     else:
@@ -87,7 +88,22 @@ def _streamed(
         for result in results:
             yield result
             progress.update(len(result.rows) + len(result.failures))
+    if job is not None and recipe.unnamed is not None:
+        # A user's function has changed a value.
+        _report(Decision(False, recipe.unnamed), recipe, settings)
     _warn_of_range(images)
+
+
+def _report(decision: Decision, recipe: Recipe, settings: Settings) -> None:
+    """Report whether rows are cached; warn if a store that the user named gets none."""
+    if not settings.reports:
+        return
+    text = f"{recipe.backbone.name}: rows are {'' if decision.cached else 'not '}cached"
+    named = isinstance(settings.cache, str | os.PathLike | FeatureStore)
+    if named and not decision.cached and recipe.unnamed is not None:
+        warnings.warn(f"{text}, {decision.reason}", StoreWarning, stacklevel=5)
+    elif settings.verbose and settings.cache is not False:
+        note(f"{text}, {decision.reason}")
 
 
 def _warn_of_range(images: ImageCollection) -> None:
@@ -219,7 +235,7 @@ def first_shapes(
     if recipe.deterministic or not decide(recipe, None, 1, store).cached:
         return recipe.shapes_from(recipe.input_shape(images, settings.skip_unreadable))
     # The row of the first image costs one call of the user's function, as its shape alone would.
-    quiet, failures = settings._replace(verbose=0), []
+    quiet, failures = settings._replace(verbose=0, reports=False), []
     for i in range(len(images) if settings.skip_unreadable else 1):
         try:
             with renumbered([i]):
@@ -335,8 +351,11 @@ def held_or_stored(images: ImageCollection, recipe: Recipe, settings: Settings) 
     job = cached_rows(images, recipe, settings, store)
     results = _streamed(images, recipe, settings, decision, job)
     failures = [failure for result in results for failure in result.failures]
+    if recipe.unnamed is not None:
+        # A user's function has changed a value, and its rows were not written.
+        return activations(images, recipe, settings)
     # An image that was readable and no longer is raises an error, since its row has a position.
-    quiet = settings._replace(verbose=0, on_error="raise")
+    quiet = settings._replace(verbose=0, reports=False, on_error="raise")
     stored = job.take(readable(len(images), failures).tolist())._replace(settings=quiet)
     taps = [_held(stored.only((tap,)), stored=tap in large) for tap in recipe.taps]
     return TapRows(taps, failures)

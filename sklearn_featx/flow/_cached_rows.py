@@ -110,7 +110,7 @@ def _claimed(job: CachedRows, positions: Sequence[int], claims: Claims) -> Itera
 
 
 def _written(job: CachedRows, positions: Sequence[int], choose: Choose) -> Generator[Result]:
-    """Compute rows, and write those whose files have not changed since their key."""
+    """Compute rows, and write those whose keys are still true."""
     read = choose.read if isinstance(choose, Claims) else set()
     with closing(computed(job.images, positions, job.recipe, job.settings, choose)) as results:
         for rows, taps, failures in results:
@@ -126,7 +126,9 @@ def _write(
     """
     uncertain = [row for row in rows if row not in read]
     same = dict(zip(uncertain, job.unchanged(uncertain), strict=True))
-    unchanged = [same.get(row, True) for row in rows]
+    # A call of the user's function that has just computed them may have shown that it has a memory.
+    certain = job.recipe.unnamed is None
+    unchanged = [certain and same.get(row, True) for row in rows]
     keys = job.keys_of([row for row, same in zip(rows, unchanged, strict=True) if same])
     kept = []
     # The first shelf has the claims and is written last: a process that waits for it finds all.

@@ -1,6 +1,5 @@
 """Recipes: everything that is done to an image until it is a row, and the digest of it."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from .. import __version__
 from .._digest import digest
 from .._preprocess import CropMode, Preprocess
 from .._typing import AnyArray, Pooling, Precision
-from ..backbones import Backbone, Digest, digest_function
+from ..backbones import Backbone
 from ..engines import EngineName, arithmetic_facts, resolve_device, resolve_precision
 from ..images import (
     ImageCollection,
@@ -23,6 +22,7 @@ from ..images import (
 )
 from ..store import Storage
 from ._failures import refuse_none_readable
+from ._user_function import UserFunction
 
 
 class Tap(NamedTuple):
@@ -69,7 +69,7 @@ class Recipe:
         The network.
     taps : tuple of Tap
         The taps, which one pass computes together.
-    preprocess : Preprocess or callable
+    preprocess : Preprocess or UserFunction
         The geometry, or a function from image to tensor.
     device : str, default="auto"
         The device.
@@ -84,7 +84,7 @@ class Recipe:
 
     backbone: Backbone
     taps: tuple[Tap, ...]
-    preprocess: Preprocess | Callable[[Any], Any]
+    preprocess: Preprocess | UserFunction
     device: str = "auto"
     precision: Precision = "float32"
     engine: EngineName = "torch"
@@ -122,25 +122,11 @@ class Recipe:
     @property
     def unnamed(self) -> str | None:
         """Why rows have no certain digest; None if they have one."""
-        if self._function is not None and self._function.unnamed:
-            return f"preprocessing is a function without a digest: {self._function.unnamed[0]}"
+        if isinstance(self.preprocess, UserFunction) and self.preprocess.unnamed:
+            return self.preprocess.unnamed
         if self.network_taps and self.backbone.unnamed:
             return f"the network's computation has no digest: {self.backbone.unnamed[0]}"
         return None
-
-    @functools.cached_property
-    def _function(self) -> Digest | None:
-        """Digest of a user's function with all that it reads."""
-        preprocess = self.preprocess
-        return None if isinstance(preprocess, Preprocess) else digest_function(preprocess)
-
-    @property
-    def _seen(self) -> str:
-        """Digest of the preprocessing."""
-        if isinstance(self.preprocess, Preprocess):
-            return self.preprocess.digest
-        assert self._function is not None
-        return self._function.text
 
     def keeps_images_at(self, tap: Tap) -> bool:
         """Whether a tap's rows are those of the images of a bag, not of the bag."""
@@ -158,7 +144,7 @@ class Recipe:
         tap : Tap
             One of the taps.
         """
-        parts = ["row-2", __version__, digest_reading(), self._seen]
+        parts = ["row-2", __version__, digest_reading(), self.preprocess.digest]
         if tap.layer != 0:
             parts += [
                 self.backbone.digest(tap.layer),
@@ -177,7 +163,7 @@ class Recipe:
     @property
     def pass_key(self) -> tuple[int, str, str]:
         """Key of the recipes that one pass over the images can serve, with any taps."""
-        seen = repr(self.preprocess) if self.unnamed else self._seen
+        seen = repr(self.preprocess) if self.unnamed else self.preprocess.digest
         return id(self.backbone), seen, repr(self.arithmetic)
 
     def describe(self, tap: Tap) -> str:
@@ -265,10 +251,10 @@ def choose_preprocess(
     preprocessing: Literal["fast"] | Callable[[Any], Any] | None,
     image_size: int | Sequence[int] | None,
     crop_mode: CropMode = "center",
-) -> Preprocess | Callable[[Any], Any]:
+) -> Preprocess | UserFunction:
     """Return the user's function, or the backbone's preprocessing at the given size."""
     if callable(preprocessing):
-        return preprocessing
+        return UserFunction(preprocessing)
     own = backbone.preprocess
     if image_size is not None:
         own = own.with_image_size(image_size)

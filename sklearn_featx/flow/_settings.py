@@ -22,6 +22,8 @@ class Settings(NamedTuple):
     on_error : {"raise", "nan"}, default="raise"
         Whether the first unreadable image raises an error, or unreadable images are left out and
         returned as failures together with the rows.
+    reports : bool, default=True
+        Whether the decision to cache rows is reported.
     """
 
     batch_size: int | None = None
@@ -29,6 +31,7 @@ class Settings(NamedTuple):
     cache: Cache = False
     verbose: int = 0
     on_error: OnError = "raise"
+    reports: bool = True
 
     @property
     def skip_unreadable(self) -> bool:

@@ -306,7 +306,8 @@ class TestDecisions:
         assert "rows are" not in note(), "reported again, though nothing is computed"
         assert "rows are" not in note(cache=False), "reported, though nobody asked for a cache"
         assert "lambda> uses .random, which may be random" in note(
-            preprocessing=lambda p: np.asarray(p)[None] / np.float32(255 + random.random())
+            cache=True,
+            preprocessing=lambda p: np.asarray(p)[None] / np.float32(255 + random.random()),
         )
 
     def test_rows_that_do_not_fit_are_not_remembered(self, small_net, digits, tmp_path, capsys):
