@@ -242,6 +242,7 @@ def _naming_the_factory(factory: Callable[[], nn.Module]) -> Iterator[None]:
     except FeatxError:
         raise
     except Exception as error:
+        # The user's function runs here, which may raise anything.
         raise BackboneError(f"backbone={shown(factory)} raised {cause(error)}. {_RULE}") from error
 
 

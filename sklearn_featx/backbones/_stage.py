@@ -171,6 +171,7 @@ class _Watched(NodeByNode):
         except LayerError:
             raise
         except Exception as error:
+            # The network's own operations run here, which may raise anything.
             raise LayerError(_place(n)) from error
 
 
@@ -211,6 +212,7 @@ def _fake_tensors() -> Any:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
             works = torch.relu(torch.empty(2, 1, 3) + bias).shape == (2, 4, 3)
     except Exception as error:
+        # A private mode of PyTorch, which may change in any way.
         _log.debug("Shapes are found by running on zeros: %s: %s", type(error).__name__, error)
         return None
     return FakeTensorMode if works else None

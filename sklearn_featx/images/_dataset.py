@@ -123,6 +123,7 @@ class DatasetItems(ImageCollection):
         try:
             entry = self._dataset[row]
         except Exception as error:
+            # The dataset's own code runs here, which may raise anything.
             reason = f"the dataset raised {cause(error)}"
             raise ImageError(reason) from error
         # A segmentation mask, an image as well, is a target here.

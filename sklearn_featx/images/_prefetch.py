@@ -106,6 +106,7 @@ def _call(item: AnyArray, function: Callable[[Any], Any]) -> AnyArray:
     try:
         returned = function(as_picture(to_pixels(item)) if is_picture else item)
     except Exception as error:
+        # The user's function runs here, which may raise anything.
         raise ImageError(f"preprocessing raised {cause(error)}") from error
     return _as_prepared(returned)
 

@@ -145,6 +145,7 @@ class Remote:
         try:
             return self._system(address).find(address)
         except Exception as error:
+            # fsspec and the clients of stores raise errors of any type.
             failure = self._failure(address, _reason(error))
         raise failure
 
@@ -163,6 +164,7 @@ class Remote:
             try:
                 return self._system(address).read(address, n_bytes)
             except Exception:
+                # Reading the whole file will say what is wrong.
                 return None
 
         n_threads = min(_THREADS, len(addresses))
@@ -181,6 +183,7 @@ class Remote:
                 return self._failure(address, _too_large(state[1]))
             data = self._system(address).read(address, _MOST_BYTES + 1)
         except Exception as error:
+            # fsspec and the clients of stores raise errors of any type.
             return self._failure(address, _reason(error))
         if len(data) > _MOST_BYTES:
             return self._failure(address, _too_large(None))

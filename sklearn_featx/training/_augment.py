@@ -84,6 +84,7 @@ class Augment:
         except ImageError:
             raise
         except Exception as error:
+            # The user's transform runs here, which may raise anything.
             raise ValueError(
                 f"augment={shown(self._transform)} raised {cause(error)}. It is called with a "
                 "uint8 tensor (channels, height, width) and returns one."

@@ -108,10 +108,10 @@ def _copied(module: nn.Module, *, borrowed: bool) -> nn.Module:
         # Shapes are determined on the CPU; each engine and each tail moves to its own device.
         return copy.deepcopy(module).cpu()
     except Exception as error:
+        # Copying runs the code of all objects in the module, some of which cannot be copied (locks,
+        # generators, tensors of a graph).
         if not borrowed:
             return module
-        # A module may contain objects that cannot be copied (locks, generators, tensors of a
-        # graph).
         raise BackboneError(
             f"backbone: the {type(module).__name__} cannot be copied ({cause(error)}), and the "
             "original is never used, so that it does not change. Pass a function that builds it."

@@ -72,6 +72,7 @@ def dicom_levels(
     except (ImageError, Warning):
         raise
     except Exception as error:
+        # pydicom converts elements when they are read, and raises errors of any type.
         raise ImageError(damaged("the description of its pixels", error)) from None
 
 

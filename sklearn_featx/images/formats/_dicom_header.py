@@ -195,6 +195,7 @@ def read_header(data: bytes, longest: int | None, *, with_pixels: bool = True) -
     except Warning:
         raise
     except Exception as error:
+        # pydicom raises errors of any type for damaged headers.
         raise ImageError(damaged("its header", error)) from None
 
 

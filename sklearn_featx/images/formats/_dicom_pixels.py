@@ -116,6 +116,7 @@ def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
     except Warning:
         raise
     except Exception as error:
+        # Decoders raise errors of any type for damaged data.
         kind, packages = _codec(header.transfer_syntax)
         if missing := _missing(packages):
             # Another package may decode some files of a syntax only.
@@ -163,6 +164,7 @@ def _decode_12_bits(header: Header, shape: Shape, frame: int) -> AnyArray:
         words = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), "<u2")
         return words.reshape(shape.rows, shape.columns)
     except Exception as error:
+        # GDCM's bindings raise errors of any type; a buffer of another length fits no shape.
         raise ImageError(damaged("its pixels", error)) from None
 
 
@@ -208,7 +210,7 @@ def _decoder(syntax: str, encapsulated: bool) -> Any:
 
     try:
         decoder = get_decoder(syntax)
-    except Exception:
+    except NotImplementedError:
         raise ImageError(
             "the DICOM file has pixels in a transfer syntax that the installed pydicom does not "
             "decode. Convert it with another program, such as gdcmconv --raw."
@@ -261,6 +263,7 @@ def _check_stream(header: Header, shape: Shape, frame: int) -> None:
     except Warning:
         raise
     except Exception as error:
+        # pydicom raises errors of any type for damaged fragments.
         raise ImageError(damaged("its compressed pixels", error)) from None
     found = _stream_size(stream)
     if found is None:

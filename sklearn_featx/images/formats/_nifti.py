@@ -163,6 +163,7 @@ def nifti_header(data: bytes) -> NiftiHeader:
     except ImageError:
         raise
     except Exception as error:
+        # nibabel raises errors of any type for damaged headers.
         raise ImageError(f"its NIfTI header is damaged ({type(error).__name__}).") from error
     for axis in AXES:
         refuse_bomb(header.n_pixels(axis))
