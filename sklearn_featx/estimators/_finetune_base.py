@@ -44,7 +44,7 @@ from ..flow import (
     slices,
     warn_of,
 )
-from ..images import Bags, ImageCollection
+from ..images import Bags, ImageCollection, bag_poolings
 from ..training import (
     FineTuneNet,
     LinearModel,
@@ -227,7 +227,7 @@ class FineTuneEstimator(
             self.seed_,
             is_probe=is_probe,
             reads_all=self.head_layers == "all",
-            bag_pooling=self._reader().bag_pooling,
+            bag_poolings=bag_poolings(self._reader().bag_pooling),
             n_channels=getattr(self, "n_channels_", None) or 1,
             batch_norm=self.batch_norm,
             # Training in float16 would need a scaled loss.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from sklearn.base import BaseEstimator
 
 from .._parallel import ForkSafeLock, answer_in_children
-from .._typing import AnyArray
+from .._typing import AnyArray, BagPooling
 from ..backbones import Backbone, digest_structure
 from ..training import (
     POOLINGS,
@@ -54,8 +54,8 @@ class ModulePlan:
         Whether the head is the linear probe, which is solved in float64 and not trained.
     reads_all : bool
         Whether the head reads all stages, not only the last one.
-    bag_pooling : str or None
-        How the rows of the images of a bag become one; None: one image for each row.
+    bag_poolings : tuple of {"mean", "max", "min", "std"}
+        How the rows of the images of a bag become one; with none: one image for each row.
     n_channels : int
         Number of channels of an image that pass alone, each a row.
     batch_norm : {"frozen", "train"}
@@ -77,7 +77,7 @@ class ModulePlan:
     seed: int
     is_probe: bool
     reads_all: bool
-    bag_pooling: str | None
+    bag_poolings: tuple[BagPooling, ...]
     n_channels: int
     batch_norm: Any
     mixed_precision: bool
@@ -111,7 +111,7 @@ class ModulePlan:
             pools=[self.backbone.pool(pooling) for pooling in POOLINGS],
             n_read=len(self.trained) if self.reads_all else 1,
             # Without a tail, the rows are vectors, which are pooled already.
-            bag_pooling=self.bag_pooling if self.trained else None,
+            bag_poolings=self.bag_poolings if self.trained else (),
             n_channels=self.n_channels,
         )
         if state is not None:

@@ -6,15 +6,15 @@ the first axis of a row.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from .._messages import shown
-from .._typing import AnyArray
+from .._typing import AnyArray, BagPooling
 from ..exceptions import InputError
 
-_POOLINGS: dict[str, Callable[..., AnyArray]] = {
+_POOLINGS: dict[BagPooling, Callable[..., AnyArray]] = {
     "mean": np.mean,
     "max": np.max,
     "min": np.min,
@@ -26,16 +26,17 @@ def check_bag_pooling(pooling: Any) -> None:
     """Raise `InputError` if a name is no bag pooling; None is one image for each row."""
     if pooling is None:
         return
-    if not isinstance(pooling, str) or not all(part in _POOLINGS for part in bag_poolings(pooling)):
+    if not isinstance(pooling, str) or not {*bag_poolings(pooling)}.issubset(get_args(BagPooling)):
         raise InputError(
             f"bag_pooling={shown(pooling)}: expected 'mean', 'max', 'min' or 'std', or several of "
             "them, such as 'mean+max', or None."
         )
 
 
-def bag_poolings(pooling: str | None) -> list[str]:
+def bag_poolings(pooling: str | None) -> tuple[BagPooling, ...]:
     """Return the poolings that a name joins; none for None."""
-    return [] if pooling is None else pooling.split("+")
+    names = () if pooling is None else pooling.split("+")
+    return cast("tuple[BagPooling, ...]", tuple(names))
 
 
 def n_parts(pooling: str | None, n_channels: int = 1) -> int:

@@ -5,9 +5,11 @@ The channels of an image, where each passes alone, are a bag too.
 Rows of bags are one object, `BagParts`, since their parts differ in length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+
+from .._typing import BagPooling
 
 
 class BagParts:
@@ -62,7 +64,7 @@ def _std(vectors: torch.Tensor) -> torch.Tensor:
     return torch.where(spread, torch.where(spread, variance, 1.0).sqrt(), 0.0)
 
 
-_POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+_POOLINGS: dict[BagPooling, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": lambda vectors: vectors.mean(dim=0),
     "max": lambda vectors: vectors.amax(dim=0),
     "min": lambda vectors: vectors.amin(dim=0),
@@ -71,7 +73,10 @@ _POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def pool_bags(
-    vectors: torch.Tensor, sizes: torch.Tensor, pooling: str | None, n_channels: int = 1
+    vectors: torch.Tensor,
+    sizes: torch.Tensor,
+    poolings: Sequence[BagPooling],
+    n_channels: int = 1,
 ) -> torch.Tensor:
     """Pool the vectors of the images of each bag.
 
@@ -81,9 +86,8 @@ def pool_bags(
         Vectors of all images, one bag after the other.
     sizes : torch.Tensor of shape (n_bags,), int
         Number of images of each bag, at least 1.
-    pooling : str or None
-        "mean", "max", "min" or "std", or several of them, joined by "+". None: a bag is the
-        channels of one image.
+    poolings : sequence of {"mean", "max", "min", "std"}
+        Their results lie side by side. With none, a bag is the channels of one image.
     n_channels : int, default=1
         Number of channels of an image, each an image here; their vectors lie side by side.
 
@@ -96,14 +100,13 @@ def pool_bags(
     --------
     >>> import torch
     >>> vectors = torch.tensor([[1.0], [3.0], [5.0]])
-    >>> pool_bags(vectors, torch.tensor([2, 1]), "mean+max").tolist()
+    >>> pool_bags(vectors, torch.tensor([2, 1]), ["mean", "max"]).tolist()
     [[2.0, 3.0], [5.0, 5.0]]
     """
     vectors = vectors.reshape(-1, n_channels * vectors.shape[1])
-    if pooling is None:
+    if not poolings:
         return vectors
-    names = pooling.split("+")
     bags = torch.split(vectors, (sizes // n_channels).tolist())
     if not bags:
-        return vectors.new_empty((0, len(names) * vectors.shape[1]))
-    return torch.stack([torch.cat([_POOLINGS[name](bag) for name in names]) for bag in bags])
+        return vectors.new_empty((0, len(poolings) * vectors.shape[1]))
+    return torch.stack([torch.cat([_POOLINGS[name](bag) for name in poolings]) for bag in bags])

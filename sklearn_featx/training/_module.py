@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 import torch
 from torch import nn
 
-from .._typing import Pooling
+from .._typing import BagPooling, Pooling
 from ._bags import BagParts, pool_bags
 from ._frozen_norms import fold_norms, keep_strided_groups_in_float32
 
@@ -50,9 +50,9 @@ class TailAndHead(nn.Module):
         The last stage has the first of them, the others have all.
     n_read : int, default=1
         Number of stages, counted from the output, whose pooled activations are the embedding.
-    bag_pooling : str, default=None
-        How the vectors of the images of a bag become one, as in `pool_bags`. None: one image for
-        each row.
+    bag_poolings : sequence of {"mean", "max", "min", "std"}, default=()
+        How the vectors of the images of a bag become one, as in `pool_bags`. With none: one image
+        for each row.
     n_channels : int, default=1
         Number of channels of an image that are images of their own: their vectors lie side by side.
     """
@@ -67,7 +67,7 @@ class TailAndHead(nn.Module):
         mixed_precision: bool = False,
         pools: Sequence[nn.Module] = (),
         n_read: int = 1,
-        bag_pooling: str | None = None,
+        bag_poolings: Sequence[BagPooling] = (),
         n_channels: int = 1,
     ) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class TailAndHead(nn.Module):
         self.mixed_precision = mixed_precision
         self.pools = nn.ModuleList(pools or [nn.Identity()])
         self.n_read = n_read
-        self.bag_pooling = bag_pooling
+        self.bag_poolings = bag_poolings
         self.n_channels = n_channels
         self._active = self.trained
         fold_norms([s for s, t in zip(self.stages, self.trained, strict=True) if self._stands(t)])
@@ -147,7 +147,7 @@ class TailAndHead(nn.Module):
         """Pool the vectors of images to those of bags."""
         if sizes is None:
             return vectors
-        return pool_bags(vectors, sizes, self.bag_pooling, self.n_channels)
+        return pool_bags(vectors, sizes, self.bag_poolings, self.n_channels)
 
     def train(self, mode: bool = True) -> Self:
         """Set train or eval mode; frozen parts stay in eval mode.

@@ -1,11 +1,13 @@
 """Bags: rows of several images, of the extractor and of the fine-tuners."""
 
 import itertools
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 from sklearn_featx import (
@@ -15,7 +17,10 @@ from sklearn_featx import (
     ImageReader,
     PretrainedFeatureExtractor,
 )
+from sklearn_featx._typing import BagPooling
 from sklearn_featx.exceptions import ImageError, ImageWarning, InputError
+from sklearn_featx.images import bag_poolings, pool_bag
+from sklearn_featx.training._bags import pool_bags
 
 SIZES = [2, 1, 3] * 4
 
@@ -230,3 +235,11 @@ def test_augmented_bags(bags, small_net, n_views):
         cache=False,
     )
     assert np.isfinite(model.fit(X, y.astype(float)).predict(X)).all()
+
+
+def test_both_poolings_of_bags_know_the_same_names():
+    rows = np.float32([[1, 2], [4, 0], [9, 9]])
+    name = "+".join(get_args(BagPooling))
+    assert bag_poolings(name) == get_args(BagPooling)
+    pooled = pool_bags(torch.from_numpy(rows), torch.tensor([3]), bag_poolings(name))
+    np.testing.assert_allclose(pooled[0], pool_bag(rows, name), rtol=1e-6)
