@@ -60,8 +60,10 @@ _IMPURE_NAMES = {
 }  # fmt: skip
 _CONTAINERS = (list, dict, set, deque)
 _BUFFERS = (bytearray, np.ndarray, torch.Tensor)
-# They are digested after each call: 4 ms.
+# They are digested after each call, in 5 ms. An item of a list takes as long as 1 KiB.
 _MOST_BYTES = 2**22
+_BYTES_PER_ITEM = 2**10
+_TOO_LARGE = "outlives the call, and is too large to compare after each: 4 MiB or 4096 items"
 # Special methods that code may name: others, such as `__globals__`, reach what is not in the name.
 _SPECIAL = {*CONSTRUCTORS, "__call__", "__class__", "__name__", "__qualname__"}
 _MUTATORS = {
@@ -103,6 +105,17 @@ class _FunctionNamer(Namer):
         self.holds = self.writes = False
         self.n_bytes = 0
 
+    def name(self, value: Any) -> str:
+        """Return the digest of a value."""
+        if isinstance(value, str | bytes | tuple) and self._exceeds(_n_bytes(value)):
+            return self.give_up(value, _TOO_LARGE)
+        return super().name(value)
+
+    def _exceeds(self, n_bytes: int) -> bool:
+        """Add to the size of all values; return whether it is too large."""
+        self.n_bytes += n_bytes
+        return self.n_bytes > _MOST_BYTES
+
     def library(self, module: str, name: str) -> str:
         """Return the name of an object of a library, which may be random."""
         if not _is_pure(module, name):
@@ -128,9 +141,8 @@ class _FunctionNamer(Namer):
         if isinstance(value, torch.jit.ScriptModule | torch.jit.ScriptFunction):
             # Its operations are not searched for random ones.
             return self.give_up(value, "is a script")
-        self.n_bytes += _n_bytes(value)
-        if self.n_bytes > _MOST_BYTES:
-            return self.give_up(value, f"outlives the call and has more than {_MOST_BYTES} bytes")
+        if self._exceeds(_n_bytes(value)):
+            return self.give_up(value, _TOO_LARGE)
         self.holds |= isinstance(value, _BUFFERS) or _is_picture(value)
         self.holds |= isinstance(value, _CONTAINERS) and len(value) > 0
         return super()._named(value)
@@ -216,7 +228,11 @@ def _is_picture(value: Any) -> bool:
 
 
 def _n_bytes(value: Any) -> int:
-    """Return the size of an array, a tensor or a picture, and 0 for other values."""
+    """Return the size of a value as the time of its digest, without that of its items."""
     if isinstance(value, np.ndarray | torch.Tensor):
         return int(value.nbytes)
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    if isinstance(value, (tuple, *_CONTAINERS)):
+        return _BYTES_PER_ITEM * len(value)
     return 4 * value.width * value.height if _is_picture(value) else 0

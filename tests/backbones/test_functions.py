@@ -24,6 +24,7 @@ SIZE = 16
 MEAN = np.array([1.0, 2.0, 3.0])
 TALLY = [0]
 STEPS = iter([1, 2])
+LONG = list(range(4100))
 LARGE = np.zeros(2**19 + 1)
 DRAWN = np.random.default_rng(0)
 
@@ -280,6 +281,8 @@ UNCERTAIN = {
     "modules": lambda picture: sys.modules["random"].gauss(0, 1),
     "memory that was not set": lambda picture: torch.empty(3),
     "memory around a view": lambda picture: MEAN[:1].base,
+    "long list": lambda picture: np.asarray(picture) - LONG[3],
+    "large bytes": lambda picture, table=bytes(2**22): table[9],
     "large array": lambda picture: np.asarray(picture) - LARGE,
     "gradient that is summed": lambda picture: (TENSOR * 2).sum().backward() or TENSOR.grad,
     "unknown library": lambda picture: pytest.approx(picture),
