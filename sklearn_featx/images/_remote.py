@@ -293,7 +293,9 @@ def _reason(error: Exception) -> str:
     # aiohttp's errors warn of their `code`; those of gcsfs have no `status`.
     name = "status" if hasattr(error, "status") else "code"
     status = getattr(error, name, None)
-    if isinstance(error, FileNotFoundError) or status == 404:
+    # A ZIP archive raises zipfile's KeyError under old versions of fsspec.
+    no_member = isinstance(error, KeyError) and "There is no item named" in str(error)
+    if isinstance(error, FileNotFoundError) or status == 404 or no_member:
         return "there is no file at this address."
     if _is_refused(error, status):
         return (

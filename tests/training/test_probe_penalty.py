@@ -122,6 +122,7 @@ class TestGroups:
                         LogisticRegression(C=C, max_iter=10_000)
                         .fit(scaled[train], codes[train])
                         .predict_proba(scaled[test]),
+                        labels=np.unique(codes),
                         normalize=False,
                     )
                     for train, test in splits
