@@ -99,7 +99,9 @@ def near_duplicates(estimator: Any, X: Any, *, threshold: float = 0.95) -> NearD
     pairs, similarity = _pairs(_directions(rows[readable]), threshold)
     pairs = readable[pairs]
     order = np.argsort(-similarity, kind="stable")
-    graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(len(rows), len(rows)))
+    # int32: SciPy 1.11 finds one single group, without an error, if the indices have 64 bits.
+    edges = pairs.T.astype(np.int32)
+    graph = coo_array((np.ones(len(pairs), bool), edges), shape=(len(rows), len(rows)))
     groups = connected_components(graph, directed=False)[1]
     return NearDuplicates(groups, pairs[order], similarity[order], float(threshold))
 

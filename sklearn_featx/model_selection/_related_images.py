@@ -242,6 +242,7 @@ def _patient(source: Source) -> tuple[str, str] | None:
 
 def _joined(n_rows: int, pairs: Iterable[tuple[int, int]]) -> Groups:
     """Return the number of the connected component of each row."""
-    one, other = np.array([*pairs], dtype=np.intp).reshape(-1, 2).T
+    # int32: SciPy 1.11 finds one single group, without an error, if the indices have 64 bits.
+    one, other = np.array([*pairs], dtype=np.int32).reshape(-1, 2).T
     graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(n_rows, n_rows))
     return numbered(connected_components(graph, directed=False)[1].tolist())
