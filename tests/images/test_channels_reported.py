@@ -1,13 +1,12 @@
 """Images of many channels in public issues of other libraries, each with the right result here."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import nn
 
 from sklearn_featx import ImageReader, PretrainedFeatureExtractor
@@ -97,12 +96,15 @@ def test_deepflash2_12():
     assert_each([written(array, imagej=True, metadata={"axes": "ZCYX"})], array[0])
 
 
-def test_pillow_2485():
+def test_pillow_2485(tmp_path):
     # A TIFF of several pages of RGB as float64, which Pillow cannot open.
-    skimage = pytest.importorskip("skimage")
     tifffile = pytest.importorskip("tifffile")
-    path = Path(skimage.__file__).parent / "data" / "multipage_rgb.tif"
-    page = tifffile.imread(path)[0]
+    path = tmp_path / "pages.tif"
+    pages = RNG.uniform(0, 255, (2, 3, 10, 10))
+    tifffile.imwrite(path, pages, photometric="rgb", planarconfig="separate")
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path).load()
+    page = pages[0]
     options = {"frames": 0, "value_range": (0, 255)}
     found = as_image_collection([path], ReadOptions(channels=[2], **options)).load(0)
     by_hand = as_image_collection([page[2]], ReadOptions(value_range=(0, 255))).load(0)
