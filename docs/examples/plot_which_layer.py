@@ -30,7 +30,8 @@ paths = [str(folder / path) for path in cells["path"]]
 print(cells.groupby(["defect", "type"]).size())
 
 # %%
-# The stages of the network, from the first to the last, with the shape of their activations. Each
+# The stages of the network, from the first to the last, the layer at the end of each, and the shape
+# of its activations. Each
 # row is a :class:`sklearn_featx.StageInfo`.
 print(backbone_stages())
 
@@ -50,7 +51,7 @@ print(f"{table.nested_scores.mean():.3f}")
 # %%
 # The bars are standard deviations over the folds. Where they overlap, as here from ``blocks.1`` on,
 # no layer can be called the best; the next example takes all of them.
-order = [stage.name for stage in backbone_stages()]
+order = [stage.layer for stage in backbone_stages()]
 figure, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
 for pooling, marker in [("avg", "o"), ("max", "s")]:
     rows = sorted((r for r in table if r.pooling == pooling), key=lambda r: order.index(r.layer))
@@ -63,7 +64,7 @@ for pooling, marker in [("avg", "o"), ("max", "s")]:
         label=pooling,
     )
 ax.axhline(table.nested_scores.mean(), color="gray", linestyle=":", label="choice, nested")
-ax.set(ylabel="accuracy, 5 folds", xlabel="stage")
+ax.set(ylabel="accuracy, 5 folds", xlabel="layer, at the end of each stage")
 ax.tick_params(axis="x", rotation=30)
 ax.legend()
 plt.show()
