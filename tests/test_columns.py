@@ -1,6 +1,5 @@
 """Each kind of entry in each kind of table: ColumnTransformer gives the same features."""
 
-import base64
 import io
 import os
 import pickle
@@ -12,6 +11,14 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from held_pictures import (
+    addresses,
+    archive_of,
+    base64_of,
+    contents,
+    members,
+    write_pictures,
+)
 from PIL import Image
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
@@ -33,37 +40,11 @@ TENSORS = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures") / "class"
-    folder.mkdir()
-    paths = [folder / f"{i}.png" for i in range(N)]
-    for path, pixels in zip(paths, PIXELS, strict=True):
-        Image.fromarray(pixels).save(path)
-    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
-        for path in paths:
-            archive.write(path, path.name)
-    return paths
-
-
-def contents(files):
-    return [path.read_bytes() for path in files]
-
-
-def base64_of(files):
-    return [base64.b64encode(data).decode() for data in contents(files)]
-
-
-def addresses(files):
-    pytest.importorskip("fsspec")
-    return [f"zip://{path.name}::{path.parent / 'all.zip'}" for path in files]
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "class", PIXELS)
 
 
 def upaths(files):
     return [pytest.importorskip("upath").UPath(address) for address in addresses(files)]
-
-
-def members(files):
-    archive = zipfile.ZipFile(files[0].parent / "all.zip")
-    return [archive.open(path.name) for path in files]
 
 
 def samples(files):
@@ -93,9 +74,7 @@ OBJECTS = {
     "uploads": lambda files: [io.BytesIO(data) for data in contents(files)],
     "open files": lambda files: [io.BufferedReader(io.BytesIO(d)) for d in contents(files)],
     "members of a zip": members,
-    "paths in a zip": lambda files: [
-        zipfile.Path(path.parent / "all.zip", path.name) for path in files
-    ],
+    "paths in a zip": lambda files: [zipfile.Path(archive_of(files), path.name) for path in files],
     "pictures": lambda files: [Image.open(path) for path in files],
     "arrays": lambda files: list(PIXELS),
     "channels first": lambda files: list(PIXELS.transpose(0, 3, 1, 2)),

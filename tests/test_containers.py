@@ -1,6 +1,5 @@
 """Whatever people hold: each container in each place gives the features of the same pictures."""
 
-import base64
 import io
 import multiprocessing
 import os
@@ -13,6 +12,14 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from held_pictures import (
+    addresses,
+    archive_of,
+    base64_of,
+    contents,
+    members,
+    write_pictures,
+)
 from PIL import Image
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
@@ -34,27 +41,11 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (N, 10, 12, 3), dtype=np.uint
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures") / "class"
-    folder.mkdir()
-    paths = [folder / f"{i}.png" for i in range(N)]
-    for path, pixels in zip(paths, PIXELS, strict=True):
-        Image.fromarray(pixels).save(path)
-    with zipfile.ZipFile(folder.parent / "all.zip", "w") as archive:
-        for path in paths:
-            archive.write(path, path.name)
-    return paths
-
-
-def contents(files):
-    return [path.read_bytes() for path in files]
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "class", PIXELS)
 
 
 def structs(files):
     return [{"bytes": data, "path": "x.png"} for data in contents(files)]
-
-
-def base64_of(files):
-    return [base64.b64encode(data).decode() for data in contents(files)]
 
 
 def folder(files):
@@ -67,11 +58,6 @@ def slice_dataset(files):
 
 def tensors():
     return torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
-
-
-def members(files):
-    archive = zipfile.ZipFile(files[0].parent.parent / "all.zip")
-    return [archive.open(path.name) for path in files]
 
 
 def hub(files):
@@ -107,11 +93,6 @@ def memory_map(files):
     path = files[0].parent.parent / "pixels.npy"
     np.save(path, PIXELS)
     return np.load(path, mmap_mode="r")
-
-
-def addresses(files):
-    pytest.importorskip("fsspec")
-    return [f"zip://{path.name}::{path.parent.parent / 'all.zip'}" for path in files]
 
 
 def in_memory(files):
@@ -163,9 +144,7 @@ HELD = {
     "uploads": lambda files: [io.BytesIO(data) for data in contents(files)],
     "open files": lambda files: [io.BufferedReader(io.BytesIO(d)) for d in contents(files)],
     "members of a zip": members,
-    "paths in a zip": lambda files: [
-        zipfile.Path(files[0].parent.parent / "all.zip", path.name) for path in files
-    ],
+    "paths in a zip": lambda files: [zipfile.Path(archive_of(files), path.name) for path in files],
     "pictures": lambda files: [Image.open(path) for path in files],
     "pairs": lambda files: [(Image.open(path), i % 2) for i, path in enumerate(files)],
     "samples": lambda files: [{"image": Image.open(path), "label": 1} for path in files],
@@ -420,7 +399,7 @@ class TestReported:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     def test_members_of_a_zip_in_forked_children(self, files, extractor, wanted):
         # HannesStark/boltzgen#40, mehta-lab/VisCy#417: children share the position in the file.
-        archive = files[0].parent.parent / "all.zip"
+        archive = archive_of(files)
         addresses = [f"zip://{path.name}::{archive}" for path in files]
         np.testing.assert_array_equal(extractor.fit_transform(addresses), wanted)
         with multiprocessing.get_context("fork").Pool(2) as pool:
