@@ -31,8 +31,7 @@ print(cells.groupby(["defect", "type"]).size())
 
 # %%
 # The stages of the network, from the first to the last, the layer at the end of each, and the shape
-# of its activations. Each
-# row is a :class:`sklearn_featx.StageInfo`.
+# of its activations. Each row is a :class:`sklearn_featx.StageInfo`.
 print(backbone_stages())
 
 # %%
