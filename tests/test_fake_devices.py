@@ -27,7 +27,7 @@ from sklearn_featx.training._net import FineTuneNet
 from sklearn_featx.training._probe import LinearModel
 
 GPU = torch.device("cuda:0")
-POOLINGS = ["avg", "max", "avgmax", "gem", "flatten", None]
+POOLINGS = ["avg", "max", "avgmax", "gem", "grid2", "flatten", None]
 
 pytestmark = pytest.mark.skipif(_fake_tensors() is None, reason="no tensors without values")
 
@@ -130,7 +130,7 @@ def make_module(head="linear", mixed_precision=False, state=None):
         trained=[k > 0 for k in range(len(backbone.stages))],
         batch_norm="train",
         mixed_precision=mixed_precision,
-        pools=[backbone.pool("avg")],
+        pools=(backbone.pool("grid3"), backbone.pool("avg")),
     )
     if state is not None:
         load_trained_state(module, state)

@@ -9,19 +9,19 @@ tokens no longer change: the map lies before that block.)
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
 
-from .._typing import AnyArray, Pooling
+from .._typing import AnyArray, FloatArray, Pooling
 from ._pooling import Pool
 from ._stage import dry_run
 
 if TYPE_CHECKING:
     from ._backbone import Backbone
 
-Rule: TypeAlias = Literal["avg", "max", "avgmax", "gem", "flatten", "network"]
+Rule: TypeAlias = Literal["avg", "max", "avgmax", "gem", "grid", "flatten", "network"]
 
 # Rows and seed of the activations that a network's own pooling is tried on.
 _TRIAL_ROWS = 2
@@ -41,10 +41,12 @@ class FeatureMap(NamedTuple):
     n_prefix : int
         Number of tokens before those of positions.
     rule : str
-        The pooling of all positions; "network" for anything else.
+        The pooling of all positions; "grid": means of cells; "network" for anything else.
     row : callable or None
         From activations (n, ...) of the layer to rows (n, n_features), arrays both; None where
         the rule says it.
+    cells : ndarray of shape (n_cells, n_positions) or None
+        Of a grid: the weight of each position in each cell's mean.
     """
 
     layer: str | int
@@ -52,6 +54,7 @@ class FeatureMap(NamedTuple):
     n_prefix: int
     rule: Rule
     row: Callable[[AnyArray], AnyArray] | None = None
+    cells: FloatArray | None = None
 
 
 def find_feature_map(
@@ -90,7 +93,9 @@ def _found(
     at_end = _channels_at_end(pool, shape)
     spatial = len(shape) > 1 and _has_positions(shape, at_end, pool.prefix_tokens)
     if pooling is not None and pooling != "cls" and spatial:
-        return FeatureMap(layer, at_end, _n_prefix(pool, shape), pooling)
+        cells = pool.cell_weights(shape)
+        rule: Any = pooling if cells is None else "grid"
+        return FeatureMap(layer, at_end, _n_prefix(pool, shape), rule, cells=cells)
     ways = list(_ways(backbone, layer))
     # The shapes of all in one pass, which takes as long as that of the nearest.
     shapes = _shapes_inside(backbone, [before for before, _ in ways], input_shape)

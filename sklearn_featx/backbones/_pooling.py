@@ -5,24 +5,41 @@ avg       mean over positions; over the patch tokens if there are class tokens
 max       maximum over the same positions
 avgmax    mean of the two above
 gem       generalized mean, ``mean(max(x, 1e-6) ** 3) ** (1/3)`` (Radenović et al. 2019)
+grid2     means of the cells of a grid, 2 on each axis, in order (channels, rows, columns): they
+          tell where a thing lies (Lazebnik et al. 2006, "Beyond bags of features")
+grid3     the same with 3 cells on each axis
 cls       the first token
 flatten   every value, in order (channels, height, width)
 ========  =======================================================================================
+
+Cells overlap by one position where an axis can't be divided, so that a mirrored image has mirrored
+cells; an axis has no more cells than positions. A square number of patch tokens is a square map,
+and any other number is a sequence with one axis.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from .._digest import digest
-from .._typing import Pooling
+from .._typing import FloatArray, Pooling
 from ..exceptions import UnknownLayerError
 
 _GEM_POWER = 3.0
 _GEM_FLOOR = 1e-6
+# Number of cells on each axis.
+_GRIDS = {"grid2": 2, "grid3": 3}
+# By the number of axes.
+_ADAPTIVE_MEANS = {
+    1: functional.adaptive_avg_pool1d,
+    2: functional.adaptive_avg_pool2d,
+    3: functional.adaptive_avg_pool3d,
+}
 
 
 class Pool(nn.Module):
@@ -78,7 +95,12 @@ class Pool(nn.Module):
         if self.pooling == "cls":
             return self._class_token(x)
         maps = self._channels_first(x)
-        return maps.flatten(1) if self.pooling == "flatten" else _reduce(maps, self.pooling)
+        if self.pooling == "flatten":
+            return maps.flatten(1)
+        if self.pooling in _GRIDS:
+            places = self._places(x.shape[1:])
+            return _cell_means(maps.reshape(*maps.shape[:2], *places), _GRIDS[self.pooling])
+        return _reduce(maps, self.pooling)
 
     def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of a pooled row, from the shape of a row of activations."""
@@ -89,7 +111,37 @@ class Pool(nn.Module):
         if self.pooling == "flatten":
             return (math.prod(shape),)
         channels_at_end = self._channels_at_end(len(shape) + 1)
-        return (shape[-1] if channels_at_end else shape[0],)
+        n_channels = shape[-1] if channels_at_end else shape[0]
+        if self.pooling in _GRIDS:
+            n_channels *= math.prod(_cells(self._places(shape), _GRIDS[self.pooling]))
+        return (n_channels,)
+
+    def cell_weights(self, shape: Sequence[int]) -> FloatArray | None:
+        """Return the weight of each position in each cell's mean, from the shape of a row.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of activations that have positions.
+
+        Returns
+        -------
+        weights : ndarray of shape (n_cells, n_positions) or None
+            Positions in the order of the flattened map, without prefix tokens. None if the pooling
+            has no grid.
+        """
+        if self.pooling not in _GRIDS:
+            return None
+        return _cell_weights(self._places(shape), _GRIDS[self.pooling])
+
+    def _places(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Lengths of the axes of positions."""
+        axes = shape[:-1] if self._channels_at_end(len(shape) + 1) else shape[1:]
+        if len(shape) == 2 and self.tokens:
+            n_patches = axes[0] - self.prefix_tokens
+            side = math.isqrt(n_patches)
+            return (side, side) if side * side == n_patches else (n_patches,)
+        return tuple(axes)
 
     def _channels_at_end(self, ndim: int) -> bool:
         return (ndim == 3 and self.tokens) or (ndim == 4 and self.channels_last)
@@ -110,6 +162,33 @@ class Pool(nn.Module):
             keep_all = self.pooling == "flatten"
             return (x if keep_all else x[:, self.prefix_tokens :]).movedim(-1, 1)
         return x.movedim(-1, 1) if self._channels_at_end(x.ndim) else x
+
+
+def _cells(places: Sequence[int], n_cells: int) -> tuple[int, ...]:
+    return tuple(min(n_cells, length) for length in places)
+
+
+def _cell_weights(places: Sequence[int], n_cells: int) -> FloatArray:
+    weights: FloatArray = np.ones((1, 1))
+    for length, cells in zip(places, _cells(places, n_cells), strict=True):
+        axis = np.zeros((cells, length))
+        for cell in range(cells):
+            start, stop = cell * length // cells, -(-(cell + 1) * length // cells)
+            axis[cell, start:stop] = 1 / (stop - start)
+        weights = np.kron(weights, axis)
+    return weights
+
+
+def _cell_means(maps: torch.Tensor, n_cells: int) -> torch.Tensor:
+    places = maps.shape[2:]
+    if maps.device.type == "cpu" and len(places) in _ADAPTIVE_MEANS:
+        pool: Any = _ADAPTIVE_MEANS[len(places)]
+        means: torch.Tensor = pool(maps, _cells(places, n_cells))
+        return means.flatten(1)
+    # On other devices, PyTorch's operator has no deterministic gradient, or refuses some sizes.
+    weights = torch.from_numpy(_cell_weights(places, n_cells)).to(maps.device, torch.float32)
+    means = maps.flatten(2).to(torch.float32) @ weights.T
+    return means.flatten(1).to(maps.dtype)
 
 
 def _reduce(maps: torch.Tensor, pooling: str) -> torch.Tensor:

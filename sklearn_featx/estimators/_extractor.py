@@ -70,11 +70,12 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         None: the input of the classification head. Or the name of a module or of an operation in
         the network; the ends of stages are in `backbone_stages`. Or several names; their
         features are concatenated in this order. ``"all"``: every stage [1]_.
-    pooling : {"avg", "max", "avgmax", "gem", "cls", "flatten"}, list or None, default="avg"
-        Conversion of a feature map or token grid to a vector: the mean over positions, their
-        maximum, the mean of both, their generalized mean with power 3 [2]_, the class token, or all
-        values. None: no conversion; the result has more than two axes. The vectors of several
-        poolings are concatenated. Activations that are vectors do not change.
+    pooling : str, list of str or None, default="avg"
+        Conversion of a feature map or token grid to a vector: ``"avg"``, the mean over positions;
+        ``"max"``; ``"avgmax"``, the mean of both; ``"gem"``, a generalized mean [2]_; ``"grid2"``
+        or ``"grid3"``, the means of 2 x 2 or 3 x 3 cells [3]_; ``"cls"``, the class token;
+        ``"flatten"``, all values. Vectors of a list are concatenated; activations that are vectors
+        do not change. None: no conversion; the result has more than two axes.
     preprocessing : "fast", Preprocessing, callable or None, default=None
         None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
         faster for large JPEG files, which are decoded at a fraction of their size; the cosine
@@ -156,6 +157,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
        representations for better transfer learning", ICML 2022.
     .. [2] F. Radenović, G. Tolias, O. Chum, "Fine-tuning CNN image retrieval with no human
        annotation", IEEE TPAMI 41(7), 2019.
+    .. [3] S. Lazebnik, C. Schmid, J. Ponce, "Beyond bags of features: spatial pyramid matching for
+       recognizing natural scene categories", CVPR 2006.
 
     Examples
     --------

@@ -16,7 +16,8 @@ from .._parallel import ForkSafeLock, answer_in_children
 from .._typing import AnyArray, BagPooling
 from ..backbones import Backbone, digest_structure
 from ..training import (
-    POOLINGS,
+    EARLIER_POOLING,
+    LAST_POOLING,
     FineTuneNet,
     LinearModel,
     TailAndHead,
@@ -108,7 +109,7 @@ class ModulePlan:
             batch_norm=self.batch_norm,
             mixed_precision=self.mixed_precision,
             # An own network may end in a feature map. Pooling does not change vectors.
-            pools=[self.backbone.pool(pooling) for pooling in POOLINGS],
+            pools=(self.backbone.pool(EARLIER_POOLING), self.backbone.pool(LAST_POOLING)),
             n_read=len(self.trained) if self.reads_all else 1,
             # Without a tail, the rows are vectors, which are pooled already.
             bag_poolings=self.bag_poolings if self.trained else (),

@@ -42,7 +42,7 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         The head: linear; one hidden layer; a module, which is copied; or a function
         ``(n_inputs, n_outputs) -> nn.Module``.
     head_layers : {"all", "last"}, default="last"
-        Input of the head: the output of the last stage, or also mean and maximum over positions of
+        Input of the head: the output of the last stage, or also the means of 3 x 3 cells of
         the activations of every other stage, concatenated.
     head_init : {"probe", "random"}, default="probe"
         Start of a linear head. Other heads, and `partial_fit`, start at random.

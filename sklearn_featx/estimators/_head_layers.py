@@ -1,8 +1,8 @@
 """The layers that the head reads, as taps of the trunk and of the frozen embedding.
 
 With ``head_layers="last"`` the embedding is the pooled output of the last stage. With ``"all"`` it
-is also mean and maximum of the activations of every other stage: those of the trunk are cached
-vectors, and the net computes the others in its trained stages.
+is also the means of 3 x 3 cells of the activations of every other stage: those of the trunk are
+cached vectors, and the net computes the others in its trained stages.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..flow import StoredRows, Tap
-from ..training import POOLINGS
+from ..training import EARLIER_POOLING, LAST_POOLING
 
 HeadLayers: TypeAlias = Literal["all", "last"]
 
@@ -20,12 +20,12 @@ HeadLayers: TypeAlias = Literal["all", "last"]
 def embedding_taps(n_stages: int, head_layers: HeadLayers) -> tuple[Tap, ...]:
     """Taps of the frozen embedding, in the order of its columns.
 
-    The last stage of most networks pools its activations itself: they have no other maximum.
+    The last stage of most networks pools its activations itself: they have no cells.
     """
-    last = Tap(n_stages, POOLINGS[0])
+    last = Tap(n_stages, LAST_POOLING)
     if head_layers == "last":
         return (last,)
-    return (*(Tap(k, pooling) for k in range(1, n_stages) for pooling in POOLINGS), last)
+    return (*(Tap(k, EARLIER_POOLING) for k in range(1, n_stages)), last)
 
 
 def net_taps(split: int, n_stages: int, head_layers: HeadLayers) -> tuple[Tap, ...]:

@@ -31,8 +31,8 @@ class LayerMaps(NamedTuple):
         Activations as the layer has them; rows where it has no positions.
     grid : (int, int)
         Height and width of the map; (1, 1) without positions.
-    base : ndarray of shape (channels,) or (channels, positions), default=0
-        Activations of the baseline; with positions where these have columns of their own.
+    base : ndarray of shape (channels,), (channels, cells) or (channels, positions), default=0
+        Activations of the baseline; with cells or positions where these have columns of their own.
     """
 
     found: FeatureMap | None
@@ -54,7 +54,8 @@ class LayerMaps(NamedTuple):
             return int(self._whole_row(0).shape[1])
         if self.found.rule == "flatten":
             return int(self.raw[0].size)
-        return int(self.raw.shape[-1 if self.found.channels_last else 1])
+        n_cells = 1 if self.found.cells is None else len(self.found.cells)
+        return int(self.raw.shape[-1 if self.found.channels_last else 1]) * n_cells
 
     def rows(self) -> FloatArray:
         """Rows of all images, float64."""
@@ -63,6 +64,9 @@ class LayerMaps(NamedTuple):
         if self.found.rule == "avg":
             means: FloatArray = self._positions().mean(2, dtype=np.float64)
             return means
+        if self.found.cells is not None:
+            cells: FloatArray = self._positions() @ self.found.cells.T
+            return cells.reshape(len(cells), -1)
         return np.concatenate([self._whole_row(i) for i in range(len(self.raw))])
 
     def shares(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -88,6 +92,8 @@ class LayerMaps(NamedTuple):
             return self._flattened_shares(weights)
         values = self._positions()
         n_positions = values.shape[2]
+        if self.found.cells is not None:
+            return self._shares_of_cells(weights, values, self.found.cells)
         base = np.broadcast_to(self.base, values.shape[1])
         at_base = weights @ base
         share = np.zeros((len(values), n_positions))
@@ -107,6 +113,14 @@ class LayerMaps(NamedTuple):
             above = (sums / n_positions) ** (1 / _GEM_POWER) - base
             share += np.einsum("nc,ncp->np", weights * above / sums, cubes)
         return share.reshape(-1, *self.grid), at_base
+
+    def _shares_of_cells(
+        self, weights: FloatArray, values: AnyArray, cells: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        by_cell = weights.reshape(*values.shape[:2], -1)
+        at_base = (by_cell * np.broadcast_to(self.base, by_cell.shape[1:])).sum(1)
+        share = np.einsum("ncp,ncp->np", by_cell @ cells, values) - at_base @ cells
+        return share.reshape(-1, *self.grid), at_base.sum(1)
 
     def _flattened_shares(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         all_values = self._channels_first().astype(np.float64)
@@ -151,6 +165,8 @@ class LayerMaps(NamedTuple):
         if self.found.rule == "flatten":
             base, _ = self._without_tokens(row.reshape(self._channels_first().shape[1], -1))
             return self._replace(base=base)
+        if self.found.cells is not None:
+            row = row.reshape(-1, len(self.found.cells))
         return self._replace(base=row)
 
     def mean_activations(self) -> FloatArray:
@@ -182,6 +198,12 @@ class LayerMaps(NamedTuple):
         if rule in ("network", "flatten"):
             return self._recomputed(i, kept[:, cells])
         values, share = self._positions()[i].astype(np.float64), kept.astype(np.float64)
+        if self.found.cells is not None:
+            at_base = np.broadcast_to(self.base, (len(values), len(self.found.cells)))
+            parts = (values[:, np.newaxis] - at_base[..., np.newaxis]) * self.found.cells
+            above = _sums(parts.reshape(-1, values.shape[1]), cells, kept.shape[1])
+            of_cells: FloatArray = at_base.ravel() + share @ above
+            return of_cells
         base = np.broadcast_to(self.base, len(values))
         if rule == "max":
             return _maxima(values, kept, cells, base)

@@ -220,7 +220,7 @@ class Model:
         """Refuse bags whose row is not that of the mean of their feature maps."""
         if not isinstance(self.images, Bags):
             return
-        linear = all(m is None or m.rule in ("avg", "flatten") for m in found)
+        linear = all(m is None or m.rule in ("avg", "grid", "flatten") for m in found)
         if self._tuned is not None or self.images.pooling != "mean" or not linear:
             kind = type(self.network).__name__
             raise ValueError(

@@ -16,7 +16,7 @@ from ._dataset import RowsDataset
 from ._head import make_head, start_head
 from ._head_function import HeadFunction, head_function
 from ._make_net import continue_fit, make_net
-from ._module import POOLINGS, TailAndHead
+from ._module import EARLIER_POOLING, LAST_POOLING, TailAndHead
 from ._net import FineTuneNet
 from ._probe import (
     LinearModel,
@@ -30,7 +30,8 @@ from ._state import embed_rows, load_trained_state, plain_history, predict_rows,
 from ._validation_split import fix_split
 
 __all__ = [
-    "POOLINGS",
+    "EARLIER_POOLING",
+    "LAST_POOLING",
     "AugmentSpec",
     "FineTuneNet",
     "GradualUnfreezing",

@@ -29,5 +29,7 @@ def step_from(model: Any, rows: AnyArray, codes: AnyArray, sample_weight: AnyArr
     with warnings.catch_warnings():
         # The caller knows what to advise.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # Newton's method cannot improve the loss in float64: it is at the solution.
+        warnings.filterwarnings("ignore", "(?i).*line search")
         model.fit(rows, codes, sample_weight=sample_weight)
     return bool(model.n_iter_.max() < model.max_iter)

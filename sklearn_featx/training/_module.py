@@ -19,9 +19,10 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 # Instance normalization may have running statistics too.
 RUNNING_NORMS = (*_BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 BatchNormMode = Literal["frozen", "train"]
-# Poolings of the stages that a head of several stages reads. A probe on both is up to 2.5
-# points more accurate than one on the mean: docs/finetune_study.md.
-POOLINGS: tuple[Pooling, ...] = ("avg", "max")
+# Pooling of what a head reads. Of the stages before the last it is a grid, which tells where a
+# thing lies: docs/finetune_study.md.
+LAST_POOLING: Pooling = "avg"
+EARLIER_POOLING: Pooling = "grid3"
 RowsOrParts: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | BagParts
 
 
@@ -45,9 +46,9 @@ class TailAndHead(nn.Module):
     mixed_precision : bool, default=False
         Whether to compute the products of the stages in bfloat16 (torch.autocast; Micikevicius et
         al. 2018). Parameters, their gradients, norms and the head keep their precision.
-    pools : sequence of torch.nn.Module, default=()
-        Turn activations into vectors, (n_rows, n_features); with none, they are vectors already.
-        The last stage has the first of them, the others have all.
+    pools : (torch.nn.Module, torch.nn.Module), default=None
+        Turn the activations of the earlier stages, and those of the last one, into vectors,
+        (n_rows, n_features). None: they are vectors already.
     n_read : int, default=1
         Number of stages, counted from the output, whose pooled activations are the embedding.
     bag_poolings : sequence of {"mean", "max", "min", "std"}, default=()
@@ -65,7 +66,7 @@ class TailAndHead(nn.Module):
         trained: Sequence[bool],
         batch_norm: BatchNormMode,
         mixed_precision: bool = False,
-        pools: Sequence[nn.Module] = (),
+        pools: tuple[nn.Module, nn.Module] | None = None,
         n_read: int = 1,
         bag_poolings: Sequence[BagPooling] = (),
         n_channels: int = 1,
@@ -78,7 +79,7 @@ class TailAndHead(nn.Module):
         self.trained = tuple(bool(flag) for flag in trained)
         self.batch_norm = batch_norm
         self.mixed_precision = mixed_precision
-        self.pools = nn.ModuleList(pools or [nn.Identity()])
+        self.pools = nn.ModuleList(pools or [nn.Identity(), nn.Identity()])
         self.n_read = n_read
         self.bag_poolings = bag_poolings
         self.n_channels = n_channels
@@ -135,12 +136,12 @@ class TailAndHead(nn.Module):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
                 x = stage(x)
             if position >= first_read:
-                pools = self.pools if position < len(self.stages) - 1 else self.pools[:1]
+                pool = self.pools[position == len(self.stages) - 1]
                 # A copy: the next stage may change x in place, and the gradient of a maximum needs
                 # it. In the type of the head: a linear probe is solved in float64.
                 activations = x.to(dtype, copy=True)
                 with torch.autocast(x.device.type, enabled=False):
-                    read += [self._of_bags(pool(activations), sizes) for pool in pools]
+                    read.append(self._of_bags(pool(activations), sizes))
         return read[0] if len(read) == 1 else torch.cat(read, dim=1)
 
     def _of_bags(self, vectors: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Pooling against its formulas in NumPy, for each layout."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from sklearn_featx.backbones._pooling import Pool
 from sklearn_featx.exceptions import UnknownLayerError
 
 RULES = ["avg", "max", "avgmax", "gem"]
+GRIDS = ["grid2", "grid3"]
 LAYOUTS = {
     "map": ((2, 5, 3, 4), {}),
     "map, channels last": ((2, 3, 4, 5), {"channels_last": True}),
@@ -47,12 +50,65 @@ def test_rule_is_its_formula(layout, rule):
     np.testing.assert_allclose(Pool(rule, **settings)(x).numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", [*RULES, "flatten", None])
+@pytest.mark.parametrize("rule", [*RULES, *GRIDS, "flatten", None])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_predicted_shape_is_the_real_one(layout, rule):
     shape, settings = LAYOUTS[layout]
     pool = Pool(rule, **settings)
     assert pool.output_shape(shape[1:]) == tuple(pool(torch.randn(shape)).shape[1:])
+
+
+PLACES = {
+    "map": (3, 4),
+    "map, channels last": (3, 4),
+    "tokens": (12,),
+    "tokens with two prefixes": (12,),
+    "signal": (12,),
+    "volume": (2, 2, 3),
+}
+
+
+def cell_means(x, places, n_cells):
+    """Means of cells in NumPy, (n, channels * cells)."""
+    bounds = []
+    for length in places:
+        cells = min(n_cells, length)
+        starts = [int(np.floor(i * length / cells)) for i in range(cells)]
+        stops = [int(np.ceil((i + 1) * length / cells)) for i in range(cells)]
+        bounds.append([slice(*pair) for pair in zip(starts, stops, strict=True)])
+    x = x.reshape(*x.shape[:2], *places)
+    means = [x[(..., *cell)].mean(tuple(range(2, x.ndim))) for cell in itertools.product(*bounds)]
+    return np.stack(means, axis=2).reshape(len(x), -1)
+
+
+@pytest.mark.parametrize("n_cells", [2, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_grid_is_the_mean_of_each_cell(layout, n_cells):
+    shape, settings = LAYOUTS[layout]
+    x = torch.randn(shape)
+    maps = positions_last(x, settings)
+    expected = cell_means(maps, PLACES[layout], n_cells)
+    pool = Pool(f"grid{n_cells}", **settings)
+    np.testing.assert_allclose(pool(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+    # The same numbers as weights of positions, as heat maps and other devices compute them.
+    weighted = maps @ pool.cell_weights(shape[1:]).T
+    np.testing.assert_allclose(weighted.reshape(len(x), -1), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("prefix_tokens", [0, 1])
+def test_a_square_number_of_tokens_is_a_map(prefix_tokens):
+    tokens = torch.randn(2, prefix_tokens + 16, 3)
+    maps = tokens[:, prefix_tokens:].movedim(-1, 1).reshape(2, 3, 4, 4)
+    found = Pool("grid2", prefix_tokens=prefix_tokens)(tokens)
+    torch.testing.assert_close(found, Pool("grid2")(maps))
+
+
+@pytest.mark.parametrize("rule", GRIDS)
+def test_cells_of_a_mirrored_map_are_mirrored(rule):
+    x, n_cells = torch.randn(2, 5, 7, 7), int(rule[-1])
+    cells = Pool(rule)(x).reshape(2, 5, n_cells, n_cells)
+    mirrored = Pool(rule)(x.flip(3)).reshape(2, 5, n_cells, n_cells)
+    torch.testing.assert_close(mirrored, cells.flip(3))
 
 
 def test_flatten_has_channels_first_whatever_the_layout():
@@ -80,7 +136,7 @@ def test_cls_without_a_class_token_is_an_error(shape, settings):
         Pool("cls", **settings).output_shape(shape[1:])
 
 
-@pytest.mark.parametrize("rule", [*RULES, "flatten", "cls", None])
+@pytest.mark.parametrize("rule", [*RULES, *GRIDS, "flatten", "cls", None])
 def test_vectors_stay_as_they_are(rule):
     x = torch.randn(2, 3)
     assert torch.equal(Pool(rule)(x), x)
@@ -88,12 +144,12 @@ def test_vectors_stay_as_they_are(rule):
 
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     x = torch.randn(4, 5, 3, 3)
-    for rule in RULES:
+    for rule in (*RULES, *GRIDS):
         # Powers are computed in vectors of several rows: the last bit may differ.
         torch.testing.assert_close(Pool(rule)(x)[1:2], Pool(rule)(x[1:2]), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("pooling", [*RULES, "flatten", None])
+@pytest.mark.parametrize("pooling", [*RULES, *GRIDS, "flatten", None])
 @pytest.mark.parametrize("name", ["resnet18", "swin_t", "mobilenet_v3_small"])
 def test_features_of_every_stage_and_pooling_are_predicted(name, pooling, cut):
     backbone = cut(name)

@@ -314,7 +314,7 @@ def test_fine_tuning_a_tail_reads_all_channels(head_layers, pooling):
     y = LABELS[: len(X)].astype(float)
     model.fit(X, y)
     n_parts = 5 * (1 if pooling is None else 2)
-    width = 4 if head_layers == "last" else 4 + 2 * 6
+    width = 4 if head_layers == "last" else 4 + 9 * 6
     assert model.n_embedding_ == n_parts * width == model.transform(X).shape[1]
     assert len(model.get_feature_names_out()) == model.n_embedding_
     before = model.predict(X)

@@ -209,7 +209,9 @@ class TestParameters:
         with pytest.raises(ValueError, match="concatenated"):
             extractor.fit(digits[0])
 
-    @pytest.mark.parametrize("pooling", ["avg", "max", "avgmax", "gem", "flatten"])
+    @pytest.mark.parametrize(
+        "pooling", ["avg", "max", "avgmax", "gem", "grid2", "grid3", "flatten"]
+    )
     def test_predicted_width_is_the_width(self, pooling, small_net, digits):
         extractor = PretrainedFeatureExtractor(small_net, layer=["stem", "top"], pooling=pooling)
         features = extractor.fit(digits[0]).transform(digits[0][:2])

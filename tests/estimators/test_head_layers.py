@@ -13,8 +13,8 @@ from torch import nn
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
 from sklearn_featx.training import Scaling
 
-# Mean and maximum of each stage, the mean of the last.
-WIDTHS = [8, 8, 16, 16, 32]
+# Means of nine cells of each stage, the mean of the last.
+WIDTHS = [72, 144, 32]
 DEPTHS = [0, 1, 2, "all", (2, 3)]
 
 
@@ -44,8 +44,8 @@ def test_every_depth_starts_at_the_probe_on_all_layers(make, digits, kind):
 def test_depth_0_is_the_pipeline_on_all_layers(make, digits, small_net):
     X, y = digits
     solver = LogisticRegression(C=1.0, tol=1e-6, max_iter=1000)
-    extractor = PretrainedFeatureExtractor(small_net, layer="all", pooling=["avg", "max"])
-    features = extractor.fit_transform(X)[:, : sum(WIDTHS)]
+    extractor = PretrainedFeatureExtractor(small_net, layer="all", pooling="grid3")
+    features = extractor.fit_transform(X)
     scaling = Scaling.of(features[:40], None, WIDTHS)
     expected = solver.fit(scaling.apply(features[:40]), y[:40])
     probe = make(unfreeze_depth=0).fit(X[:40], y[:40])
@@ -135,7 +135,7 @@ def test_training_goes_on(make, digits, cls):
 
 
 def test_a_head_of_the_wrong_width_is_told_the_width(make, digits):
-    with pytest.raises(ValueError, match=r"\(n_rows, 80\), whose width .* head_layers"):
+    with pytest.raises(ValueError, match=r"\(n_rows, 248\), whose width .* head_layers"):
         make(head=nn.Linear(32, 3)).fit(*digits)
 
 

@@ -42,6 +42,7 @@ HEADS = {
     "linear SVC": lambda: make_pipeline(StandardScaler(), SVC(kernel="linear")),
     "search": lambda: GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2),
 }
+POOLINGS = ["avg", "max", "avgmax", "gem", "grid2", "grid3", "flatten", ["avg", "max"]]
 NOT_AFFINE = {
     "RBF": lambda: make_pipeline(StandardScaler(), SVC()),
     "forest": lambda: RandomForestClassifier(10, random_state=0),
@@ -123,7 +124,7 @@ class TestExact:
         assert len(seen) == 1
         assert min(seen) >= (2, 2)
 
-    @pytest.mark.parametrize("pooling", ["avg", "max", "avgmax", "gem", "flatten", ["avg", "max"]])
+    @pytest.mark.parametrize("pooling", POOLINGS)
     @pytest.mark.parametrize("normalize", [False, "layer"])
     def test_poolings(self, two, pooling, normalize):
         model = make_pipeline(small(pooling=pooling, normalize=normalize), LogisticRegression())
@@ -257,7 +258,7 @@ def test_cached_maps_are_read_in_small_groups(small_net_factory, two, monkeypatc
 
 
 class TestBaseline:
-    @pytest.mark.parametrize("pooling", ["avg", "max", "avgmax", "gem", "flatten", ["avg", "max"]])
+    @pytest.mark.parametrize("pooling", POOLINGS)
     @pytest.mark.parametrize("method", ["exact", "shapley"])
     def test_mean_images_are_the_intercept(self, two, pooling, method):
         X, y = two

@@ -36,14 +36,14 @@ def test_gradient_flows_through_a_frozen_stage(conv_tail):
 def test_a_stage_that_changes_its_input_in_place_changes_no_vector_of_the_head():
     # github.com/huggingface/pytorch-image-models/issues/1910: activations in place
     stages = [nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)]
-    pools = [Pool("avg"), Pool("max")]
+    pools = Pool("max"), Pool("avg")
     module = TailAndHead(
-        stages, nn.Linear(12, 2), trained=[True, True], batch_norm="frozen", pools=pools, n_read=2
+        stages, nn.Linear(8, 2), trained=[True, True], batch_norm="frozen", pools=pools, n_read=2
     )
     rows = torch.randn(5, 3, 6, 6)
     raw = module.stages[0](rows).flatten(2)
     with torch.no_grad():
-        expected = torch.cat([raw.mean(2), raw.amax(2), raw.relu().mean(2)], dim=1)
+        expected = torch.cat([raw.amax(2), raw.relu().mean(2)], dim=1)
     torch.testing.assert_close(module.embed(rows), expected)
     module(rows).sum().backward()
     assert module.stages[0].weight.grad.abs().sum() > 0
