@@ -43,7 +43,7 @@ def engine(made, _):
 WAYS = {
     LAST: (engine, ("avg",), True),
     "all layers": (engine, ("avg",), False),
-    "all layers, mean and maximum": (engine, ("avg", "max"), False),
+    "all layers, 3 x 3 cells": (engine, ("grid3",), False),
     "all layers, pooled at the end": (pooled_at_the_end, ("avg",), False),
 }
 

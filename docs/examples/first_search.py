@@ -62,7 +62,7 @@ print(f"{len(images)} digits of {len(np.unique(labels))} classes, seen at {IMAGE
 linear = LogisticRegression(max_iter=2000)
 last = PretrainedFeatureExtractor(normalize="layer", image_size=IMAGE_SIZE)
 every = PretrainedFeatureExtractor(
-    layer="all", pooling=["avg", "max"], normalize="layer", image_size=IMAGE_SIZE
+    layer="all", pooling="grid3", normalize="layer", image_size=IMAGE_SIZE
 )
 candidates = {
     "raw pixels": (make_pipeline(StandardScaler(), linear), images.reshape(len(images), -1)),
