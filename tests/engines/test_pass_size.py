@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_featx.engines import _pass_size
 from sklearn_featx.engines._pass_size import _FIRST_PATIENCE, PassSize
 from sklearn_featx.engines._torch import TorchEngine
 
@@ -45,6 +46,14 @@ def test_tries_that_fail_become_rarer():
     gaps = np.diff(failed)
     assert gaps[0] == _FIRST_PATIENCE + 1
     assert (np.diff(gaps) > 0).all()
+
+
+def test_tries_never_end(monkeypatch):
+    monkeypatch.setattr(_pass_size, "_MOST_PATIENCE", 2 * _FIRST_PATIENCE)
+    size = PassSize()
+    tries = [step for _ in range(100) for step in run(size, 16, room=8)]
+    gaps = np.diff([i for i, step in enumerate(tries) if step == 16])
+    assert gaps.tolist() == [_FIRST_PATIENCE + 1, *[2 * _FIRST_PATIENCE + 1] * 5]
 
 
 def test_shorter_passes_say_nothing_about_longer_ones():

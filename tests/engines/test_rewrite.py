@@ -69,6 +69,18 @@ def test_does_not_fold_what_is_used_twice(cls, x):
         torch.testing.assert_close(rewrite_for_inference(network)(x), network(x))
 
 
+@pytest.mark.parametrize("idle", [nn.Dropout(), nn.Identity()], ids=["Dropout", "Identity"])
+def test_only_layers_that_do_nothing_are_removed(idle, x):
+    network = traced(nn.Sequential(nn.Conv2d(1, 2, 3), idle, nn.ReLU()))
+    assert len(rewrite_for_inference(network).graph.find_nodes(op="call_module")) == 2
+    network.get_submodule("1").register_forward_hook(lambda module, args, output: 2 * output)
+    with torch.inference_mode():
+        torch.testing.assert_close(rewrite_for_inference(network)(x), network(x))
+    network.get_submodule("1")._forward_hooks.clear()
+    network.get_submodule("1").train()
+    assert len(rewrite_for_inference(network).graph.find_nodes(op="call_module")) == 3
+
+
 def test_buffers_of_five_dimensions_are_no_trouble(x):
     network = nn.Sequential(nn.Conv2d(1, 2, 3))
     network.register_buffer("mask", torch.zeros(1, 2, 3, 4, 5))

@@ -159,6 +159,15 @@ class TestPrecision:
         mean = half.run(np.ones((1, 1, 2, 2), np.float32))[0].item()
         assert mean == pytest.approx(1 / 3, rel=0.004)
 
+    @pytest.mark.parametrize(
+        "network", [nn.Identity(), traced(nn.Hardtanh())], ids=["plain", "traced"]
+    )
+    def test_pooling_is_not_rounded(self, network):
+        half = TorchEngine(network, [nn.AdaptiveAvgPool2d(1)], device=CPU, dtype=torch.bfloat16)
+        x = np.zeros((1, 1, 32, 32), np.float32)
+        x.flat[:515] = 1
+        assert half.run(x)[0].item() == 515 / 1024
+
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

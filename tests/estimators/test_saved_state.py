@@ -184,9 +184,13 @@ def test_another_backbone_under_the_same_name_is_an_error(small_net, digits):
         saved.predict(digits[0])
 
 
-def test_training_goes_on_after_loading(fitted, digits):
-    again = by_pickle(fitted).partial_fit(digits[0][:30], digits[1][:30])
-    assert again.predict(digits[0]).shape == (60,)
+def test_training_goes_on_after_loading(small_net, digits):
+    X, y = digits[0][:30], digits[1][:30]
+    clf = FineTuneClassifier(small_net, unfreeze_depth=1, max_epochs=1, random_state=0, C=1.0)
+    before, loaded = clf.fit(X, y).predict_proba(X), by_pickle(clf)
+    after = clf.partial_fit(X, y).predict_proba(X)
+    assert not np.array_equal(after, before)
+    np.testing.assert_array_equal(loaded.partial_fit(X, y).predict_proba(X), after)
 
 
 class TestDamage:

@@ -91,5 +91,6 @@ def test_a_strip_of_30000_by_10_takes_little_memory():
 
 
 def test_prepare_geometry_is_the_recipe(photo):
-    prepare = prepare_geometry(Preprocess(50, (48, 48)))
-    assert prepare(np.asarray(photo)).shape == (48, 48, 3)
+    preprocess, pixels = Preprocess(50, (48, 48)), np.asarray(photo)
+    prepared = prepare_geometry(preprocess)(pixels)
+    np.testing.assert_array_equal(prepared, resize_and_crop(pixels, preprocess))

@@ -120,10 +120,11 @@ def test_nobody_waits_for_the_dead(store, rows):
     assert edit_claims(store, "SELECT * FROM claims") == []
 
 
-def test_a_lease_ends(store, rows):
+@pytest.mark.parametrize("seconds", [-601, 700], ids=["later", "clock set back"])
+def test_a_lease_ends(store, rows, seconds):
     in_thread(lambda: rows.claim(KEYS))
     assert rows.claim(KEYS) == []
-    edit_claims(store, "UPDATE claims SET since = since - 601")
+    edit_claims(store, "UPDATE claims SET since = since + ?", seconds)
     assert rows.claim(KEYS) == [0, 1, 2, 3]
 
 

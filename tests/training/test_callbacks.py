@@ -82,5 +82,8 @@ def test_what_joined_late_is_kept(small_net, digits):
     # A stage that was held back at first differs in the end from one that never was.
     deepest = [name for name in at_once.trained_state_ if name.startswith("stages.0")]
     assert deepest
+    before = small_net.state_dict()
     for name in deepest:
         assert not np.array_equal(gradual.trained_state_[name], at_once.trained_state_[name])
+        pretrained = before[name.removeprefix("stages.0.")].numpy()
+        assert not np.array_equal(gradual.trained_state_[name], pretrained)
