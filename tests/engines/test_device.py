@@ -79,12 +79,19 @@ class TestTypes:
     def test_bfloat16_since_ampere(self, monkeypatch, capability, works):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         assert resolve_precision("float16", CUDA) is torch.float16
-        assert resolve_precision("auto", CUDA) is (torch.bfloat16 if works else torch.float16)
         if works:
             assert resolve_precision("bfloat16", CUDA) is torch.bfloat16
         else:
             with pytest.raises(ValueError, match=r"precision='bfloat16'.*cuda:0.*'float32'"):
                 resolve_precision("bfloat16", CUDA)
+
+    @pytest.mark.parametrize(
+        ("capability", "wanted"),
+        [((6, 1), torch.float32), ((7, 5), torch.float16), ((8, 0), torch.bfloat16)],
+    )
+    def test_auto_is_the_type_of_the_tensor_cores(self, monkeypatch, capability, wanted):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        assert resolve_precision("auto", CUDA) is wanted
 
     def test_others_are_asked(self, monkeypatch):
         def make(n, *, dtype, device):

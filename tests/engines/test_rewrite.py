@@ -69,6 +69,16 @@ def test_does_not_fold_what_is_used_twice(cls, x):
         torch.testing.assert_close(rewrite_for_inference(network)(x), network(x))
 
 
+def test_a_batch_norm_that_stays_keeps_its_type(x):
+    network = traced(nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 3)))
+    rewritten = rewrite_for_inference(network, torch.bfloat16)
+    types = {name: tensor.dtype for name, tensor in rewritten.named_parameters()}
+    assert types == {
+        **dict.fromkeys(["0.weight", "0.bias"], torch.float32),
+        **dict.fromkeys(["1.weight", "1.bias"], torch.bfloat16),
+    }
+
+
 @pytest.mark.parametrize("idle", [nn.Dropout(), nn.Identity()], ids=["Dropout", "Identity"])
 def test_only_layers_that_do_nothing_are_removed(idle, x):
     network = traced(nn.Sequential(nn.Conv2d(1, 2, 3), idle, nn.ReLU()))

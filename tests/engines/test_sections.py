@@ -76,10 +76,14 @@ class TestRows:
         assert network.rows == wanted
 
     def test_another_size_has_others(self, monkeypatch):
-        network = sectioned(Narrowing(), monkeypatch, 20_000)
+        network = Narrowing()
+        found = sectioned(network, monkeypatch, 20_000)
+        large, small = batch(8, 3, 32, 32), batch(8, 3, 8, 8)
         with torch.inference_mode():
-            assert n_rows(network, batch(1, 3, 32, 32))[0] == 1
-            assert n_rows(network, batch(1, 3, 8, 8))[0] == 4
+            found(large), found(small)
+            network.rows.clear()
+            found(large), found(small)
+        assert network.rows["first"] == [1] * 8 + [4] * 2
 
     def test_maps_that_grow_again(self, monkeypatch):
         class Waist(nn.Module):

@@ -201,6 +201,15 @@ def test_remembered_files_leave_when_no_rows_are_left(store, connection):
     assert counts == [0, 0, 0, 0]
 
 
+def test_a_row_that_was_replaced_before_its_deletion_stays(connection):
+    name, payload = connection.execute("SELECT name, payload FROM entries").fetchone()
+    connection.execute("BEGIN IMMEDIATE")
+    _eviction.delete_rows(connection, [(name, payload - 1000)])
+    kept = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+    connection.execute("ROLLBACK")
+    assert kept == 100
+
+
 def test_a_log_within_its_limit_is_left_and_a_larger_one_is_emptied(store, connection):
     log = Path(f"{next(Path(store.path).glob('*.sqlite'))}-wal")
     size = log.stat().st_size

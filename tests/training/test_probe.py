@@ -88,6 +88,7 @@ def test_a_class_without_rows_is_improbable():
     assert probe[0].shape == (5, 6)
     assert probabilities[:, [1, 3]].max() < 1e-3
     np.testing.assert_array_equal(probabilities.argmax(1) % 2, 0)
+    np.testing.assert_array_equal(probe.bias[[1, 3]], probe.bias[[0, 2, 4]].min() - 10)
 
 
 def test_a_single_class_is_certain():

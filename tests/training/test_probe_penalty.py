@@ -11,7 +11,7 @@ from sklearn.model_selection import (
     cross_val_score,
 )
 
-from sklearn_featx.training import _probe_penalty
+from sklearn_featx.training import _probe_penalty, fit_linear_probe_multilabel
 from sklearn_featx.training._probe_rows import ProbeRows
 
 
@@ -158,6 +158,15 @@ class TestGroups:
         expected = _probe_penalty.CANDIDATES[np.argmin(errors)]
         chosen = choose_alpha(features, targets, weights, groups=groups)
         assert chosen == expected > choose_alpha(features, targets, weights)
+
+    def test_labels_get_the_penalty_of_whole_groups(self, patients):
+        features, codes, groups = patients
+        labels, C = codes[:, np.newaxis], choose_C(features, codes, groups=groups)
+        chosen, given = (
+            fit_linear_probe_multilabel(features, labels, C=value, groups=groups)
+            for value in ("auto", C)
+        )
+        np.testing.assert_array_equal(chosen.weight, given.weight)
 
     def test_too_few_groups_get_the_default(self, patients):
         features, codes, groups = patients
