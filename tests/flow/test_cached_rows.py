@@ -319,6 +319,22 @@ class TestDecisions:
         assert "more than half of max_size" in capsys.readouterr().err
         assert small.info().n_rows == 0
 
+    def test_rows_may_take_half_of_the_store_and_of_the_free_space(
+        self, small_net, digits, tmp_path, monkeypatch
+    ):
+        from sklearn_featx.flow import _cache
+
+        recipe = PretrainedFeatureExtractor(small_net, cache=False).work(digits[0]).predicting
+        small, shapes = FeatureStore(tmp_path, max_size="8MiB"), [(1000,)]
+        row = sum(recipe.row_bytes(shapes, "float32"))
+        monkeypatch.setattr(_cache, "_free_bytes", lambda path: 2**30)
+        n_rows = 4 * 2**20 // row
+        assert _cache.decide(recipe, shapes, n_rows, small).cached
+        assert "half of max_size" in _cache.decide(recipe, shapes, n_rows + 1, small).reason
+        monkeypatch.setattr(_cache, "_free_bytes", lambda path: 2 * 10 * row)
+        assert _cache.decide(recipe, shapes, 10, small).cached
+        assert "half of the free disk" in _cache.decide(recipe, shapes, 11, small).reason
+
     def test_an_unusable_store_costs_a_warning_not_a_result(self, small_net, digits, tmp_path):
         from sklearn_featx.exceptions import StoreWarning
 

@@ -18,7 +18,7 @@ from sklearn_featx import PretrainedFeatureExtractor
 from sklearn_featx.backbones import _registry, get_backbone
 from sklearn_featx.engines import _arithmetic
 from sklearn_featx.exceptions import ImageError, ImageWarning, InputError
-from sklearn_featx.flow import _image_keys, _recipe
+from sklearn_featx.flow import _image_keys, _recipe, _shelves
 from sklearn_featx.images import Views, _items, as_image_collection
 from sklearn_featx.images._scaling import to_levels
 from sklearn_featx.store import FeatureStore
@@ -188,6 +188,24 @@ def test_scaling_is_plain_arithmetic_which_no_version_of_numpy_changes():
     np.testing.assert_array_equal(
         np.rint(to_levels(inside, (low, high))), np.rint(np.float32(expected))
     )
+
+
+def test_a_file_that_changes_before_it_is_read_is_not_remembered(scene, monkeypatch):
+    path, other = scene.file(), scene.file().read_bytes()
+    before = path.read_bytes()
+    scene.extractor(layer="stem").fit_transform([path])  # the store knows the file's content
+
+    def known_keys(*arguments):
+        found = _image_keys.known_keys(*arguments)
+        path.write_bytes(other)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_shelves, "known_keys", known_keys)
+        scene.extractor().fit_transform([path])
+    path.write_bytes(before)
+    expected = scene.extractor(cache=False).fit_transform([path])
+    np.testing.assert_array_equal(scene.extractor().fit_transform([path]), expected)
 
 
 def test_what_could_not_be_read_is_not_remembered(scene, monkeypatch):

@@ -73,6 +73,16 @@ def test_one_more_stage_is_trained_in_each_epoch(small_net, digits):
     assert changed[2] == changed[3] == {"head", "stages.0", "stages.1"}
 
 
+def test_continued_training_reaches_stages_that_an_early_stop_left_out(small_net, digits):
+    clf = FineTuneClassifier(
+        small_net, unfreeze_depth=2, max_epochs=20, C=1.0, lr=1e-12, early_stopping=True,
+        n_iter_no_change=1, random_state=0, image_size=16, callbacks=[GradualUnfreezing()],
+    ).fit(*digits)  # fmt: skip
+    # The deeper stage would have joined in the third epoch.
+    assert len(clf.history_) == 2
+    assert all(parameter.requires_grad for parameter in clf.net_.module_.parameters())
+
+
 def test_what_joined_late_is_kept(small_net, digits):
     settings = {"unfreeze_depth": 2, "max_epochs": 3, "C": 1.0, "random_state": 0, "image_size": 16}
     at_once = FineTuneClassifier(small_net, **settings).fit(*digits)

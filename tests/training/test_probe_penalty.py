@@ -85,6 +85,36 @@ def test_the_losses_are_those_of_logistic_regressions(noise):
     assert choose_C(features, codes) == expected
 
 
+def test_the_loss_counts_a_held_out_row_by_its_weight(noise):
+    features, codes = noise
+    train, test, repeats = np.arange(45), np.arange(45, 60), np.arange(15)
+    weights = np.concatenate([np.ones(45), repeats])
+    weighted = _probe_penalty._Fold(features, codes, weights, train, test)
+    repeated = _probe_penalty._Fold(features, codes, np.ones(60), train, np.repeat(test, repeats))
+    assert weighted.loss(1.0) == pytest.approx(repeated.loss(1.0))
+
+
+def test_alpha_follows_the_weights(noise):
+    features, _ = noise
+    target = features[:, 0] * 2
+    target[30:] = np.random.default_rng(1).normal(size=30)
+    weights = np.where(np.arange(60) < 30, 1, 1e-6)
+    assert choose_alpha(features, target, weights) < choose_alpha(features, target)
+
+
+def test_the_search_ends_after_two_candidates_without_gain():
+    losses, asked = [3, 4, 2, 5, 6, 1, 1, 1, 1], []
+
+    class Fold:
+        def loss(self, C):
+            asked.append(C)
+            return losses[len(asked) - 1]
+
+    candidates = _probe_penalty.CANDIDATES
+    assert _probe_penalty._valley(candidates, [Fold()]) == candidates[2]
+    assert asked == candidates[:5].tolist()
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_the_loss_of_a_confident_mistake_is_finite(n_classes):
     codes = np.arange(12) % n_classes
