@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from sklearn.base import clone
+from torchvision.transforms import v2
 
 from sklearn_featx import (
     FeatureStore,
@@ -229,12 +231,17 @@ def test_augmented_bags(bags, small_net, n_views):
         unfreeze_depth=1,
         image_size=8,
         reader=reader(),
-        augment="light",
         n_views=n_views,
         max_epochs=2,
+        random_state=0,
         cache=False,
     )
-    assert np.isfinite(model.fit(X, y.astype(float)).predict(X)).all()
+    plain, same, light = (
+        clone(model).set_params(augment=augment).fit(X, y.astype(float)).predict(X)
+        for augment in (None, v2.Identity(), "light")
+    )
+    np.testing.assert_allclose(same, plain, rtol=1e-4)
+    assert not np.allclose(light, plain, rtol=1e-4)
 
 
 def test_both_poolings_of_bags_know_the_same_names():
