@@ -1,10 +1,14 @@
 """Users' functions: rows are cached as long as no call changes a value that outlives it."""
 
 import contextlib
+import random
+import threading
 import warnings
 
+import joblib
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from sklearn_featx import FeatureStore, FineTuneClassifier, PretrainedFeatureExtractor
@@ -135,3 +139,20 @@ def test_an_error_of_the_function_after_a_change(images):
     with pytest.raises(ValueError, match="axes"):
         called(images[0, 0, 0])
     assert "changes a value" in called.unnamed
+
+
+def test_a_function_that_may_be_random_is_called_by_one_thread_in_order(net, monkeypatch):
+    for owner, name in ((torch, "get_num_threads"), (joblib, "cpu_count")):
+        monkeypatch.setattr(owner, name, lambda: 4)
+    threads, called = set(), []
+
+    def noisy(picture):
+        threads.add(threading.get_ident())
+        called.append(np.asarray(picture)[0, 0, 0])
+        return centered(picture) + np.float32(random.random())
+
+    X = np.repeat(np.arange(24, dtype=np.uint8), 8 * 8 * 3).reshape(24, 8, 8, 3)
+    extractor = PretrainedFeatureExtractor(net, preprocessing=noisy, batch_size=2, cache=False)
+    extractor.transform(X)
+    assert called[-24:] == list(range(24))
+    assert len(threads) == 1
