@@ -98,6 +98,23 @@ def test_noise_stays_noise_out_of_fold(make):
     assert 0.25 < honest < 0.75
 
 
+def test_folds_are_fitted_anew_with_their_weights_and_groups(make, digits, monkeypatch):
+    fits, original = [], FineTuneClassifier._fit_rows
+
+    def spy(model, images, targets, weights, tasks=None, groups=None):
+        fits.append((model.warm_start, weights, groups))
+        return original(model, images, targets, weights, tasks, groups)
+
+    monkeypatch.setattr(FineTuneClassifier, "_fit_rows", spy)
+    model = make(cross_fit=2, warm_start=True)
+    model.fit_transform(*digits, sample_weight=np.arange(1.0, 61), groups=np.arange(60) // 2)
+    (_, *whole), *folds = fits
+    assert sorted(np.concatenate([weights for _, weights, _ in folds])) == list(whole[0])
+    for warm_start, weights, groups in folds:
+        assert not warm_start
+        np.testing.assert_array_equal(groups, (weights - 1) // 2)
+
+
 def test_beside_numbers_and_in_a_pipeline(make, digits):
     pd = pytest.importorskip("pandas")
     X, y = digits

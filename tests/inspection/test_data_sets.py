@@ -24,6 +24,7 @@ from sklearn_featx import (
     label_issues,
     near_duplicates,
 )
+from sklearn_featx.inspection import _near_duplicates
 from sklearn_featx.inspection._embedding_display import MapColumns
 
 mpl.use("Agg")
@@ -299,6 +300,14 @@ class TestNearDuplicates:
         y = np.zeros(15)
         for train, test in GroupKFold(3).split(y, y, found.groups):
             assert not set(found.groups[train]) & set(found.groups[test])
+
+    @pytest.mark.parametrize("rows_per_block", [1, 2, 5, 100])
+    def test_pairs_are_found_in_all_blocks(self, rows_per_block, monkeypatch):
+        monkeypatch.setattr(_near_duplicates, "_ROWS_PER_BLOCK", rows_per_block)
+        directions = np.eye(7)[[0, 1, 2, 0, 3, 2, 0]]
+        pairs, similarity = _near_duplicates._pairs(directions, 0.9)
+        assert sorted(map(tuple, pairs.tolist())) == [(0, 3), (0, 6), (2, 5), (3, 6)]
+        assert similarity.tolist() == [1] * 4
 
     def test_unreadable_images_are_groups_of_their_own(self, digit_files):
         """fastdup 52: files that cannot be read do not end the search."""

@@ -111,6 +111,14 @@ def test_the_schedule_sets_the_rate_of_each_step(quick_net, conv_tail, image_row
     assert all(np.diff(recorder.rates[2:]) < 0)
 
 
+def test_continued_training_has_the_base_rate(quick_net, conv_tail, image_rows):
+    recorder = Recorder()
+    net = fit(quick_net(conv_tail, callbacks=[recorder], batch_size=-1, lr=0.01), image_rows)
+    assert recorder.rates[-1] < 0.01
+    continue_fit(net, image_rows, 2)
+    assert recorder.rates[-2:] == [0.01, 0.01]
+
+
 @pytest.mark.parametrize("name", [None, "rates", "schedule"])
 def test_a_scheduler_of_the_users_own(quick_net, conv_tail, image_rows, name):
     recorder = Recorder()

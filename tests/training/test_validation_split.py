@@ -20,12 +20,14 @@ def test_whole_groups_near_the_fraction(seed):
     np.testing.assert_array_equal(again, held)
 
 
-def test_no_class_is_held_out_wholly():
-    groups = np.repeat([0, 1, 2, 3], 5)
-    classes = np.repeat([0, 0, 0, 1], 5)
+@pytest.mark.parametrize("sizes", [[5, 5, 5, 5], [10, 10, 10, 2]])
+def test_no_class_is_held_out_wholly(sizes):
+    groups = np.repeat([0, 1, 2, 3], sizes)
+    classes = np.repeat([0, 0, 0, 1], sizes)
     for seed in range(10):
-        held = hold_out_groups(groups, classes, 0.25, seed=seed)
-        assert held.sum() == 5
+        # The group of two rows is nearer to a tenth of all rows.
+        held = hold_out_groups(groups, classes, 0.25 if len(groups) == 20 else 0.1, seed=seed)
+        assert held.sum() == sizes[0]
         assert not held[classes == 1].any()
 
 
