@@ -259,8 +259,9 @@ def test_a_vision_transformer(dtype):
         nn.init.normal_(network.heads.head.weight)
     found = rewrite_for_inference(fx.symbolic_trace(network), dtype)
     fuse_layers(found, dtype)
-    # Of each of the two blocks the two layers after attention, the patches, and the head.
-    assert count(found, FusedLinear) == 5
+    # Of each of the two blocks the two layers after attention, the patches, and the head. Some
+    # processors have no such layers in bfloat16.
+    assert count(found, FusedLinear) == 5 * _fused_layers.passes_self_test(dtype)
     assert count(found, nn.MultiheadAttention) == 2
     with torch.inference_mode():
         x = image(3, 3, 32, 32)
