@@ -33,6 +33,8 @@ def import_optional(name: str, *, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != name.split(".")[0]:
             raise
+        # Where this package is installed, the command adds the extra, from any folder: pip asks no
+        # index for a package that it has.
         raise MissingDependencyError(
             f"{purpose} needs the package {name.split('.')[0]!r}, which is not installed. "
             f'Install it with: pip install "sklearn-featx[{extra}]"',

@@ -199,8 +199,13 @@ def test_commands_name_groups_and_extras_that_exist():
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     groups = set(re.findall(r"--group (\w+)", text))
     assert {"test", "example", "docs"} <= groups <= set(project["dependency-groups"])
-    extras = set(re.findall(r'"(?:sklearn-featx|\.)\[(\w+)\]"', text))
-    assert extras <= set(project["project"]["optional-dependencies"])
+    sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "sklearn_featx").rglob("*.py"))
+    # One form in pages and messages: `".[dicom]"` is for the folder of a checkout alone.
+    commands = re.findall(r'pip install (?:-\S+ )*([\w."-]*\[[\w,{}]+\]\S*)', text + sources)
+    named = [re.fullmatch(r'"sklearn-featx\[([\w,{}]+)\]".*', command) for command in commands]
+    assert all(named), commands
+    extras = {extra for command in named for extra in command[1].split(",")} - {"{extra}"}
+    assert {"dicom", "timm"} <= extras <= set(project["project"]["optional-dependencies"])
 
 
 def test_the_first_search_runs_in_small(tmp_path, monkeypatch, capsys):

@@ -223,7 +223,10 @@ def _decoder(syntax: str, encapsulated: bool) -> Any:
 def _missing_codec(syntax: str) -> str:
     kind, packages = _codec(syntax)
     if not kind:
-        return "the DICOM file has compressed pixels. Install: pip install sklearn-featx[dicom]"
+        return (
+            "the DICOM file has compressed pixels. "
+            'Install their codecs with: pip install "sklearn-featx[dicom]"'
+        )
     return (
         f"the DICOM file has pixels compressed as {kind}, for which a package is missing. "
         f"Install it with: pip install {' '.join(_missing(packages) or packages)}"
