@@ -455,7 +455,7 @@ class TestEverywhere:
         arguments = ["extract", str(tmp_path / "t.csv"), "--column", "photo", "--image-size", "32"]
         assert main([*arguments, "-o", str(tmp_path / "f.csv")]) == 3
         out, err = capsys.readouterr()
-        assert out.startswith("3 of 4 images ")
+        assert out.startswith("3 of 4 images, 1280 features each")
         assert "there is no file at this address" in err
         assert "geheim" not in err
         frame = pd.read_csv(tmp_path / "f.csv")

@@ -122,7 +122,7 @@ def test_what_cannot_be_fetched(server, make):
         rows = extractor.fit_transform([f"gs://photos/f/{name}" for name in names])
     assert np.isnan(rows[:, 0]).tolist() == [False, True, True]
     locked, none = extractor.failures_
-    assert locked.reason.startswith("the server refuses access. Pass credentials")
+    assert locked.reason.startswith("the server refuses access. For a public bucket pass")
     assert none[:2] == (2, "gs://photos/f/none.png")
     assert none.reason == "there is no file at this address."
 

@@ -190,7 +190,7 @@ def test_keys_of_any_characters_on_the_command_line(bucket, options, make, tmp_p
     [
         ("no-bucket/set", "there is no file at this address."),
         ("photos/no-folder", "no image file in"),
-        ("forbidden/set", "the server refuses access. Pass credentials"),
+        ("forbidden/set", "the server refuses access. For a public bucket pass"),
         pytest.param("broken/set", "Internal Server Error", marks=pytest.mark.slow),
         pytest.param("slow/set", "the server did not answer in time.", marks=pytest.mark.slow),
     ],

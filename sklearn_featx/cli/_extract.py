@@ -19,6 +19,7 @@ from ..exceptions import ImageWarning
 from ._check import unreadable
 from ._groups import group_column
 from ._lines import write_line
+from ._option_words import in_options
 from ._output import Table, choose_writer, write_whole
 from ._sources import Source, open_source
 
@@ -55,22 +56,22 @@ def _extract(arguments: argparse.Namespace) -> int:
             show_progress=not arguments.quiet,
             **_reading(arguments),
         )
-        summary = "are readable"
+        summary = " are readable"
     else:
         table, failures = _computed(source, arguments)
         write_whole(arguments.output, lambda file: writer(file, table))
         n_classes = len(set(source.classes) - {""})
-        classes = f"in {n_classes} classes, " if n_classes else ""
-        summary = f"{classes}{table.features.shape[1]} features each: {arguments.output}"
+        classes = f" in {n_classes} classes" if n_classes else ""
+        summary = f"{classes}, {table.features.shape[1]} features each: {arguments.output}"
     for failure in failures:
         name = source.names[_row(failure)]
         # The path of an error is an address without credentials.
         name = failure.path if failure.path is not None and "://" in name else name
-        write_line(f"{shown(name)}: {failure.reason}")
+        write_line(f"{shown(name)}: {in_options(failure.reason)}")
     if not arguments.quiet:
         n_images = len(source.names)
         some = f"{n_images - len(failures)} of " if failures else ""
-        print(f"{some}{n_images} images {summary}")
+        print(f"{some}{n_images} images{summary}")
     return _SOME_UNREADABLE if failures else 0
 
 
@@ -128,7 +129,7 @@ def _computed(source: Source, arguments: argparse.Namespace) -> tuple[Table, Seq
     failures: Sequence[_Unreadable] = getattr(extractor, "failures_", [])
     errors = [""] * len(features)
     for failure in failures:
-        errors[_row(failure)] = failure.reason
+        errors[_row(failure)] = in_options(failure.reason)
     names = extractor.get_feature_names_out().astype(str)
     table = Table(
         features,
@@ -161,12 +162,17 @@ def add_extract(commands: Any) -> None:
     _add_network(extract.add_argument)
     output = extract.add_mutually_exclusive_group(required=True).add_argument
     output("-o", "--output", type=Path, metavar="FILE", help=".npz, .csv or .parquet")
-    output("--check", action="store_true", help="read all images, compute nothing")
+    output(
+        "--check",
+        action="store_true",
+        help="read all images, compute nothing; options of the network, --cache and --on-error "
+        "have no effect",
+    )
     add = extract.add_argument
-    add("--cache", default=False, metavar="PATH", help="folder for cached features")
-    add("--n-jobs", type=int, metavar="N", help="number of worker threads")
+    add("--cache", default=False, metavar="PATH", help="folder for cached features; default: none")
+    add("--n-jobs", type=int, metavar="N", help="number of worker threads; default: one per core")
     add("-q", "--quiet", action="store_true", help="no progress bar, no summary")
-    extract.set_defaults(run=_extract)
+    extract.set_defaults(run=_extract, wording=in_options)
 
 
 def _add_input(add: Callable[..., Any]) -> None:
@@ -238,16 +244,29 @@ def _add_reading(add: Callable[..., Any]) -> None:
 
 def _add_network(add: Callable[..., Any]) -> None:
     add("--backbone", default="efficientnet_lite0", help="default: %(default)s")
-    add("--weights", default="DEFAULT", help="name, file, or 'none' for random weights")
-    add("--layer", action="append", help="stage or layer; repeatable")
+    add(
+        "--weights",
+        default="DEFAULT",
+        help="name, file, or 'none' for random weights; default: %(default)s",
+    )
+    add(
+        "--layer",
+        action="append",
+        help="layer, such as the end of a stage, or all; repeatable; default: the last",
+    )
     add("--pooling", choices=get_args(Pooling), default="avg", help="default: %(default)s")
-    add("--image-size", type=_image_size, metavar="PIXELS", help="side, or HEIGHTxWIDTH")
+    add(
+        "--image-size",
+        type=_image_size,
+        metavar="PIXELS",
+        help="side, or HEIGHTxWIDTH; default: that of the weights",
+    )
     add("--normalize", action="store_true", help="scale each row to unit length")
     add("--fast", action="store_true", help="decode large JPEG files at a fraction of their size")
     add("--device", default="auto", help="default: %(default)s")
     add("--precision", choices=get_args(Precision), default="float32", help="default: %(default)s")
     add("--engine", choices=get_args(EngineChoice), default="torch", help="default: %(default)s")
-    add("--batch-size", type=int, metavar="N", help="images in one pass")
+    add("--batch-size", type=int, metavar="N", help="images in one pass; default: by the device")
 
 
 def _frames(text: str) -> str | int:

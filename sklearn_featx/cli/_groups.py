@@ -9,6 +9,7 @@ from .._messages import shown
 from .._typing import AnyArray
 from ..exceptions import ImageError
 from ._lines import write_line
+from ._option_words import in_options
 from ._sources import Source
 
 
@@ -45,6 +46,6 @@ def group_column(
         if isinstance(value, ImageError):
             # The path of an error is an address without credentials.
             where = value.path if value.path is not None and "://" in value.path else name
-            write_line(f"{shown(where)}: no group: {value.reason}")
+            write_line(f"{shown(where)}: no group: {in_options(value.reason)}")
     known = iter(numbered([v for v in values if not isinstance(v, ImageError)]).tolist())
     return np.array(["" if isinstance(v, ImageError) else str(next(known)) for v in values])

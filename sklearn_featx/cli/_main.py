@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import __version__
@@ -44,13 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         closed output pipe.
     """
     arguments = _parser().parse_args(argv)
+    # A command that has the parameters of a message as options names these.
+    say: Callable[[str], str] = getattr(arguments, "wording", str)
     # Libraries log the tracebacks of errors that are lines here. Without any handler, Python would
     # print them.
     logging.getLogger().addHandler(_SILENT)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default", FeatxWarning)
-            warnings.showwarning = _WarningLines().show
+            warnings.showwarning = _WarningLines(say).show
             code: int | None = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except (FeatxError, OSError, ValueError) as error:
-        write_line(f"error: {error}")
+        write_line(f"error: {say(str(error))}")
         return _USAGE_ERROR
     except KeyboardInterrupt:
         write_line("interrupted")
@@ -69,12 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _WarningLines:
     """Warnings as lines, each text once, without the line of code that raised it."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], str]) -> None:
+        self._say = say
         self._shown: set[str] = set()
 
     def show(self, message: Warning | str, *_: Any, **__: Any) -> None:
         """Print a warning."""
-        text = str(message)
+        text = self._say(str(message))
         if text not in self._shown:
             self._shown.add(text)
             write_line(f"warning: {text}")

@@ -53,15 +53,14 @@ def open_source(arguments: argparse.Namespace) -> Source:
     Raises
     ------
     InputError
-        If the source does not exist or has no images.
+        If the source does not exist or has no images, or if an option has no effect on it.
     """
     source = arguments.source
-    if source == "-":
-        return _from_lines(sys.stdin.buffer.read())
     path = Path(source)
     is_table = path.suffix.lower() in TABLES and not path.is_dir()
-    if arguments.column is not None and not is_table:
-        raise InputError(f"--column: {shown(source)} is no table ({', '.join(TABLES)}).")
+    _refuse_idle_options(arguments, is_table=is_table, is_folder=path.is_dir())
+    if source == "-":
+        return _from_lines(sys.stdin.buffer.read())
     # "zip://folder::photos.zip" names its archive itself.
     archive = None if "::" in source else _archive(path.name)
     if "://" in source or (archive and path.is_file()):
@@ -83,6 +82,20 @@ def open_source(arguments: argparse.Namespace) -> Source:
         f"SOURCE: {shown(source)} is neither a folder nor a table ({', '.join(TABLES)}) nor an "
         f"archive. For single files pass their paths as lines: ls *.jpg | sklearn-featx extract -"
     )
+
+
+def _refuse_idle_options(arguments: argparse.Namespace, *, is_table: bool, is_folder: bool) -> None:
+    """Refuse options that have no effect on a source of this kind."""
+    source = shown(arguments.source)
+    table = f"no table ({', '.join(TABLES)})"
+    for option, given, is_idle, kind in (
+        ("--column", arguments.column is not None, not is_table, table),
+        ("--root", arguments.root is not None, not is_table, table),
+        ("--follow-links", arguments.follow_links, not is_folder, "no folder"),
+        ("--storage-options", arguments.storage_options is not None, is_folder, "a local folder"),
+    ):
+        if given and is_idle:
+            raise InputError(f"{option} has no effect: {source} is {kind}. Leave it out.")
 
 
 def _archive(name: str) -> str | None:

@@ -45,7 +45,7 @@ def count_threads(n_jobs: int | None) -> int:
     `threadpoolctl` and `torch.set_num_threads`; joblib's follows the limits of containers.
     """
     if n_jobs == 0:
-        raise ValueError("n_jobs == 0 has no meaning. Use None, or a number of threads.")
+        raise ValueError("n_jobs=0: expected None or a number of threads, negative as in joblib.")
     if n_jobs is not None and n_jobs > 0:
         return n_jobs
     available = max(1, min(torch.get_num_threads(), int(joblib.cpu_count())))

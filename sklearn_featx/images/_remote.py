@@ -299,8 +299,8 @@ def _reason(error: Exception) -> str:
         return "there is no file at this address."
     if _is_refused(error, status):
         return (
-            "the server refuses access. Pass credentials, or anon=True for a public bucket: "
-            "ImageReader(storage_options=...)."
+            "the server refuses access. For a public bucket pass "
+            'ImageReader(storage_options={"anon": True}), for another one credentials.'
         )
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "the server did not answer in time."

@@ -420,7 +420,7 @@ class TestSources:
             (["t.csv", "--column", "image"], "'image' is not in the table: 't.csv' has"),
             (["empty.csv", "--column", "a"], "'empty.csv' has no rows"),
             (["broken.parquet", "--column", "a"], "'broken.parquet' is no table"),
-            ([".", "--column", "a"], "'.' is no table"),
+            ([".", "--column", "a"], "--column has no effect: '.' is no table"),
             (["a.jpg"], "'a.jpg' is neither a folder nor a table"),
             (["-"], "no paths on standard input"),
         ],
@@ -481,11 +481,11 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     [
         (["--backbone", "resnet"], "there is no 'resnet'"),
         (["--layer", "blocks.99"], "blocks.99"),
-        (["--frames", "some"], "frames='some'"),
-        (["--frames", "all"], "bag_pooling"),
-        (["--channels", "0,1"], "channels=[0, 1] gives images of 2"),
-        (["--device", "gpu"], "device='gpu' cannot be used"),
-        (["--batch-size", "0"], "'batch_size'"),
+        (["--frames", "some"], "--frames some"),
+        (["--frames", "all"], "--bag-pooling mean"),
+        (["--channels", "0,1"], "--channels 0,1 gives images of 2"),
+        (["--device", "gpu"], "--device gpu cannot be used"),
+        (["--batch-size", "0"], "--batch-size must be"),
     ],
 )
 def test_wrong_options_are_one_line(options, message, pictures, tmp_path, capsys):
@@ -560,7 +560,7 @@ class TestGroups:
         assert main(["extract", str(pictures), "--check", "-q", "--group-by", "PatientID"]) == 0
         assert "no group: is no DICOM file, so it has no PatientID" in capsys.readouterr().err
         assert main(["extract", str(pictures), "--check", "-q", "--group-by", "PatientId"]) == 2
-        assert "by='PatientId' is no keyword of DICOM" in capsys.readouterr().err
+        assert "--group-by PatientId is no keyword of DICOM" in capsys.readouterr().err
 
     def test_a_missing_entry_has_no_group(self, pictures, tmp_path, capsys):
         table = tmp_path / "t.csv"

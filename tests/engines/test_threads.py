@@ -29,7 +29,7 @@ def test_number_of_threads(n_jobs, n_threads, four):
 
 
 def test_zero_threads_are_an_error():
-    with pytest.raises(ValueError, match="n_jobs == 0"):
+    with pytest.raises(ValueError, match="n_jobs=0"):
         count_threads(0)
 
 
