@@ -236,7 +236,10 @@ def build_packaged(name: str, weights: str | None) -> nn.Module:
             f"no packaged backbone {shown(name)}; there are {', '.join(PACKAGED)}"
         )
     if weights not in ("DEFAULT", None):
-        raise WeightsError(f"{name!r} has weights 'DEFAULT' or None (random), not {shown(weights)}")
+        raise WeightsError(
+            f"weights={shown(weights)}: {shown(name)} has 'DEFAULT' and None (random). For other "
+            "weights pass the network as backbone."
+        )
     return (_pretrained(name) if weights else EfficientNetLite(PACKAGED[name])).eval()
 
 

@@ -233,7 +233,9 @@ def test_unknown_name():
 
 @pytest.mark.parametrize("weights", ["IMAGENET1K_V1", ""])
 def test_unknown_weights(weights):
-    with pytest.raises(WeightsError, match=f"'DEFAULT' or None.*not '{weights}'"):
+    with pytest.raises(
+        WeightsError, match=f"weights='{weights}': '{LITE0}' has 'DEFAULT' and None"
+    ):
         build_packaged(LITE0, weights)
 
 
