@@ -31,7 +31,9 @@ class FoundImages(NamedTuple):
     skipped: str
 
 
-def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
+def find_images(
+    folder: Path, *, follow_links: bool = False, argument: str = "SOURCE"
+) -> FoundImages:
     """Find the image files in a folder and its subfolders, by suffix; scans by their content.
 
     Hidden files and folders are skipped.
@@ -42,6 +44,8 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
         The folder.
     follow_links : bool, default=False
         Whether to follow links to files and folders, which may lead out of the folder.
+    argument : str, default="SOURCE"
+        The argument of the command that names the folder, for messages.
 
     Returns
     -------
@@ -54,7 +58,7 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
         If the folder does not exist or contains no image.
     """
     if not folder.is_dir():
-        raise InputError(f"SOURCE: there is no folder {shown(str(folder))}.")
+        raise InputError(f"{argument}: there is no folder {shown(str(folder))}.")
     # Here: a wrong folder does not wait for Pillow.
     from ..images import image_suffixes
 
@@ -68,7 +72,7 @@ def find_images(folder: Path, *, follow_links: bool = False) -> FoundImages:
         for name in names:
             if others.takes(here / name, suffixes, follow_links):
                 found.append((here / name).relative_to(folder))  # noqa: PERF401 (it has a name)
-    return FoundImages(sorted(_some(found, others, str(folder))), others.in_words())
+    return FoundImages(sorted(_some(found, others, str(folder), argument)), others.in_words())
 
 
 class FoundNames(NamedTuple):
@@ -140,12 +144,14 @@ def _is_hidden(path: PurePath) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _some(found: list[_Name], others: "_Others", where: str) -> list[_Name]:
+def _some(
+    found: list[_Name], others: "_Others", where: str, argument: str = "SOURCE"
+) -> list[_Name]:
     """Return files that were found; raise an error if there are none."""
     if not found:
         there = f"Skipped: {others.in_words()}." if others.in_words() else "It is empty."
         raise InputError(
-            f"SOURCE: no image file in {shown(where)}, by the suffixes that Pillow reads "
+            f"{argument}: no image file in {shown(where)}, by the suffixes that Pillow reads "
             f"(.jpg, .png, ...). {there}"
         )
     return found

@@ -13,16 +13,18 @@ from .._optional import import_optional
 from ..exceptions import InputError
 from ._folder import find_images
 from ._lines import write_line
-from ._output import write_whole
+from ._output import check_folder, write_whole
 
 # Types of this package; skops knows those of scikit-learn and NumPy that only hold data.
 _TRUSTED = frozenset(
-    f"sklearn_featx.estimators.{place}"
+    f"sklearn_featx.{place}"
     for place in (
-        "_extractor.PretrainedFeatureExtractor",
-        "_finetune_classifier.FineTuneClassifier",
-        "_finetune_regressor.FineTuneRegressor",
-        "_image_reader.ImageReader",
+        "estimators._extractor.PretrainedFeatureExtractor",
+        "estimators._finetune_classifier.FineTuneClassifier",
+        "estimators._finetune_regressor.FineTuneRegressor",
+        "estimators._image_reader.ImageReader",
+        "estimators._preprocessing.Preprocessing",
+        "training._callbacks.GradualUnfreezing",
     )
 )
 _PICKLES = (".joblib", ".pkl", ".pickle")
@@ -30,13 +32,15 @@ _PICKLES = (".joblib", ".pkl", ".pickle")
 
 def _look(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"OUTPUT: {shown(str(arguments.output))} must end in .html.")
+        raise InputError(f"--output: {shown(str(arguments.output))} must end in .html.")
+    check_folder(arguments.output)
     # Here, since other commands need neither it nor what it imports.
     from ..inspection import UnsuitableModelError, report_page
 
     model = load_model(arguments.model, trust_pickle=arguments.trust_pickle)
-    paths = _images(arguments.folder, arguments.quiet)
-    known = None if arguments.known is None else _images(arguments.known, arguments.quiet)
+    quiet = arguments.quiet
+    paths = _images(arguments.folder, quiet, "FOLDER")
+    known = None if arguments.known is None else _images(arguments.known, quiet, "--known")
     try:
         page = report_page(model, paths, known, arguments.neighbors).encode("utf-8")
     except UnsuitableModelError as error:
@@ -94,11 +98,17 @@ def load_model(path: Path, *, trust_pickle: bool = False) -> Any:
     return skops.load(path, trusted=types)
 
 
-def _images(folder: Path, quiet: bool) -> list[str]:
-    paths, skipped = find_images(folder)
+def _images(folder: Path, quiet: bool, argument: str) -> list[str]:
+    paths, skipped = find_images(folder, argument=argument)
     if skipped and not quiet:
         write_line(f"skipped: {skipped}")
     return [str(folder / path) for path in paths]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no number from 0")
+    return int(text)
 
 
 def add_look(commands: Any) -> None:
@@ -112,7 +122,10 @@ def add_look(commands: Any) -> None:
         "--known", metavar="FOLDER", type=Path, default=None,
         help="images to find neighbors among, such as those of the training; default: the others",
     )  # fmt: skip
-    look.add_argument("--neighbors", type=int, default=5, help="default: %(default)s")
+    look.add_argument(
+        "--neighbors", type=_count, default=5, metavar="N",
+        help="nearest images beside each one; default: %(default)s",
+    )  # fmt: skip
     look.add_argument(
         "--trust-pickle", action="store_true",
         help="load a .joblib file, which can run any code; only if you made it",

@@ -51,6 +51,12 @@ class Table(NamedTuple):
 Writer = Callable[[IO[bytes], Table], None]
 
 
+def check_folder(output: Path) -> None:
+    """Raise an `InputError` if the folder of an output file does not exist, before any work."""
+    if not output.parent.is_dir():
+        raise InputError(f"--output: there is no folder {shown(str(output.parent))}.")
+
+
 def choose_writer(output: Path) -> Writer:
     """Return the function that writes the file format of a suffix.
 
@@ -71,8 +77,7 @@ def choose_writer(output: Path) -> Writer:
     MissingDependencyError
         If the packages that write parquet are not installed.
     """
-    if not output.parent.is_dir():
-        raise InputError(f"--output: there is no folder {shown(str(output.parent))}.")
+    check_folder(output)
     suffix = output.suffix.lower()
     if suffix not in _WRITERS:
         raise InputError(

@@ -11,7 +11,15 @@ from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from sklearn_featx import PretrainedFeatureExtractor
+from sklearn_featx import (
+    FineTuneClassifier,
+    FineTuneRegressor,
+    GradualUnfreezing,
+    ImageReader,
+    Preprocessing,
+    PretrainedFeatureExtractor,
+)
+from sklearn_featx.cli._look import load_model
 from sklearn_featx.cli._main import main
 
 skops = pytest.importorskip("skops.io")
@@ -146,3 +154,40 @@ def test_other_errors_are_not_of_the_model(saved, monkeypatch, tmp_path):
     command = ["look", str(folder / "model.skops"), str(folder / "new")]
     with pytest.raises(TypeError, match="an operand"):
         main([*command, "-o", str(tmp_path / "page.html")])
+
+
+def test_a_model_with_objects_of_this_package_is_loaded(saved, tmp_path):
+    folder, _, paths = saved
+    extractor = PretrainedFeatureExtractor(
+        layer="blocks.2", preprocessing=Preprocessing(crop_mode="squash"), reader=ImageReader()
+    ).set_params(image_size=32, cache=False)
+    classifier = FineTuneClassifier(callbacks=[GradualUnfreezing()])
+    model = make_pipeline(extractor, LogisticRegression(max_iter=1000))
+    model.fit(paths, np.arange(len(paths)) % 2)
+    for i, saved_object in enumerate((model, classifier, FineTuneRegressor())):
+        skops.dump(saved_object, tmp_path / f"{i}.skops")
+        assert type(load_model(tmp_path / f"{i}.skops")) is type(saved_object)
+    arguments = ["look", str(tmp_path / "0.skops"), str(folder / "new"), "-q"]
+    assert main([*arguments, "-o", str(tmp_path / "page.html")]) == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--known", "nowhere"]])
+def test_a_folder_that_does_not_exist_is_named_by_its_argument(saved, options, capsys, tmp_path):
+    folder, _, _ = saved
+    images = str(folder / "new") if options else "nowhere"
+    page = ["-o", str(tmp_path / "page.html")]
+    assert main(["look", str(folder / "model.skops"), images, *page, *options]) == 2
+    argument = "--known" if options else "FOLDER"
+    assert f"error: {argument}: there is no folder 'nowhere'" in capsys.readouterr().err
+
+
+def test_a_folder_for_the_page_is_checked_before_any_work(capsys):
+    assert main(["look", "no.skops", "nowhere", "-o", "no folder/page.html"]) == 2
+    assert "--output: there is no folder 'no folder'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["-1", "some"])
+def test_a_wrong_number_of_neighbors_is_a_usage_error(count, capsys):
+    with pytest.raises(SystemExit):
+        main(["look", "m.skops", "new", "-o", "page.html", f"--neighbors={count}"])
+    assert f"--neighbors: '{count}' is no number from 0" in capsys.readouterr().err
