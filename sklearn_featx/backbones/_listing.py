@@ -107,10 +107,11 @@ def backbone_stages(
     layer3 (256, 14, 14) 2 10493440
     layer4 (512,) 1 8393728
     """
-    image_size = None if input_shape is None or len(input_shape) != 3 else tuple(input_shape[1:])
+    given = None if input_shape is None else _checked(input_shape)
+    image_size = None if given is None or len(given) != 3 else given[1:]
     built = get_backbone(backbone, weights, granularity, image_size=image_size, warn=False)
     size = built.preprocess.output_size or (224, 224)
-    shape = (built.preprocess.channels, *size) if input_shape is None else _checked(input_shape)
+    shape = (built.preprocess.channels, *size) if given is None else given
     costs = built.costs(shape)
     total = sum(cost.flops for cost in costs) or 1
     counts = [stage.n_parameters for stage in built.stages]

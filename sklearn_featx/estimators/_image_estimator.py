@@ -75,7 +75,12 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         "reader": [ImageReader, None],
         "device": [str],
         "precision": [StrOptions(set(get_args(Precision)))],
-        "n_jobs": [Integral, None],
+        # Not 0; negative numbers count from the last core, as in joblib.
+        "n_jobs": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+            None,
+        ],
         "cache": ["boolean", str, os.PathLike, FeatureStore],
         "on_error": [StrOptions({"raise", "nan"})],
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],

@@ -178,10 +178,21 @@ def row_weights(
         # A class of total weight 0 has no rows that count, so its factor is arbitrary.
         factors = totals.sum() / (len(classes) * np.where(totals > 0, totals, 1))
     else:
+        _check_labels(class_weight, classes.tolist())
         with _in_one_line("class_weight"):
             factors = compute_class_weight(class_weight, classes=classes, y=classes[codes])
     weighted: AnyArray = weights * factors[codes]
     return weighted
+
+
+def _check_labels(class_weight: Any, classes: list[Any]) -> None:
+    """Refuse labels that y lacks where others have no weight, as scikit-learn does; name them."""
+    unknown = [label for label in class_weight if label not in classes]
+    if unknown and not set(classes) <= set(class_weight):
+        raise ValueError(
+            f"class_weight={shown(class_weight)}: y has no label {shown(unknown[0])}. Its labels "
+            f"are {shown(classes)}."
+        )
 
 
 def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArray) -> None:

@@ -31,6 +31,11 @@ def check_bag_pooling(pooling: Any) -> None:
             f"bag_pooling={shown(pooling)}: expected 'mean', 'max', 'min' or 'std', or several of "
             "them, such as 'mean+max', or None."
         )
+    names = bag_poolings(pooling)
+    if repeated := [name for name in set(names) if names.count(name) > 1]:
+        raise InputError(
+            f"bag_pooling={shown(pooling)}: {shown(repeated[0])} occurs twice. Name each once."
+        )
 
 
 def bag_poolings(pooling: str | None) -> tuple[BagPooling, ...]:

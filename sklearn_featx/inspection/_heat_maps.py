@@ -1,6 +1,7 @@
 """Heat maps: the score of an image as a sum over positions of its feature map."""
 
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -156,6 +157,8 @@ def heat_maps(
     """
     if method not in _METHODS:
         raise ValueError(f"method={shown(method)} must be one of {list(_METHODS)}.")
+    if not isinstance(n_samples, Integral) or n_samples < 1:
+        raise ValueError(f"n_samples={shown(n_samples)}: expected a number of coalitions, from 1.")
     model = Model(estimator, X)
     _refuse_channels(model.images)
     if isinstance(baseline, str) and baseline != "zero":

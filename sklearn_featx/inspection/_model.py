@@ -1,7 +1,7 @@
 """A fitted model in parts: the steps before its network, the network, and the steps after it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +234,7 @@ class Model:
         return getattr(self.network, "layer", "the last")
 
 
-def check_length(values: Any, name: str, images: "ImageCollection", of: str = "X") -> None:
+def check_length(values: Any, name: str, images: Sized, of: str = "X") -> None:
     """Refuse values that are not one for each image."""
     shape = np.shape(values)
     if shape[:1] != (len(images),):

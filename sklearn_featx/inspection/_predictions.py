@@ -3,10 +3,11 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
+from ._model import check_length
 
 
 class Predictions(NamedTuple):
@@ -60,7 +61,7 @@ def predictions_of(
         probabilities are of one class of two.
     """
     labels, found = column_or_1d(y), np.asarray(predicted)
-    check_consistent_length(labels, found)
+    check_length(found, name, labels, "y")
     given = np.unique(labels) if classes is None else np.asarray(classes)
     if found.ndim == 1 and not _is_score(found, given):
         given = np.unique(np.concatenate([given, found])) if classes is None else given
