@@ -60,7 +60,7 @@ _IMPURE_NAMES = {
 }  # fmt: skip
 _CONTAINERS = (list, dict, set, deque)
 _BUFFERS = (bytearray, np.ndarray, torch.Tensor)
-# They are digested after each call, in 5 ms. An item of a list takes as long as 1 KiB.
+# The maximum that is digested after each call. An item of a list takes as long as 1 KiB.
 _MOST_BYTES = 2**22
 _BYTES_PER_ITEM = 2**10
 _TOO_LARGE = "outlives the call, and is too large to compare after each: 4 MiB or 4096 items"

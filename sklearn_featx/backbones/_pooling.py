@@ -203,7 +203,7 @@ def _reduce(maps: torch.Tensor, pooling: str) -> torch.Tensor:
 
 
 def _maximum(maps: torch.Tensor) -> torch.Tensor:
-    # For maps with channels last on a CPU, PyTorch's `amax` takes up to 13 times as long.
+    # For maps with channels last on a CPU, PyTorch's `amax` is several times slower.
     if maps.ndim == 4 and maps.device.type == "cpu" and not maps.requires_grad:
         return functional.max_pool2d(maps, maps.shape[2:]).flatten(1)
     return maps.flatten(2).amax(2)

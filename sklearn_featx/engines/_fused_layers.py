@@ -105,8 +105,7 @@ class _Ordered(NamedTuple):
 class FusedConvolution:
     """Optional padding, a convolution, an optional sum with another map, then a nonlinearity.
 
-    It is not a module: the overhead of `nn.Module` per call is some percent of a small network's
-    time.
+    It is not a module: the overhead of `nn.Module` per call shows in a small network's time.
 
     Parameters
     ----------

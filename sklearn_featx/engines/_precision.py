@@ -10,11 +10,11 @@ from ._device import computes_in, fastest_gpu_type
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Side of the matrices whose product is timed, and number of repetitions: about 20 ms in total.
+# Side of the matrices whose product is timed, and number of repetitions: milliseconds in total.
 _TIMED_SIDE = 512
 _N_TIMED = 4
-# The minimum speedup. Processors differ by much more: of two with bfloat16 instructions, one needed
-# less than half of the time of float32, the other nearly twice as much.
+# The minimum speedup. Processors with bfloat16 instructions differ by much more: it is
+# faster than float32 on some and slower on others.
 _WORTHWHILE = 1.25
 
 

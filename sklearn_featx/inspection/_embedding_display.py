@@ -129,7 +129,7 @@ class EmbeddingDisplay:
         columns : mapping of str to array-like of shape (n_images,), default=None
             Further columns that points of the page can be colored by.
         thumbnail_size : int, default=48
-            Side of a thumbnail in pixels; those of a page take about 1 kB each.
+            Side of a thumbnail in pixels; a page holds one for each image.
         ax : matplotlib Axes, default=None
             Where to draw; None: a new figure.
 

@@ -27,7 +27,7 @@ _FLUSH_SECONDS = 30.0
 def file_budget(max_bytes: int) -> int:
     """Return the maximum number of pages of the database file; the rest is for its log."""
     # The log exceeds its limit while several writers wait for readers before it can be emptied.
-    # With a reserve of three limits, four writers once exceeded `max_bytes` by 0.1 %.
+    # With a reserve of three limits, four writers once exceeded `max_bytes`.
     return (max_bytes - 4 * log_limit(max_bytes)) // PAGE_BYTES
 
 

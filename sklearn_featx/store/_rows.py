@@ -22,7 +22,7 @@ from ._database import Database, chunked, marks, transaction
 from ._eviction import Recency, delete_rows, empty_log, file_budget, make_room, pages_for
 
 _NAME_BYTES = 16
-# The maximum size of a transaction: other writers wait for about 30 ms.
+# The maximum size of a transaction: other writers wait for it.
 _MAX_TRANSACTION_BYTES = 16 * 2**20
 _FIRST_POLL_SECONDS = 0.005
 _LAST_POLL_SECONDS = 0.2

@@ -12,7 +12,8 @@ MAX_ITERATIONS = 1_000
 # where the loss no longer changes in float64 (github.com/scikit-learn/scikit-learn/issues/18074).
 TOLERANCE = 1e-9
 # Where L-BFGS ends: enough to compare penalties, and near enough for Newton's method to converge in
-# a few steps. L-BFGS alone may need more than 1,000 steps to come a hundred times nearer.
+# a few steps. L-BFGS alone may reach `MAX_ITERATIONS` before it comes a hundred times
+# nearer.
 LOOSE_TOLERANCE = 1e-3
 
 

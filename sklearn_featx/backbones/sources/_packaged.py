@@ -299,6 +299,6 @@ def _conv(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int =
     # "SAME" is symmetric and constant at stride 1; larger strides have SamePad2d before them.
     padding = kernel // 2 if stride == 1 else 0
     conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
-    # He et al. 2015. With torch's initialization, random features of two images differ by 1e-9.
+    # He et al. 2015. With torch's initialization, random features of all images are nearly equal.
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv
