@@ -8,13 +8,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from sklearn_featx import (
+    EmbeddingDisplay,
     FineTuneClassifier,
+    HeatMapDisplay,
     ImageReader,
+    MistakesDisplay,
     PretrainedFeatureExtractor,
     backbone_stages,
     heat_maps,
     label_issues,
     nearest_images,
+    precompute,
 )
 from sklearn_featx.exceptions import InputError
 
@@ -59,6 +63,37 @@ def test_counts_of_inspection_are_named(model, count):
         heat_maps(fitted, X[:2], method="shapley", n_samples=count)
     with pytest.raises(ValueError, match=f"n_neighbors={count!r}: expected"):
         nearest_images(fitted, X[:2], X, n_neighbors=count)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_mistakes": -1}, "n_mistakes=-1: expected a whole number of at least 0"),
+        ({"thumbnail_size": 0}, "thumbnail_size=0: expected a whole number of at least 1"),
+        ({"reader": "x"}, "reader='x': expected an ImageReader"),
+    ],
+)
+def test_arguments_of_mistakes_are_named(arguments, message):
+    X, y = np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1]
+    with pytest.raises(ValueError, match=message):
+        MistakesDisplay.from_predictions(X, y, y, **arguments)
+
+
+def test_arguments_of_other_displays_are_named(model):
+    fitted, X, _ = model
+    with pytest.raises(ValueError, match="thumbnail_size=0: expected a whole number"):
+        EmbeddingDisplay.from_estimator(fitted[0], X, thumbnail_size=0)
+    display = HeatMapDisplay(heat_maps(fitted, X[:1]), [None])
+    for opacity in (3, "x"):
+        with pytest.raises(ValueError, match=f"opacity={opacity!r}: expected a number from 0 to 1"):
+            display.plot(opacity=opacity)
+
+
+@pytest.mark.parametrize("verbose", [-1, "x"])
+def test_the_progress_of_precompute_is_named(small_net, verbose):
+    extractor = PretrainedFeatureExtractor(small_net)
+    with pytest.raises(ValueError, match=f"verbose={verbose!r}: expected 0, or 1"):
+        precompute(extractor, np.zeros((2, 8, 8), np.uint8), verbose=verbose)
 
 
 def test_lengths_that_differ_are_named():

@@ -13,7 +13,7 @@ from .._typing import AnyArray, FloatArray
 from ..exceptions import ImageError
 from ._axes import axes_for
 from ._embedding_page import embedding_page
-from ._model import Model, check_length
+from ._model import Model, check_count, check_length
 from ._pictures import thumbnail
 
 _MOST_CLASSES = 20
@@ -146,6 +146,7 @@ class EmbeddingDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
+        check_count(thumbnail_size, "thumbnail_size")
         model = Model(estimator, X)
         given_columns = {} if y is None else {"y": y}
         given_columns |= {f"columns[{shown(k)}]": v for k, v in (columns or {}).items()}

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from .._messages import shown
 from .._typing import FloatArray
 from ._grid import axes_grid, nearly_square
 from ._heat_maps import HeatMaps, Method, heat_maps
@@ -150,6 +151,8 @@ class HeatMapDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
+        if not isinstance(opacity, int | float | np.number) or not 0 <= opacity <= 1:
+            raise ValueError(f"opacity={shown(opacity)}: expected a number from 0 to 1.")
         axes = axes_grid(ax, *_shape(ax, len(self.pictures)), "HeatMapDisplay.plot")
         maps = self.heat_maps.maps
         top = float(np.nanmax(np.abs(maps))) or 1.0

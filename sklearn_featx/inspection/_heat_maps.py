@@ -1,7 +1,6 @@
 """Heat maps: the score of an image as a sum over positions of its feature map."""
 
 from functools import partial
-from numbers import Integral
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,7 +12,7 @@ from ..images import Bags, ImageCollection
 from ._affine import Affine, affine_map
 from ._background import Background, background_for
 from ._beside import Beside
-from ._model import Block, Model
+from ._model import Block, Model, check_count
 from ._position_effects import occlusion_effects, shapley_values
 from ._resample import interpolated, spread_out
 from ._scores import Score
@@ -157,8 +156,7 @@ def heat_maps(
     """
     if method not in _METHODS:
         raise ValueError(f"method={shown(method)} must be one of {list(_METHODS)}.")
-    if not isinstance(n_samples, Integral) or n_samples < 1:
-        raise ValueError(f"n_samples={shown(n_samples)}: expected a number of coalitions, from 1.")
+    check_count(n_samples, "n_samples")
     model = Model(estimator, X)
     _refuse_channels(model.images)
     if isinstance(baseline, str) and baseline != "zero":

@@ -9,6 +9,7 @@ from .._typing import AnyArray
 from ..estimators._image_reader import ImageReader
 from ._axes import axes_for
 from ._grid import axes_grid, nearly_square
+from ._model import check_count
 from ._pictures import images_of, thumbnail
 from ._predictions import Predictions, predictions_of
 
@@ -126,6 +127,8 @@ class MistakesDisplay:
         """
         if kind not in ("mistakes", "matrix"):
             raise ValueError(f"kind={kind!r} must be one of ['mistakes', 'matrix'].")
+        check_count(n_mistakes, "n_mistakes", 0)
+        check_count(thumbnail_size, "thumbnail_size")
         found = predictions_of(y, predicted, classes)
         images = images_of(X, reader)
         if len(images) != len(found.true):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence, Sized
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,6 +243,12 @@ def check_length(values: Any, name: str, images: Sized, of: str = "X") -> None:
         raise ValueError(
             f"{name} has {n} entries, and {of} has {len(images)} images. Pass one for each image."
         )
+
+
+def check_count(value: Any, name: str, least: int = 1) -> None:
+    """Refuse a value that is no whole number, or too small."""
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={shown(value)}: expected a whole number of at least {least}.")
 
 
 def _without_bags_of_one(images: "ImageCollection") -> "ImageCollection":

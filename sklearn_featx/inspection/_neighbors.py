@@ -1,6 +1,5 @@
 """Training images that are near an image, and what they add to its score."""
 
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,7 +116,7 @@ def nearest_images(
     model, train = Model(estimator, X), Model(estimator, X_train)
     if y_train is not None:
         check_length(y_train, "y_train", train.images, "X_train")
-    if not (isinstance(n_neighbors, Integral) and 1 <= n_neighbors <= len(train.images)):
+    if not (isinstance(n_neighbors, int | np.integer) and 1 <= n_neighbors <= len(train.images)):
         raise ValueError(
             f"n_neighbors={shown(n_neighbors)}: expected 1 to {len(train.images)}, the number of "
             "training images."

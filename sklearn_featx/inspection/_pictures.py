@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from .._messages import shown
 from .._preprocess import Preprocess
 from .._typing import AnyArray
 from ..estimators._image_estimator import read_images
@@ -60,6 +61,8 @@ def file_view(images: ImageCollection, recipe: Recipe, i: int) -> Picture:
 
 def images_of(X: Any, reader: ImageReader | None) -> ImageCollection:
     """Return the images of X."""
+    if reader is not None and not isinstance(reader, ImageReader):
+        raise ValueError(f"reader={shown(reader)}: expected an ImageReader, or None.")
     return read_images(BaseEstimator(), X, reader or ImageReader(), reset=True)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from .._messages import shown
 from ..flow import Recipe, Tap, decide, stream
 from ._calls import Calls
 from ._jobs import Job
@@ -50,6 +51,8 @@ def precompute(search_or_estimator: Any, X: Any, *, verbose: int = 0) -> None:
     >>> plan_search(search, X, y, timed=False).n_passes
     0
     """
+    if not isinstance(verbose, int | float) or verbose < 0:
+        raise ValueError(f"verbose={shown(verbose)}: expected 0, or 1 for a progress bar.")
     jobs = Calls(X, None, asked_by="precompute").all_jobs(search_or_estimator)
     cached = [job for job in jobs if job.decision.cached]
     if not cached:
