@@ -200,7 +200,9 @@ def _in_float32(network: Network) -> Network:
 
 def _uncompiled(backbone: Any) -> Any:
     """Return the original of a module from `torch.compile`, since engines compile it themselves."""
-    inner = getattr(backbone, "_modules", {}).get("_orig_mod")
+    # TorchScript's container of modules has no `get`.
+    parts = getattr(backbone, "_modules", {})
+    inner = parts["_orig_mod"] if "_orig_mod" in parts else None  # noqa: SIM401
     return backbone if inner is None else inner
 
 

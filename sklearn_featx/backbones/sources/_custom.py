@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -51,9 +52,10 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
     Raises
     ------
     BackboneError
-        If the module cannot be copied, or normalizes by the statistics of a batch.
+        If the module cannot be copied, is TorchScript, or normalizes by the statistics of a batch.
     """
     module = _unwrapped(module)
+    _refuse_scripts(module)
     own = _copied(module, borrowed=borrowed)
     _refuse_lazy(own)
     for is_known, build in _KNOWN:
@@ -70,6 +72,17 @@ def build_custom(module: nn.Module, *, borrowed: bool = True) -> Network:
         blocks=blocks,
         is_custom=True,
     )
+
+
+def _refuse_scripts(module: nn.Module) -> None:
+    """Reject TorchScript, which can be neither cut nor rewritten."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            place = f"the layer {shown(name)}" if name else "the network"
+            raise BackboneError(
+                f"backbone: {place} is TorchScript, which cannot be cut into stages. Pass the "
+                "nn.Module from which it was made, or torch.export.load(file).module()."
+            )
 
 
 def _refuse_lazy(module: nn.Module) -> None:

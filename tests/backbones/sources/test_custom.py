@@ -241,3 +241,11 @@ def test_digests_are_equal_in_every_process(tmp_path, monkeypatch):
     ).stdout.strip()
     assert here == there
     assert here.count("b2-1:") == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:")
+@pytest.mark.parametrize("wrap", [lambda part: part, nn.Sequential], ids=["whole", "layer"])
+def test_torchscript_is_refused(cut, wrap):
+    with pytest.raises(BackboneError, match=r"is TorchScript, .* Pass the nn\.Module") as error:
+        cut(wrap(torch.jit.script(Small().eval())))
+    assert "\n" not in str(error.value)
