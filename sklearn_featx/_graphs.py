@@ -221,10 +221,26 @@ def is_reentrant(network: nn.Module) -> bool:
     return all(is_of_library(part) for part in network.modules())
 
 
+def needs_contiguous(error: RuntimeError) -> bool:
+    """Whether a network failed because its feature maps were channels_last.
+
+    `x.view(len(x), -1)` joins axes, which channels_last tensors hold in another order.
+
+    Parameters
+    ----------
+    error : RuntimeError
+        The network's error.
+    """
+    return "view size is not compatible" in str(error)
+
+
 def mixes_rows(
-    compute: Callable[[torch.Tensor], Sequence[torch.Tensor]], shape: Sequence[int]
+    compute: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    shape: Sequence[int],
+    *,
+    branches: bool = False,
 ) -> bool:
-    """Whether the results of a row depend on the other row of its batch.
+    """Whether the results of a row depend on the other rows of its batch.
 
     Parameters
     ----------
@@ -233,6 +249,9 @@ def mixes_rows(
         batch, and draw from torch's global generator, whose state is restored.
     shape : sequence of int
         Shape of a row.
+    branches : bool, default=False
+        Whether a condition may depend on values. The row is then also computed beside rows of
+        zeros and of ones, which meet other conditions.
 
     Returns
     -------
@@ -241,17 +260,30 @@ def mixes_rows(
     """
     generator = torch.Generator().manual_seed(0)
     row, inner, outer = torch.rand((3, *shape), generator=generator)
-    # Not only the means but also the extremes of the two batches differ.
+    # Not only the means but also the extremes of the two batches differ. Both have one shape, since
+    # rounding may depend on it.
     one = torch.stack([0.25 + row / 2, 0.4 + inner / 5])
-    other = torch.stack([one[0], outer])
+    pairs = [(one, torch.stack([one[0], outer]))]
+    if branches:
+        dark, bright = (torch.full_like(row, value) for value in (0.0, 1.0))
+        pairs.append((torch.stack([one[0], *[dark] * 3]), torch.stack([one[0], *[bright] * 3])))
     with generator_lock:
         state = torch.get_rng_state()
         try:
-            found = _seeded(compute, one)
-            differs = not _same_first_rows(found, _seeded(compute, other))
-            return differs and _same_first_rows(found, _seeded(compute, one))
+            return any(_differ(compute, *pair) for pair in pairs)
         finally:
             torch.set_rng_state(state)
+
+
+def _differ(
+    compute: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    one: torch.Tensor,
+    other: torch.Tensor,
+) -> bool:
+    """Whether two batches give their first row different results, but the same batch the same."""
+    found = _seeded(compute, one)
+    differs = not _same_first_rows(found, _seeded(compute, other))
+    return differs and _same_first_rows(found, _seeded(compute, one))
 
 
 def _seeded(

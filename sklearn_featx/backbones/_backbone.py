@@ -256,7 +256,8 @@ class Backbone:
         if question not in self._known_shapes:
             part = self.tapped(layers)
             outputs = self._dry_run(part, input_shape)
-            if self.network.is_custom and mixes_images(part, input_shape):
+            branches = self._chains is None
+            if self.network.is_custom and mixes_images(part, input_shape, branches=branches):
                 raise mixed_rows(self)
             for layer, output in zip(layers, outputs, strict=True):
                 if output.is_complex():

@@ -71,7 +71,7 @@ def mixed_rows(backbone: Any) -> BackboneError:
     return BackboneError(
         f"backbone {shown(backbone.name)}: its features of an image depend on the other images of "
         "the batch. Its forward must compute each row alone: x.mean((1, 2, 3), keepdim=True) "
-        "instead of x.mean() or x.mean(0)."
+        "instead of x.mean() or x.mean(0), also in a condition."
     )
 
 

@@ -110,7 +110,7 @@ def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ..
 
 
 @plain_new_tensors()
-def mixes_images(module: nn.Module, shape: Sequence[int]) -> bool:
+def mixes_images(module: nn.Module, shape: Sequence[int], *, branches: bool = False) -> bool:
     """Whether a module's results for an image depend on the other images of the batch.
 
     Parameters
@@ -119,6 +119,8 @@ def mixes_images(module: nn.Module, shape: Sequence[int]) -> bool:
         The module.
     shape : sequence of int
         Shape of one image.
+    branches : bool, default=False
+        Whether a condition in the module may depend on values.
     """
 
     def compute(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -127,7 +129,7 @@ def mixes_images(module: nn.Module, shape: Sequence[int]) -> bool:
 
     try:
         with torch.no_grad(), attributes_kept(module), buffers_kept(module):
-            return mixes_rows(compute, shape)
+            return mixes_rows(compute, shape, branches=branches)
     except Exception:
         # The network's own code runs on noise, and may raise anything.
         return False

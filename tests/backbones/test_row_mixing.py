@@ -65,6 +65,35 @@ def test_a_network_that_mixes_images_is_refused(name, traceable):
     assert "\n" not in str(error.value)
 
 
+class Branching(nn.Module):
+    """Brightens batches by a condition on their values."""
+
+    def __init__(self, is_dark):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.is_dark = is_dark
+
+    def forward(self, x):
+        if self.is_dark(x):
+            x = x * 2
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    "is_dark",
+    [lambda x: x.mean() < 0.2, lambda x: x.mean() < 0.8, lambda x: x.max() < 0.95],
+    ids=["low", "high", "maximum"],
+)
+def test_a_condition_on_a_batch_is_refused(is_dark):
+    with pytest.raises(BackboneError, match=r"depend on the other images"):
+        PretrainedFeatureExtractor(Branching(is_dark), cache=False).fit(X)
+
+
+def test_a_condition_on_what_all_images_share_is_not_refused():
+    values_or_levels = Branching(lambda x: x.max() > 1.5)
+    PretrainedFeatureExtractor(values_or_levels, cache=False).fit(X)
+
+
 @pytest.mark.parametrize("traceable", [True, False], ids=["traced", "untraceable"])
 @pytest.mark.parametrize("name", ALONE)
 def test_no_other_network_is_refused(name, traceable):
@@ -72,7 +101,7 @@ def test_no_other_network_is_refused(name, traceable):
         pytest.skip("refused, since its trace has a number")
     part = get_backbone(Net(ALONE[name], traceable=traceable)).tapped([1])
     state = torch.get_rng_state()
-    assert not mixes_images(part, (3, 8, 8))
+    assert not mixes_images(part, (3, 8, 8), branches=not traceable)
     assert torch.equal(torch.get_rng_state(), state)
 
 
