@@ -61,12 +61,14 @@ class OpenVinoEngine:
             self._openvino = _import_openvino()
             self._core = _core(self._openvino)
         self._precision = _PRECISIONS[dtype]
-        rewritten = rewrite_for_inference(network)
+        # OpenVINO chooses its own memory format; `x.view` of the network needs contiguous tensors.
+        rewritten = rewrite_for_inference(network, channels_last=False)
         # OpenVINO rounds weights to nearest, which does not change weights that are already
         # rounded.
         if dtype is not torch.float32:
             round_convolutions(rewritten, dtype)
-        self._whole = Whole(normalize, rewritten, pools, torch.float32).eval()
+        whole = Whole(normalize, rewritten, pools, torch.float32, channels_last=False)
+        self._whole = whole.eval()
         self._lock = ForkSafeLock()
         # The number of rows that run simultaneously.
         self._n_streams = 1

@@ -14,7 +14,9 @@ from ._rounding import round_convolutions
 _IDLE = {"Identity", "Dropout", "Dropout2d", "AlphaDropout", "StochasticDepth", "DropPath"}
 
 
-def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+def rewrite_for_inference(
+    module: nn.Module, dtype: torch.dtype = torch.float32, *, channels_last: bool = True
+) -> nn.Module:
     """Return a private copy with BatchNorm folded into convolutions and channels_last weights.
 
     Parameters
@@ -23,6 +25,8 @@ def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32)
         A frozen module in inference mode. It is not changed.
     dtype : torch.dtype, default=torch.float32
         The dtype to compute in; BatchNorm that cannot be folded keeps its own dtype.
+    channels_last : bool, default=True
+        Whether weights get the channels_last memory format, which their results then have too.
 
     Returns
     -------
@@ -39,7 +43,7 @@ def rewrite_for_inference(module: nn.Module, dtype: torch.dtype = torch.float32)
         _convert(own, dtype)
     for part in own.modules():
         # `own.to(memory_format=...)` fails on buffers with five dimensions.
-        if isinstance(part, nn.Conv2d):
+        if channels_last and isinstance(part, nn.Conv2d):
             part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
     return own
 

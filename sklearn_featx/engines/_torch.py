@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 from torch import fx, nn
 
-from .._graphs import is_reentrant, place, plain_new_tensors
+from .._graphs import is_reentrant, needs_contiguous, place, plain_new_tensors
 from .._parallel import ForkSafeLock
 from .._typing import AnyArray, FloatArray
 from ._compile import Compiled
@@ -60,7 +61,6 @@ class TorchEngine:
         Whether to compile the network on its first batch.
     """
 
-    @plain_new_tensors()
     def __init__(
         self,
         network: nn.Module,
@@ -73,20 +73,34 @@ class TorchEngine:
     ) -> None:
         self.device = device
         self.dtype = dtype
-        rewritten = rewrite_for_inference(network, dtype)
-        if device.type != "cpu":
-            _place_graphs(rewritten, device)
-        self._reentrant = is_reentrant(rewritten)
+        self._network = network
+        self._pools = tuple(pools)
+        self._normalize = normalize
+        self._is_compiled = compiled
+        self._whole = self._built(channels_last=True)
+        # The whole network for a network that needs contiguous feature maps.
+        self._contiguous: nn.Module | None = None
+        self._reentrant = is_reentrant(network)
         self._alone = ForkSafeLock()
-        whole = Whole(normalize, rewritten, pools, dtype).to(device)
-        self._whole: nn.Module = Compiled(whole, device) if compiled else optimize(whole, device)
-        in_sections = isinstance(rewritten, fx.GraphModule) and not compiled
+        in_sections = isinstance(network, fx.GraphModule) and not compiled
         self._usual_rows = _usual_rows(device, dtype, in_sections=in_sections)
         self._pass_size = PassSize()
         self._first_pass = ForkSafeLock()
         # Shapes of batches that have been computed.
         self._known: set[tuple[int, ...]] = set()
         finish_copies(device)
+
+    @plain_new_tensors()
+    def _built(self, *, channels_last: bool) -> nn.Module:
+        """Return the module that computes a batch, rewritten and optimized."""
+        rewritten = rewrite_for_inference(self._network, self.dtype, channels_last=channels_last)
+        if self.device.type != "cpu":
+            _place_graphs(rewritten, self.device)
+        parts = (self._normalize, rewritten, self._pools, self.dtype)
+        whole = Whole(*parts, channels_last=channels_last).to(self.device)
+        if self._is_compiled:
+            return Compiled(whole, self.device)
+        return optimize(whole, self.device)
 
     @property
     def computes_where_it_reads(self) -> bool:
@@ -184,8 +198,23 @@ class TorchEngine:
             stack.enter_context(alone_where_needed(self.device))
             if self.dtype is torch.float32:
                 stack.enter_context(full_float32(self.device))
-            results = self._whole(to_device(batch, self.device))
+            results = self._results(to_device(batch, self.device))
             return [result.cpu().numpy() for result in results]
+
+    def _results(self, batch: torch.Tensor) -> Sequence[torch.Tensor]:
+        if self._contiguous is None:
+            try:
+                results: Sequence[torch.Tensor] = self._whole(batch)
+            except RuntimeError as error:
+                if not needs_contiguous(error):
+                    raise
+            else:
+                return results
+            # Always slower, so only after an error, which does not depend on the values.
+            with self._first_pass:
+                if self._contiguous is None:
+                    self._contiguous = self._built(channels_last=False)
+        return cast("Sequence[torch.Tensor]", self._contiguous(batch))
 
 
 def _place_graphs(network: nn.Module, device: torch.device) -> None:

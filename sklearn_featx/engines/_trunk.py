@@ -41,6 +41,8 @@ class Whole(nn.Module):
         The pooling of each of its results.
     dtype : torch.dtype
         Dtype in which the network computes.
+    channels_last : bool, default=True
+        Whether feature maps may have the channels_last memory format.
     """
 
     def __init__(
@@ -49,17 +51,22 @@ class Whole(nn.Module):
         network: nn.Module,
         pools: Sequence[nn.Module],
         dtype: torch.dtype,
+        *,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.normalize = nn.Identity() if normalize is None else copy.deepcopy(normalize)
         self.network = network
         self.pools = nn.ModuleList(_Pooled(i, pool) for i, pool in enumerate(pools))
         self.dtype = dtype
+        self.channels_last = channels_last
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
         x = self.normalize(batch)
         if x.is_floating_point():
             x = x.to(self.dtype)
+        if not self.channels_last:
+            x = x.contiguous()
         outputs = self.network(x)
         found = outputs if isinstance(outputs, tuple) else (outputs,)
         return [pool(output) for pool, output in zip(self.pools, found, strict=True)]
@@ -83,7 +90,9 @@ class _Pooled(nn.Module):
 def optimize(whole: Whole, device: torch.device) -> Whole:
     """Optimize a module, in place: on a CPU by fused layers, and by sections if it is traced."""
     if device.type == "cpu":
-        fuse_layers(whole, whole.dtype)
+        # The results of fused layers are channels_last.
+        if whole.channels_last:
+            fuse_layers(whole, whole.dtype)
         if isinstance(whole.network, fx.GraphModule):
             _pool_in_the_network(whole, whole.network)
             whole.network = Sectioned(whole.network)

@@ -28,6 +28,7 @@ from ..exceptions import DivergenceError
 from ._bags import BagParts
 from ._dataset import Batch, RowsDataset, TrainingBatch, as_is, chunks, first_part, of_rows
 from ._interrupts import noticed_interrupts
+from ._layout import in_channels_last, prefers_channels_last, use_channels_last
 from ._module import (
     TailAndHead,
     freeze_statistics,
@@ -149,12 +150,11 @@ class FineTuneNet(NeuralNet):
         return self
 
     def initialize_module(self) -> "FineTuneNet":
-        """Build the module, with convolution kernels in channels_last memory format."""
+        """Build the module, with convolution kernels in channels_last memory format if it can."""
         super().initialize_module()
-        for part in self.module_.modules():
-            # `module_.to(memory_format=...)` fails on buffers with five dimensions.
-            if isinstance(part, nn.Conv2d):
-                part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+        self.channels_last_ = prefers_channels_last(self.module_)
+        if self.channels_last_:
+            use_channels_last(self.module_)
         return self
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "FineTuneNet":
@@ -320,7 +320,7 @@ class FineTuneNet(NeuralNet):
             raise
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
-        """Run the module on rows, feature maps in channels-last order."""
+        """Run the module on rows, on the net's device and in its memory format."""
         rows = self.on_device(x)
         if isinstance(rows, BagParts):
             # skorch converts only types that it knows.
@@ -328,8 +328,9 @@ class FineTuneNet(NeuralNet):
         return super().infer(rows, **fit_params)
 
     def on_device(self, rows: Any) -> Any:
-        """Move rows, or their parts, to the net's device, feature maps in channels-last order."""
-        return of_rows(rows, lambda part: _channels_last(to_tensor(part, device=self.device)))
+        """Move rows, or their parts, to the net's device, in the net's memory format."""
+        arranged = in_channels_last if self.channels_last_ else as_is
+        return of_rows(rows, lambda part: arranged(to_tensor(part, device=self.device)))
 
     def get_loss(
         self,
@@ -488,9 +489,3 @@ def _whole(dataset: Any) -> Any:
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return dataset
-
-
-def _channels_last(rows: Any) -> Any:
-    if isinstance(rows, torch.Tensor) and rows.ndim == 4:
-        return rows.contiguous(memory_format=torch.channels_last)
-    return rows

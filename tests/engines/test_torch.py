@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from sklearn_featx.engines import resolve_device
+from sklearn_featx.backbones._normalize import Normalize
+from sklearn_featx.engines import make_engine, resolve_device
 from sklearn_featx.engines._torch import TorchEngine
 
 CPU = torch.device("cpu")
@@ -72,6 +73,45 @@ def test_other_errors_are_not_retried():
     with pytest.raises(RuntimeError, match="shape mismatch"):
         engine(Broken()).run(np.zeros((4, 2), np.float32))
     assert Broken.calls == 1
+
+
+class Joining(nn.Module):
+    """Joins the axes of its maps by `view`, which needs contiguous maps."""
+
+    def __init__(self, *, traceable=True):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.traceable = traceable
+
+    def forward(self, x):
+        if not self.traceable:
+            assert x.sum() > -1
+        x = self.conv(x)
+        return torch.relu(x.view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+@pytest.mark.parametrize("traceable", [True, False], ids=["traced", "untraceable"])
+def test_a_network_that_joins_axes_by_view(name, traceable):
+    if name == "openvino":
+        pytest.importorskip("openvino")
+        if not traceable:
+            pytest.skip("cannot be converted")
+    network = Joining(traceable=traceable).eval()
+    module = traced(network) if traceable else network
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
+    made = make_engine(
+        name,
+        module,
+        [nn.Identity()],
+        normalize=Normalize(None, None),
+        device=CPU,
+        dtype=torch.float32,
+    )
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous() / 255)
+    for _ in range(2):
+        np.testing.assert_allclose(made.run(pixels)[0], wanted, atol=1e-5)
 
 
 def test_device_names():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from skorch.callbacks import GradientNormClipping
-from torch import nn
+from torch import fx, nn
 
 from sklearn_featx.exceptions import DivergenceError
 from sklearn_featx.training import (
@@ -205,6 +205,31 @@ def test_feature_maps_run_channels_last(quick_net, conv_tail, image_rows):
     assert orders == [True] * 3
     kernel = net.module_.stages[1][0][0].weight
     assert kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+class Joining(nn.Module):
+    """Joins the axes of its maps by `view`, which needs contiguous maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x.view(x.size(0), -1)
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_feature_maps_are_contiguous_for_a_network_that_joins_their_axes(
+    quick_net, image_rows, traced
+):
+    def factory():
+        part = fx.symbolic_trace(Joining()) if traced else Joining()
+        return TailAndHead([part], nn.Linear(72, 3), trained=[True], batch_norm="frozen")
+
+    net = quick_net(factory).initialize()
+    net.train_step_single(image_rows.__getitems__(range(8)))
+    assert predict_rows(net, image_rows.rows, 16).shape == (41, 3)
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
