@@ -1,9 +1,12 @@
 """The OpenVINO engine: a converted network on a CPU."""
 
+import contextlib
 import functools
+import logging
+import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +48,8 @@ class OpenVinoEngine:
     ------
     MissingDependencyError
         If OpenVINO is not installed.
+    BackboneError
+        If the process was forked from one that has used OpenVINO.
     """
 
     computes_where_it_reads = True
@@ -59,7 +64,8 @@ class OpenVinoEngine:
     ) -> None:
         with _starting:
             self._openvino = _import_openvino()
-            self._core = _core(self._openvino)
+            self._core, self._process = _core(self._openvino)
+        self._refuse_forks()
         self._precision = _PRECISIONS[dtype]
         # OpenVINO chooses its own memory format; `x.view` of the network needs contiguous tensors.
         rewritten = rewrite_for_inference(network, channels_last=False)
@@ -105,12 +111,23 @@ class OpenVinoEngine:
         Raises
         ------
         BackboneError
-            If OpenVINO cannot convert the network.
+            If OpenVINO cannot convert the network, or the process was forked from one that has
+            used OpenVINO.
         """
+        self._refuse_forks()
         compiled = self._compiled_for(batch)
         requests = [compiled.start(batch[i : i + 1]) for i in range(len(batch))]
         rows = [compiled.finish(request) for request in requests]
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+    def _refuse_forks(self) -> None:
+        """Raise in a forked child, where OpenVINO's threads do not exist: it would wait forever."""
+        if self._process != os.getpid():
+            raise BackboneError(
+                "engine='openvino' does not compute in a process that is forked from one which has "
+                "used it. Start the process by spawn or forkserver (joblib's loky does), or use "
+                "engine='torch'."
+            )
 
     def _compiled_for(self, batch: AnyArray) -> "_Compiled":
         # One worker compiles while the others wait.
@@ -122,7 +139,7 @@ class OpenVinoEngine:
 
     def _compile(self, example: torch.Tensor) -> "_Compiled":
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _quiet_export():
                 exported = torch.export.export(self._whole, (example,))
             model = self._openvino.convert_model(exported)
             model.reshape(list(example.shape))
@@ -168,15 +185,30 @@ class _Compiled:
         return results
 
 
+@contextlib.contextmanager
+def _quiet_export() -> Iterator[None]:
+    """Suppress PyTorch's log of a failed export, pages of code; the failure is an error."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    logger.addFilter(_refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_refuse)
+
+
+def _refuse(_: logging.LogRecord) -> bool:
+    return False
+
+
 @functools.cache
-def _core(openvino: Any) -> Any:
-    """Return the only core of this process, which is never deleted.
+def _core(openvino: Any) -> tuple[Any, int]:
+    """Return the only core, which is never deleted, and the number of the process that made it.
 
     A core replaces the signal stack of the thread that first uses it, and restores the former stack
     at its end. With two cores, the restored stack may belong to a deleted core, and the next Ctrl-C
     crashes the process.
     """
-    return openvino.Core()
+    return openvino.Core(), os.getpid()
 
 
 def _import_openvino() -> Any:

@@ -1,5 +1,6 @@
 """The engine of OpenVINO: the same numbers, rows on their own, and errors with the way out."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -28,6 +29,26 @@ class Untraceable(nn.Module):
 
     def forward(self, x):
         return x + 1 if x.sum().item() > 0 else x
+
+
+def error_in_child(function):
+    """Return the error that a function raises in a forked child."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def call():
+        try:
+            function()
+        except BackboneError as error:
+            sender.send(str(error))
+
+    child = context.Process(target=call)
+    child.start()
+    try:
+        return receiver.recv() if receiver.poll(60) else "no answer"
+    finally:
+        child.kill()
+        child.join()
 
 
 def rows(n, *shape):
@@ -88,6 +109,20 @@ class TestErrors:
     def test_a_network_that_cannot_be_exported(self):
         with pytest.raises(BackboneError, match="Use engine='torch'"):
             engine(Untraceable()).run(rows(1, 3))
+
+    def test_no_page_of_code_is_logged_then(self, caplog):
+        with caplog.at_level("WARNING"), pytest.raises(BackboneError):
+            engine(Untraceable()).run(rows(1, 3))
+        assert caplog.records == []
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
+    def test_a_forked_child_does_not_wait_forever(self, small_net):
+        made = engine(small_net.eval())
+        batch = rows(1, 1, 16, 16)
+        made.run(batch)
+        # The inherited engine, and a new one.
+        for compute in (lambda: made.run(batch), lambda: engine(small_net).run(batch)):
+            assert "spawn or forkserver" in error_in_child(compute)
 
     def test_it_runs_on_cpus_alone(self, small_net):
         with pytest.raises(ValueError, match="device='cpu', or engine='torch'"):
