@@ -66,7 +66,8 @@ class Whole(nn.Module):
         if x.is_floating_point():
             x = x.to(self.dtype)
         if not self.channels_last:
-            x = x.contiguous()
+            # A copy: maps of one channel are contiguous with the strides of channels_last, too.
+            x = x.clone(memory_format=torch.contiguous_format)
         outputs = self.network(x)
         found = outputs if isinstance(outputs, tuple) else (outputs,)
         return [pool(output) for pool, output in zip(self.pools, found, strict=True)]

@@ -78,9 +78,9 @@ def test_other_errors_are_not_retried():
 class Joining(nn.Module):
     """Joins the axes of its maps by `view`, which needs contiguous maps."""
 
-    def __init__(self, *, traceable=True):
+    def __init__(self, *, n_channels, traceable=True):
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
+        self.conv = nn.Conv2d(n_channels, 4, 3)
         self.traceable = traceable
 
     def forward(self, x):
@@ -90,16 +90,17 @@ class Joining(nn.Module):
         return torch.relu(x.view(x.size(0), -1))
 
 
+@pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 @pytest.mark.parametrize("traceable", [True, False], ids=["traced", "untraceable"])
-def test_a_network_that_joins_axes_by_view(name, traceable):
+def test_a_network_that_joins_axes_by_view(name, traceable, n_channels):
     if name == "openvino":
         pytest.importorskip("openvino")
         if not traceable:
             pytest.skip("cannot be converted")
-    network = Joining(traceable=traceable).eval()
+    network = Joining(n_channels=n_channels, traceable=traceable).eval()
     module = traced(network) if traceable else network
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 6, n_channels), dtype=np.uint8)
     made = make_engine(
         name,
         module,
