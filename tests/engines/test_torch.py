@@ -110,7 +110,7 @@ def test_a_network_that_joins_axes_by_view(name, traceable, n_channels):
         dtype=torch.float32,
     )
     with torch.no_grad():
-        wanted = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous() / 255)
+        wanted = network(torch.tensor(np.moveaxis(pixels, 3, 1).tolist()) / 255)
     for _ in range(2):
         np.testing.assert_allclose(made.run(pixels)[0], wanted, atol=1e-5)
 
