@@ -173,7 +173,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 # scikit-learn's own form
         **ImageEstimator._parameter_constraints,
         "layer": [str, list, tuple, None],
-        "pooling": [StrOptions(set(get_args(Pooling))), list, tuple, None],
+        "pooling": [str, list, tuple, None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "compile": ["boolean"],
         "engine": [StrOptions(set(get_args(EngineChoice)))],
@@ -433,15 +433,14 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         return list(self.layer)
 
     def _poolings(self) -> Sequence[Pooling | None]:
-        if self.pooling is None or isinstance(self.pooling, str):
-            return [self.pooling]
+        if self.pooling is None:
+            return [None]
+        names = [self.pooling] if isinstance(self.pooling, str) else list(self.pooling)
         known = get_args(Pooling)
-        if not self.pooling or any(name not in known for name in self.pooling):
-            raise ValueError(
-                f"pooling={self.pooling!r} must be one of {known}, a list of some of them, or None."
-            )
-        _refuse_repeated("pooling", self.pooling)
-        return list(self.pooling)
+        if not names or any(name not in known for name in names):
+            raise ValueError(f"pooling={shown(self.pooling)}: expected some of {known}, or None.")
+        _refuse_repeated("pooling", names)
+        return names
 
     def _prefix(self, recipe: Recipe, tap: Tap) -> str:
         backbone = recipe.backbone
