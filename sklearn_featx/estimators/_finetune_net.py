@@ -21,6 +21,7 @@ from ..training import (
     FineTuneNet,
     LinearModel,
     TailAndHead,
+    in_format_of,
     load_trained_state,
     make_head,
 )
@@ -96,7 +97,8 @@ class ModulePlan:
         stages, trained = self.backbone.tail(self.split), list(self.trained)
         if self.split == 0:
             normalize = self.backbone.normalize(float_levels=self.float_levels)
-            stages, trained = [normalize, *stages], [False, *trained]
+            stages = [in_format_of(stages, normalize), *stages]
+            trained = [False, *trained]
         head = self._make_head()
         if self.is_probe:
             head.double()

@@ -15,6 +15,7 @@ from ._callbacks import GradualUnfreezing
 from ._dataset import RowsDataset
 from ._head import make_head, start_head
 from ._head_function import HeadFunction, head_function
+from ._layout import in_format_of
 from ._make_net import continue_fit, make_net
 from ._module import EARLIER_POOLING, LAST_POOLING, TailAndHead
 from ._net import FineTuneNet
@@ -47,6 +48,7 @@ __all__ = [
     "fit_linear_probe_regressor",
     "fix_split",
     "head_function",
+    "in_format_of",
     "load_trained_state",
     "make_augment",
     "make_head",

@@ -1,6 +1,7 @@
 """Memory format of feature maps in training: channels_last, which convolutions compute faster."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,13 +28,37 @@ def prefers_channels_last(module: nn.Module) -> bool:
 
 
 def _may_join_axes(part: nn.Module) -> bool:
-    if isinstance(part, fx.GraphModule):
-        calls = part.graph.find_nodes(op="call_method", target="view")
+    # A segment of a network has one graph for each mode.
+    graphs = (part.graph,) if isinstance(part, fx.GraphModule) else getattr(part, "graphs", ())
+    if graphs:
+        calls = [
+            call for graph in graphs for call in graph.find_nodes(op="call_method", target="view")
+        ]
         return any(len(call.args) <= _ARGUMENTS_OF_MATRIX for call in calls)
     if is_of_library(part):
         return False
     code = getattr(inspect.unwrap(type(part).forward), "__code__", None)
     return code is not None and "view" in code.co_names
+
+
+def in_format_of(stages: Sequence[nn.Module], normalize: nn.Module) -> nn.Module:
+    """Return a normalization whose result has the memory format that the stages compute with.
+
+    Parameters
+    ----------
+    stages : sequence of nn.Module
+        All stages after it.
+    normalize : nn.Module
+        Gives channels_last maps.
+    """
+    is_kept = all(map(prefers_channels_last, stages))
+    return normalize if is_kept else nn.Sequential(normalize, _Contiguous())
+
+
+class _Contiguous(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # A copy: maps of one channel are contiguous with the strides of channels_last, too.
+        return x.clone(memory_format=torch.contiguous_format)
 
 
 def use_channels_last(module: nn.Module) -> None:

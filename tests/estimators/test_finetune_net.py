@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor
 from sklearn_featx.estimators._tuned_network import tuned_network
@@ -104,3 +106,26 @@ def test_the_tuned_backbone_follows_too(fitted, digits):
     del model
     gc.collect()
     assert itself() is None
+
+
+class Joining(nn.Module):
+    """Joins the axes of its maps by `view`, which needs contiguous maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.linear = nn.Linear(4 * 6 * 6, 8)
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        return torch.relu(self.linear(x.view(x.size(0), -1)))
+
+
+@pytest.mark.parametrize("head_layers", ["last", "all"])
+@pytest.mark.parametrize("depth", [0, 1, "all"])
+def test_networks_that_join_axes_by_view_are_trained(depth, head_layers, digits):
+    X, y = digits
+    model = FineTuneClassifier(
+        Joining(), unfreeze_depth=depth, head_layers=head_layers, max_epochs=1, C=1.0
+    )
+    assert model.fit(X, y).predict_proba(X).shape == (60, 3)
