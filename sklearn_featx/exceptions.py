@@ -8,7 +8,7 @@
     ├── BackboneError (ValueError)       a backbone cannot be built or cut
     │   ├── UnknownBackboneError         no backbone has this name
     │   ├── UnknownLayerError            no stage or node has this name, or no such depth
-    │   └── WeightsError                 weights are missing, damaged, unreachable or do not fit
+    │   └── WeightsError                 weights are missing, damaged, of another network or fit
     ├── SavedStateError (ValueError)     a saved estimator is damaged
     ├── StoreError                       a store cannot be used (estimators warn instead)
     ├── DivergenceError (RuntimeError)   training diverged: a loss or parameter is NaN or infinite
@@ -152,7 +152,7 @@ class UnknownLayerError(BackboneError):
 
 
 class WeightsError(BackboneError):
-    """Weights are missing, damaged, unreachable or belong to another network.
+    """Weights are missing, damaged, unreachable, of another network, or not those of the fit.
 
     Examples
     --------

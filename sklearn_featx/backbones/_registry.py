@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from .._callers import user_level
 from .._digest import may_change_unseen, stat_signature
 from .._graphs import plain_new_tensors
 from .._messages import cause, shown
@@ -142,7 +143,7 @@ def get_backbone(
         warnings.warn(
             f"backbone {shown(backbone)} is used with random weights (weights=None).",
             RandomWeightsWarning,
-            stacklevel=3,
+            stacklevel=user_level(),
         )
     size = None if image_size is None else checked_size(image_size)
     if key is None:

@@ -269,8 +269,10 @@ class TestErrors:
 
     def test_random_weights_warn(self, photographs):
         extractor = PretrainedFeatureExtractor("squeezenet1_1", weights=None, image_size=64)
-        with pytest.warns(exceptions.RandomWeightsWarning, match="squeezenet1_1"):
-            extractor.fit(photographs)
+        with pytest.warns(exceptions.RandomWeightsWarning, match="squeezenet1_1") as caught:
+            extractor.fit_transform(photographs)
+        # The user's line, also through scikit-learn's wrapper of `transform`.
+        assert {warning.filename for warning in caught} == {__file__}
 
     def test_wrong_size_for_a_fixed_network_fails_in_fit(self, photographs):
         extractor = PretrainedFeatureExtractor("vit_b_32", weights=None, image_size=200)
