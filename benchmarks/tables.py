@@ -201,6 +201,18 @@ def finetune_study():
     return origin(summary, f", {summary['seeds']} seeds") + markdown(columns, rows, numbers_from=2)
 
 
+def poolings():
+    """Accuracy of the linear probe on all layers, by pooling."""
+    found = {}
+    for row in load("poolings")["rows"]:
+        mean, error, _ = row["accuracy"]
+        place = row["data"], f"{row['n_images']:,}"
+        found.setdefault(place, {})[row["pooling"]] = f"{mean} ± {error}"
+    rows = [[*place, *cells.values()] for place, cells in found.items()]
+    columns = ["images", "n", *next(iter(found.values()))]
+    return origin(load("poolings"), ", 3 seeds") + markdown(columns, rows)
+
+
 def heat_maps():
     """Shares of images whose map lies on the object, by layer and head."""
     summary = load("heat_maps")
@@ -267,6 +279,7 @@ TABLES = {
     "head layers": head_layers,
     "head rates": head_rates,
     "cut sweep": cut_sweep,
+    "poolings": poolings,
     "heat maps": heat_maps,
     "label issues": label_issues,
 }  # fmt: skip

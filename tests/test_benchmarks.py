@@ -53,6 +53,16 @@ def test_summaries_are_short(path):
 
 
 @pytest.mark.slow
+def test_poolings(load, tmp_path):
+    output = tmp_path / "poolings.json"
+    load("poolings").main(["--smoke", "-o", str(output)])
+    widths = {row["pooling"]: row["columns"] for row in rows_of(output)}
+    # At 32 pixels: maps of 16, 16, 8, 4, 2, 2, 1 and 1 positions on a side, and the last layer.
+    assert widths["avg"] == 2096
+    assert widths["grid3"] == 1280 + 9 * (32 + 16 + 24 + 40) + 4 * (80 + 112) + 192 + 320
+
+
+@pytest.mark.slow
 def test_warm_extraction(load, tmp_path):
     output = tmp_path / "warm.json"
     arguments = ["--files", "24", "--cold-files", "12", "--rounds", "1", "-o", str(output)]
