@@ -112,7 +112,7 @@ def _parts(entry: Any, options: ReadOptions) -> list[Any]:
     if is_arrow_scalar(entry):
         entry = entry.as_py()
     if isinstance(entry, Mapping):
-        return _parts(_of_mapping(entry), options)
+        return _parts(_of_mapping(entry, options), options)
     if _holds_objects(entry):
         entry = _lists_of(entry, options)
     if not isinstance(entry, list | tuple):
@@ -224,7 +224,7 @@ def _is_target(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(map(is_number, value))
 
 
-def _of_mapping(entry: Mapping[Any, Any]) -> Any:
+def _of_mapping(entry: Mapping[Any, Any], options: ReadOptions) -> Any:
     """Return the image of a mapping: a struct of bytes and path, or a sample of a dataset."""
     if entry.get("bytes") is not None:
         return entry["bytes"]
@@ -237,7 +237,7 @@ def _of_mapping(entry: Mapping[Any, Any]) -> Any:
         return entry[paths[0]]
     names = shown(", ".join(map(str, entry)))
     if not entry or set(entry) <= {"bytes", "path"}:
-        raise ImageError("the entry is missing (without bytes and path). Drop such rows before.")
+        raise _missing("without bytes and path", options)
     if found:
         raise ImageError(f"is a mapping of several images (keys {names}). Pass one of them.")
     raise ImageError(
@@ -281,7 +281,7 @@ def _images(entry: Any, options: ReadOptions, note: Note | None) -> list[Item]:
         # Only its content names the number of frames.
         numbers = _numbers(first.opened().data, options, first.path)
         return [remote_item(address, options, note, k) for k in numbers]
-    entry = _content(entry if address is None else local_path(address.url))
+    entry = _content(entry if address is None else local_path(address.url), options)
     if options.image_shape is None and is_buffer(entry):
         entry = entry.tobytes()
     if isinstance(entry, str):
@@ -307,9 +307,9 @@ def _numbers(source: str | bytes, options: ReadOptions, path: str | None = None)
         raise ImageError(error.reason, path=path) from error.__cause__
 
 
-def _content(entry: Any) -> Any:
+def _content(entry: Any, options: ReadOptions) -> Any:
     """Reduce an entry to the path or bytes of a file, a picture or an array."""
-    _refuse(entry)
+    _refuse(entry, options)
     if isinstance(entry, str | os.PathLike):
         return _of_text(str(os.fsdecode(entry)))
     if isinstance(entry, np.void):
@@ -335,12 +335,18 @@ def _content(entry: Any) -> Any:
     raise _no_image(entry)
 
 
-def _refuse(entry: Any) -> None:
+def _refuse(entry: Any, options: ReadOptions) -> None:
     """Raise an error for a missing entry, or a scan that another package has opened."""
     if is_missing(entry):
-        raise ImageError(f"the entry is missing ({shown(entry)}). Drop such rows before.")
+        raise _missing(shown(entry), options)
     if hint := object_hint(entry):
         raise ImageError(hint)
+
+
+def _missing(what: str, options: ReadOptions) -> ImageError:
+    """Return the error for a missing entry; the advice fits only where the error is raised."""
+    advice = " Drop such rows before." if options.on_error == "raise" else ""
+    return ImageError(f"the entry is missing ({what}).{advice}")
 
 
 def _no_image(entry: Any) -> ImageError:

@@ -286,6 +286,17 @@ def test_nested_lists_of_different_lengths_are_items(files):
         as_image_collection([[1, 2], [3]])
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, {}, {"bytes": None, "path": None}])
+def test_the_advice_for_a_missing_entry_is_only_in_an_error(missing):
+    with pytest.raises(
+        ImageError, match=r"row 0: the entry is missing .*\. Drop such rows before\.$"
+    ):
+        as_image_collection([missing])
+    images = as_image_collection([missing], ReadOptions(on_error="nan"))
+    with pytest.raises(ImageError, match=r"row 0: the entry is missing \([^)]*\)\.$"):
+        images.load(0)
+
+
 def test_an_entry_that_is_no_image_may_wait(files):
     images = as_image_collection([*files, None], ReadOptions(on_error="nan"))
     assert len(images) == len(files) + 1
