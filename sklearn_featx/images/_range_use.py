@@ -35,7 +35,7 @@ class RangeUse:
 
     def __init__(self) -> None:
         self._lock = ForkSafeLock()
-        self._seen: dict[ValueRange, tuple[float, float]] = {}
+        self._seen: dict[tuple[ValueRange, bool], tuple[float, float]] = {}
         self._reported = False
         self._frames: str | None = None
 
@@ -44,14 +44,15 @@ class RangeUse:
         if self._frames is None:
             self._frames = what
 
-    def __call__(self, values: AnyArray, declared: ValueRange) -> None:
-        """Record the values of one image."""
+    def __call__(self, values: AnyArray, declared: ValueRange, *, scan: bool = False) -> None:
+        """Record the values of one image, or of one DICOM file."""
         if values.dtype.kind != "f" and declared[1] <= 255:
             return
         smallest, largest = float(values.min()), float(values.max())
         with self._lock:
-            before = self._seen.get(declared, (smallest, largest))
-            self._seen[declared] = (min(before[0], smallest), max(before[1], largest))
+            key = declared, scan
+            before = self._seen.get(key, (smallest, largest))
+            self._seen[key] = (min(before[0], smallest), max(before[1], largest))
 
     def report(self) -> str | None:
         """Describe a default that may not be what the user wants, once; otherwise return None."""
@@ -65,12 +66,12 @@ class RangeUse:
                 )
             if self._reported:
                 return None
-            for (low, high), (smallest, largest) in self._seen.items():
+            for ((low, high), scan), (smallest, largest) in self._seen.items():
                 share = (largest - smallest) / (high - low)
                 # Images of a single value, such as black images, give no information.
                 if 0 < share < _LEAST_SHARE:
                     self._reported = True
-                    return _report((low, high), (smallest, largest), share)
+                    return _report((low, high), (smallest, largest), share, scan=scan)
         return None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,13 +81,22 @@ class RangeUse:
         self.__init__()  # type: ignore[misc]
 
 
-def _report(declared: ValueRange, seen: ValueRange, share: float) -> str:
+def _report(declared: ValueRange, seen: ValueRange, share: float, *, scan: bool) -> str:
     (low, high), (smallest, largest) = declared, seen
-    other_low, other_high = _other_reading(declared, seen)
-    return (
+    found = (
         f"values run from {smallest:g} to {largest:g} in all images seen, {share:.0%} of the range "
         f"{low:g} to {high:g} that their type or file declares: in this range they have little "
-        f"contrast. If {other_low:g} is black and {other_high:g} is white, pass "
+        "contrast. "
+    )
+    if scan:
+        # A value range rejects the values of the next patient beyond it; a window clips them.
+        return (
+            f"{found}Pass reader=ImageReader(window='soft') for CT, or window=(center, width); "
+            "window='full' confirms the range."
+        )
+    other_low, other_high = _other_reading(declared, seen)
+    return (
+        f"{found}If {other_low:g} is black and {other_high:g} is white, pass "
         f"reader=ImageReader(value_range=({other_low:g}, {other_high:g})); if not, "
         f"value_range=({low:g}, {high:g}) confirms the range."
     )

@@ -48,8 +48,11 @@ class AsTheyAre(NamedTuple):
 class Note(Protocol):
     """A record of defaults that the user may want to change."""
 
-    def __call__(self, values: AnyArray, declared: ValueRange, /) -> None:
-        """Record the values of one image and the range that its type or file declares."""
+    def __call__(self, values: AnyArray, declared: ValueRange, /, *, scan: bool = False) -> None:
+        """Record the values of one image, the range that its type or file declares, and its kind.
+
+        `scan`: a DICOM file, whose range depends on the rescaling of each file.
+        """
 
     def frames(self, what: str, /) -> None:
         """Record that one frame of several was read."""

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Bytes of activations of bags in memory.
 _BLOCK_BYTES = 2**25
+# Poolings by which a bag of one image has the row of its image.
+_SAME_ALONE = ("mean", "max")
 
 
 class Block:
@@ -224,11 +226,14 @@ class Model:
         linear = all(m is None or m.rule in ("avg", "grid", "flatten") for m in found)
         if self._tuned is not None or self.images.pooling != "mean" or not linear:
             kind = type(self.network).__name__
+            way_out = "Pass each image as an entry of its own, [image]."
+            if self.images.pooling not in _SAME_ALONE:
+                # Alone, an image has another row: what would be drawn is another score.
+                way_out = "Fit with bag_pooling='mean'."
             raise ValueError(
                 f"X: entries are bags, pooled by bag_pooling={shown(self.images.pooling)} of "
                 f"{kind}. A bag has a map only with bag_pooling='mean' of a "
-                "PretrainedFeatureExtractor with pooling='avg'. Pass each image as an entry of its "
-                "own, [image]."
+                f"PretrainedFeatureExtractor with pooling='avg'. {way_out}"
             )
 
     def _layers(self) -> Any:
@@ -253,7 +258,7 @@ def check_count(value: Any, name: str, least: int = 1) -> None:
 
 def _without_bags_of_one(images: "ImageCollection") -> "ImageCollection":
     """Images alone where no bag has several: their rows are equal."""
-    if isinstance(images, Bags) and images.pooling in ("mean", "max") and (images.sizes == 1).all():
+    if isinstance(images, Bags) and images.pooling in _SAME_ALONE and (images.sizes == 1).all():
         return images.images
     return images
 

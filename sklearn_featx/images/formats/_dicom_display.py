@@ -97,7 +97,7 @@ def gray_levels(
         if gray.strict is not None:
             check_values(values, gray.strict)
         elif note is not None:
-            note(values, limits)
+            note(values, limits, scan=True)
     return _looked_up(words, gray.show)[:, :, np.newaxis]
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sklearn_featx.exceptions import ImageError
-from sklearn_featx.images import ReadOptions, decode
+from sklearn_featx.images import ReadOptions, as_image_collection, decode
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -56,6 +56,27 @@ def test_8_bits_without_a_window_are_not_black(make_dicom):
     # fo-dicom 816.
     pixels = (RAMP >> 4).astype(np.uint8)
     np.testing.assert_array_equal(shown(make_dicom(pixels)), pixels)
+
+
+def test_scans_without_a_window_are_advised_to_take_one(make_dicom):
+    # A value range of one patient rejects the next one.
+    scans = [
+        make_dicom((RAMP // 4).astype(np.int16), RescaleSlope=1, RescaleIntercept=-1024 - n)
+        for n in range(2)
+    ]
+    images = as_image_collection(scans)
+    for row in range(2):
+        images.load(row)
+    report = images.range_use.report()
+    assert "values run from -1024 to -1" in report
+    assert "window='soft'" in report
+    assert "window=(center, width)" in report
+    assert "window='full'" in report
+    assert "value_range" not in report
+    for window in ("soft", (0, 400), "full"):
+        images = as_image_collection(scans, ReadOptions(window=window))
+        images.load(0)
+        assert images.range_use is None or images.range_use.report() is None
 
 
 @pytest.mark.parametrize("implicit", [False, True])
