@@ -32,7 +32,8 @@ model = make_pipeline(
     PCA(60, random_state=0),
     LogisticRegression(C=0.1, max_iter=1000),
 )
-print(f"accuracy {model.fit(train, y_train).score(test, y_test):.3f}")
+accuracy = model.fit(train, y_train).score(test, y_test)
+print(f"accuracy {accuracy:.3f}, one split, {len(test)} test images")
 
 # %%
 # ``heat_maps`` returns :class:`sklearn_featx.HeatMaps`: arrays in the unit of the score. ``exact``
@@ -46,5 +47,6 @@ print(np.allclose(error, sign * model.decision_function(defects), atol=1e-3))
 
 # %%
 # Red raises the score of "defect", blue lowers it. ``view="file"`` would draw the whole pictures.
+# `Can the maps be trusted? <../seeing.html#can-the-maps-be-trusted>`__
 HeatMapDisplay.from_estimator(model, defects, target="defect")
 plt.show()
