@@ -100,7 +100,7 @@ def test_repeated_layers_and_poolings_are_refused(images, name):
 
 @pytest.mark.parametrize("pooling", [[], ["avg", "mean"], [None]])
 def test_unknown_poolings_are_refused(images, pooling):
-    with pytest.raises(ValueError, match=r"pooling=.* must be one of"):
+    with pytest.raises(ValueError, match=r"pooling=.*: expected some of"):
         make(pooling=pooling).fit(images)
 
 

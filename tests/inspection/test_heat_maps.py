@@ -453,7 +453,7 @@ class TestBags:
             way_out = (
                 "[image]" if bag_pooling in ("mean", "max") else "Fit with bag_pooling='mean'."
             )
-            words = f"pooled by bag_pooling='{bag_pooling}'.*{re.escape(way_out)}"
+            words = f"pooled by bag_pooling='{re.escape(bag_pooling)}'.*{re.escape(way_out)}"
             with pytest.raises(ValueError, match=words):
                 heat_maps(model, bags[0])
         if bag_pooling in ("mean", "max"):
