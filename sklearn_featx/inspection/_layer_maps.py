@@ -119,7 +119,9 @@ class LayerMaps(NamedTuple):
     ) -> tuple[FloatArray, FloatArray]:
         by_cell = weights.reshape(*values.shape[:2], -1)
         at_base = (by_cell * np.broadcast_to(self.base, by_cell.shape[1:])).sum(1)
-        share = np.einsum("ncp,ncp->np", by_cell @ cells, values) - at_base @ cells
+        # In the type of the activations: of another one, they would be copied.
+        sums = by_cell.swapaxes(1, 2).astype(values.dtype) @ values
+        share = np.einsum("nkp,kp->np", sums, cells) - at_base @ cells
         return share.reshape(-1, *self.grid), at_base.sum(1)
 
     def _flattened_shares(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
