@@ -4,14 +4,14 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
-from .._graphs import NodeByNode, mixes_rows, plain_new_tensors
+from .._graphs import NodeByNode, mixes_rows, plain_new_tensors, silenced
 from ._attributes import attributes_kept, buffers_kept
 from ._refusals import no_tensor
 
@@ -100,7 +100,7 @@ def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ..
             with (
                 contextlib.suppress(Exception),
                 attributes_kept(module),
-                _quiet_fake_tensors(),
+                silenced("torch._subclasses.fake_tensor"),
                 fake_tensors(allow_non_fake_inputs=True),
             ):
                 output = _run(module, torch.empty(shape, dtype=torch.float32))
@@ -185,21 +185,6 @@ def _place(node: fx.Node) -> str:
     if before.op != "call_module":
         return f"operation {node.name!r}"
     return f"layer {before.target!r}" if before is node else f"after layer {before.target!r}"
-
-
-@contextlib.contextmanager
-def _quiet_fake_tensors() -> Iterator[None]:
-    """Suppress PyTorch's log of a failure, which is reported as an error."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    logger.addFilter(_refuse)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_refuse)
-
-
-def _refuse(_: logging.LogRecord) -> bool:
-    return False
 
 
 @functools.cache

@@ -1,18 +1,17 @@
 """The OpenVINO engine: a converted network on a CPU."""
 
-import contextlib
 import functools
-import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from .._graphs import silenced
 from .._messages import cause
 from .._optional import import_optional
 from .._parallel import ForkSafeLock
@@ -139,7 +138,7 @@ class OpenVinoEngine:
 
     def _compile(self, example: torch.Tensor) -> "_Compiled":
         try:
-            with torch.no_grad(), _quiet_export():
+            with torch.no_grad(), silenced("torch.fx.experimental.symbolic_shapes"):
                 exported = torch.export.export(self._whole, (example,))
             model = self._openvino.convert_model(exported)
             model.reshape(list(example.shape))
@@ -183,21 +182,6 @@ class _Compiled:
         results = [np.array(result) for result in request.results.values()]
         self._idle.append(request)
         return results
-
-
-@contextlib.contextmanager
-def _quiet_export() -> Iterator[None]:
-    """Suppress PyTorch's log of a failed export, pages of code; the failure is an error."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    logger.addFilter(_refuse)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_refuse)
-
-
-def _refuse(_: logging.LogRecord) -> bool:
-    return False
 
 
 @functools.cache
