@@ -4,6 +4,7 @@ A fork copies only the thread that calls it. A lock that another thread holds st
 child, and the threads of OpenMP do not exist there: PyTorch would wait for them forever.
 """
 
+import functools
 import os
 import sys
 import threading
@@ -13,6 +14,8 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 
 class ForkSafeLock:
@@ -107,3 +110,9 @@ def in_threads(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@functools.cache
+def thread_pools() -> ThreadpoolController:
+    """Return the libraries that have threads; finding them takes milliseconds."""
+    return ThreadpoolController()

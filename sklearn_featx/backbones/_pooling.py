@@ -99,7 +99,11 @@ class Pool(nn.Module):
             return maps.flatten(1)
         if self.pooling in _GRIDS:
             places = self._places(x.shape[1:])
-            return _cell_means(maps.reshape(*maps.shape[:2], *places), _GRIDS[self.pooling])
+            if maps.shape[2:] != places:
+                # Not otherwise: PyTorch gives one reshaped row strides that its pooling reads as
+                # those of another memory format, twelve times slower.
+                maps = maps.reshape(*maps.shape[:2], *places)
+            return _cell_means(maps, _GRIDS[self.pooling])
         return _reduce(maps, self.pooling)
 
     def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:

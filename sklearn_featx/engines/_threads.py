@@ -5,14 +5,14 @@ since none waits for the slower half of each layer. Therefore each worker reads 
 computes them itself.
 """
 
-import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import joblib
 import torch
-from threadpoolctl import ThreadpoolController
+
+from .._parallel import thread_pools
 
 
 class Workers(NamedTuple):
@@ -56,10 +56,4 @@ def limit_this_thread(n_threads: int) -> None:
     """Limit the number of threads of operations that this thread starts."""
     # PyTorch initializes each thread at its first operation, which would undo the limit.
     torch.get_num_threads()
-    _libraries().limit(limits=n_threads, user_api="openmp")
-
-
-@functools.cache
-def _libraries() -> ThreadpoolController:
-    """Return the libraries that have threads; finding them takes milliseconds."""
-    return ThreadpoolController()
+    thread_pools().limit(limits=n_threads, user_api="openmp")

@@ -1,10 +1,12 @@
 """scikit-learn's L2-regularized logistic regression, from a start and to a tolerance."""
 
 import warnings
+from types import TracebackType
 from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
 
+from .._parallel import ForkSafeLock, thread_pools
 from .._typing import AnyArray
 
 MAX_ITERATIONS = 1_000
@@ -27,10 +29,44 @@ def logistic_regression(tolerance: float, C: float = 1.0) -> Any:
 
 def step_from(model: Any, rows: AnyArray, codes: AnyArray, sample_weight: AnyArray) -> bool:
     """Fit a model from its last solution, and return whether it converged."""
-    with warnings.catch_warnings():
+    with _one_blas_thread, warnings.catch_warnings():
         # The caller knows what to advise.
         warnings.simplefilter("ignore", ConvergenceWarning)
         # Newton's method cannot improve the loss in float64: it is at the solution.
         warnings.filterwarnings("ignore", "(?i).*line search")
         model.fit(rows, codes, sample_weight=sample_weight)
     return bool(model.n_iter_.max() < model.max_iter)
+
+
+class _OneBlasThread:
+    """Context in which BLAS computes in one thread.
+
+    Each of the thousands of products has as few columns as there are classes: waiting for each
+    other takes its threads longer than computing. The number of threads is one of the process, so
+    the last of several concurrent fits restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = ForkSafeLock()
+        self._n_inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._n_inside:
+                self._limit = thread_pools().limit(limits=1, user_api="blas")
+            self._n_inside += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if not self._n_inside:
+                self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn_featx.backbones import _pooling
 from sklearn_featx.backbones._pooling import Pool
 from sklearn_featx.exceptions import UnknownLayerError
 
@@ -93,6 +94,21 @@ def test_grid_is_the_mean_of_each_cell(layout, n_cells):
     # The same numbers as weights of positions, as heat maps and other devices compute them.
     weighted = maps @ pool.cell_weights(shape[1:]).T
     np.testing.assert_allclose(weighted.reshape(len(x), -1), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_single_map_keeps_its_memory_format(monkeypatch):
+    # PyTorch's pooling is twelve times slower where the strides of one row are changed.
+    strides = []
+    means = _pooling._ADAPTIVE_MEANS[2]
+
+    def spy(maps, cells):
+        strides.append(maps.stride())
+        return means(maps, cells)
+
+    monkeypatch.setitem(_pooling._ADAPTIVE_MEANS, 2, spy)
+    maps = torch.randn(1, 8, 6, 6).to(memory_format=torch.channels_last)
+    Pool("grid3")(maps)
+    assert strides == [maps.stride()]
 
 
 @pytest.mark.parametrize("prefix_tokens", [0, 1])

@@ -10,7 +10,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from sklearn_featx.engines import _threads, count_threads
+from sklearn_featx._parallel import thread_pools
+from sklearn_featx.engines import count_threads
 from sklearn_featx.engines._threads import limit_this_thread
 
 
@@ -68,4 +69,4 @@ def test_workers_of_joblib_get_their_share():
 
 
 def test_the_libraries_are_looked_up_once():
-    assert _threads._libraries() is _threads._libraries()
+    assert thread_pools() is thread_pools()

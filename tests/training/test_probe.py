@@ -1,5 +1,7 @@
 """The probe is scikit-learn's pipeline, folded into one linear layer."""
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
@@ -8,6 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 
+from sklearn_featx._parallel import thread_pools
 from sklearn_featx.exceptions import FeatxWarning
 from sklearn_featx.training import (
     Scaling,
@@ -161,3 +164,51 @@ def test_regression_equals_ridge(n_features, n_outputs, weighted):
     np.testing.assert_allclose(
         logits(features, probe).reshape(targets.shape), expected.predict(features), rtol=1e-6
     )
+
+
+class TestThreads:
+    """BLAS has one thread while a logistic regression is fitted."""
+
+    @pytest.fixture
+    def counts(self):
+        """Return the numbers of threads of each BLAS."""
+
+        def found():
+            return [
+                pool.num_threads for pool in thread_pools().select(user_api="blas").lib_controllers
+            ]
+
+        with thread_pools().limit(limits=2, user_api="blas"):
+            if set(found()) != {2}:
+                pytest.skip("BLAS has one thread here")
+            yield found
+
+    def test_one_during_a_fit_and_as_before_after_it(self, counts, monkeypatch):
+        during = []
+        fit = LogisticRegression.fit
+
+        def spy(model, *args, **kwargs):
+            during.append(counts())
+            return fit(model, *args, **kwargs)
+
+        monkeypatch.setattr(LogisticRegression, "fit", spy)
+        features, codes, _ = make_rows(30, 6, 3)
+        fit_linear_probe_classifier(features, codes, 3, C=1.0)
+        assert [set(each) for each in during] == [{1}, {1}]
+        assert set(counts()) == {2}
+
+    def test_the_last_of_several_fits_restores_them(self, counts):
+        first, second = ExitStack(), ExitStack()
+        first.enter_context(_logistic._one_blas_thread)
+        second.enter_context(_logistic._one_blas_thread)
+        first.close()
+        assert set(counts()) == {1}
+        second.close()
+        assert set(counts()) == {2}
+
+    def test_a_fit_that_fails_restores_them(self, counts):
+        with pytest.raises(ValueError, match="NaN"):
+            _logistic.step_from(
+                LogisticRegression(), np.full((2, 1), np.nan), np.arange(2), np.ones(2)
+            )
+        assert set(counts()) == {2}
