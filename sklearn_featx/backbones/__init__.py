@@ -1,6 +1,7 @@
 """Backbones: pretrained networks as ordered stages, with their preprocessing and digests.
 
-The package imports torch and torchvision, and is independent of images, stores and training.
+The package imports torch, and torchvision only when one of its networks is asked for. It is
+independent of images, stores and training.
 """
 
 from ._backbone import Backbone

@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 from torch import nn
-from torchvision.models import VisionTransformer
-from torchvision.models.vision_transformer import interpolate_embeddings
 
 from .._messages import cause
 from ..exceptions import BackboneError
 from ._network import Network, freeze
+from .sources._torchvision import is_vision_transformer
 
 
 def fixed_size(module: nn.Module) -> tuple[int, int] | None:
     """Return the image size that a network was built for and that can be changed, or None."""
-    if isinstance(module, VisionTransformer):
-        return module.image_size, module.image_size
+    if is_vision_transformer(module):
+        vit: Any = module
+        return vit.image_size, vit.image_size
     if not hasattr(module, "set_input_size"):
         return None
     embed: Any = getattr(module, "patch_embed", None)
@@ -49,8 +49,10 @@ def for_image_size(network: Network, size: tuple[int, int]) -> Network:
 
 
 def _resized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
-    own = copy.deepcopy(module)
-    if isinstance(own, VisionTransformer):
+    own: Any = copy.deepcopy(module)
+    if is_vision_transformer(own):
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
         if size[0] != size[1] or size[0] % own.patch_size:
             raise ValueError(f"squares of {own.patch_size} pixels times a whole number")
         state = OrderedDict(own.state_dict())
@@ -59,6 +61,6 @@ def _resized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
         own.encoder.pos_embedding = nn.Parameter(new)
         own.image_size, own.seq_length = size[0], new.shape[1]
     else:
-        resize: Any = own.set_input_size
-        resize(img_size=size)
-    return own
+        own.set_input_size(img_size=size)
+    resized: nn.Module = own
+    return resized

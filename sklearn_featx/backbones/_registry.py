@@ -232,6 +232,7 @@ def _packaged_network(name: str, weights: str | None) -> Network:
         blocks=blocks,
         weights=str(weights),
         leaf_modules=(SamePad2d,),
+        is_small=True,
     )
 
 
@@ -283,6 +284,9 @@ def _is_file(path: Path) -> bool:
 
 
 def _check_name(name: str) -> None:
+    if name in PACKAGED:
+        # The other names are torchvision's, whose import takes a second.
+        return
     if name in quantized_names() and name not in torchvision_names():
         raise BackboneError(
             f"backbone={name!r} is a quantized network: it has no floating-point weights to train "

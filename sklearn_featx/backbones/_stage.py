@@ -17,6 +17,9 @@ from ._refusals import no_tensor
 
 _log = logging.getLogger(__name__)
 
+# Two color images of 512 x 512 pixels: a second of the packaged networks on one thread.
+_SMALL_INPUT = 2 * 3 * 512 * 512
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -91,11 +94,30 @@ class StageTaps(nn.Module):
 
 
 @plain_new_tensors()
-def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    """Run a module on tensors with a shape but no values, or on zeros if that fails."""
+def dry_run(
+    module: nn.Module, shape: tuple[int, ...], is_small: bool = False
+) -> tuple[torch.Tensor, ...]:
+    """Run a module on tensors with a shape but no values, or on zeros if that fails.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+    shape : tuple of int
+        Shape of its input.
+    is_small : bool, default=False
+        Whether the module is part of a small network. It is run on zeros if the input is small too:
+        tensors without values import PyTorch's compiler, which takes a second in every process.
+
+    Returns
+    -------
+    outputs : tuple of torch.Tensor
+        Tensors of the shapes and the types of the module's outputs.
+    """
     with torch.no_grad():
         output = None
-        if (fake_tensors := _fake_tensors()) is not None:
+        zeros = is_small and math.prod(shape) <= _SMALL_INPUT
+        if not zeros and (fake_tensors := _fake_tensors()) is not None:
             # Some modules read values. The run on zeros reports a wrong shape.
             with (
                 contextlib.suppress(Exception),

@@ -3,17 +3,18 @@
 An object does not state its weights. They are recognized if their published file is in torch's
 download folder. Otherwise the normalization is ImageNet's, which all classification weights of
 torchvision were trained with, and a warning is issued.
+
+torchvision is imported where it is used: see `sources/_torchvision.py`.
 """
 
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models import WeightsEnum, get_model_builder, get_model_weights, list_models
 
 from .._preprocess import Preprocess
 from ..exceptions import BackboneWarning, WeightsError
@@ -23,6 +24,9 @@ from .cutting._granularity import groupings
 from .cutting._input_channels import input_channels
 from .sources._torchvision import OPENED, modern_keys, own_prefix_tokens, recipe_of
 from .sources._weights import read_state_dict
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 # Path of the head in each class. The module at this path is removed, even if a user replaced it.
 _HEADS = {
@@ -42,9 +46,8 @@ _IMAGENET = Preprocess(
 def is_torchvision(module: nn.Module) -> bool:
     """Whether a module is one of torchvision's classification models, not of a subclass."""
     kind = type(module)
-    return kind.__name__ in _HEADS and any(
-        kind.__module__ == get_model_builder(name).__module__ for name in _names(module)
-    )
+    home = kind.__module__.startswith("torchvision.models.")
+    return home and kind.__name__ in _HEADS and bool(_names(module))
 
 
 def build_torchvision_object(module: nn.Module) -> Network:
@@ -79,7 +82,7 @@ def build_torchvision_object(module: nn.Module) -> Network:
     )
 
 
-def _preprocess(module: nn.Module, entry: WeightsEnum | None) -> Preprocess:
+def _preprocess(module: nn.Module, entry: "WeightsEnum | None") -> Preprocess:
     recipe = _IMAGENET if entry is None else recipe_of(entry)
     size = fixed_size(module)
     if size is not None and size != recipe.crop:
@@ -109,11 +112,14 @@ def _remove_auxiliary(module: nn.Module) -> None:
 
 def _names(module: nn.Module) -> list[str]:
     """Return the names of the models that the file of a module's class defines."""
+    import torchvision
+    from torchvision.models import get_model_builder, list_models
+
     names = list_models(module=torchvision.models)
     return [n for n in names if get_model_builder(n).__module__ == type(module).__module__]
 
 
-def _recognized(module: nn.Module) -> tuple[str | None, WeightsEnum | None]:
+def _recognized(module: nn.Module) -> tuple[str | None, "WeightsEnum | None"]:
     """Return the name and the weights of a headless model, found among the downloaded files."""
     own = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     for name, entry, path in _downloaded(module):
@@ -126,8 +132,10 @@ def _recognized(module: nn.Module) -> tuple[str | None, WeightsEnum | None]:
     return None, None
 
 
-def _downloaded(module: nn.Module) -> Iterator[tuple[str, WeightsEnum, Path]]:
+def _downloaded(module: nn.Module) -> Iterator[tuple[str, "WeightsEnum", Path]]:
     """Yield the published files of a module's class that torch has downloaded."""
+    from torchvision.models import get_model_weights
+
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     for name in _names(module):
         for entry in get_model_weights(name):

@@ -2,6 +2,8 @@
 
 Transforms of torchvision draw from torch's global generator. Each call seeds it under a lock and
 restores its state afterwards, so a view depends only on the image and the seed.
+
+Functions import torchvision themselves, since its import takes a second.
 """
 
 import enum
@@ -10,10 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-import torchvision
 from torch import nn
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms import functional as classic
 
 from .._digest import digest, digest_array
 from .._graphs import plain_new_tensors
@@ -51,6 +50,8 @@ class Augment:
     def __init__(
         self, transform: Callable[[Any], Any], *, exact: bool = False, crops: bool = False
     ) -> None:
+        import torchvision
+
         self.crops = crops
         self._transform = transform
         self._exact = exact
@@ -107,7 +108,6 @@ def make_augment(augment: AugmentSpec) -> Augment:
     augment : Augment
         The transform.
     """
-    # This import takes as long as that of the whole package.
     from torchvision.transforms import v2
 
     if augment == "light":
@@ -128,8 +128,10 @@ class _Crop(nn.Module):
         self.least_area = least_area
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        from torchvision.transforms import RandomResizedCrop, functional
+
         box = RandomResizedCrop.get_params(image, [self.least_area, 1.0], list(_RATIO))
-        cropped: torch.Tensor = classic.crop(image, *box)
+        cropped: torch.Tensor = functional.crop(image, *box)
         return cropped
 
 

@@ -152,6 +152,16 @@ class TestShapesWithoutFakeTensors:
         monkeypatch.setattr(torch, "zeros", None)
         assert shape() == [(2, 4, 7, 7)]
 
+    @pytest.mark.parametrize(("size", "values"), [(512, True), (513, False)])
+    def test_small_networks_run_on_small_zeros_without_it(self, size, values, monkeypatch):
+        made, zeros = [], torch.zeros
+        monkeypatch.setattr(torch, "zeros", lambda *a, **k: made.append(1) or zeros(*a, **k))
+        small, own = nn.Conv2d(3, 1, 1), nn.Conv2d(3, 1, 1)
+        for module, is_small in ((small, True), (own, False)):
+            (output,) = _stage.dry_run(module, (2, 3, size, 512), is_small)
+            assert output.shape == (2, 1, size, 512)
+        assert len(made) == values
+
     def test_missing(self, shape, monkeypatch, caplog):
         monkeypatch.setitem(sys.modules, "torch._subclasses.fake_tensor", None)
         with caplog.at_level(logging.DEBUG, logger="sklearn_featx"):

@@ -6,6 +6,7 @@ The graph has the same sequence of operations as the network's forward. The netw
 import contextlib
 import inspect
 import math
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision.ops
 from torch import fx, nn
 
 from ..._messages import cause, short
@@ -105,30 +105,60 @@ def trace(
     """
     _check_inputs(network)
     _check_called_plainly(network)
-    opaque: list[type[nn.Module]] = []
     with _mode(network, train=train):
-        while True:
-            tracer = _Tracer((*leaf_modules, *opaque), autowrap_functions)
-            try:
-                with attributes_kept(network), buffers_kept(network) as changed:
-                    graph = tracer.trace(network, concrete_args=_defaults(network))
-                if changed:
-                    raise UntraceableError("it changes a buffer in place")
-            except UntraceableError:
+        wrapped = _wrapped_modules()
+        try:
+            traced = _traced(network, leaf_modules, autowrap_functions)
+        except UntraceableError:
+            if _wrapped_modules() == wrapped:
                 raise
-            except _TRACE_FAILURES as error:
-                if tracer.failed is None:
-                    raise UntraceableError(_reason(error)) from error
-                opaque.append(type(tracer.failed))
-                continue
-            mutation = _discarded_mutation(graph, network) or _mutation_of_state(graph, network)
-            if mutation is not None:
-                opaque.append(type(_owner(network, tracer.names[mutation])))
-                continue
-            _clean(graph)
-            _check_signature(graph)
-            names = {node: tracer.names.get(node, node.name) for node in graph.nodes}
-            return Trace(graph, names, tuple(cls.__qualname__ for cls in opaque))
+        else:
+            if _wrapped_modules() == wrapped:
+                return traced
+        # The forward itself has imported torchvision. The trace must be the same in processes that
+        # had imported it before.
+        return _traced(network, leaf_modules, autowrap_functions)
+
+
+def _traced(
+    network: nn.Module,
+    leaf_modules: Sequence[type[nn.Module]],
+    autowrap_functions: Sequence[Any],
+) -> Trace:
+    opaque: list[type[nn.Module]] = []
+    while True:
+        tracer = _Tracer((*leaf_modules, *opaque), autowrap_functions)
+        try:
+            with attributes_kept(network), buffers_kept(network) as changed:
+                graph = tracer.trace(network, concrete_args=_defaults(network))
+            if changed:
+                raise UntraceableError("it changes a buffer in place")
+        except UntraceableError:
+            raise
+        except _TRACE_FAILURES as error:
+            if tracer.failed is None:
+                raise UntraceableError(_reason(error)) from error
+            opaque.append(type(tracer.failed))
+            continue
+        mutation = _discarded_mutation(graph, network) or _mutation_of_state(graph, network)
+        if mutation is not None:
+            opaque.append(type(_owner(network, tracer.names[mutation])))
+            continue
+        _clean(graph)
+        _check_signature(graph)
+        names = {node: tracer.names.get(node, node.name) for node in graph.nodes}
+        return Trace(graph, names, tuple(cls.__qualname__ for cls in opaque))
+
+
+def _wrapped_modules() -> tuple[Any, ...]:
+    """Return the modules whose functions are one operation each."""
+    if "torchvision" not in sys.modules:
+        # No network can use what nothing has imported, and the import takes a second.
+        return (math,)
+    # The statement waits for another thread that is importing it.
+    import torchvision.ops
+
+    return (math, torchvision.ops)
 
 
 def _reason(error: Exception) -> str:
@@ -190,7 +220,7 @@ class _Tracer(fx.Tracer):
         self, leaf_modules: Sequence[type[nn.Module]], autowrap_functions: Sequence[Any]
     ) -> None:
         # Some releases of torch annotate a tuple of exactly one module.
-        modules: Any = (math, torchvision.ops)
+        modules: Any = _wrapped_modules()
         super().__init__(autowrap_modules=modules, autowrap_functions=tuple(autowrap_functions))
         self.names: dict[fx.Node, str] = {}
         self.failed: nn.Module | None = None

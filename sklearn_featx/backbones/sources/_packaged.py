@@ -248,10 +248,12 @@ def _pretrained(name: str) -> EfficientNetLite:
     # The meta device draws no random numbers from the user's generator.
     with torch.device("meta"):
         network = EfficientNetLite(PACKAGED[name])
-    # The tensors are copied, since those of the file have TensorFlow's memory format.
-    network.to_empty(device="cpu")
-    # The file has other names for the same tensors, in an order that its digest fixes.
-    network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
+    # Copies, since the tensors of the file have TensorFlow's memory format.
+    tensors = (value.clone(memory_format=torch.contiguous_format) for value in state.values())
+    # The file has other names for the same tensors, in an order that its digest fixes. `to_empty`
+    # would import sympy: half a second.
+    named = dict(zip(network.state_dict(), tensors, strict=True))
+    network.load_state_dict(named, assign=True)
     return network
 
 
@@ -299,6 +301,8 @@ def _conv(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int =
     # "SAME" is symmetric and constant at stride 1; larger strides have SamePad2d before them.
     padding = kernel // 2 if stride == 1 else 0
     conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
-    # He et al. 2015. With torch's initialization, random features of all images are nearly equal.
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    if not conv.weight.is_meta:  # There, the call would only import PyTorch's compiler: a second.
+        # He et al. 2015. With torch's initialization, random features of all images are nearly
+        # equal.
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv

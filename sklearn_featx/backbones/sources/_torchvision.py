@@ -1,20 +1,16 @@
-"""Torchvision's classification models as backbones."""
+"""Torchvision's classification models as backbones.
+
+Functions import torchvision themselves: it imports the compiler of PyTorch, which takes a second in
+every process, and the packaged backbones need neither.
+"""
 
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models import (
-    VisionTransformer,
-    WeightsEnum,
-    get_model,
-    get_model_weights,
-    list_models,
-)
 
 from ..._messages import cause, short
 from ..._preprocess import Interpolation, Preprocess
@@ -22,6 +18,9 @@ from ...exceptions import WeightsError
 from .._network import Network, freeze
 from ..cutting._granularity import groupings, unknown_name
 from ._weights import StateDict, exists, load_state, read_state_dict, sha256_of_file
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 # Containers whose children are the stages.
 OPENED = (
@@ -35,18 +34,23 @@ OPENED = (
 )
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 _OLD_MLP = re.compile(r"\.mlp\.linear_([12])\.")
+_VIT = "torchvision.models.vision_transformer.VisionTransformer"
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def torchvision_names() -> list[str]:
     """Return the names of torchvision's classification models, sorted."""
-    return sorted(list_models(module=torchvision.models))
+    import torchvision
+
+    return sorted(torchvision.models.list_models(module=torchvision.models))
 
 
 def quantized_names() -> list[str]:
     """Return the names of torchvision's quantized models, which cannot be backbones."""
-    return sorted(list_models(module=torchvision.models.quantization))
+    import torchvision
+
+    return sorted(torchvision.models.list_models(module=torchvision.models.quantization))
 
 
 def build_torchvision(name: str, weights: str | None) -> Network:
@@ -72,6 +76,8 @@ def build_torchvision(name: str, weights: str | None) -> Network:
     WeightsError
         If the weights do not exist, do not fit, or cannot be downloaded.
     """
+    from torchvision.models import get_model, get_model_weights
+
     enum = get_model_weights(name)
     entry, file = _resolve(name, enum, weights)
     known = entry
@@ -100,9 +106,14 @@ def build_torchvision(name: str, weights: str | None) -> Network:
     )
 
 
+def is_vision_transformer(module: nn.Module) -> bool:
+    """Whether a module is a vision transformer of torchvision, or of a subclass."""
+    return any(f"{kind.__module__}.{kind.__name__}" == _VIT for kind in type(module).__mro__)
+
+
 def own_prefix_tokens(module: nn.Module) -> int:
     """Return the number of tokens before the patches."""
-    return 1 if isinstance(module, VisionTransformer) else 0
+    return 1 if is_vision_transformer(module) else 0
 
 
 def modern_keys(state: StateDict) -> dict[str, torch.Tensor]:
@@ -132,8 +143,8 @@ def remove_head(module: nn.Module, path: str) -> None:
 
 
 def _resolve(
-    name: str, enum: type[WeightsEnum], weights: str | None
-) -> tuple[WeightsEnum | None, Path | None]:
+    name: str, enum: "type[WeightsEnum]", weights: str | None
+) -> tuple["WeightsEnum | None", Path | None]:
     if weights is None:
         return None, None
     if weights == "DEFAULT":
@@ -149,7 +160,7 @@ def _resolve(
     )
 
 
-def _published(enum: type[WeightsEnum], sha256: str) -> WeightsEnum | None:
+def _published(enum: "type[WeightsEnum]", sha256: str) -> "WeightsEnum | None":
     """Return the published weights of a file, by the hash at the end of published file names."""
     for entry in enum:
         if sha256.startswith(Path(entry.url).stem.rpartition("-")[2]):
@@ -157,7 +168,7 @@ def _published(enum: type[WeightsEnum], sha256: str) -> WeightsEnum | None:
     return None
 
 
-def _constructor_arguments(name: str, entry: WeightsEnum) -> dict[str, Any]:
+def _constructor_arguments(name: str, entry: "WeightsEnum") -> dict[str, Any]:
     if name in _WITH_AUXILIARY_HEADS:
         # Both were trained on inputs with another scale than torchvision's preset; with this
         # setting, the networks convert them.
@@ -167,7 +178,7 @@ def _constructor_arguments(name: str, entry: WeightsEnum) -> dict[str, Any]:
     return {}
 
 
-def recipe_of(entry: WeightsEnum) -> Preprocess:
+def recipe_of(entry: "WeightsEnum") -> Preprocess:
     """Return the preprocessing that published weights were evaluated with."""
     preset = entry.transforms()
     interpolation: Interpolation = preset.interpolation.value
@@ -183,7 +194,7 @@ def recipe_of(entry: WeightsEnum) -> Preprocess:
 _NO_DOWNLOAD = "'efficientnet_lite0' needs no download."
 
 
-def _on_disk(entry: WeightsEnum) -> str:
+def _on_disk(entry: "WeightsEnum") -> str:
     """Name other weights of the same network that were downloaded earlier."""
     found = [
         other.name for other in type(entry) if other is not entry and _kept_at(other).is_file()
@@ -191,11 +202,11 @@ def _on_disk(entry: WeightsEnum) -> str:
     return f"On this disk: weights={found[0]!r}." if found else ""
 
 
-def _kept_at(entry: WeightsEnum) -> Path:
+def _kept_at(entry: "WeightsEnum") -> Path:
     return Path(str(torch.hub.get_dir()), "checkpoints", os.path.basename(str(entry.url)))  # noqa: PTH119 # a URL
 
 
-def _download(entry: WeightsEnum) -> dict[str, torch.Tensor]:
+def _download(entry: "WeightsEnum") -> dict[str, torch.Tensor]:
     target = _kept_at(entry)
     try:
         state: dict[str, torch.Tensor] = entry.get_state_dict(

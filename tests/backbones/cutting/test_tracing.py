@@ -1,5 +1,7 @@
 """What torch.fx is shown, and what it makes of it."""
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -237,6 +239,19 @@ def test_functions_can_be_kept_whole():
     assert names[1:] == ["double_if_small", "add", "output"]
     with pytest.raises(UntraceableError, match=r"^a condition, loop or number depends"):
         trace(net)
+
+
+def test_torchvision_may_first_be_imported_by_a_forward(monkeypatch):
+    def forward(net, x):
+        from torchvision.ops import box_area
+
+        return box_area(x)
+
+    wanted = [str(node) for node in trace(Net(forward)).graph.nodes]
+    assert wanted[1] == "box_area"
+    for name in ("torchvision", "torchvision.ops"):
+        monkeypatch.delitem(sys.modules, name)
+    assert [str(node) for node in trace(Net(forward)).graph.nodes] == wanted
 
 
 def test_random_functions_of_torchvision_stay_whole():
