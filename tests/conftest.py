@@ -1,7 +1,11 @@
 """Shared pictures, networks and switches."""
 
+import gc
 import os
 
+# The matrices are small: threads would mostly wait for each other, in this process and in those
+# that tests start. NumPy's and SciPy's libraries read it when they are loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # scikit-learn skips its array API checks without it; it must be set before SciPy is imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
@@ -15,9 +19,20 @@ from torch import nn
 import sklearn_featx
 
 
+def pytest_collection_finish():
+    # The garbage collector need not walk the imported modules again and again.
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    # Hypothesis asks the collector, at the end, who refers to an object.
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    # The networks are small: threads would mostly wait for each other.
+    # The networks are small, too.
     torch.set_num_threads(1)
 
 
