@@ -9,6 +9,7 @@ import pytest
 
 import sklearn_featx
 from sklearn_featx.cli._main import main
+from sklearn_featx.store import FeatureStore
 
 SMALL = ["--image-size", "64"]
 
@@ -29,12 +30,15 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"sklearn-featx {sklearn_featx.__version__}\n"
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    # Of the commands that print, the one that starts without PyTorch.
+    store = FeatureStore(tmp_path)
+    store.rows("recipe").put_many(["key"], np.ones((1, 2), np.float32))
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as output:
         done = subprocess.run(
-            [sys.executable, "-m", "sklearn_featx", "backbones"],
+            [sys.executable, "-m", "sklearn_featx", "store", tmp_path, "info"],
             check=False,
             stdout=output,
             stderr=subprocess.PIPE,

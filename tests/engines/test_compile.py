@@ -118,6 +118,16 @@ def test_several_workers_compile_once(compiler):
     assert compiler.sizes == [2] * 9
 
 
+def test_an_extractor_compiles_its_network(compiler, digits):
+    settings = {"backbone": nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).eval(), "cache": False}
+    wanted = PretrainedFeatureExtractor(**settings).fit_transform(digits[0][:9])
+    assert compiler.sizes == []
+    found = PretrainedFeatureExtractor(**settings, compile=True).fit_transform(digits[0][:9])
+    np.testing.assert_array_equal(found, wanted)
+    assert sum(compiler.sizes) >= 9
+
+
+@pytest.mark.slow  # 24 s with an empty folder of compiled code
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_features_are_the_same_with_the_real_one(digits, monkeypatch):

@@ -56,7 +56,9 @@ def rows(n, *shape):
 
 
 class TestNumbers:
-    @pytest.mark.parametrize("layer", [None, ["blocks.1", "conv_head"]])
+    @pytest.mark.parametrize(
+        "layer", [pytest.param(None, marks=pytest.mark.slow), ["blocks.1", "conv_head"]]
+    )
     def test_the_features_of_the_other_engine(self, digits, layer):
         settings = {"layer": layer, "image_size": 64, "cache": False}
         wanted = PretrainedFeatureExtractor(**settings).fit_transform(digits[0][:6])
