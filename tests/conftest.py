@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 import sklearn_featx
@@ -32,8 +33,10 @@ def pytest_sessionfinish():
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    # The networks are small, too.
+    # The networks are small, too. A plugin of pytest may have loaded NumPy's library earlier.
     torch.set_num_threads(1)
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 @pytest.fixture(scope="session")
