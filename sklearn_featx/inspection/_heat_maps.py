@@ -14,7 +14,7 @@ from ._background import Background, background_for
 from ._beside import Beside
 from ._model import Block, Model, check_count
 from ._position_effects import occlusion_effects, shapley_values
-from ._resample import interpolated, spread_out
+from ._resample import interpolated, smoothed, spread_out
 from ._scores import Score
 
 Method: TypeAlias = Literal["auto", "exact", "shapley", "occlusion"]
@@ -94,7 +94,8 @@ def heat_maps(
         first output of a regressor.
     size : "image", (int, int) or None, default=None
         None: the resolution of the feature map, of several layers the finest. "image", or a height
-        and width: interpolated for the eye, with the same sum.
+        and width: interpolated for the eye, with the same sum. Maps that are not exact are first
+        smoothed: each position is averaged with its neighbors.
     method : {"auto", "exact", "shapley", "occlusion"}, default="auto"
         "exact" is an error where the score is not affine; "shapley" as above, with as many
         positions as the coarsest map has, at most 14 x 14. "occlusion": what the score loses when
@@ -278,7 +279,10 @@ def _explained(
         maps = np.stack(effects)
         scores = way.score.of(block.features)[np.arange(len(chosen)), chosen]
         intercept = scores - maps.sum((1, 2))
-        maps = maps if size is None else interpolated(maps, size)
+        if size is not None:
+            # Neighbors see nearly the same part of the image. Which of them a score that is not
+            # affine credits is a matter of chance.
+            maps = interpolated(smoothed(maps), size)
     if way.score.rest is not None:
         intercept = intercept + way.score.rest(block.features)
     return _Part(block.rows, maps, intercept, chosen, columns)
