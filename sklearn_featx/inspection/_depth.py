@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from .._arguments import check_length
 from .._messages import shown
 from .._typing import UnfreezeDepth
 from ..backbones import StageInfo, backbone_stages
@@ -143,6 +144,8 @@ class UnfreezeDepthDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
+        for name in ("mean_scores", "std_scores", "fit_seconds", "n_trained"):
+            check_length(getattr(self, name), name, self.depths, "depths", "depth")
         ax = axes_for(ax, "UnfreezeDepthDisplay.plot")
         places = np.arange(len(self.depths))
         times = ax.twinx()

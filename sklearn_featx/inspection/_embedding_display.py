@@ -1,6 +1,7 @@
 """A map of a data set: images at the places where a projection puts their features."""
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -8,12 +9,13 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
-from .._messages import shown
+from .._arguments import check_count, check_length
+from .._messages import cause, said, shown
 from .._typing import AnyArray, FloatArray
 from ..exceptions import ImageError
-from ._axes import axes_for
+from ._axes import axes_for, check_axes
 from ._embedding_page import embedding_page
-from ._model import Model, check_count, check_length
+from ._model import Model
 from ._pictures import thumbnail
 
 _MOST_CLASSES = 20
@@ -142,16 +144,15 @@ class EmbeddingDisplay:
         ------
         ValueError
             If `y` or a column has another length than X, PCA has fewer than two images, or the
-            projection one column.
+            projection is no transformer, fails, or gives one column.
         MissingDependencyError
             If matplotlib is not installed.
         """
         check_count(thumbnail_size, "thumbnail_size")
+        check_axes(ax, "EmbeddingDisplay.plot")
+        _check_projection(projection)
         model = Model(estimator, X)
-        given_columns = {} if y is None else {"y": y}
-        given_columns |= {f"columns[{shown(k)}]": v for k, v in (columns or {}).items()}
-        for name, values in given_columns.items():
-            check_length(values, name, model.images)
+        _check_columns(y, columns, model)
         features = model.rows(X)
         rows, tiles = _tiles(model, features, thumbnail_size)
         features = features[rows]
@@ -160,10 +161,7 @@ class EmbeddingDisplay:
                 f"X: {len(rows)} of {len(model.images)} images can be read, and a map by PCA "
                 "needs at least 2. Pass more images."
             )
-        given = PCA(2) if projection is None else clone(projection)
-        points = np.asarray(given.fit_transform(features), dtype=float)[:, :2]
-        if points.shape[1] != 2:
-            raise ValueError(f"projection={shown(projection)} gives one column; a map needs two.")
+        points = _projected(features, PCA(2) if projection is None else projection)
         known = MapColumns(
             None if y is None else np.asarray(y)[rows],
             *_said(model, features),
@@ -229,14 +227,24 @@ class EmbeddingDisplay:
 
         Raises
         ------
+        TypeError
+            If it is no path.
         OSError
             If the file cannot be written.
         """
+        if not isinstance(path, str | PathLike):
+            raise TypeError(f"path={shown(path)}: expected the path of a file, such as 'map.html'.")
         file = Path(path)
         page = embedding_page(
             self.points, self.thumbnails, self.columns.by_name(), self.columns.paths
         )
-        file.write_text(page, encoding="utf-8")
+        try:
+            file.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise type(error)(
+                f"path={shown(str(path))}: the page cannot be written: {said(error)}. Pass a file "
+                "in a folder that exists."
+            ) from error
         return file
 
     def _draw_thumbnails(self, ax: Any, colors: Sequence[str] | None) -> None:
@@ -259,6 +267,53 @@ class EmbeddingDisplay:
             picture = OffsetImage(self.thumbnails[i], zoom=zoom)
             box = AnnotationBbox(picture, self.points[i], pad=0, bboxprops=frame)
             ax.add_artist(box)
+
+
+def _check_projection(projection: Any) -> None:
+    """Refuse what cannot project, before features are computed."""
+    methods = ("fit_transform", "get_params")
+    fits = all(hasattr(projection, name) for name in methods) and not isinstance(projection, type)
+    if projection is not None and not fits:
+        raise ValueError(
+            f"projection={shown(projection)}: expected a transformer with fit_transform, such as "
+            "PCA(2) or TSNE(), or None."
+        )
+
+
+def _check_columns(y: Any, columns: Any, model: Model) -> None:
+    """Refuse labels and columns that are not one value for each image."""
+    if not isinstance(columns, Mapping | None) or not all(
+        isinstance(name, str) for name in columns or {}
+    ):
+        raise ValueError(
+            f"columns={shown(columns)}: expected a dict of names to one value for each image, such "
+            "as {'age': ages}."
+        )
+    given = {} if y is None else {"y": y}
+    given |= {f"columns[{shown(name)}]": values for name, values in (columns or {}).items()}
+    for name, values in given.items():
+        check_length(values, name, model.images)
+        if any(np.ndim(value) for value in np.asarray(values, dtype=object)):
+            raise ValueError(f"{name} has several values for an image. Pass one for each image.")
+
+
+def _projected(features: FloatArray, projection: Any) -> FloatArray:
+    """Return the first two columns of a projection of the features."""
+    try:
+        points = np.asarray(clone(projection).fit_transform(features), dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"projection={shown(projection)} fails on {len(features)} rows of "
+            f"{features.shape[1]} features: {cause(error)}. Pass another, or more images."
+        ) from error
+    if points.ndim != 2 or points.shape[0] != len(features) or points.shape[1] < 2:
+        raise ValueError(
+            f"projection={shown(projection)} gives an array of shape {points.shape}: a map needs "
+            f"{len(features)} rows and at least two columns."
+        )
+    if not np.isfinite(points).all():
+        raise ValueError(f"projection={shown(projection)} gives NaN or infinite values.")
+    return points[:, :2]
 
 
 def _tiles(model: Model, features: FloatArray, side: int) -> tuple[AnyArray, AnyArray]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._optional import import_optional
+from ._axes import check_axes
 
 if TYPE_CHECKING:
     from .._typing import AnyArray
@@ -30,8 +31,9 @@ def axes_grid(ax: Any, n_rows: int, n_columns: int, purpose: str) -> Any:
     axes : ndarray of matplotlib Axes, of shape (n_rows, n_columns)
         The given axes, or new ones.
     """
-    pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose=purpose)
+    check_axes(ax, purpose)
     if ax is None:
+        pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose=purpose)
         _, ax = pyplot.subplots(
             n_rows, n_columns, squeeze=False, layout="constrained",
             figsize=(2.2 * n_columns + 0.8, 2.4 * n_rows),
@@ -39,7 +41,8 @@ def axes_grid(ax: Any, n_rows: int, n_columns: int, purpose: str) -> Any:
     axes: AnyArray = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
     if len(axes) < n_rows * n_columns:
         raise ValueError(
-            f"ax has {len(axes)} axes, and {purpose} draws {n_rows * n_columns} pictures."
+            f"ax has {len(axes)} axes, and {purpose} draws {n_rows * n_columns} pictures. Pass as "
+            "many, or None for a new figure."
         )
     axes = axes[: n_rows * n_columns].reshape(n_rows, n_columns)
     for one in axes.ravel():

@@ -7,6 +7,7 @@ import numpy as np
 
 from .._messages import shown
 from .._typing import FloatArray
+from ._axes import check_axes
 from ._grid import axes_grid, nearly_square
 from ._heat_maps import HeatMaps, Method, heat_maps
 from ._model import Model
@@ -107,8 +108,9 @@ class HeatMapDisplay:
             If matplotlib is not installed.
         """
         views = {"network": network_view, "file": file_view}
-        if view not in views:
-            raise ValueError(f"view={view!r} must be one of {list(views)}.")
+        if not isinstance(view, str) or view not in views:
+            raise ValueError(f"view={shown(view)} must be one of {list(views)}.")
+        check_axes(ax, "HeatMapDisplay.plot")
         found = heat_maps(estimator, X, target, method=method, baseline=baseline)
         model = Model(estimator, X)
         readable = np.isfinite(found.intercept)

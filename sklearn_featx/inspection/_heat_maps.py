@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from .._arguments import check_count
 from .._messages import shown
 from .._progress import Progress
 from .._typing import AnyArray, FloatArray
@@ -12,7 +13,7 @@ from ..images import Bags, ImageCollection
 from ._affine import Affine, affine_map
 from ._background import Background, background_for
 from ._beside import Beside
-from ._model import Block, Model, check_count
+from ._model import Block, Model
 from ._position_effects import occlusion_effects, shapley_values
 from ._resample import interpolated, smoothed, spread_out
 from ._scores import Score

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._arguments import check_length
 from .._messages import shown
 from ._axes import axes_for
 from ._model import fitted_steps
@@ -114,6 +115,8 @@ class TrainingHistoryDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
+        if self.valid_loss is not None:
+            check_length(self.valid_loss, "valid_loss", self.train_loss, "train_loss", "epoch")
         ax = axes_for(ax, "TrainingHistoryDisplay.plot")
         epochs = np.arange(1, len(self.train_loss) + 1)
         self.lines_ = ax.plot(epochs, self.train_loss, marker=".", label="training")

@@ -5,11 +5,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from .._arguments import check_count
+from .._messages import shown
 from .._typing import AnyArray
 from ..estimators._image_reader import ImageReader
-from ._axes import axes_for
+from ._axes import axes_for, check_axes
 from ._grid import axes_grid, nearly_square
-from ._model import check_count
 from ._pictures import images_of, thumbnail
 from ._predictions import Predictions, predictions_of
 
@@ -126,7 +127,8 @@ class MistakesDisplay:
             If matplotlib is not installed.
         """
         if kind not in ("mistakes", "matrix"):
-            raise ValueError(f"kind={kind!r} must be one of ['mistakes', 'matrix'].")
+            raise ValueError(f"kind={shown(kind)} must be one of ['mistakes', 'matrix'].")
+        check_axes(ax, "MistakesDisplay.plot")
         check_count(n_mistakes, "n_mistakes", 0)
         check_count(thumbnail_size, "thumbnail_size")
         found = predictions_of(y, predicted, classes)

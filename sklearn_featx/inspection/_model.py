@@ -1,9 +1,8 @@
 """A fitted model in parts: the steps before its network, the network, and the steps after it."""
 
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -238,22 +237,6 @@ class Model:
 
     def _layers(self) -> Any:
         return getattr(self.network, "layer", "the last")
-
-
-def check_length(values: Any, name: str, images: Sized, of: str = "X") -> None:
-    """Refuse values that are not one for each image."""
-    shape = np.shape(values)
-    if shape[:1] != (len(images),):
-        n = shape[0] if shape else "no"
-        raise ValueError(
-            f"{name} has {n} entries, and {of} has {len(images)} images. Pass one for each image."
-        )
-
-
-def check_count(value: Any, name: str, least: int = 1) -> None:
-    """Refuse a value that is no whole number, or too small."""
-    if not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}={shown(value)}: expected a whole number of at least {least}.")
 
 
 def _without_bags_of_one(images: "ImageCollection") -> "ImageCollection":

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from .._arguments import check_length
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
-from ._model import Model, check_length
+from ._model import Model
 from ._representers import representer_values
 
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from .._typing import AnyArray
+from ._axes import check_axes
 from ._grid import axes_grid
 from ._model import Model
 from ._neighbors import NearestImages, nearest_images
@@ -107,6 +108,7 @@ class NeighborsDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
+        check_axes(ax, "NeighborsDisplay.plot")
         found = nearest_images(
             estimator, X, X_train, y_train, target=target, n_neighbors=n_neighbors
         )

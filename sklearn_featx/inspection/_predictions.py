@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import column_or_1d
 
+from .._arguments import check_length
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
-from ._model import check_length
 
 
 class Predictions(NamedTuple):
@@ -63,6 +63,8 @@ def predictions_of(
     labels, found = column_or_1d(y), np.asarray(predicted)
     check_length(found, name, labels, "y")
     given = np.unique(labels) if classes is None else np.asarray(classes)
+    if given.ndim != 1:
+        raise ValueError(f"classes={shown(classes)}: expected a list of them, one for each column.")
     if found.ndim == 1 and not _is_score(found, given):
         given = np.unique(np.concatenate([given, found])) if classes is None else given
         codes = _codes(found, given, name)

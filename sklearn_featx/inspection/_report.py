@@ -8,6 +8,8 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from .. import __version__
+from .._arguments import check_count
+from .._messages import shown
 from .._typing import AnyArray, FloatArray
 from ..exceptions import InputError
 from ..flow import activations, as_table, readable, warn_of
@@ -63,7 +65,14 @@ def report_page(
     ------
     UnsuitableModelError
         If the estimator has not one network that gets the images, or no scores.
+    InputError
+        If `paths` or `known` is one path, or no image can be read.
     """
+    check_count(n_neighbors, "n_neighbors", 0)
+    for name, given in (("paths", paths), ("known", known)):
+        if isinstance(given, str):
+            # Each letter would be a file.
+            raise InputError(f"{name}={shown(given)}: expected a list of files, [path].")
     whole = Model(estimator, list(paths))
     whole.scores()
     seen = _readable(whole, paths)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import check_flag
 from .._messages import cause, shown
 from .._typing import AnyArray
 from ..exceptions import ImageError, InputError
@@ -72,7 +73,7 @@ def image_groups(
     Raises
     ------
     InputError
-        If `by` is no keyword, regular expression or function.
+        If `by` is no keyword, regular expression or function, or `storage_options` no mapping.
     ImageError
         If an image has no such value, or the images of an entry have several. The error has its
         row, and quotes no value.
@@ -94,6 +95,8 @@ def image_groups(
     >>> image_groups(paths, by=r"(\w+)-\d\.png")
     array([0, 1, 0])
     """
+    check_flag(raw, "raw")
+    _check_storage_options(storage_options)
     values: list[Hashable] = []
     options = ReadOptions(bag_pooling="mean", storage_options=storage_options)
     for value in read_groups(X, by, options):
@@ -103,6 +106,13 @@ def image_groups(
     if raw:
         return np.array([value if isinstance(value, str) else str(value) for value in values])
     return numbered(values)
+
+
+def _check_storage_options(options: Any) -> None:
+    """Refuse what is no mapping. Its value may be a password, and is not named."""
+    if options is not None and not isinstance(options, Mapping):
+        kind = type(options).__name__
+        raise InputError(f"storage_options is of type {kind}: expected a dict of fsspec's options.")
 
 
 def read_groups(X: Any, by: By, options: ReadOptions) -> Iterator[Hashable | ImageError]:

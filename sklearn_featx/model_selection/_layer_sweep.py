@@ -1,15 +1,17 @@
 """Comparison of layers: one pass computes the features of all, an estimator is scored on each."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import cross_val_score
 from sklearn.utils import _safe_indexing
 
+from .._arguments import check_flag, check_length
 from .._digest import digest_array
 from .._messages import Table, shown
 from .._typing import AnyArray, Pooling
@@ -169,7 +171,10 @@ def layer_sweep(
     """
     extractors: list[Any] = list(extractor) if isinstance(extractor, list | tuple) else [extractor]
     _check(extractors, estimator, y, layers, poolings)
-    found = [_columns(one, X, layers, poolings) for one in extractors]
+    _check_scoring(estimator, scoring)
+    check_flag(nested, "nested")
+    of_images = {"y": y} | ({} if groups is None else {"groups": groups})
+    found = [_columns(one, X, of_images, layers, poolings) for one in extractors]
     errors = [error for _, failed in found for error in failed]
     codes = check_groups(groups, len(found[0][0][0].features))
     columns, y, codes = _readable_by_all(
@@ -205,10 +210,16 @@ class _Columns(NamedTuple):
 
 
 def _columns(
-    extractor: PretrainedFeatureExtractor, X: Any, layers: Any, poolings: Sequence[Pooling]
+    extractor: PretrainedFeatureExtractor,
+    X: Any,
+    of_images: Mapping[str, Any],
+    layers: Any,
+    poolings: Sequence[Pooling],
 ) -> tuple[list[_Columns], list[ImageError]]:
     """Return the features of each layer and pooling of one extractor, and unreadable images."""
     images, recipe, _, settings = extractor.work(X)
+    for name, values in of_images.items():
+        check_length(values, name, images)
     names = [stage.layer for stage in recipe.backbone.stages]
     chosen: list[str | int] = list(range(1, len(names) + 1)) if layers is None else list(layers)
     taps = tuple(Tap(layer, pooling) for layer in chosen for pooling in poolings)
@@ -263,7 +274,7 @@ def _check(extractors: list[Any], estimator: Any, y: Any, layers: Any, poolings:
             "PretrainedFeatureExtractor, or several in a list. The estimator for the features is "
             "the second argument."
         )
-    if not hasattr(estimator, "fit"):
+    if not hasattr(estimator, "fit") or isinstance(estimator, type):
         raise TypeError(
             f"estimator={shown(estimator)}: expected an estimator for the features, such as "
             "LogisticRegression()."
@@ -275,6 +286,17 @@ def _check(extractors: list[Any], estimator: Any, y: Any, layers: Any, poolings:
     known = list(get_args(Pooling))
     if not _is_list_of(poolings, known.__contains__):
         raise ValueError(f"poolings={shown(poolings)}: expected a list of some of {known}.")
+
+
+def _check_scoring(estimator: Any, scoring: Any) -> None:
+    """Refuse a name of no score: scikit-learn's error lists all names, after the features."""
+    known = scoring is None or callable(scoring)
+    if not known and not (isinstance(scoring, str) and scoring in get_scorer_names()):
+        raise ValueError(
+            f"scoring={shown(scoring)}: expected a name of sklearn.metrics.get_scorer_names(), a "
+            "callable or None."
+        )
+    check_scoring(estimator, scoring=scoring)
 
 
 def _is_list_of(values: Any, fits: Callable[[Any], bool]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import check_flag, check_length
 from ._calls import Calls, Fold
 from ._candidates import is_search
 from ._image_groups import numbered
@@ -190,11 +191,15 @@ def plan_search(
     >>> planned.n_images, planned.n_passes_without_cache
     (30, 210)
     """
+    check_flag(near_copies, "near_copies")
+    check_flag(timed, "timed")
     search = search_or_estimator
     calls = Calls(X, y, asked_by="plan_search")
     calls.groups = None if groups is None else numbered(np.ravel(groups).tolist())
     jobs = calls.all_jobs(search)
     rows = np.arange(len(jobs[0].rows))
+    if y is not None:
+        check_length(y, "y", rows)
     has_folds = cv is not None or is_search(search)
     n_jobs = jobs[0].settings.n_jobs
     wanted = {"near_copies": has_folds and near_copies, "fetch": has_folds}

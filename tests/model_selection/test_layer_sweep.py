@@ -159,7 +159,7 @@ class TestGroups:
             estimator, features, digits[1], cv=StratifiedGroupKFold(3), groups=self.GROUPS
         )
         np.testing.assert_allclose([row.mean_score, row.std_score], [scores.mean(), scores.std()])
-        with pytest.raises(ValueError, match="groups: Found input variables with inconsistent"):
+        with pytest.raises(ValueError, match="groups has 2 entries, and X has 60 images"):
             layer_sweep(extractor, estimator, *digits, groups=[1, 2], **options)
 
     def test_unreadable_images_leave_groups_aligned(
