@@ -6,6 +6,7 @@ read completely and closed before it is decoded, so no descriptor outlives the c
 """
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from .._digest import digest, installed_version, stat_signature
-from .._messages import cause, short
+from .._messages import cause
 from .._parallel import ForkSafeLock
 from .._preprocess import Preprocess
 from .._typing import Levels
@@ -34,7 +35,7 @@ from ._foreign import content_hint
 from ._frames import has_frames, n_frames, show_frame
 from ._geometry import FAST_GAP, resize_and_crop, resize_picture, resized_size
 from ._options import ReadOptions
-from ._pillow import decoder_versions, refuse_bomb, register_plugins
+from ._pillow import decoder_versions, pixel_limit, refuse_bomb, register_plugins
 from ._recent import Recent
 from ._scaling import Note
 from .formats import DECODING_PACKAGES, format_of, is_tiff
@@ -42,6 +43,7 @@ from .formats import DECODING_PACKAGES, format_of, is_tiff
 Source: TypeAlias = str | os.PathLike[str] | bytes
 
 _PLAIN = ReadOptions()
+_PIXELS = re.compile(r"(\d+) pixels")
 # A longer header is not searched for a number of pixels.
 _HEADER_BYTES = 2**20
 
@@ -340,7 +342,11 @@ def _reason(error: Exception, data: bytes = b"") -> str:
         hint = content_hint(data)
         return f"the content is no image of a format that Pillow {PIL.__version__} reads.{hint}"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"{short(str(error))} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+        # Pillow's own message may name twice the limit.
+        found = _PIXELS.search(str(error))
+        if found is None:
+            return f"the image cannot be decoded ({cause(error)}): it is more than {pixel_limit()}"
+        return f"the image has {found[1]} pixels, more than {pixel_limit(int(found[1]))}"
     if "truncated" in str(error):
         return (
             f"the image cannot be decoded: {cause(error)}. Fetch the file again, or set "

@@ -98,10 +98,22 @@ def refuse_bomb(pixels: int) -> None:
     """Reject an image above Pillow's pixel limit; up to twice the limit, Pillow only warns."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and pixels > limit:
-        raise ImageError(
-            f"the image has {pixels} pixels, more than PIL.Image.MAX_IMAGE_PIXELS = {limit}, and "
-            "may be a decompression bomb. Raise that limit if you trust the file."
-        )
+        raise ImageError(f"the image has {pixels} pixels, more than {pixel_limit(pixels)}")
+
+
+def pixel_limit(needed: int | None = None) -> str:
+    """Return the end of a message about a possible bomb: Pillow's limit, and how to raise it.
+
+    Parameters
+    ----------
+    needed : int, default=None
+        The limit that would let the image pass; None: unknown.
+    """
+    to = "to a larger number" if needed is None else f"= {needed}"
+    return (
+        f"PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS}, and may be a decompression bomb. "
+        f"If you trust the file, set PIL.Image.MAX_IMAGE_PIXELS {to}."
+    )
 
 
 def image_suffixes() -> frozenset[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..._optional import import_optional
 from ...exceptions import ImageError
+from .._pillow import pixel_limit
 
 # Attributes of the pixels: PS3.3, C.7.6.3, C.11.1, C.11.2, C.11.4 and C.11.6.
 SOP_CLASS = 0x00080016
@@ -239,8 +240,8 @@ def _inflated(data: bytes, longest: int | None) -> bytes:
         raise ImageError(damaged("its deflated data set", error)) from None
     if inflater.unconsumed_tail:
         raise ImageError(
-            f"the deflated DICOM data set has more than {longest} bytes, and may be a "
-            "decompression bomb. Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+            f"the deflated DICOM data set has more than {longest} bytes, the limit that follows "
+            f"from {pixel_limit()}"
         )
     return plain
 

@@ -23,7 +23,7 @@ from .._channels import CHOOSE_CHANNELS
 from .._declared import tiff_range
 from .._frames import number_of
 from .._options import ReadOptions
-from .._pillow import refuse_bomb
+from .._pillow import pixel_limit, refuse_bomb
 from .._scaling import Note, ValueRange, over_white
 from . import _tiff_tags as t
 from ._numbers import numbers_to_levels
@@ -210,8 +210,8 @@ def _refuse_damaged(page: Any, n_pages: int, n_bytes: int) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size > _MOST_BYTES_OF_PIXEL * limit:
         raise ImageError(
-            f"the image has {size} bytes in all channels, more than {_MOST_BYTES_OF_PIXEL} * "
-            f"PIL.Image.MAX_IMAGE_PIXELS = {_MOST_BYTES_OF_PIXEL * limit}."
+            f"the image has {size} bytes in all channels, more than {_MOST_BYTES_OF_PIXEL} for "
+            f"each pixel of {pixel_limit(-(-size // _MOST_BYTES_OF_PIXEL))}"
         )
     segments = zip(page.dataoffsets, page.databytecounts, strict=False)
     if any(offset + count > n_bytes for offset, count in segments):
