@@ -1,10 +1,10 @@
 """Private names of scikit-learn: the only module that imports them."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sklearn.base import _fit_context
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -21,6 +21,14 @@ from sklearn.utils.validation import (
 )
 
 from ._messages import shown
+
+if TYPE_CHECKING:
+    Method = TypeVar("Method", bound=Callable[..., Any])
+
+    def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], Method]:
+        """Hand on the type of `fit`: scikit-learn's decorator has none."""
+else:
+    from sklearn.base import _fit_context
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -42,6 +50,7 @@ __all__ = [
     "_check_sample_weight",
     "_check_y",
     "_fit_context",
+    "_safe_indexing",
     "invalid_parameter",
 ]
 

@@ -146,6 +146,18 @@ def test_estimators_open_no_files(path):
     assert "open" not in calls
 
 
+def test_private_names_of_scikit_learn_are_imported_in_one_file():
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "sklearn"
+        for part in [*node.module.split("."), *(alias.name for alias in node.names)]
+        if part.startswith("_")
+    }
+    assert users == {"_sklearn_compat.py"}
+
+
 def test_timm_is_used_in_one_file():
     users = [
         str(path.relative_to(PACKAGE))

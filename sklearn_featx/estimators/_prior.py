@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils import check_consistent_length
 
+from .._sklearn_compat import _safe_indexing
 from .._typing import AnyArray, FloatArray
 from ..flow import Failure, readable, warn_of
 

@@ -15,9 +15,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import StackingClassifier, StackingRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedShuffleSplit, TunedThresholdClassifierCV, check_cv
-from sklearn.utils import _safe_indexing
 
 from .._messages import shown
+from .._sklearn_compat import _safe_indexing
 from ..estimators._image_estimator import ImageEstimator
 from ..flow import Recipe
 from ._candidates import candidates, is_search

@@ -8,9 +8,9 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import StackingClassifier, StackingRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.utils import _safe_indexing
 
 from .._messages import cause, shown
+from .._sklearn_compat import _safe_indexing
 from ..estimators._image_estimator import ImageEstimator
 
 _STACKING = StackingClassifier | StackingRegressor

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import cross_val_score
-from sklearn.utils import _safe_indexing
 
 from .._arguments import check_flag, check_length
 from .._digest import digest_array
 from .._messages import Table, shown
+from .._sklearn_compat import _safe_indexing
 from .._typing import AnyArray, Pooling
 from ..estimators._extractor import PretrainedFeatureExtractor
 from ..estimators._targets import check_groups

@@ -20,6 +20,7 @@ from sklearn_featx import (
 from sklearn_featx.inspection import (
     EmbeddingDisplay,
     HeatMapDisplay,
+    NeighborsDisplay,
     near_duplicates,
     nearest_images,
 )
@@ -166,3 +167,18 @@ def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(exceptions.MissingDependencyError, match=r"sklearn-featx\[plot\]"):
         TrainingHistoryDisplay([1.0]).plot()
+
+
+@pytest.mark.parametrize("module", ["_embedding_display", "_heat_maps", "_neighbors"])
+def test_a_missing_matplotlib_is_named_before_anything_is_computed(monkeypatch, module):
+    # github.com/scverse/scanpy/issues/3459: an hour of computation before the error
+    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(f"sklearn_featx.inspection.{module}.Model", None)
+    draw = {
+        "_embedding_display": lambda: EmbeddingDisplay.from_estimator(None, []),
+        "_heat_maps": lambda: HeatMapDisplay.from_estimator(None, []),
+        "_neighbors": lambda: NeighborsDisplay.from_estimator(None, [], []),
+    }[module]
+    with pytest.raises(exceptions.MissingDependencyError, match=r"sklearn-featx\[plot\]"):
+        draw()
