@@ -95,6 +95,15 @@ def all_layers():
     return origin(summary, f", {summary['rounds']} rounds") + _shares(summary)
 
 
+def kept_memory():
+    """Rate of the engine where glibc keeps freed memory, over that where it does not."""
+    summary = load("kept_memory")
+    columns = [f"{row['backbone']} {row['precision']}" for row in summary["rows"]]
+    rates = ["{:.2f}; {:.2f} to {:.2f}".format(*row["rate"]) for row in summary["rows"]]
+    words = f", {summary['rounds']} rounds"
+    return origin(summary, words) + markdown(columns, [rates], numbers_from=0)
+
+
 def warm_extraction():
     """Share of the store in a cold run, and the rate of a warm one."""
     summary = load("warm_extraction")
@@ -272,6 +281,7 @@ TABLES = {
     "extraction costs": costs,
     "engine ablation": ablation,
     "all layers": all_layers,
+    "kept memory": kept_memory,
     "warm extraction": warm_extraction,
     "footprint": footprint,
     "depth search": depth_search,

@@ -105,6 +105,16 @@ def test_all_layers(load, tmp_path):
 
 
 @pytest.mark.slow
+def test_kept_memory(load, tmp_path):
+    output = tmp_path / "kept_memory.json"
+    arguments = ["--backbones", "efficientnet_lite0", "--precisions", "float32", "--images", "4"]
+    load("kept_memory").main([*arguments, "--rounds", "2", "-o", str(output)])
+    (row,) = rows_of(output)
+    middle, least, most = row["rate"]
+    assert 0 < least <= middle <= most
+
+
+@pytest.mark.slow
 def test_extraction(load, tmp_path):
     benchmark = load("extraction")
     benchmark.WARM_UP_SECONDS = 0

@@ -8,6 +8,7 @@ like them.
 from typing import NamedTuple
 
 from .._typing import FloatArray
+from ..exceptions import InputError
 from ._layer_maps import LayerMaps
 from ._model import Block, Model
 
@@ -62,6 +63,11 @@ def background_for(
     exact : bool
         Whether the score is affine: then zeros are as good as the images' own mean, and do not
         depend on other images.
+
+    Raises
+    ------
+    InputError
+        If the baseline would be the only image.
     """
     if isinstance(baseline, str):
         return ZERO
@@ -70,6 +76,12 @@ def background_for(
     known = model.known_mean()
     if known is None and exact:
         return ZERO
+    if known is None and len(model.images) == 1:
+        raise InputError(
+            "baseline=None: the score is not affine, and the mean of one image is the image "
+            "itself. Pass images such as those of the training, baseline=X_train (--known FOLDER "
+            "of the command look)."
+        )
     return _mean(model, block, model.mean_features() if known is None else known)
 
 

@@ -105,7 +105,8 @@ def heat_maps(
         What a position is measured against: activations of 0, or the mean activations of images
         such as those of the training. None: the mean of the training where a fitted step knows it
         (``normalize="layer"``, a `StandardScaler` or `PCA` right after the extractor, a
-        fine-tuner's head); else 0 for exact maps, and the mean of X for others.
+        fine-tuner's head); else 0 for exact maps, and the mean of X for others: the more images,
+        the better, and a single one is refused.
     n_samples : int, default=1024
         Coalitions of positions that Shapley values are estimated from; each different one is
         scored once. ``verbose=1`` of the extractor or fine-tuner shows a progress bar.
@@ -113,15 +114,15 @@ def heat_maps(
     Returns
     -------
     found : HeatMaps
-        Maps, intercepts, targets, method, unit.
+        With `maps`, `intercept`, `target`, `method`, `unit`.
 
     Raises
     ------
     TypeError
         If there is no extractor, or no score, in the estimator.
     ValueError
-        If `target` is none of the classes, the layer has no positions before it, or
-        ``method="exact"`` and the score is not affine.
+        If `target` is none of the classes, the layer has no positions before it, the baseline would
+        be the only image, or ``method="exact"`` and the score is not affine.
 
     See Also
     --------

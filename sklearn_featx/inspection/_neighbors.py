@@ -79,7 +79,7 @@ def nearest_images(
     Returns
     -------
     found : NearestImages
-        Indices, distances, representer values, intercepts, targets.
+        With `indices`, `distances`, `values`, `intercept`, `target`.
 
     Raises
     ------
@@ -88,6 +88,12 @@ def nearest_images(
     ValueError
         If there are fewer training images than neighbors, `y_train` has another length, or
         `target` is none of the classes.
+
+    Warns
+    -----
+    FeatxWarning
+        If a linear model was not trained on `X_train` and `y_train`: there are no representer
+        values.
 
     See Also
     --------

@@ -52,7 +52,8 @@ def report_page(
     paths : sequence of str
         Files of images.
     known : sequence of str, default=None
-        Files that neighbors are looked for among. None: the other images.
+        Files that neighbors are looked for among, and whose mean maps are measured against where
+        no fitted step knows that of the training. None: the other images.
     n_neighbors : int, default=5
         Number of neighbors of each image.
 
@@ -79,10 +80,13 @@ def report_page(
     unreadable = set(paths).difference(seen)
     if not seen:
         raise InputError("none of the images can be read.")
+    if known is not None:
+        known = _readable(Model(estimator, list(known)), known)
     said = np.asarray(estimator.predict(seen))
     target = said if hasattr(estimator, "classes_") and said.ndim == 1 else None
-    found = heat_maps(estimator, seen, target, "image")
     model = Model(estimator, seen)
+    baseline = known if known and model.known_mean() is None else None
+    found = heat_maps(estimator, seen, target, "image", baseline=baseline)
     near = _nearest(estimator, model, model.rows(seen), known, n_neighbors)
     top = float(np.abs(found.maps).max()) or 1.0
     articles = [_article(model, found, i, path, said[i], top, near) for i, path in enumerate(seen)]
@@ -113,7 +117,6 @@ def _nearest(
     """Find the nearest of the known images, or of the others."""
     others, seen = model, rows
     if known is not None:
-        known = _readable(Model(estimator, list(known)), known)
         others = Model(estimator, known)
         seen = others.rows(known) if known else seen[:0]
     n = min(n, len(seen) - (known is None))

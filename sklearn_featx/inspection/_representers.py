@@ -3,23 +3,27 @@
 The weights of an L2-penalized linear model are a sum of training rows, since its gradient is zero
 at the optimum [1]_: ``w = sum_i a_i x_i``, where ``a_i`` is the negative derivative of the loss of
 row i divided by the penalty. Solvers stop early, so the smallest change of the ``a_i`` that makes
-the sum exact is added.
+the sum exact is added. It is sought in the directions in which the rows differ by more than the
+rounding of float32: in the others, such as that of all ones where rows are centered, noise would
+add a large constant to all of them.
 
 .. [1] C.-K. Yeh, J. S. Kim, I. E. H. Yen, P. Ravikumar, "Representer point selection for explaining
    deep neural networks", NeurIPS 2018.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.utils.class_weight import compute_sample_weight
 
 from .._typing import AnyArray, FloatArray
+from ..exceptions import FeatxWarning
 
 # Share of the weights that the change may make up. Targets other than those of the fit need more
 # than all of them.
 _LARGEST_CHANGE = 0.5
-# Weights may be float32.
+# Weights and rows may be float32.
 _PRECISION = 1e-5
 
 
@@ -40,6 +44,11 @@ def representer_values(final: Any, rows: FloatArray, y: AnyArray) -> FloatArray 
     values : ndarray of shape (n_train, n_outputs) or None
         Such that ``rows.T @ values`` are its weights; None if it is no L2-penalized linear model of
         a known loss, or was not trained on these rows.
+
+    Warns
+    -----
+    FeatxWarning
+        If it was not trained on these rows.
     """
     if not hasattr(final, "coef_"):
         return None
@@ -48,11 +57,19 @@ def representer_values(final: Any, rows: FloatArray, y: AnyArray) -> FloatArray 
     if values is None:
         return None
     gap = weights - rows.T @ values
-    change = np.linalg.lstsq(rows.T, gap, rcond=None)[0]
+    change = np.linalg.lstsq(rows.T, gap, rcond=_PRECISION)[0]
     exact = np.linalg.norm(rows.T @ change - gap) <= _PRECISION * np.linalg.norm(weights)
     small = np.linalg.norm(gap) <= _LARGEST_CHANGE * np.linalg.norm(weights)
+    if not (exact and small):
+        warnings.warn(
+            f"y_train: the weights of {type(final).__name__} are no sum of these images, so there "
+            "are no representer values. Pass X_train and y_train of its fit, or None as y_train.",
+            FeatxWarning,
+            stacklevel=3,
+        )
+        return None
     found: FloatArray = values + change
-    return found if exact and small else None
+    return found
 
 
 def _from_loss(final: Any, rows: FloatArray, y: AnyArray, weights: FloatArray) -> FloatArray | None:

@@ -16,6 +16,7 @@ from sklearn_featx import (
     heat_maps,
     nearest_images,
 )
+from sklearn_featx.exceptions import FeatxWarning
 from sklearn_featx.inspection._grid import nearly_square
 
 mpl.use("Agg")
@@ -139,6 +140,26 @@ class TestNearestImages:
         scores = scores if scores.ndim == 1 else scores.max(1)
         error = found.values.sum(1) + found.intercept - scores
         assert np.abs(error).max() <= 1e-6 * np.abs(found.values).sum(1).max()
+
+    @pytest.mark.parametrize("n", [20, 60])
+    def test_each_image_speaks_for_its_own_label(self, digits, n):
+        # Its value for itself is C times target minus probability times its squared length. Rows
+        # that are centered have the vector of ones as a direction of hardly any length.
+        X, y = digits[0][:n], digits[1][:n] == 1
+        features = PretrainedFeatureExtractor(image_size=64, normalize="layer")
+        model = make_pipeline(features, LogisticRegression(max_iter=5000, tol=1e-8)).fit(X, y)
+        values = nearest_images(model, X, X, y).values
+        expected = (y - model.predict_proba(X)[:, 1])[:, np.newaxis]
+        rows = model[:-1].transform(X).astype(float)
+        np.testing.assert_allclose(values, (rows @ rows.T) * expected.T, atol=0.1)
+        assert (np.diag(values) * np.where(y, 1, -1) > 0).all()
+
+    @pytest.mark.parametrize("kept", [slice(30), np.arange(60) % 7])
+    def test_images_other_than_those_of_the_fit(self, digits, kept):
+        X, y = digits[0], digits[1] == 1
+        model = make_pipeline(small(), LogisticRegression()).fit(X, y)
+        with pytest.warns(FeatxWarning, match="y_train: the weights of LogisticRegression"):
+            assert nearest_images(model, X[:2], X[kept], y[kept]).values is None
 
     def test_images_of_the_class_speak_for_it(self, digits, model):
         X, y = digits[0][digits[1] < 2], digits[1][digits[1] < 2]
