@@ -143,8 +143,8 @@ class EmbeddingDisplay:
         Raises
         ------
         ValueError
-            If `y` or a column has another length than X, PCA has fewer than two images, or the
-            projection is no transformer, fails, or gives one column.
+            If `y` or a column has another length than X, PCA has fewer than two images, all images
+            have the same features, or the projection is no transformer, fails, or gives one column.
         MissingDependencyError
             If matplotlib is not installed.
         """
@@ -299,6 +299,12 @@ def _check_columns(y: Any, columns: Any, model: Model) -> None:
 
 def _projected(features: FloatArray, projection: Any) -> FloatArray:
     """Return the first two columns of a projection of the features."""
+    if len(features) > 1 and (features == features[0]).all():
+        # PCA divides by a variance of 0, and scikit-learn's TSNE ends the process.
+        raise ValueError(
+            f"X: the {len(features)} images that can be read have the same features, so there is "
+            "no map of them. Pass different images."
+        )
     try:
         points = np.asarray(clone(projection).fit_transform(features), dtype=float)
     except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.manifold import TSNE
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -23,6 +24,7 @@ from sklearn_featx import (
     label_issues,
     near_duplicates,
 )
+from sklearn_featx.exceptions import FeatxWarning
 from sklearn_featx.inspection._report import _overlay
 
 mpl.use("Agg")
@@ -199,6 +201,15 @@ class TestMapsOfDataSets:
         with pytest.raises(ValueError, match=r"a map needs \d+ rows and at least two"):
             EmbeddingDisplay.from_estimator(small(), two[0], projection=PCA(1))
 
+    @pytest.mark.parametrize("projection", [None, TSNE(perplexity=2)])
+    def test_equal_images_have_no_map(self, small, two, projection, monkeypatch):
+        """umap 2: equal points. PCA divides by 0, and scikit-learn's TSNE ends the process."""
+        monkeypatch.setattr(TSNE, "fit_transform", None)
+        with pytest.raises(
+            ValueError, match="the 5 images that can be read have the same features"
+        ):
+            EmbeddingDisplay.from_estimator(small(), two[0][[3] * 5], projection=projection)
+
     def test_columns_of_any_type(self, small, two, pyplot, tmp_path):
         """Colors by categories, datetimes and series with their own index."""
         columns = {
@@ -225,6 +236,22 @@ class TestDuplicatesAndLabels:
         """findimagedupes 21: flat pictures are 100 % equal."""
         flat = np.stack([np.full((16, 16), level, np.uint8) for level in (10, 60, 120, 250)])
         assert near_duplicates(small(), flat, threshold=0.999).pairs.tolist() == []
+
+    def test_copies_of_one_image_alone_need_others(self, photographs):
+        """fiftyone 3305: other results for few images. What differs from the mean is noise."""
+        random = np.random.default_rng(0)
+        scene = photographs[0][:96, :96]
+        frames = [np.clip(scene + random.normal(0, 4, scene.shape), 0, 255).astype(np.uint8)
+                  for _ in range(6)]  # fmt: skip
+        others = [photographs[1][top : top + 96, left : left + 96]
+                  for left in (0, 150, 300, 450) for top in (0, 150)]  # fmt: skip
+        extractor = PretrainedFeatureExtractor(layer="blocks.2", image_size=64)
+        for images in (frames, frames[:2], [frames[0], others[0]]):
+            with pytest.warns(FeatxWarning, match=f"features of {len(images)} images .* Add other"):
+                assert near_duplicates(extractor, images).pairs.tolist() == []
+        groups = near_duplicates(extractor, frames + others).groups
+        assert set(groups[:6]) == {0}
+        assert len(set(groups)) == 9
 
     @pytest.mark.parametrize("kind", [pd.Series, pd.Categorical, list, np.array])
     def test_labels_of_any_form(self, kind):
