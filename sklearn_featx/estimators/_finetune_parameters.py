@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
+from .._messages import shown
 from .._sklearn_compat import HasMethods, Interval, StrOptions
 from .._typing import Granularity, OnError, Precision, UnfreezeDepth, Weights
 from ..flow import Cache
-from ..training import AugmentSpec
+from ..training import NET_PREFIXES, AugmentSpec
 from ._head_layers import HeadLayers
 from ._image_estimator import ImageEstimator
 from ._image_reader import ImageReader
@@ -137,3 +138,31 @@ class FineTuneParameters(ImageEstimator):
         self.cache = cache
         self.on_error = on_error
         self.verbose = verbose
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values. If `reader` is None, ``reader__...`` sets a new `ImageReader`;
+            ``preprocessing__...`` a new `Preprocessing` likewise.
+
+        Returns
+        -------
+        self : estimator
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, or an argument of skorch's net, which `net_params` sets.
+        """
+        for name, value in params.items():
+            prefix, dunder, _ = name.partition("__")
+            if dunder and prefix in NET_PREFIXES:
+                raise ValueError(
+                    f"{name}={shown(value)}: arguments of skorch's net are keys of net_params. Set "
+                    f"net_params={{{name!r}: {shown(value)}}}, in a grid a list of such dicts."
+                )
+        return super().set_params(**params)

@@ -19,6 +19,7 @@ from ._layout import in_format_of
 from ._make_net import continue_fit, make_net
 from ._module import EARLIER_POOLING, LAST_POOLING, TailAndHead
 from ._net import FineTuneNet
+from ._net_params import NET_PREFIXES
 from ._probe import (
     LinearModel,
     fit_linear_probe_classifier,
@@ -33,6 +34,7 @@ from ._validation_split import fix_split
 __all__ = [
     "EARLIER_POOLING",
     "LAST_POOLING",
+    "NET_PREFIXES",
     "AugmentSpec",
     "FineTuneNet",
     "GradualUnfreezing",

@@ -216,6 +216,13 @@ class FineTuneNet(NeuralNet):
                 "Use more rows, another validation_fraction or early_stopping=False."
             ) from error
         train, valid = split
+        foreign = valid is not None and not isinstance(_whole(valid), RowsDataset)
+        if foreign and isinstance(X, RowsDataset):
+            raise ValueError(
+                "net_params: train_split holds out a dataset of its own, and the net reads rows of "
+                "the trunk. Fit with these images in X, and with train_split=ValidSplit("
+                "PredefinedSplit(test_fold)) of skorch and scikit-learn."
+            )
         if isinstance(valid, Subset) and isinstance(valid.dataset, RowsDataset):
             valid = Subset(valid.dataset.for_validation(), valid.indices)
         return train, valid

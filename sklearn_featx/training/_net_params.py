@@ -17,7 +17,8 @@ from skorch import NeuralNet
 from .._messages import cause, shown
 from .._sklearn_compat import Interval, StrOptions, invalid_parameter
 
-_PREFIXES = (
+# Objects of a net whose arguments have names such as ``optimizer__momentum``.
+NET_PREFIXES = (
     "criterion",
     "optimizer",
     "iterator_train",
@@ -123,7 +124,7 @@ def naming_net_params(net_params: Mapping[str, Any]) -> Iterator[None]:
 
 def _check_key(key: str, known: set[str]) -> None:
     prefix, dunder, name = key.partition("__")
-    if key in known or (dunder and name and prefix in _PREFIXES):
+    if key in known or (dunder and name and prefix in NET_PREFIXES):
         return
     if prefix in _OF_THE_ESTIMATOR:
         raise ValueError(f"net_params: {shown(key)} is set by the estimator. Remove it.")
@@ -135,8 +136,8 @@ def _check_key(key: str, known: set[str]) -> None:
 def _candidates(key: str, name: str, known: set[str]) -> list[str]:
     """Keys that a misspelled key may mean: another prefix, or two underscores instead of one."""
     if name:
-        return [*known, *(f"{prefix}__{name}" for prefix in _PREFIXES)]
-    separated = [p for p in _PREFIXES if key.startswith(f"{p}_")]
+        return [*known, *(f"{prefix}__{name}" for prefix in NET_PREFIXES)]
+    separated = [p for p in NET_PREFIXES if key.startswith(f"{p}_")]
     return [f"{p}__{key[len(p) + 1 :]}" for p in separated] or list(known)
 
 

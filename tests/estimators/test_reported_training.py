@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from skorch.dataset import Dataset, ValidSplit
+from skorch.helper import predefined_split
 from torch import nn
 
-from sklearn_featx import FineTuneClassifier
+from sklearn_featx import FineTuneClassifier, FineTuneRegressor
 
 
 class Scaled(nn.Module):
@@ -59,3 +62,31 @@ def test_the_first_steps_do_not_spoil_pretrained_features(small_net, digits, hea
     np.testing.assert_allclose(
         tuned.predict_proba(digits[0]), probe.predict_proba(digits[0]), atol=1e-3
     )
+
+
+def test_validation_images_of_ones_own(small_net, digits):
+    # skorch-dev/skorch#762, #801: a dataset of images cannot be validated on, the trunk reads X.
+    images, labels = digits
+    own = Dataset(images[:9].astype(np.float32)[:, None], labels[:9])
+    for early in (False, True):
+        model = tuner(small_net, early_stopping=early)
+        model.set_params(net_params={"train_split": predefined_split(own)})
+        with pytest.raises(ValueError, match=r"train_split=ValidSplit\(PredefinedSplit\(test_fold"):
+            model.fit(images, labels)
+    test_fold = np.where(np.arange(60) < 9, 0, -1)
+    seen = tuner(small_net, net_params={"train_split": ValidSplit(PredefinedSplit(test_fold))})
+    (epoch,) = seen.fit(images, labels).history_
+    assert epoch["batches"][-1]["valid_batch_size"] == 9
+    assert sum(batch.get("train_batch_size", 0) for batch in epoch["batches"]) == 51
+
+
+@pytest.mark.parametrize("name", ["callbacks__steps__policy", "optimizer__momentum"])
+@pytest.mark.parametrize("cls", [FineTuneClassifier, FineTuneRegressor])
+def test_names_of_skorch_are_refused_with_the_way_out(small_net, digits, name, cls):
+    # skorch-dev/skorch#825: AttributeError, 'list' object has no attribute 'set_params'
+    model = cls(small_net, callbacks=[], cache=False)
+    with pytest.raises(ValueError, match=rf"{name}=0.5: .* Set net_params={{'{name}': 0.5}}"):
+        model.set_params(**{name: 0.5})
+    with pytest.raises(ValueError, match="in a grid a list of such dicts"):
+        GridSearchCV(model, {name: [0.5]}, cv=2, error_score="raise").fit(*digits)
+    assert model.set_params(reader__frames="all", lr=0.5).lr == 0.5
