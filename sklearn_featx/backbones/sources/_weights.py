@@ -133,9 +133,9 @@ def _attempt(load: Callable[[], object], path: Path) -> object:
     except Exception as error:
         # The readers raise many types of errors, from UnpicklingError to struct.error.
         raise WeightsError(
-            f"weights: {shown(str(path))} cannot be read as tensors ({_why(error)}). Files that "
-            "contain other objects are rejected, because reading them could run code. Save the "
-            "network's state_dict() instead."
+            f"weights: {shown(str(path))} cannot be read as tensors ({_why(error)}). Other "
+            "objects are refused, since reading them could run code. Save the network's "
+            "state_dict() instead."
         ) from error
 
 
