@@ -89,4 +89,14 @@ axes.invert_yaxis()
 axes.set(xlim=(0, 1), xlabel="accuracy (lines: folds, sets)")
 
 # %%
+# Where do the scores come from? The maps of a model of all layers, each over its file: an exact
+# share of the score for each position. Digit and shade are one picture, and the maps lie on both.
+from sklearn_featx import HeatMapDisplay  # noqa: E402
+
+layers = PretrainedFeatureExtractor(layer="all", normalize="layer", image_size=64)
+seen = make_pipeline(layers, RidgeClassifier(1000)).fit(paths, y)
+HeatMapDisplay.from_estimator(seen, paths[:4], target=y[:4], view="file")
+plt.show()
+
+# %%
 folder.cleanup()
