@@ -24,15 +24,15 @@ def check_count(value: Any, name: str, least: int = 1) -> None:
         raise ValueError(f"{name}={shown(value)}: expected a whole number of at least {least}.")
 
 
-def check_length(values: Any, name: str, images: Sized, of: str = "X", each: str = "image") -> None:
+def check_length(values: Any, name: str, others: Sized, of: str = "X", each: str = "image") -> None:
     """Refuse values that are not one for each image, or for each of something else."""
     try:
         shape = np.shape(values)
     except ValueError:
         # Lists of different lengths, such as the labels of each image.
         shape = (len(values),)
-    if shape[:1] != (len(images),):
+    if shape[:1] != (len(others),):
         n = shape[0] if shape else "no"
         raise ValueError(
-            f"{name} has {n} entries, and {of} has {len(images)} {each}s. Pass one for each {each}."
+            f"{name} has {n} entries, and {of} has {len(others)} {each}s. Pass one for each {each}."
         )

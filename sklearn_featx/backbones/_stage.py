@@ -95,7 +95,7 @@ class StageTaps(nn.Module):
 
 @plain_new_tensors()
 def dry_run(
-    module: nn.Module, shape: tuple[int, ...], is_small: bool = False
+    module: nn.Module, shape: tuple[int, ...], *, is_small: bool = False
 ) -> tuple[torch.Tensor, ...]:
     """Run a module on tensors with a shape but no values, or on zeros if that fails.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
@@ -139,25 +139,8 @@ class FineTuneParameters(ImageEstimator):
         self.on_error = on_error
         self.verbose = verbose
 
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters.
-
-        Parameters
-        ----------
-        **params : dict
-            Names and values. If `reader` is None, ``reader__...`` sets a new `ImageReader`;
-            ``preprocessing__...`` a new `Preprocessing` likewise.
-
-        Returns
-        -------
-        self : estimator
-            The estimator.
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown, or an argument of skorch's net, which `net_params` sets.
-        """
+    def _refuse_names(self, params: Mapping[str, Any]) -> None:
+        """Refuse arguments of skorch's net, which `net_params` sets."""
         for name, value in params.items():
             prefix, dunder, _ = name.partition("__")
             if dunder and prefix in NET_PREFIXES:
@@ -165,4 +148,3 @@ class FineTuneParameters(ImageEstimator):
                     f"{name}={shown(value)}: arguments of skorch's net are keys of net_params. Set "
                     f"net_params={{{name!r}: {shown(value)}}}, in a grid a list of such dicts."
                 )
-        return super().set_params(**params)

@@ -3,7 +3,7 @@
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple, Self, get_args
 
@@ -220,13 +220,22 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         -------
         self : estimator
             The estimator.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown.
         """
+        self._refuse_names(params)
         for nested, kind in _NESTED.items():
             asked = any(name.startswith(f"{nested}__") for name in params)
             if asked and params.get(nested, getattr(self, nested)) is None:
                 params[nested] = kind()
         changed: Self = super().set_params(**params)
         return changed
+
+    def _refuse_names(self, params: Mapping[str, Any]) -> None:
+        """Refuse names that another parameter sets."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

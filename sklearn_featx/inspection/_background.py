@@ -7,10 +7,15 @@ like them.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from .._typing import FloatArray
 from ..exceptions import InputError
 from ._layer_maps import LayerMaps
 from ._model import Block, Model
+
+# Features are float32.
+_ROUNDING = 1e-6
 
 
 class Background(NamedTuple):
@@ -67,7 +72,7 @@ def background_for(
     Raises
     ------
     InputError
-        If the baseline would be the only image.
+        If the mean of the images is each of them.
     """
     if isinstance(baseline, str):
         return ZERO
@@ -76,13 +81,17 @@ def background_for(
     known = model.known_mean()
     if known is None and exact:
         return ZERO
-    if known is None and len(model.images) == 1:
-        raise InputError(
-            "baseline=None: the score is not affine, and the mean of one image is the image "
-            "itself. Pass images such as those of the training, baseline=X_train (--known FOLDER "
-            "of the command look)."
-        )
-    return _mean(model, block, model.mean_features() if known is None else known)
+    if known is None:
+        known = model.mean_features()
+        # Columns beside the images come after these.
+        rows, far = block.features[:, : len(known)], _ROUNDING * np.abs(known).max()
+        if np.allclose(rows, known, rtol=_ROUNDING, atol=far):
+            raise InputError(
+                "baseline=None: the score is not affine, and the mean of one image, or of equal "
+                "ones, is the image itself. Pass images such as those of the training, "
+                "baseline=X_train (--known FOLDER of the command look)."
+            )
+    return _mean(model, block, known)
 
 
 def _mean(model: Model, block: Block, row: FloatArray) -> Background:

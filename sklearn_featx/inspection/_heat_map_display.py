@@ -12,7 +12,7 @@ from ._grid import axes_grid, nearly_square
 from ._heat_maps import HeatMaps, Method, heat_maps
 from ._model import Model
 from ._pictures import Picture, file_view, network_view
-from ._resample import interpolated
+from ._resample import for_the_eye
 
 _COLORS = "RdBu_r"
 # Pixels to a side of a drawn map, at most.
@@ -158,7 +158,7 @@ class HeatMapDisplay:
         axes = axes_grid(ax, *_shape(ax, len(self.pictures)), "HeatMapDisplay.plot")
         maps = self.heat_maps.maps
         top = float(np.nanmax(np.abs(maps))) or 1.0
-        smooth = [_smooth(m) for m in maps] if self.smooth is None else self.smooth
+        smooth = self._drawn() if self.smooth is None else self.smooth
         per_position = maps[0].size
         for one, values, picture, title in zip(
             axes.ravel(), smooth, self.pictures, self.titles, strict=False
@@ -172,6 +172,11 @@ class HeatMapDisplay:
         self.colorbar_.set_label(f"{unit}\nper position ({method})", fontsize="small")
         self.axes_, self.figure_ = axes, first.figure
         return self
+
+    def _drawn(self) -> FloatArray:
+        maps = self.heat_maps.maps
+        size = (max(maps.shape[1], _DRAWN_SIDE), max(maps.shape[2], _DRAWN_SIDE))
+        return for_the_eye(maps, size, exact=self.heat_maps.method == "exact")
 
 
 def _shape(ax: Any, n: int) -> tuple[int, int]:
@@ -191,12 +196,6 @@ def _draw(ax: Any, values: Any, picture: Picture, top: float, opacity: float) ->
     left, right, bottom, upper = picture.extent
     ax.set_xlim(min(0, left), max(width, right))
     ax.set_ylim(max(height, bottom), min(0, upper))
-
-
-def _smooth(values: FloatArray) -> FloatArray:
-    size = (max(values.shape[0], _DRAWN_SIDE), max(values.shape[1], _DRAWN_SIDE))
-    smooth: FloatArray = interpolated(values[np.newaxis], size)[0]
-    return smooth
 
 
 def _scale(top: float) -> Any:

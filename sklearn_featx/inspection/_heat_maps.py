@@ -15,7 +15,7 @@ from ._background import Background, background_for
 from ._beside import Beside
 from ._model import Block, Model
 from ._position_effects import occlusion_effects, shapley_values
-from ._resample import interpolated, smoothed, spread_out
+from ._resample import for_the_eye, interpolated, spread_out
 from ._scores import Score
 
 Method: TypeAlias = Literal["auto", "exact", "shapley", "occlusion"]
@@ -281,10 +281,7 @@ def _explained(
         maps = np.stack(effects)
         scores = way.score.of(block.features)[np.arange(len(chosen)), chosen]
         intercept = scores - maps.sum((1, 2))
-        if size is not None:
-            # Neighbors see nearly the same part of the image. Which of them a score that is not
-            # affine credits is a matter of chance.
-            maps = interpolated(smoothed(maps), size)
+        maps = maps if size is None else for_the_eye(maps, size, exact=False)
     if way.score.rest is not None:
         intercept = intercept + way.score.rest(block.features)
     return _Part(block.rows, maps, intercept, chosen, columns)

@@ -47,6 +47,29 @@ def interpolated(maps: FloatArray, size: tuple[int, int]) -> FloatArray:
     return _resampled(maps, size, _splines)
 
 
+def for_the_eye(maps: FloatArray, size: tuple[int, int], *, exact: bool) -> FloatArray:
+    """Interpolate maps; those that are not exact are smoothed before.
+
+    Neighbors see nearly the same part of the image. Which of them a score that is not affine
+    credits is a matter of chance.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n, h, w)
+        The maps.
+    size : (int, int)
+        (height, width) of the finer grid.
+    exact : bool
+        Whether they are exact.
+
+    Returns
+    -------
+    finer : ndarray of shape (n, height, width)
+        With the sums of the maps.
+    """
+    return interpolated(maps if exact else smoothed(maps), size)
+
+
 def smoothed(maps: FloatArray) -> FloatArray:
     """Average each position with its neighbors, with weights 1, 2, 1 on each axis.
 

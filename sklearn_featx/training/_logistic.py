@@ -1,7 +1,8 @@
 """scikit-learn's L2-regularized logistic regression, from a start and to a tolerance."""
 
 import warnings
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
@@ -29,7 +30,7 @@ def logistic_regression(tolerance: float, C: float = 1.0) -> Any:
 
 def step_from(model: Any, rows: AnyArray, codes: AnyArray, sample_weight: AnyArray) -> bool:
     """Fit a model from its last solution, and return whether it converged."""
-    with _one_blas_thread, warnings.catch_warnings():
+    with _blas.limited(), warnings.catch_warnings():
         # The caller knows what to advise.
         warnings.simplefilter("ignore", ConvergenceWarning)
         # Newton's method cannot improve the loss in float64: it is at the solution.
@@ -38,10 +39,10 @@ def step_from(model: Any, rows: AnyArray, codes: AnyArray, sample_weight: AnyArr
     return bool(model.n_iter_.max() < model.max_iter)
 
 
-class _OneBlasThread:
-    """Context in which BLAS computes in one thread.
+class _Blas:
+    """The threads of BLAS.
 
-    Each of the thousands of products has as few columns as there are classes: waiting for each
+    Each of a fit's thousands of products has as few columns as there are classes: waiting for each
     other takes its threads longer than computing. The number of threads is one of the process, so
     the last of several concurrent fits restores it.
     """
@@ -51,22 +52,20 @@ class _OneBlasThread:
         self._n_inside = 0
         self._limit: Any = None
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Context manager: BLAS has one thread."""
         with self._lock:
             if not self._n_inside:
                 self._limit = thread_pools().limit(limits=1, user_api="blas")
             self._n_inside += 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._lock:
-            self._n_inside -= 1
-            if not self._n_inside:
-                self._limit.restore_original_limits()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_inside -= 1
+                if not self._n_inside:
+                    self._limit.restore_original_limits()
 
 
-_one_blas_thread = _OneBlasThread()
+_blas = _Blas()

@@ -158,7 +158,7 @@ class TestShapesWithoutFakeTensors:
         monkeypatch.setattr(torch, "zeros", lambda *a, **k: made.append(1) or zeros(*a, **k))
         small, own = nn.Conv2d(3, 1, 1), nn.Conv2d(3, 1, 1)
         for module, is_small in ((small, True), (own, False)):
-            (output,) = _stage.dry_run(module, (2, 3, size, 512), is_small)
+            (output,) = _stage.dry_run(module, (2, 3, size, 512), is_small=is_small)
             assert output.shape == (2, 1, size, 512)
         assert len(made) == values
 

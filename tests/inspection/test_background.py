@@ -21,10 +21,18 @@ def forest(digit_files):
     return fitted(RandomForestClassifier(20, random_state=0), *digit_files)
 
 
-def test_a_single_image_is_no_baseline_for_a_forest(forest, digit_files):
+def test_an_image_is_no_baseline_of_its_own(digit_files):
+    paths, y = digit_files
+    forest = fitted(RandomForestClassifier(20, random_state=0), paths, y, on_error="nan")
+    wanted = r"mean of one image.* baseline=X_train .*--known"
+    for X in (paths[:1], paths[:1] * 3, [paths[0], "nowhere.png"]):
+        with pytest.raises(InputError, match=wanted):
+            heat_maps(forest, X)
+    assert heat_maps(forest, paths[:2], n_samples=64).maps.any()
+
+
+def test_a_given_baseline_is_that_of_all(forest, digit_files):
     paths, _ = digit_files
-    with pytest.raises(InputError, match=r"mean of one image .* baseline=X_train .*--known"):
-        heat_maps(forest, paths[:1])
     found = heat_maps(forest, paths[:1], baseline=paths, n_samples=64)
     among_all = heat_maps(forest, paths, n_samples=64)
     np.testing.assert_allclose(found.maps[0], among_all.maps[0], atol=1e-9)

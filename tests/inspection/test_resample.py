@@ -7,7 +7,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from sklearn_featx import ImageReader, PretrainedFeatureExtractor, heat_maps
+from sklearn_featx import HeatMapDisplay, ImageReader, PretrainedFeatureExtractor, heat_maps
 from sklearn_featx.inspection._resample import interpolated, smoothed, spread_out
 
 SHAPES = [(1, 1), (1, 5), (2, 2), (7, 4)]
@@ -46,3 +46,5 @@ def test_only_maps_that_are_not_exact_are_smoothed(head, digits):
     maps = coarse.maps if coarse.method == "exact" else smoothed(coarse.maps)
     np.testing.assert_allclose(fine.maps, interpolated(maps, (32, 32)), atol=1e-9)
     np.testing.assert_allclose(fine.scores, coarse.scores)
+    drawn = HeatMapDisplay(coarse, [None] * 4)._drawn()
+    np.testing.assert_allclose(drawn, interpolated(maps, (224, 224)), atol=1e-9)

@@ -199,8 +199,8 @@ class TestThreads:
 
     def test_the_last_of_several_fits_restores_them(self, counts):
         first, second = ExitStack(), ExitStack()
-        first.enter_context(_logistic._one_blas_thread)
-        second.enter_context(_logistic._one_blas_thread)
+        first.enter_context(_logistic._blas.limited())
+        second.enter_context(_logistic._blas.limited())
         first.close()
         assert set(counts()) == {1}
         second.close()
