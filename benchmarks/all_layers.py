@@ -12,6 +12,7 @@ import torch
 from engine_ablation import PASS, Way, load, options
 from summary import spread, write_summary
 
+from sklearn_featx.engines._freed_memory import keep_freed_memory
 from sklearn_featx.engines._fused_layers import fuse_layers
 from sklearn_featx.engines._rewrite import rewrite_for_inference
 from sklearn_featx.engines._sections import Sectioned
@@ -69,6 +70,8 @@ def measure(backbone, dtype, n_images, n_rounds):
 def main(argv=None):
     parser = options(__doc__, "all_layers.json", BACKBONES, n_images=128, n_rounds=15)
     settings = parser.parse_args(argv)
+    # As in the engine, for all ways.
+    keep_freed_memory()
     rows = []
     for name in settings.backbones:
         backbone = load(name, settings.checkpoints)

@@ -23,6 +23,7 @@ import torchvision
 from summary import RESULTS, spread, write_summary
 
 from sklearn_featx.backbones import get_backbone
+from sklearn_featx.engines._freed_memory import keep_freed_memory
 from sklearn_featx.engines._fused_layers import fuse_layers
 from sklearn_featx.engines._openvino import OpenVinoEngine
 from sklearn_featx.engines._rewrite import rewrite_for_inference
@@ -153,6 +154,8 @@ def main(argv=None):
     parser = options(__doc__, "engine_ablation.json", BACKBONES, n_rounds=7)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     settings = parser.parse_args(argv)
+    # As in the engine, for all ways; ``kept_memory.py`` measures it.
+    keep_freed_memory()
     rows = []
     for name in settings.backbones:
         backbone = load(name, settings.checkpoints)

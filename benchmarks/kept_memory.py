@@ -1,13 +1,11 @@
-"""What it gives on Linux to let glibc keep the memory that PyTorch frees.
+"""What it gives on Linux that glibc keeps the memory which the engine frees.
 
-glibc returns large freed blocks to the system, and the next batch pays for new pages. Two variables
-of the environment keep them. The engine runs decoded pixels in two processes, one of them with the
-variables, in turn; shares are taken within a round::
+The engine frees one large block first; see `sklearn_featx.engines._freed_memory`. It runs decoded
+pixels in two processes, one of them without that block, in turn; shares are taken within a round::
 
     python benchmarks/kept_memory.py --checkpoints FOLDER
 """
 
-import os
 import subprocess
 import sys
 
@@ -16,13 +14,17 @@ import torch
 from engine_ablation import PASS, REFERENCE, WAYS, Way, load, options
 from summary import spread, write_summary
 
-KEPT = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
+from sklearn_featx.engines._freed_memory import keep_freed_memory
+
 BACKBONES = ("mobilenet_v2", "efficientnet_lite0")
 CHILD = "--child"
+KEPT, RETURNED = "kept", "returned"
 
 
-def serve(backbone, precision, checkpoints, n_images):
+def serve(memory, backbone, precision, checkpoints, n_images):
     """Run the images once for each line of the input, and print the seconds."""
+    if memory == KEPT:
+        keep_freed_memory()
     made = load(backbone, checkpoints)
     way = Way(WAYS[REFERENCE][0], PASS, made, getattr(torch, precision))
     shape = (n_images, *made.preprocess.crop, 3)
@@ -34,10 +36,10 @@ def serve(backbone, precision, checkpoints, n_images):
         print(way.run(pixels)[1], flush=True)
 
 
-def start(variables, *arguments):
+def start(*arguments):
     command = [sys.executable, __file__, CHILD, *map(str, arguments)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=os.environ | variables, **pipes)
+    return subprocess.Popen(command, **pipes)
 
 
 def ask(child):
@@ -47,20 +49,20 @@ def ask(child):
 
 
 def measure(backbone, precision, settings):
-    """Return the spread of the plain process's time over that of the other."""
+    """Return the spread of the time with memory that is returned over that with kept memory."""
     arguments = backbone, precision, settings.checkpoints or "", settings.images
-    children = [start(variables, *arguments) for variables in ({}, KEPT)]
+    children = [start(memory, *arguments) for memory in (RETURNED, KEPT)]
     rounds = [[ask(child) for child in children] for _ in range(settings.rounds)]
     for child in children:
         child.communicate()
-    return spread([plain / kept for plain, kept in rounds])
+    return spread([returned / kept for returned, kept in rounds])
 
 
 def main(argv=None):
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == [CHILD]:
-        backbone, precision, checkpoints, n_images = given[1:]
-        serve(backbone, precision, checkpoints, int(n_images))
+        *texts, n_images = given[1:]
+        serve(*texts, int(n_images))
         return
     parser = options(__doc__, "kept_memory.json", BACKBONES, n_images=128, n_rounds=15)
     settings = parser.parse_args(given)

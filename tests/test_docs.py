@@ -106,6 +106,18 @@ def test_readme_is_short():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 100
 
 
+def test_the_page_of_a_release_has_no_relative_links():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    hook = settings["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    page = (ROOT / "README.md").read_text()
+    assert "](docs/" in page
+    for change in hook["substitutions"]:
+        page = re.sub(change["pattern"], change["replacement"], page)
+    assert not re.findall(r"\]\((?!https?:)", page)
+    assert "## Install" in page
+    assert "(Caching)" in page
+
+
 def test_the_reference_lists_every_public_name():
     listed = set(re.findall(r"^   (\w+)$", API, re.MULTILINE))
     assert listed == {name for name in sklearn_featx.__all__ if name[0] != "_"} | set(

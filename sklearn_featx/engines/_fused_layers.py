@@ -9,17 +9,21 @@ layers once per process, and if it fails no network is changed.
 import functools
 import logging
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from .._graphs import is_plain
+from .._graphs import is_of_library, is_plain
 from .._parallel import ForkSafeLock
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+# Functions and methods that give NaN for some finite numbers. Modules of PyTorch guard theirs.
+_PARTIAL_IN_TWO = {"div", "truediv", "divide", "remainder", "fmod", "mod", "pow"}
+_PARTIAL_IN_ONE = {"reciprocal", "sqrt", "rsqrt", "log", "log2", "log10", "log1p", "logit"}
+_PARTIAL_IN_ONE |= {"asin", "acos", "atanh", "std", "var", "std_mean", "var_mean"}
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
@@ -126,6 +130,12 @@ class FusedConvolution:
         self._convolve_onto = _ops()._convolution_pointwise_.binary
         self.pad: ZeroPadding | None = None
         self.nonlinearity = _NONE
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no weight is NaN or infinite."""
+        tensors = [self.weight] if self._bias is None else [self.weight, self._bias]
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
     @property
     def may_be_padded(self) -> bool:
@@ -288,17 +298,18 @@ def _is_near(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 def _fuse(module: fx.GraphModule) -> None:
     fused = _replace_layers(module)
+    doubtful = _possible_nans(module)
     for node in fused:
         _fuse_pad(module, node, fused[node])
     order = {node: i for i, node in enumerate(module.graph.nodes)}
     # In order of execution: a sum may overwrite the fused sum of the previous block.
     for node in list(order):
         if node in fused:
-            _fuse_nonlinearity(module, node, fused[node])
+            _fuse_nonlinearity(module, node, fused[node], doubtful)
         elif node.op == "call_function" and node.target in _ADDITIONS and not node.kwargs:
             convolution = _fuse_sum(node, fused, order)
             if convolution is not None:
-                _fuse_nonlinearity(module, convolution, fused[convolution])
+                _fuse_nonlinearity(module, convolution, fused[convolution], doubtful)
     module.delete_all_unused_submodules()
     module.graph.lint()
     module.recompile()
@@ -389,10 +400,39 @@ def _has_memory_of_its_own(value: Any, fused: dict[fx.Node, FusedConvolution]) -
     return type(pool) in _POOLS and is_plain(pool)
 
 
+def _possible_nans(module: fx.GraphModule) -> set[fx.Node]:
+    """Return the values that may be NaN though the input is finite.
+
+    oneDNN's rectifiers turn NaN into 0, and a row that has no features would look like one that
+    has.
+    """
+    found: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if not found.isdisjoint(node.all_input_nodes) or _may_give_nan(module, node):
+            found.add(node)
+    return found
+
+
+def _may_give_nan(module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return not is_of_library(module.get_submodule(str(node.target)))
+    layer = layer_of(node)
+    if isinstance(layer, FusedConvolution):
+        return not layer.is_finite
+    name = getattr(node.target, "__name__", str(node.target)).strip("_")
+    # A division by a number in the network's code gives no NaN, nor does a square.
+    second = node.args[1] if len(node.args) > 1 else None
+    by_number = isinstance(second, int | float) and second >= 1 and second == int(second)
+    return name in _PARTIAL_IN_ONE or (name in _PARTIAL_IN_TWO and not by_number)
+
+
 def _fuse_nonlinearity(
-    module: fx.GraphModule, node: fx.Node, convolution: FusedConvolution
+    module: fx.GraphModule,
+    node: fx.Node,
+    convolution: FusedConvolution,
+    doubtful: Set[fx.Node],
 ) -> None:
-    if len(node.users) != 1:
+    if len(node.users) != 1 or not doubtful.isdisjoint([node, *node.all_input_nodes]):
         return
     (user,) = node.users
     found = _nonlinearity(module, user)

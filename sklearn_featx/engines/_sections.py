@@ -20,7 +20,7 @@ from ._fused_layers import layer_of
 
 # Bytes that an operation may read and write, without its weights: near the optimum for a core with
 # 1 MiB of its own cache and 32 MiB shared with another core.
-_BYTES_IN_CACHE = 4_000_000
+_BYTES_IN_CACHE = 7_000_000
 # The maximum number of rows in one pass.
 MOST_ROWS = 256
 

@@ -9,6 +9,7 @@ from .._arguments import check_count
 from .._messages import shown
 from .._progress import Progress
 from .._typing import AnyArray, FloatArray
+from ..flow import as_table, warn_of
 from ..images import Bags, ImageCollection
 from ._affine import Affine, affine_map
 from ._background import Background, background_for
@@ -124,6 +125,11 @@ def heat_maps(
         If `target` is none of the classes, the layer has no positions before it, the baseline would
         be the only image, or ``method="exact"`` and the score is not affine.
 
+    Warns
+    -----
+    ImageWarning
+        If images cannot be read, with ``on_error="nan"``: their maps are NaN.
+
     See Also
     --------
     HeatMapDisplay : Draws them.
@@ -183,7 +189,9 @@ def heat_maps(
             parts.append(_explained(way, known, chosen, finer, model.beside, progress))
     if way is None:
         raise ValueError("X: none of the images can be read, so there is no map.")
-    maps, intercept, places, columns = _joined(parts, len(model.images))
+    n_images, lost = len(model.images), as_table(model.failures)
+    warn_of(lost, n_images, "their maps are NaN.", listed_in=None, stacklevel=3)
+    maps, intercept, places, columns = _joined(parts, n_images)
     unit = way.score.unit
     return HeatMaps(maps, intercept, way.score.labels[places], way.method, unit, columns)
 

@@ -23,6 +23,7 @@ from ..flow import (
     activations,
     readable,
     refuse_none_readable,
+    renumber,
     renumbered,
     stream,
 )
@@ -33,6 +34,7 @@ from ._scores import Score, UnsuitableModelError, scores_of, transformed, tuned_
 
 if TYPE_CHECKING:
     from ..estimators._tuned_network import TunedNetwork
+    from ..exceptions import ImageError
     from ..images import ImageCollection
 
 # Bytes of activations of bags in memory.
@@ -112,6 +114,8 @@ class Model:
         self.images: ImageCollection = _without_bags_of_one(work.images)
         self.recipe: Recipe = work.predicting
         self.settings: Settings = work.settings
+        # Of the images of the last `blocks`.
+        self.failures: list[ImageError] = []
 
     def scores(self) -> list[Score]:
         """Scores of pooled features, the normalization of the extractor included."""
@@ -178,7 +182,8 @@ class Model:
         return self.recipe.input_shape(self.images, self.settings.skip_unreadable)
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the images in blocks, without the unreadable ones."""
+        """Yield the images in blocks, without the unreadable ones, which `failures` lists."""
+        self.failures = []
         shape = self.input_shape
         backbone = self.recipe.backbone
         found = [find_feature_map(backbone, t.layer, t.pooling, shape) for t in self.recipe.taps]
@@ -206,6 +211,7 @@ class Model:
         """Yield activations of some images, with their rows."""
         if not isinstance(self.images, Bags):
             for result in stream(self.images, recipe, self.settings):
+                self.failures += result.failures
                 if result.rows:
                     yield result.rows, result.taps
             return
@@ -215,6 +221,7 @@ class Model:
             rows = range(start, min(start + step, len(self.images)))
             with renumbered(rows):
                 arrays, failures = activations(self.images.take(rows), recipe, self.settings)
+            self.failures += renumber(failures, rows)
             if arrays:
                 yield [rows[i] for i in readable(len(rows), failures)], arrays
 

@@ -474,6 +474,65 @@ def slightly_off(operator, *arguments):
     return operator(*arguments).mul(1.01)
 
 
+class Divided(nn.Module):
+    """A network of one's own: an image of one level has no spread, and 0 / 0 is NaN."""
+
+    def __init__(self, spread, *, after=False):
+        super().__init__()
+        self.spread, self.after = spread, after
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        level = x.mean((1, 2, 3), keepdim=True)
+        scaled = self.spread(x - level)
+        maps = torch.relu(self.first(x if self.after else scaled))
+        maps = self.second(maps)
+        return torch.relu(maps + scaled.mean(1, keepdim=True) if self.after else maps)
+
+
+class TestNan:
+    """A row that the network has no numbers for stays NaN: 0 would look like a feature."""
+
+    @pytest.mark.parametrize("after", [False, True])
+    @pytest.mark.parametrize(
+        "spread",
+        [
+            lambda x: x / x.std((1, 2, 3), keepdim=True),
+            lambda x: x * x.pow(2).mean((1, 2, 3), keepdim=True).reciprocal(),
+            lambda x: torch.div(x, (x**2).sum((1, 2, 3), keepdim=True)),
+            lambda x: x * torch.rsqrt((x * x).mean((1, 2, 3), keepdim=True)),
+        ],
+    )
+    def test_of_an_operation(self, spread, after):
+        network = Divided(spread, after=after).eval()
+        x = torch.stack([torch.full((3, 8, 8), 0.5), image(3, 8, 8)])
+        with torch.inference_mode():
+            found, expected = fused(network)(x), network(x)
+        assert expected[0].isnan().any()
+        torch.testing.assert_close(found, expected, equal_nan=True, atol=2e-5, rtol=1e-4)
+
+    def test_of_a_weight(self):
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6())
+        network[0].weight.data[2, 1, 0, 0] = torch.nan
+        x = image(1, 3, 8, 8)
+        with torch.inference_mode():
+            found = fused(network)(x)
+        assert found[0].isnan().all((1, 2)).tolist() == [False, False, True, False]
+
+    def test_division_by_a_number_is_still_fused(self):
+        class Halved(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Conv2d(3, 4, 3)
+
+            def forward(self, x):
+                return torch.relu(self.layer((x / 2) ** 2))
+
+        network = fused(Halved())
+        assert not network.graph.find_nodes(op="call_function", target=torch.relu)
+
+
 class TestSelfTest:
     """Where oneDNN's operators are not what they were, networks run plainly and a log says so."""
 

@@ -29,6 +29,7 @@ from sklearn_featx import (
     heat_maps,
 )
 from sklearn_featx.backbones import _backbone, _feature_map, _stage, find_feature_map, get_backbone
+from sklearn_featx.exceptions import ImageWarning
 from sklearn_featx.flow import _cached_rows
 from sklearn_featx.inspection._layer_maps import LayerMaps
 
@@ -231,7 +232,8 @@ class TestExact:
         paths, y = digit_files
         features = small(on_error="nan")
         model = make_pipeline(features, LogisticRegression()).fit(paths, y)
-        found = heat_maps(model, [paths[0], "nowhere.png", paths[1]])
+        with pytest.warns(ImageWarning, match=r"1 of 3 images .* their maps are NaN.*nowhere\.png"):
+            found = heat_maps(model, [paths[0], "nowhere.png", paths[1]])
         assert np.isnan(found.maps[1]).all()
         assert np.isfinite(found.maps[[0, 2]]).all()
 
