@@ -10,9 +10,8 @@ maps of all layers until the pass has ended, and pools them then::
 import numpy as np
 import torch
 from engine_ablation import PASS, Way, load, options
-from summary import spread, write_summary
+from summary import command_line, spread, write_summary
 
-from sklearn_featx.engines._freed_memory import keep_freed_memory
 from sklearn_featx.engines._fused_layers import fuse_layers
 from sklearn_featx.engines._rewrite import rewrite_for_inference
 from sklearn_featx.engines._sections import Sectioned
@@ -70,8 +69,6 @@ def measure(backbone, dtype, n_images, n_rounds):
 def main(argv=None):
     parser = options(__doc__, "all_layers.json", BACKBONES, n_images=128, n_rounds=15)
     settings = parser.parse_args(argv)
-    # As in the engine, for all ways.
-    keep_freed_memory()
     rows = []
     for name in settings.backbones:
         backbone = load(name, settings.checkpoints)
@@ -81,7 +78,7 @@ def main(argv=None):
             rows += [[name, precision, way, share] for way, share in found.items()]
             print(*rows[-len(found) :], sep="\n", flush=True)
     columns = ["backbone", "precision", "way", "share"]
-    command = "python benchmarks/all_layers.py"
+    command = command_line(__file__, parser, settings)
     write_summary(settings.output, command, columns, rows, rounds=settings.rounds)
 
 

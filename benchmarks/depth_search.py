@@ -26,7 +26,7 @@ import torch
 import torchvision
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from summary import RESULTS, write_summary
+from summary import RESULTS, command_line, write_summary
 from torch import nn
 
 from sklearn_featx import FeatureStore, FineTuneClassifier
@@ -137,7 +137,7 @@ def main(argv=None):
                 rows.append([name, who, *found])
                 print(*rows[-1], flush=True)
     columns = ["depth", "who", "seconds", "accuracy", "accuracy_std"]
-    command = "python benchmarks/depth_search.py --weights FILE --fashion-mnist FOLDER"
+    command = command_line(__file__, parser, arguments)
     about = {name: getattr(arguments, name) for name in ("images", "epochs", "folds", "size")}
     write_summary(arguments.output, command, columns, rows, **about)
 

@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from summary import RESULTS, spread, write_summary
+from summary import RESULTS, command_line, spread, write_summary
 
 from sklearn_featx.backbones import get_backbone
-from sklearn_featx.engines._freed_memory import keep_freed_memory
 from sklearn_featx.engines._fused_layers import fuse_layers
 from sklearn_featx.engines._openvino import OpenVinoEngine
 from sklearn_featx.engines._rewrite import rewrite_for_inference
@@ -39,14 +38,18 @@ PASS, ROWS = 16, 4
 REFERENCE = "fused layers and sections"
 
 
-def load(name, checkpoints):
-    """Return a backbone, with its published weights if they are found."""
+def weights_of(name, checkpoints):
+    """Return the published weights of a backbone; None for random ones, if they are not found."""
     if name == "efficientnet_lite0":
-        return get_backbone(name, "DEFAULT")
+        return "DEFAULT"
     known = torchvision.models.get_model_weights(name)
     files = [Path(checkpoints or "") / Path(weights.url).name for weights in known]
     found = [str(file) for file in files if checkpoints and file.exists()]
-    return get_backbone(name, found[0] if found else None)
+    return found[0] if found else None
+
+
+def load(name, checkpoints):
+    return get_backbone(name, weights_of(name, checkpoints))
 
 
 def folded(backbone, dtype):
@@ -154,8 +157,6 @@ def main(argv=None):
     parser = options(__doc__, "engine_ablation.json", BACKBONES, n_rounds=7)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     settings = parser.parse_args(argv)
-    # As in the engine, for all ways; ``kept_memory.py`` measures it.
-    keep_freed_memory()
     rows = []
     for name in settings.backbones:
         backbone = load(name, settings.checkpoints)
@@ -167,7 +168,7 @@ def main(argv=None):
             rows += [[name, precision, way, *record] for way, record in found.items()]
             print(*rows[-len(found) :], sep="\n", flush=True)
     columns = ["backbone", "precision", "way", "images_per_second", "share", "difference"]
-    command = "python benchmarks/engine_ablation.py"
+    command = command_line(__file__, parser, settings)
     write_summary(settings.output, command, columns, rows, rounds=settings.rounds)
 
 

@@ -20,7 +20,7 @@ import venv
 from dataclasses import asdict
 from pathlib import Path
 
-from summary import RESULTS, spread, write_summary
+from summary import RESULTS, command_line, spread, write_summary
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE / ".environment"
@@ -210,7 +210,7 @@ def agreement(reference, answer):
     return {"cosine": float(f"{1 - cosines.min():.1g}"), "difference": float(f"{largest:.1g}")}
 
 
-def run(settings):
+def run(settings, command):
     """Measure, and save a row for each library."""
     cells, failed = {}, {}
     for backbone in settings.backbones:
@@ -235,7 +235,6 @@ def run(settings):
     columns = ["source", "way", *settings.backbones]
     cell = "images per second; times the plain loop, smallest, largest; seconds to the first row; "
     cell += "MiB at most; 1 - cosine and relative difference to the plain loop"
-    command = "python benchmarks/extraction.py --checkpoints FOLDER"
     about = {"cell": cell, "rounds": settings.rounds, "failed": failed}
     write_summary(settings.output, command, columns, rows, **about)
 
@@ -261,7 +260,7 @@ def main(argv=None):
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "extraction.json")
     settings = parser.parse_args(argv)
     if settings.here:
-        run(settings)
+        run(settings, command_line(__file__, parser, settings))
         return
     python = install(settings.environment)
     given = sys.argv[1:] if argv is None else argv

@@ -1,45 +1,48 @@
-"""What it gives on Linux that glibc keeps the memory which the engine frees.
+"""What it gives on Linux to let glibc keep the memory that PyTorch frees.
 
-The engine frees one large block first; see `sklearn_featx.engines._freed_memory`. It runs decoded
-pixels in two processes, one of them without that block, in turn; shares are taken within a round::
+glibc returns large freed blocks to the system, and the next batch pays for new pages. Two variables
+of the environment keep them. Two processes extract the features of images in memory in turn, one of
+them with the variables; shares are taken within a round::
 
     python benchmarks/kept_memory.py --checkpoints FOLDER
 """
 
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
-import torch
-from engine_ablation import PASS, REFERENCE, WAYS, Way, load, options
-from summary import spread, write_summary
+from engine_ablation import options, weights_of
+from summary import command_line, spread, write_summary
 
-from sklearn_featx.engines._freed_memory import keep_freed_memory
+from sklearn_featx import PretrainedFeatureExtractor
 
+KEPT = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 BACKBONES = ("mobilenet_v2", "efficientnet_lite0")
 CHILD = "--child"
-KEPT, RETURNED = "kept", "returned"
 
 
-def serve(memory, backbone, precision, checkpoints, n_images):
+def serve(backbone, precision, checkpoints, n_images):
     """Run the images once for each line of the input, and print the seconds."""
-    if memory == KEPT:
-        keep_freed_memory()
-    made = load(backbone, checkpoints)
-    way = Way(WAYS[REFERENCE][0], PASS, made, getattr(torch, precision))
-    shape = (n_images, *made.preprocess.crop, 3)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    extractor = PretrainedFeatureExtractor(
+        backbone, weights=weights_of(backbone, checkpoints), precision=precision, cache=False
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (n_images, 224, 224, 3), np.uint8)
     # The first runs convert the network and find their memory.
     for _ in range(3):
-        way.run(pixels)
+        extractor.fit_transform(pixels)
+    print(0.0, flush=True)
     for _ in sys.stdin:
-        print(way.run(pixels)[1], flush=True)
+        start = time.perf_counter()
+        extractor.transform(pixels)
+        print(time.perf_counter() - start, flush=True)
 
 
-def start(*arguments):
+def begin(variables, *arguments):
     command = [sys.executable, __file__, CHILD, *map(str, arguments)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **pipes)
+    return subprocess.Popen(command, env=os.environ | variables, **pipes)
 
 
 def ask(child):
@@ -49,13 +52,16 @@ def ask(child):
 
 
 def measure(backbone, precision, settings):
-    """Return the spread of the time with memory that is returned over that with kept memory."""
+    """Return the spread of the plain process's time over that of the other."""
     arguments = backbone, precision, settings.checkpoints or "", settings.images
-    children = [start(memory, *arguments) for memory in (RETURNED, KEPT)]
+    children = [begin(variables, *arguments) for variables in ({}, KEPT)]
+    for child in children:
+        # Its first line: it is ready, and waits.
+        child.stdout.readline()
     rounds = [[ask(child) for child in children] for _ in range(settings.rounds)]
     for child in children:
         child.communicate()
-    return spread([returned / kept for returned, kept in rounds])
+    return spread([plain / kept for plain, kept in rounds])
 
 
 def main(argv=None):
@@ -64,7 +70,7 @@ def main(argv=None):
         *texts, n_images = given[1:]
         serve(*texts, int(n_images))
         return
-    parser = options(__doc__, "kept_memory.json", BACKBONES, n_images=128, n_rounds=15)
+    parser = options(__doc__, "kept_memory.json", BACKBONES, n_images=256, n_rounds=15)
     settings = parser.parse_args(given)
     rows = []
     for backbone in settings.backbones:
@@ -72,7 +78,7 @@ def main(argv=None):
             rows.append([backbone, precision, measure(backbone, precision, settings)])
             print(*rows[-1], flush=True)
     columns = ["backbone", "precision", "rate"]
-    command = "python benchmarks/kept_memory.py"
+    command = command_line(__file__, parser, settings)
     write_summary(settings.output, command, columns, rows, rounds=settings.rounds)
 
 

@@ -7,6 +7,7 @@ the repository.
 import json
 import os
 import platform
+import shlex
 import statistics
 from pathlib import Path
 
@@ -29,6 +30,22 @@ def machine():
         f"{os.cpu_count()} cores, {instructions}, Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )
+
+
+def command_line(script, parser, settings):
+    """Return the command of a run: the options that differ from their defaults.
+
+    A path is FOLDER or FILE: it is that of this machine.
+    """
+    words = ["python", f"benchmarks/{Path(script).name}"]
+    for name, value in vars(settings).items():
+        if value == parser.get_default(name) or name in ("output", "here", "environment"):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        for one in value if isinstance(value, list) else [value]:
+            is_path = isinstance(one, Path) or os.sep in str(one)
+            words.append(("FOLDER" if Path(one).is_dir() else "FILE") if is_path else str(one))
+    return shlex.join(words)
 
 
 def write_summary(path, command, columns, rows, **about):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from summary import RESULTS, spread, write_summary
+from summary import RESULTS, command_line, spread, write_summary
 
 from sklearn_featx import FeatureStore, PretrainedFeatureExtractor
 
@@ -73,7 +73,7 @@ def main(argv=None):
     columns = ["image_size", "cold_over_no_store", "warm_rows_per_second"]
     write_summary(
         settings.output,
-        "python benchmarks/warm_extraction.py",
+        command_line(__file__, parser, settings),
         columns,
         rows,
         files=settings.files,

@@ -24,7 +24,6 @@ from ._device import (
     use_worker_stream,
 )
 from ._float32 import full_float32
-from ._freed_memory import keep_freed_memory
 from ._pass_size import PassSize
 from ._rewrite import rewrite_for_inference
 from ._sections import MOST_ROWS
@@ -78,8 +77,6 @@ class TorchEngine:
         self._pools = tuple(pools)
         self._normalize = normalize
         self._is_compiled = compiled
-        if device.type == "cpu":
-            keep_freed_memory()
         self._whole = self._built(channels_last=True)
         # The whole network for a network that needs contiguous feature maps.
         self._contiguous: nn.Module | None = None
