@@ -102,7 +102,7 @@ class TestThreadsOfTheUser:
         extractor = PretrainedFeatureExtractor(Keeping(), cache=False).fit(X)
         expected = extractor.transform(X)
         found = list(eight.map(extractor.transform, [X[i : i + 1] for i in range(len(X))]))
-        np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-5)
+        np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-5, atol=1e-7)
 
     @pytest.mark.parametrize("depth", [1, "all"])
     def test_fine_tuner(self, eight, depth):

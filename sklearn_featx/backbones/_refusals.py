@@ -60,6 +60,20 @@ def no_rows(backbone: Any, n_images: int, shape: Any) -> BackboneError:
     )
 
 
+def no_columns(backbone: Any) -> BackboneError:
+    """Return the error about a network that returns one number for each image, without an axis.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The backbone.
+    """
+    return BackboneError(
+        f"backbone {shown(backbone.name)} returns one number for each image, shape (n_images,), "
+        "and features are columns. Let its forward return x[:, None]."
+    )
+
+
 def mixed_rows(backbone: Any) -> BackboneError:
     """Return the error about a network whose features of an image depend on its batch.
 

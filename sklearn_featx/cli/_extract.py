@@ -61,7 +61,8 @@ def _extract(arguments: argparse.Namespace) -> int:
         table, failures = _computed(source, arguments)
         write_whole(arguments.output, lambda file: writer(file, table))
         n_classes = len(set(source.classes) - {""})
-        classes = f" in {n_classes} classes" if n_classes else ""
+        noun = "class" if n_classes == 1 else "classes"
+        classes = f" in {n_classes} {noun}" if n_classes else ""
         summary = f"{classes}, {table.features.shape[1]} features each: {arguments.output}"
     for failure in failures:
         name = source.names[_row(failure)]

@@ -24,6 +24,10 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _PARTIAL_IN_TWO = {"div", "truediv", "divide", "remainder", "fmod", "mod", "pow"}
 _PARTIAL_IN_ONE = {"reciprocal", "sqrt", "rsqrt", "log", "log2", "log10", "log1p", "logit"}
 _PARTIAL_IN_ONE |= {"asin", "acos", "atanh", "std", "var", "std_mean", "var_mean"}
+# With infinite values, which masks bring.
+_PARTIAL_IN_ONE |= {"softmax", "log_softmax", "masked_fill", "where", "exp", "expm1"}
+# Products with larger numbers are soon infinite.
+_HUGE = 1e30
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
@@ -233,7 +237,7 @@ def fuse_layers(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
     if passes_self_test(dtype):
         for part in list(module.modules()):
             if isinstance(part, fx.GraphModule):
-                _fuse(part)
+                _fuse(part, dtype)
 
 
 @functools.cache
@@ -296,8 +300,8 @@ def _is_near(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return same_kind and torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def _fuse(module: fx.GraphModule) -> None:
-    fused = _replace_layers(module)
+def _fuse(module: fx.GraphModule, dtype: torch.dtype) -> None:
+    fused = _replace_layers(module, dtype)
     doubtful = _possible_nans(module)
     for node in fused:
         _fuse_pad(module, node, fused[node])
@@ -315,8 +319,8 @@ def _fuse(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
-    """Replace layers that are called once; return the convolutions by their node."""
+def _replace_layers(module: fx.GraphModule, dtype: torch.dtype) -> dict[fx.Node, FusedConvolution]:
+    """Replace layers of a dtype that are called once; return the convolutions by their node."""
     calls: dict[int, list[fx.Node]] = {}
     for node in module.graph.find_nodes(op="call_module"):
         calls.setdefault(id(module.get_submodule(str(node.target))), []).append(node)
@@ -324,6 +328,9 @@ def _replace_layers(module: fx.GraphModule) -> dict[fx.Node, FusedConvolution]:
     for nodes in calls.values():
         layer = module.get_submodule(str(nodes[0].target))
         if len(nodes) > 1 or nodes[0].kwargs or not is_plain(layer):
+            continue
+        # A network may compute a part in float64.
+        if getattr(getattr(layer, "weight", None), "dtype", None) is not dtype:
             continue
         # Subclasses may compute something else.
         if type(layer) is nn.Linear:
@@ -423,7 +430,8 @@ def _may_give_nan(module: fx.GraphModule, node: fx.Node) -> bool:
     # A division by a number in the network's code gives no NaN, nor does a square.
     second = node.args[1] if len(node.args) > 1 else None
     by_number = isinstance(second, int | float) and second >= 1 and second == int(second)
-    return name in _PARTIAL_IN_ONE or (name in _PARTIAL_IN_TWO and not by_number)
+    huge = any(isinstance(n, float) and not abs(n) < _HUGE for n in node.args)
+    return huge or name in _PARTIAL_IN_ONE or (name in _PARTIAL_IN_TWO and not by_number)
 
 
 def _fuse_nonlinearity(

@@ -19,7 +19,7 @@ from ..exceptions import BackboneError, ImageError, RangeWarning, StoreWarning
 from ..images import Bags, ImageCollection
 from ..store import FeatureStore
 from ._bags import BagRows, located, rows_of_bags
-from ._cache import Decision, decide, open_store
+from ._cache import NO_STORE, Decision, decide, open_store
 from ._cached_rows import missing_rows, read_all, read_or_computed, read_rows
 from ._compute import Result, computed
 from ._failures import readable, refuse_none_readable, renumber
@@ -100,7 +100,7 @@ def _report(decision: Decision, recipe: Recipe, settings: Settings) -> None:
         return
     text = f"{recipe.backbone.name}: rows are {'' if decision.cached else 'not '}cached"
     named = isinstance(settings.cache, str | os.PathLike | FeatureStore)
-    if named and not decision.cached and recipe.unnamed is not None:
+    if named and not decision.cached and decision.reason != NO_STORE:
         warnings.warn(f"{text}, {decision.reason}", StoreWarning, stacklevel=5)
     elif settings.verbose and settings.cache is not False:
         note(f"{text}, {decision.reason}")

@@ -20,6 +20,7 @@ _kept: dict[str, FeatureStore] = {}
 
 # The share of the store's size, so that one data set does not evict all others; and of the disk.
 _LARGEST_SHARE = 0.5
+NO_STORE = "cache=False"
 
 
 class Decision(NamedTuple):
@@ -91,7 +92,7 @@ def decide(
         The store.
     """
     if store is None:
-        return Decision(False, "cache=False")
+        return Decision(False, NO_STORE)
     if recipe.unnamed is not None:
         return Decision(False, f"{recipe.unnamed:.160}")
     if row_shapes is None:
@@ -100,9 +101,11 @@ def decide(
     needed = per_row * n_rows
     size = f"{n_rows} rows of {per_row / 1024:.1f} KiB"
     if needed > _LARGEST_SHARE * parse_size(store.max_size):
-        return Decision(False, f"{size} would take more than half of max_size={store.max_size}")
+        limit = f"max_size={store.max_size}: pass a larger one"
+        return Decision(False, f"{size} would take more than half of {limit}")
     if needed > _LARGEST_SHARE * _free_bytes(Path(store.path)):
-        return Decision(False, f"{size} would take more than half of the free disk space")
+        limit = f"the free disk space at {store.path}: free some, or name another folder"
+        return Decision(False, f"{size} would take more than half of {limit}")
     return Decision(True, f"{size} in {store.path}")
 
 

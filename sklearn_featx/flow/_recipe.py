@@ -241,6 +241,10 @@ class Recipe:
                 break
         else:
             refuse_none_readable(len(images), failures)
+        return self.shape_of_row(data)
+
+    def shape_of_row(self, data: AnyArray) -> tuple[int, ...]:
+        """Shape of the network's input for one row of prepared images."""
         if data.dtype == np.uint8 or (self.takes_levels and data.ndim == 4):
             return (data.shape[3], data.shape[1], data.shape[2])
         return data.shape[1:]

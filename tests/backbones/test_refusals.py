@@ -206,3 +206,25 @@ class TestResults:
         assert "expected a row for each image" in message or "failed on rows" in message
         classifier = FineTuneClassifier(Returning(function, by_value), unfreeze_depth=0, C=1.0)
         assert "expected a row for each image" in refused(classifier.fit, X, Y)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.CutWarning")
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        (lambda x: x.mean((1, 2, 3)), r"shape \(n_images,\).*return x\[:, None\]"),
+        (lambda x: x.mean((2, 3)).detach().numpy(), "returns a ndarray.*returns one tensor"),
+    ],
+)
+def test_no_columns(ending, message):
+    class Ending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x):
+            return ending(self.layer(x))
+
+    for estimator in (PretrainedFeatureExtractor(Ending()), FineTuneClassifier(Ending())):
+        with pytest.raises(BackboneError, match=message):
+            estimator.fit(X, Y)

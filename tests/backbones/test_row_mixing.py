@@ -138,3 +138,19 @@ def test_a_head_that_mixes_rows_is_refused():
     classifier = FineTuneClassifier(Net(ALONE["a constant"]), head=Head, cache=False)
     with pytest.raises(ValueError, match=r"^head: .* depend on the other rows"):
         classifier.fit(X, [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_behind_a_function_as_preprocessing_too(cache):
+    """The size of the images is known only from the first result of the function."""
+    network = Net(MIXING["mean of the batch"])
+
+    def prepare(image):
+        return torch.from_numpy(np.asarray(image, np.float32).transpose(2, 0, 1) / 255)
+
+    extractor = PretrainedFeatureExtractor(network, preprocessing=prepare, cache=cache)
+    with pytest.raises(BackboneError, match="other images of the batch"):
+        extractor.fit_transform(X)
+    tuner = FineTuneClassifier(network, preprocessing=prepare, unfreeze_depth=0, cache=cache)
+    with pytest.raises(BackboneError, match="other images of the batch"):
+        tuner.fit(X, [0, 1, 0, 1])

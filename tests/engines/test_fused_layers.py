@@ -502,6 +502,9 @@ class TestNan:
             lambda x: x * x.pow(2).mean((1, 2, 3), keepdim=True).reciprocal(),
             lambda x: torch.div(x, (x**2).sum((1, 2, 3), keepdim=True)),
             lambda x: x * torch.rsqrt((x * x).mean((1, 2, 3), keepdim=True)),
+            lambda x: torch.softmax(x.masked_fill(x == 0, -torch.inf).flatten(1), 1).view_as(x),
+            lambda x: torch.where(x == 0, torch.nan, x),
+            lambda x: (x == 0) * 1e38 * 1e38 * 0 + x,
         ],
     )
     def test_of_an_operation(self, spread, after):
@@ -531,6 +534,21 @@ class TestNan:
 
         network = fused(Halved())
         assert not network.graph.find_nodes(op="call_function", target=torch.relu)
+
+
+def test_layers_of_another_dtype_stay():
+    class Double(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3).double()
+            self.second = nn.Conv2d(4, 4, 3)
+
+        def forward(self, x):
+            return self.second(torch.relu(self.first(x.double())).float())
+
+    network = Double().eval()
+    assert count(fused(network), FusedConvolution) == 1
+    check(network, image(2, 3, 8, 8))
 
 
 class TestSelfTest:

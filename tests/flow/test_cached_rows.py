@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
+from sklearn_featx.exceptions import StoreWarning
 from sklearn_featx.flow import Tap
 from sklearn_featx.images import ImageCollection
 from sklearn_featx.store import FeatureStore
@@ -310,13 +311,13 @@ class TestDecisions:
             preprocessing=lambda p: np.asarray(p)[None] / np.float32(255 + random.random()),
         )
 
-    def test_rows_that_do_not_fit_are_not_remembered(self, small_net, digits, tmp_path, capsys):
+    def test_rows_that_do_not_fit_are_not_remembered(self, small_net, digits, tmp_path):
         small = FeatureStore(tmp_path, max_size="8MiB")
         extractor = PretrainedFeatureExtractor(
             small_net, layer="stem", pooling=None, image_size=96, cache=small, verbose=1
         )
-        extractor.transform(digits[0])
-        assert "more than half of max_size" in capsys.readouterr().err
+        with pytest.warns(StoreWarning, match="more than half of max_size=8MiB: pass a larger"):
+            extractor.transform(digits[0])
         assert small.info().n_rows == 0
 
     def test_rows_may_take_half_of_the_store_and_of_the_free_space(
@@ -336,8 +337,6 @@ class TestDecisions:
         assert "half of the free disk" in _cache.decide(recipe, shapes, 11, small).reason
 
     def test_an_unusable_store_costs_a_warning_not_a_result(self, small_net, digits, tmp_path):
-        from sklearn_featx.exceptions import StoreWarning
-
         file = tmp_path / "file"
         file.write_text("not a folder")
         expected = PretrainedFeatureExtractor(small_net, cache=False).transform(digits[0])

@@ -16,7 +16,7 @@ from sklearn_featx import (
     heat_maps,
     nearest_images,
 )
-from sklearn_featx.exceptions import FeatxWarning
+from sklearn_featx.exceptions import FeatxWarning, ImageWarning
 from sklearn_featx.inspection._grid import nearly_square
 
 mpl.use("Agg")
@@ -103,7 +103,8 @@ class TestHeatMapDisplay:
     def test_unreadable_images_have_a_place(self, digit_files, pyplot):
         paths, y = digit_files
         model = make_pipeline(small(on_error="nan"), LogisticRegression()).fit(paths, y)
-        display = HeatMapDisplay.from_estimator(model, ["nowhere.png", paths[0]])
+        with pytest.warns(ImageWarning, match="1 of 2 images could not be read"):
+            display = HeatMapDisplay.from_estimator(model, ["nowhere.png", paths[0]])
         assert display.titles[0] == "unreadable"
         assert [len(ax.images) for ax in display.axes_.ravel()] == [0, 2]
 

@@ -21,7 +21,7 @@ from ..._parallel import ForkSafeLock
 from ...exceptions import BackboneError
 from .._attributes import attributes_kept, buffers_kept
 from .._refusals import no_tensor
-from ._mutation import first_change, works_in_place
+from ._mutation import first_change, use_changed_values, works_in_place
 
 # A forward may raise any error for proxies instead of tensors: control flow on values, `len`,
 # conversions, missing attributes.
@@ -140,7 +140,9 @@ def _traced(
                 raise UntraceableError(_reason(error)) from error
             opaque.append(type(tracer.failed))
             continue
-        mutation = _discarded_mutation(graph, network) or _mutation_of_state(graph, network)
+        mutation = use_changed_values(graph, network)
+        mutation = mutation or _discarded_mutation(graph, network)
+        mutation = mutation or _mutation_of_state(graph, network)
         if mutation is not None:
             opaque.append(type(_owner(network, tracer.names[mutation])))
             continue

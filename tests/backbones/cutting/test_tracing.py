@@ -278,7 +278,7 @@ def test_the_innermost_part_is_the_one_that_stays_whole():
     ("network", "error", "message"),
     [
         (
-            Net(lambda s, x: (x.add_(1), x * 2)[1]),
+            Net(lambda s, x: (x.flatten(1).add_(1), x * 2)[1]),
             UntraceableError,
             "'add_' changes its input in place",
         ),
@@ -306,3 +306,47 @@ def test_what_cannot_be_traced_is_said_in_full(network, error, message):
     with pytest.raises(error) as caught:
         trace(network)
     assert str(caught.value) == message
+
+
+class TestValuesThatWereChangedInPlace:
+    """What reads a value after its change depends on the change, under every name."""
+
+    def check(self, forward):
+        net = Net(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1)).eval()
+        x = torch.rand(2, 3, 4, 4) - 0.5
+        with torch.no_grad():
+            expected = net(x)
+            found = trace(net)
+            torch.testing.assert_close(run(found, net, x), expected)
+        return found
+
+    def test_by_the_former_name(self):
+        def forward(s, x):
+            y = s.a(x)
+            z = F.relu(y, inplace=True)
+            return s.b(y) + z
+
+        found = self.check(forward)
+        (b,) = (node for node, name in found.names.items() if name == "b")
+        (relu,) = (node for node, name in found.names.items() if name == "relu")
+        assert b.all_input_nodes == [relu]
+
+    def test_before_the_change_the_former_value_is_read(self):
+        def forward(s, x):
+            y = s.a(x)
+            w = s.b(y)
+            y *= 2
+            return w + y
+
+        found = self.check(forward)
+        (b,) = (node for node, name in found.names.items() if name == "b")
+        assert found.names[b.all_input_nodes[0]] == "a"
+
+    def test_through_a_view(self):
+        def forward(s, x):
+            y = s.a(x)
+            z = y.flatten(1).relu_()
+            return s.b(y) + z.sum()
+
+        with pytest.raises(UntraceableError, match="in place"):
+            trace(Net(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1)))
