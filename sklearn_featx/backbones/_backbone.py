@@ -20,7 +20,7 @@ from ._libraries import versions
 from ._network import Grouping, Network
 from ._normalize import Normalize
 from ._pooling import Pool
-from ._refusals import complex_features, mixed_rows, no_columns, no_rows, no_tensor
+from ._refusals import check_features, mixed_rows, no_rows
 from ._stage import Cost, LayerError, Stage, StageTaps, dry_run, mixes_images
 from .cutting._chain import Chain, adopt_unused, cut
 from .cutting._constants import differing_constant
@@ -260,12 +260,7 @@ class Backbone:
             if self.network.is_custom and mixes_images(part, input_shape, branches=branches):
                 raise mixed_rows(self)
             for layer, output in zip(layers, outputs, strict=True):
-                if not isinstance(output, torch.Tensor):
-                    raise no_tensor(output)
-                if output.ndim < 2:
-                    raise no_columns(self)
-                if output.is_complex():
-                    raise complex_features(self, layer, output.dtype)
+                check_features(self, layer, output)
             self._known_shapes[question] = shapes = [tuple(output.shape[1:]) for output in outputs]
             for layer, shape in zip(layers, shapes, strict=True):
                 self._known_shapes[(layer,), tuple(input_shape)] = [shape]

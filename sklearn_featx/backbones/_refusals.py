@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from .._messages import shown
 from ..exceptions import BackboneError, WeightsError
 
@@ -60,18 +62,27 @@ def no_rows(backbone: Any, n_images: int, shape: Any) -> BackboneError:
     )
 
 
-def no_columns(backbone: Any) -> BackboneError:
-    """Return the error about a network that returns one number for each image, without an axis.
+def check_features(backbone: Any, layer: str | int, output: Any) -> None:
+    """Raise a `BackboneError` if the result of a layer cannot be features: real columns.
 
     Parameters
     ----------
     backbone : Backbone
         The backbone.
+    layer : str or int
+        Name of the layer, or the number of stages up to it.
+    output : object
+        Its result for a batch.
     """
-    return BackboneError(
-        f"backbone {shown(backbone.name)} returns one number for each image, shape (n_images,), "
-        "and features are columns. Let its forward return x[:, None]."
-    )
+    if not isinstance(output, torch.Tensor):
+        raise no_tensor(output)
+    if output.ndim < 2:
+        raise BackboneError(
+            f"backbone {shown(backbone.name)} returns one number for each image, shape "
+            "(n_images,), and features are columns. Let its forward return x[:, None]."
+        )
+    if output.is_complex():
+        raise complex_features(backbone, layer, output.dtype)
 
 
 def mixed_rows(backbone: Any) -> BackboneError:
