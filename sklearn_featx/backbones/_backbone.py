@@ -212,7 +212,7 @@ class Backbone:
         dtypes = {p.dtype for p in self.network.module.parameters() if p.is_floating_point()}
         if not dtypes or torch.float32 in dtypes:
             return ""
-        return f"Its parameters are {next(iter(dtypes))}: pass network.float(), and precision=."
+        return f"Its parameters are {next(iter(dtypes))}: pass network.float(), and set precision."
 
     def _fitting_size(self) -> str:
         size = self.preprocess.output_size

@@ -63,8 +63,8 @@ def load_trained_state(module: TailAndHead, state: Mapping[str, AnyArray]) -> No
         if tuple(tensor.shape) != np.shape(state[name]):
             raise WeightsError(
                 f"trained_state_: {shown(name)} has shape {np.shape(state[name])}, but the network "
-                f"expects {tuple(tensor.shape)}. backbone or head differs from that of fit: set it "
-                "again, or call fit."
+                f"expects {tuple(tensor.shape)}. backbone, head, head_layers or image_size differs "
+                "from that of fit: set it again, or fit with warm_start=False."
             )
     with torch.no_grad():
         for name, tensor in tensors.items():
