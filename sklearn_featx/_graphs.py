@@ -307,20 +307,22 @@ def _is_same_first_row(result: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 @contextmanager
-def silenced(name: str) -> Iterator[None]:
-    """Suppress a log of PyTorch, which tells a failure that is reported as an error.
+def silenced(*names: str) -> Iterator[None]:
+    """Suppress logs of PyTorch: of a failure that is reported as an error, or of no concern.
 
     Parameters
     ----------
-    name : str
-        The logger's.
+    *names : str
+        The loggers'.
     """
-    logger = logging.getLogger(name)
-    logger.addFilter(_refuse)
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(_refuse)
     try:
         yield
     finally:
-        logger.removeFilter(_refuse)
+        for logger in loggers:
+            logger.removeFilter(_refuse)
 
 
 def _refuse(_: logging.LogRecord) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .._digest import digest
+from .._graphs import silenced
 from .._messages import cause, short, shown
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, FeatxError, UnknownLayerError, WeightsError
@@ -280,7 +281,8 @@ class Backbone:
             If the network does not accept rows of this shape.
         """
         # Imported here, because the import is slow and rarely needed.
-        from torch.utils.flop_counter import FlopCounterMode
+        with silenced("torch.utils.flop_counter"):
+            from torch.utils.flop_counter import FlopCounterMode
 
         costs, shape = [], tuple(input_shape)
         for stage in self.stages:

@@ -138,7 +138,9 @@ class OpenVinoEngine:
 
     def _compile(self, example: torch.Tensor) -> "_Compiled":
         try:
-            with torch.no_grad(), silenced("torch.fx.experimental.symbolic_shapes"):
+            # PyTorch for CPUs alone comes without triton, and says so.
+            logs = ("torch.fx.experimental.symbolic_shapes", "torch.utils.flop_counter")
+            with torch.no_grad(), silenced(*logs):
                 exported = torch.export.export(self._whole, (example,))
             model = self._openvino.convert_model(exported)
             model.reshape(list(example.shape))
