@@ -20,6 +20,7 @@ _kept: dict[str, FeatureStore] = {}
 
 # The share of the store's size, so that one data set does not evict all others; and of the disk.
 _LARGEST_SHARE = 0.5
+# The reason where nothing is to be cached, or a warning has said that no store can be made.
 NO_STORE = "cache=False"
 
 

@@ -137,17 +137,18 @@ def _passes(
 ) -> Generator[Result]:
     """Compute rows; one result for each pass through the network."""
     checked = recipe.network_taps and type_name(recipe.arithmetic.dtype) == "float16"
-    # Behind a user's function, the size is known from its first result only.
-    unknown = bool(recipe.network_taps)
+    # A network of one's own is tested with the size of its input, which a function as preprocessing
+    # tells only by its first result.
+    untested = bool(recipe.network_taps) and recipe.backbone.network.is_custom
     batches = _batches(images, positions, recipe, settings, choose)
     for batch, results in batches:
         if not batch.rows:
             if batch.failures:
                 yield Result([], [], batch.failures)
             continue
-        if unknown:
+        if untested:
             recipe.output_shapes(recipe.shape_of_row(batch.data))
-            unknown = False
+            untested = False
         if checked:
             _check_finite(batch.rows, results, images)
         of_network = iter(results)
