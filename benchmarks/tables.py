@@ -148,6 +148,23 @@ def depth_search():
     return origin(summary, words) + markdown(columns, rows)
 
 
+def many_classes():
+    """Seconds and accuracy of the probe of many classes, and of scikit-learn's search."""
+    summary = load("many_classes")
+    rows = [
+        [
+            row["way"],
+            "{:.0f} ({:.0f} to {:.0f})".format(*row["seconds"]),
+            "{:.2f} ({:.2f} to {:.2f})".format(*row["times_ours"]),
+            f"{row['accuracy']:.3f}",
+        ]
+        for row in summary["rows"]
+    ]
+    columns = ["", "seconds", "times this package's", "accuracy"]
+    words = f", {summary['classes']} classes, {summary['rounds']} rounds"
+    return origin(summary, words) + markdown(columns, rows)
+
+
 def head_layers():
     """Accuracy of both probes, of each depth, and of the best recipe of the other study."""
     summary, other = load("head_layers"), {}
@@ -285,6 +302,7 @@ TABLES = {
     "warm extraction": warm_extraction,
     "footprint": footprint,
     "depth search": depth_search,
+    "many classes": many_classes,
     "finetune study": finetune_study,
     "head layers": head_layers,
     "head rates": head_rates,

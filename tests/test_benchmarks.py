@@ -161,6 +161,16 @@ def test_depth_search(load, tmp_path):
 
 
 @pytest.mark.slow
+def test_many_classes(load, tmp_path):
+    output = tmp_path / "out.json"
+    load("many_classes").main(["--angles", "1", "--rounds", "1", "-o", str(output)])
+    own, theirs = rows_of(output)
+    assert own["times_ours"] == [1, 1, 1]
+    assert theirs["times_ours"][0] > 0
+    assert min(own["accuracy"], theirs["accuracy"]) > 0.7
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
 def test_finetune_study(load, tmp_path, capsys):
     records, output = tmp_path / "study.json", tmp_path / "summary.json"

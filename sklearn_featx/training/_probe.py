@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .._typing import AnyArray
 from ..exceptions import FeatxWarning
-from ._logistic import LOOSE_TOLERANCE, TOLERANCE, logistic_regression, step_from
+from ._logistic import LogisticProblem
 from ._probe_penalty import choose_alpha, choose_C
 from ._probe_rows import ProbeRows
 
@@ -191,20 +191,15 @@ def _label(
 
 
 def _logistic(rows: ProbeRows, codes: AnyArray, C: float) -> tuple[AnyArray, AnyArray]:
-    """Solve by L-BFGS, then refine by Newton's method."""
-    model = logistic_regression(LOOSE_TOLERANCE, C)
-    converged = step_from(model, rows.coordinates, codes, rows.sample_weight)
-    if converged:
-        model.set_params(solver="newton-cg", tol=TOLERANCE)
-        converged = step_from(model, rows.coordinates, codes, rows.sample_weight)
-    if not converged:
+    solution = LogisticProblem(rows.coordinates, codes, rows.sample_weight).solve(C)
+    if not solution.converged:
         warnings.warn(
-            f"the linear probe did not converge in {model.max_iter} steps with C={C:g}. A smaller "
-            "C (a stronger penalty) converges faster.",
+            f"the linear probe did not converge in {solution.n_steps} steps with C={C:g}. A "
+            "smaller C (a stronger penalty) converges faster.",
             FeatxWarning,
             stacklevel=3,
         )
-    return model.coef_, model.intercept_
+    return solution.weight, solution.bias
 
 
 def _softmax_rows(coef: AnyArray, intercept: AnyArray) -> tuple[AnyArray, AnyArray]:

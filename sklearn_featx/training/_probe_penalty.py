@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import log_softmax
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from .._typing import AnyArray
-from ._logistic import LOOSE_TOLERANCE, logistic_regression, step_from
+from ._logistic import LOOSE_TOLERANCE, LogisticProblem, Solution
 from ._probe_rows import ProbeRows
 
 CANDIDATES = np.logspace(-4, 4, 9)
@@ -143,19 +142,18 @@ class _Fold:
         train: AnyArray,
         test: AnyArray,
     ) -> None:
-        self._rows, self._codes, self._weights = features[train], codes[train], sample_weight[train]
-        self._held_out, self._held_out_codes = features[test], codes[test]
+        # Test folds may have fewer classes than training folds, never more.
+        classes, train_codes = np.unique(codes[train], return_inverse=True)
+        self._problem = LogisticProblem(features[train], train_codes, sample_weight[train])
+        self._held_out = features[test]
+        self._held_out_codes = np.searchsorted(classes, codes[test])
         self._held_out_weights = sample_weight[test]
-        self._model = logistic_regression(LOOSE_TOLERANCE)
+        self._solution: Solution | None = None
 
     def loss(self, C: float) -> float:
         """Sum the log loss of the held-out rows."""
-        step_from(self._model.set_params(C=C), self._rows, self._codes, self._weights)
-        scores = self._model.decision_function(self._held_out)
-        if scores.ndim == 1:
-            scores = np.column_stack([np.zeros_like(scores), scores])
-        # Not `predict_log_proba`: the logarithm of a probability that is rounded to 0 is infinite.
-        logarithms = log_softmax(scores, axis=1)
+        self._solution = self._problem.solve(C, LOOSE_TOLERANCE, self._solution)
+        logarithms = self._solution.logarithms(self._held_out)
         own = logarithms[np.arange(len(self._held_out)), self._held_out_codes]
         return -float(self._held_out_weights @ own)
 

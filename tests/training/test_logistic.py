@@ -1,0 +1,102 @@
+"""The logistic regression is scikit-learn's, in fewer steps."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+
+from sklearn_featx.training._logistic import LOOSE_TOLERANCE, LogisticProblem, Solution
+
+
+def draw(n_classes, n_rows=90, n_coordinates=12):
+    """Centered coordinates whose lengths differ by four orders of magnitude, codes, weights."""
+    rng = np.random.default_rng(n_classes)
+    codes = np.arange(n_rows) % n_classes
+    rows = rng.normal(size=(n_rows, n_coordinates))
+    rows[:, :n_classes] += 2 * np.eye(n_classes)[codes]
+    rows = (rows - rows.mean(axis=0)) * np.logspace(1, -3, n_coordinates)
+    return rows, codes, rng.uniform(0.5, 3, n_rows)
+
+
+def reference(problem, C):
+    """Return the coefficients of scikit-learn's most exact solver, intercepts last."""
+    model = LogisticRegression(C=C, tol=1e-10, max_iter=10_000, solver="newton-cg")
+    model.fit(problem[0], problem[1], sample_weight=problem[2])
+    return np.column_stack([model.coef_, model.intercept_])
+
+
+def coefficients(solution):
+    return np.column_stack([solution.weight, solution.bias])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+@pytest.mark.parametrize("C", [1e-3, 1.0, 100.0])
+def test_coefficients_are_those_of_scikit_learn(n_classes, C):
+    problem = draw(n_classes)
+    solution = LogisticProblem(*problem).solve(C)
+    expected = reference(problem, C)
+    assert solution.converged
+    np.testing.assert_allclose(
+        coefficients(solution), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+    )
+
+
+def test_a_start_at_another_penalty_leads_to_the_same_solution():
+    problem = LogisticProblem(*draw(3))
+    near = problem.solve(0.1, start=problem.solve(1.0))
+    np.testing.assert_allclose(
+        coefficients(near), coefficients(problem.solve(0.1)), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_a_start_at_the_solution_takes_no_step():
+    problem = LogisticProblem(*draw(3))
+    assert problem.solve(1.0, 1e-5, problem.solve(1.0)).n_steps == 0
+
+
+def test_fewer_steps_than_scikit_learn_takes_to_the_same_loss():
+    rows, codes, weights = draw(7, 700, 200)
+    solution = LogisticProblem(rows, codes, weights).solve(0.1, LOOSE_TOLERANCE)
+    theirs = LogisticRegression(C=0.1, tol=LOOSE_TOLERANCE, max_iter=1_000)
+    theirs.fit(rows, codes, sample_weight=weights)
+
+    def loss(logarithms, weight):
+        return -weights @ logarithms[np.arange(700), codes] + (weight**2).sum() / (2 * 0.1)
+
+    assert solution.n_steps < theirs.n_iter_[0] / 2
+    ours = loss(solution.logarithms(rows), solution.weight)
+    assert ours <= loss(theirs.predict_log_proba(rows), theirs.coef_) * (1 + 1e-4)
+
+
+def test_float32_rows_give_nearly_the_same():
+    rows, codes, weights = draw(3)
+    exact = LogisticProblem(rows, codes, weights).solve(1.0)
+    rough = LogisticProblem(rows.astype(np.float32), codes, weights).solve(1.0, 1e-4)
+    np.testing.assert_allclose(
+        np.exp(rough.logarithms(rows)), np.exp(exact.logarithms(rows)), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_separable_rows_with_hardly_a_penalty(n_classes):
+    rows = np.repeat(1e3 * np.eye(n_classes), 4, axis=0)
+    codes = np.repeat(np.arange(n_classes), 4)
+    solution = LogisticProblem(rows - rows.mean(axis=0), codes, np.ones(len(rows))).solve(1e12)
+    assert np.isfinite(coefficients(solution)).all()
+    assert (solution.logarithms(rows - rows.mean(axis=0)).argmax(axis=1) == codes).all()
+
+
+def test_constant_coordinates_have_no_weight():
+    rows, codes, weights = draw(3)
+    solution = LogisticProblem(np.column_stack([rows, np.zeros(90)]), codes, weights).solve(1.0)
+    np.testing.assert_array_equal(solution.weight[:, -1], 0)
+    assert np.isfinite(solution.weight).all()
+
+
+def test_probabilities_too_small_for_a_number_have_logarithms():
+    rows = np.eye(3) * 1e5
+    solution = Solution(np.eye(3), np.arange(3.0), 1, True)
+    expected = log_softmax(rows + np.arange(3.0), axis=1)
+    np.testing.assert_allclose(solution.logarithms(rows), expected)
+    two = Solution(np.ones((1, 3)), np.zeros(1), 1, True).logarithms(rows[:1])
+    np.testing.assert_allclose(two, [[-1e5, 0.0]])
