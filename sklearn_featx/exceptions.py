@@ -12,6 +12,7 @@
     ├── SavedStateError (ValueError)     a saved estimator is damaged
     ├── StoreError                       a store cannot be used (estimators warn instead)
     ├── DivergenceError (RuntimeError)   training diverged: a loss or parameter is NaN or infinite
+    ├── UnsuitableModelError (TypeError) a model without one network, or without scores to look into
     └── MissingDependencyError (ImportError)
 
     FeatxWarning (UserWarning)
@@ -47,6 +48,7 @@ __all__ = [
     "StoreWarning",
     "UnknownBackboneError",
     "UnknownLayerError",
+    "UnsuitableModelError",
     "WeightsError",
 ]
 
@@ -193,6 +195,22 @@ class DivergenceError(FeatxError, RuntimeError):
     >>> from sklearn_featx.exceptions import DivergenceError
     >>> issubclass(DivergenceError, RuntimeError)
     True
+    """
+
+
+class UnsuitableModelError(FeatxError, TypeError):
+    """A model has not one network that gets the images, or no scores to look into.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn_featx import PretrainedFeatureExtractor, heat_maps
+    >>> from sklearn_featx.exceptions import UnsuitableModelError
+    >>> try:
+    ...     heat_maps(PretrainedFeatureExtractor(), load_sample_images().images)
+    ... except UnsuitableModelError as error:
+    ...     print(error)
+    nothing follows the extractor: there is no score to look into. Add a predictor.
     """
 
 

@@ -26,7 +26,7 @@ from ._stage import Cost, LayerError, Stage, StageTaps, dry_run, mixes_images
 from .cutting._chain import Chain, adopt_unused, cut
 from .cutting._constants import differing_constant
 from .cutting._end_names import end_names
-from .cutting._granularity import by_first_use, named_ends, stage_ends, unknown_name
+from .cutting._granularity import by_first_use, named_ends, stage_ends, unknown_layer
 from .cutting._sequence import stages_by_order
 from .cutting._tracing import Trace, UntraceableError, trace
 
@@ -456,7 +456,7 @@ class Backbone:
         # A stage may end after its module, with the following pooling: the module has precedence.
         positions = by_stage | chain.named_positions()
         if layer not in positions:
-            raise UnknownLayerError(unknown_name("layer", layer, positions))
+            raise UnknownLayerError(unknown_layer(layer, positions))
         return positions[layer]
 
     def _stage_index(self, layer: str | int) -> int:
@@ -464,7 +464,7 @@ class Backbone:
         if isinstance(layer, int):
             return layer - 1
         if layer not in names:
-            raise UnknownLayerError(unknown_name("layer", layer, names))
+            raise UnknownLayerError(unknown_layer(layer, names))
         return names.index(layer)
 
     def _list_of_stages(self) -> str:

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from .._messages import shown
 from .._optional import import_optional
-from ..exceptions import InputError
+from ..exceptions import InputError, UnsuitableModelError
 from ._folder import find_images
 from ._lines import write_line
 from ._output import check_folder, write_whole
@@ -35,7 +35,7 @@ def _look(arguments: argparse.Namespace) -> None:
         raise InputError(f"--output: {shown(str(arguments.output))} must end in .html.")
     check_folder(arguments.output)
     # Here, since other commands need neither it nor what it imports.
-    from ..inspection import UnsuitableModelError, report_page
+    from ..inspection import report_page
 
     model = load_model(arguments.model, trust_pickle=arguments.trust_pickle)
     quiet = arguments.quiet

@@ -14,7 +14,6 @@ from ._near_duplicates import NearDuplicates, near_duplicates
 from ._neighbors import NearestImages, nearest_images
 from ._neighbors_display import NeighborsDisplay
 from ._report import report_page
-from ._scores import UnsuitableModelError
 
 __all__ = [
     "EmbeddingDisplay",
@@ -27,7 +26,6 @@ __all__ = [
     "NeighborsDisplay",
     "TrainingHistoryDisplay",
     "UnfreezeDepthDisplay",
-    "UnsuitableModelError",
     "heat_maps",
     "label_issues",
     "near_duplicates",

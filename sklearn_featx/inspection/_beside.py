@@ -8,7 +8,7 @@ from sklearn.compose import ColumnTransformer
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
-from ._scores import UnsuitableModelError
+from ..exceptions import UnsuitableModelError
 
 
 class Beside(NamedTuple):

@@ -16,6 +16,7 @@ from .._messages import shown
 from .._typing import AnyArray, FloatArray
 from ..backbones import FeatureMap, check_same, find_feature_map
 from ..estimators._extractor import PretrainedFeatureExtractor
+from ..exceptions import UnsuitableModelError
 from ..flow import (
     Recipe,
     Settings,
@@ -30,7 +31,7 @@ from ..flow import (
 from ..images import Bags
 from ._beside import Beside, columns_beside
 from ._layer_maps import LayerMaps
-from ._scores import Score, UnsuitableModelError, scores_of, transformed, tuned_score
+from ._scores import Score, scores_of, transformed, tuned_score
 
 if TYPE_CHECKING:
     from ..estimators._tuned_network import TunedNetwork

@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import is_clusterer
 
 from .._messages import shown
 from .._typing import AnyArray, FloatArray
+from ..exceptions import UnsuitableModelError
 
 # Log-odds beyond it have lost their digits: the probability is 1 but for rounding.
 LOG_ODDS_LIMIT = 15.0
 _TINY = 1e-300
-
-
-class UnsuitableModelError(TypeError):
-    """A model without one network that gets the images, or without scores."""
 
 
 class Score(NamedTuple):
@@ -99,11 +97,18 @@ def scores_of(steps: Sequence[Any]) -> list[Score]:
         of = ask("predict_proba")
         odds = Score("log-odds", labels, lambda rows: _log_odds(of(rows)), LOG_ODDS_LIMIT)
         return [odds, Score("probability", labels, of)]
-    if hasattr(final, "predict") and not hasattr(final, "classes_"):
+    if hasattr(final, "predict") and not hasattr(final, "classes_") and not is_clusterer(final):
         return [Score("value", labels, ask("predict"))]
-    raise UnsuitableModelError(
+    raise UnsuitableModelError(_no_scores(final))
+
+
+def _no_scores(final: Any) -> str:
+    if final is None:
+        return "nothing follows the extractor: there is no score to look into. Add a predictor."
+    # The numbers of clusters are names.
+    return (
         f"{shown(final)} after the extractor has no decision_function, predict_proba or values to "
-        "predict: there is no score to look into."
+        "predict: there is no score to look into. Take a classifier or regressor."
     )
 
 

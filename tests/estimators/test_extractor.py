@@ -250,6 +250,11 @@ class TestErrors:
         with pytest.raises(exceptions.UnknownLayerError, match=r"blocks\.6"):
             PretrainedFeatureExtractor(layer="block6").fit(photographs)
 
+    @pytest.mark.parametrize("layer", ["ALL", ["all"]])
+    def test_all_layers_are_one_word(self, photographs, layer):
+        with pytest.raises(exceptions.UnknownLayerError, match="layer='all' alone stands"):
+            PretrainedFeatureExtractor(layer=layer).fit(photographs)
+
     def test_weights_without_network_say_what_to_do(self, photographs, monkeypatch, tmp_path):
         import urllib.request
         from urllib.error import URLError

@@ -8,6 +8,7 @@ import timm
 import torch
 import torchvision
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
@@ -29,7 +30,7 @@ from sklearn_featx import (
     heat_maps,
 )
 from sklearn_featx.backbones import _backbone, _feature_map, _stage, find_feature_map, get_backbone
-from sklearn_featx.exceptions import ImageWarning
+from sklearn_featx.exceptions import ImageWarning, UnsuitableModelError
 from sklearn_featx.flow import _cached_rows
 from sklearn_featx.inspection._layer_maps import LayerMaps
 
@@ -487,6 +488,11 @@ def test_what_has_no_map_is_refused(two):
         heat_maps(LogisticRegression(), X)
     with pytest.raises(TypeError, match="no decision_function"):
         heat_maps(make_pipeline(small(), StandardScaler()).fit(X), X)
+    with pytest.raises(UnsuitableModelError, match="nothing follows the extractor"):
+        heat_maps(make_pipeline(small()).fit(X), X)
+    # The number of a cluster is a name, not a score.
+    with pytest.raises(UnsuitableModelError, match=r"KMeans.*Take a classifier or regressor"):
+        heat_maps(make_pipeline(small(), KMeans(2, n_init=1, random_state=0)).fit(X), X)
     model = make_pipeline(small(), LogisticRegression()).fit(X, y)
     with pytest.raises(ValueError, match="method='best'"):
         heat_maps(model, X, method="best")

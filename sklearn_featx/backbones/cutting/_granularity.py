@@ -155,6 +155,13 @@ def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
     return f"{parameter}: there is no {shown(name)}. Did you mean one of {shown(near)}?"
 
 
+def unknown_layer(layer: str, known: Iterable[str]) -> str:
+    """Return the message for an unknown layer."""
+    if layer.lower() == "all":
+        return f"layer: there is no {shown(layer)}. layer='all' alone stands for all stages."
+    return unknown_name("layer", layer, known)
+
+
 def _children(network: nn.Module, path: str) -> list[str]:
     module = network.get_submodule(path)
     prefix = f"{path}." if path else ""
