@@ -39,8 +39,9 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         Center and width of the values from black to white, for scans (DICOM) in the scanner's
         units, and for arrays and 16-bit pictures of gray values; values beyond it are clipped. Or
         a name: "lung" (-600, 1500), "bone" (400, 1800), "brain" (40, 80), "soft" (40, 400), all in
-        Hounsfield units of CT, or "full", all values that the file can store. None: the first
-        window that the file names, else "full". Colors and 8-bit pictures have no window.
+        Hounsfield units: an error for images that cannot have them. Or "full", all values that the
+        file can store. None: the first window that the file names, else "full". Colors and 8-bit
+        pictures have no window.
     storage_options : dict, default=None
         Options of fsspec for remote files, such as ``{"anon": True}`` for a public bucket; with
         several kinds of servers, by scheme: ``{"s3": {...}, "https": {...}}``. Pickles contain

@@ -37,7 +37,8 @@ from ._geometry import FAST_GAP, resize_and_crop, resize_picture, resized_size
 from ._options import ReadOptions
 from ._pillow import decoder_versions, pixel_limit, refuse_bomb, register_plugins
 from ._recent import Recent
-from ._scaling import Note
+from ._scaling import Note, ValueRange
+from ._window import HounsfieldWindow, refuse_file_without_units
 from .formats import DECODING_PACKAGES, format_of, is_tiff
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
@@ -236,6 +237,7 @@ def levels_of_picture(
     path = getattr(image, "filename", None) or None
     try:
         refuse_bomb(image.width * image.height)
+        _refuse_other_units(image, value_range)
         with _LOADING:
             refuse_reduced(image, value_range)
             image.load()
@@ -249,6 +251,14 @@ def levels_of_picture(
         raise ImageError(_reason(error), path=path) from error
 
 
+def _refuse_other_units(image: Image.Image, limits: ValueRange | None) -> None:
+    """Reject a window in Hounsfield units for an opened file, colors and pictures of 8 bits."""
+    if image.format is not None:
+        refuse_file_without_units(limits, image.format)
+    elif isinstance(limits, HounsfieldWindow) and image.mode not in ("I", "F"):
+        raise limits.refusal(f"a picture of mode {image.mode}")
+
+
 def _decode_source(source: Source, reading: _Reading) -> Levels:
     data, path = (source, None) if isinstance(source, bytes) else (read_file(source), source)
     name = None if path is None else os.fspath(path)
@@ -257,6 +267,8 @@ def _decode_source(source: Source, reading: _Reading) -> Levels:
     try:
         special = format_of(data, bands=reading.options.bands)
         if special is not None:
+            if not special.of_scans:
+                refuse_file_without_units(reading.options.limits, "TIFF")
             levels = partial(special.levels, data, reading.options, reading.note, reading.frame)
             return reading.of_levels(_quietly(levels))
         return _quietly(partial(_open, data, reading))
@@ -289,6 +301,7 @@ def _quietly(opened: Callable[[], Levels]) -> Levels:
 
 def _open(data: bytes, reading: _Reading) -> Levels:
     with _identified(data) as image:
+        refuse_file_without_units(reading.options.limits, str(image.format))
         refuse_bomb(image.width * image.height)
         show_frame(image, reading.frame)
         if reading.note is not None and reading.options.frames == "first" and has_frames(image):

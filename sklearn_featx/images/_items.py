@@ -32,7 +32,7 @@ from ._parts import PartItem
 from ._remote import State
 from ._remote_systems import check_scheme
 from ._scaling import Note, ValueRange, to_shown
-from ._window import Window
+from ._window import HounsfieldWindow, Window
 
 _PLAIN = ReadOptions()
 
@@ -306,6 +306,9 @@ def digest_pixels(
     """Return the digest of values, shape, dtype and range, independent of the axis order."""
     values = as_channels_last(item, layout)
     kind = "windowed-pixels" if isinstance(value_range, Window) else "pixels-2"
+    if isinstance(value_range, HounsfieldWindow):
+        # Not every image has these units.
+        kind = "hounsfield-pixels"
     if bands and values.shape[2] in (2, 4):
         # The same values are another image where the last channel is alpha.
         kind = f"{kind} without alpha"

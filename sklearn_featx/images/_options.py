@@ -20,7 +20,7 @@ from ._frames import Frames, check_frames
 from ._layout import ImageShape, Layout, check_image_shape, choose_layout
 from ._remote import Remote
 from ._scaling import AsTheyAre, ValueRange, check_value_range, effective_range
-from ._window import WindowOption, check_window, window_limits
+from ._window import HOUNSFIELD, WindowOption, check_window, window_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +186,8 @@ class ReadOptions:
             # The pages of a stack are its channels unless frames are asked for.
             content = digest("channels", content, self.frames == "first", *self.picks)
         if self.window is not None:
-            return digest("windowed", content, *_parts(self.window))
+            kind = "hounsfield" if self.window in HOUNSFIELD else "windowed"
+            return digest(kind, content, *_parts(self.window))
         return content if self.value_range is None else digest("ranged", content, *self.value_range)
 
 

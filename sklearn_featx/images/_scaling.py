@@ -27,7 +27,7 @@ import numpy as np
 from .._messages import shown
 from .._typing import AnyArray, Levels, Pixels
 from ..exceptions import ImageError, InputError
-from ._window import Window
+from ._window import HounsfieldWindow, Window
 
 ValueRange: TypeAlias = tuple[float, float]
 
@@ -92,6 +92,8 @@ def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> Val
         )
     if dtype.kind not in "buif":
         raise ImageError(f"an array of dtype {dtype} does not hold pixels: expected numbers.")
+    if isinstance(value_range, HounsfieldWindow) and dtype.kind in "bu":
+        raise value_range.refusal(f"an image of {dtype}, without negative numbers,")
     if dtype.kind == "b":
         # False is black and True is white, whatever the `value_range` of other images.
         return 0.0, 1.0
@@ -149,10 +151,14 @@ def _always_in_range(dtype: np.dtype[Any], value_range: ValueRange) -> bool:
 
 def _in_range(values: AnyArray, value_range: ValueRange) -> bool:
     if _has_no_limits(value_range):
-        return bool(np.isfinite(values).all())
+        return bool(np.isfinite(values).all()) and not _in_other_units(values, value_range)
     low, high = value_range
     # With a NaN, both are NaN and both comparisons are false.
     return bool(values.min() >= low and values.max() <= high)
+
+
+def _in_other_units(values: AnyArray, value_range: ValueRange) -> bool:
+    return isinstance(value_range, HounsfieldWindow) and not value_range.may_be_units_of(values)
 
 
 def _why_refused(values: AnyArray, value_range: ValueRange) -> str:
@@ -162,6 +168,8 @@ def _why_refused(values: AnyArray, value_range: ValueRange) -> str:
     smallest, largest = float(values.min()), float(values.max())
     if not (math.isfinite(smallest) and math.isfinite(largest)):
         return "contains infinity (inf). Pixels must be finite numbers."
+    if isinstance(value_range, HounsfieldWindow):
+        return value_range.refusal("an image of values from 0 to 1").reason
     slack = _ROUNDING * (high - low)
     if values.dtype.kind == "f" and smallest >= low - slack and largest <= high + slack:
         return (
@@ -202,6 +210,8 @@ def to_shown(
         check_values(alpha, opacity_limits)
         return over_white(to_shown(values, limits, note), to_levels(alpha, opacity_limits))
     if values.shape[2] == 3 and _clips(limits):
+        if isinstance(limits, HounsfieldWindow):
+            raise limits.refusal("an image in color")
         # A window is of gray values.
         limits = effective_range(values.dtype, None)
     check_values(values, limits)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._messages import shown
 from .._typing import AnyArray
-from ..exceptions import InputError
+from ..exceptions import ImageError, InputError
 
 # A name, or (center, width).
 WindowOption: TypeAlias = str | tuple[float, float]
@@ -54,6 +54,45 @@ class Window(NamedTuple):
         return (wide.clip(self.low, self.high) - self.low) * (255 / (self.high - self.low))
 
 
+class HounsfieldWindow(Window):
+    """A window of a name, which has a meaning in Hounsfield units only: air is at -1000.
+
+    Examples
+    --------
+    >>> from sklearn_featx.images._window import window_limits
+    >>> window_limits("brain").name
+    'brain'
+    """
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return next(name for name in HOUNSFIELD if self == HounsfieldWindow.of(*HOUNSFIELD[name]))
+
+    def may_be_units_of(self, values: AnyArray) -> bool:
+        """Whether finite values may be Hounsfield units: 0 to 1 are those of a picture."""
+        if values.dtype.kind == "f":
+            smallest, largest = values.min(), values.max()
+            # An image of one value says nothing: the margin of a volume may be all 0.
+            return not 0 <= smallest < largest <= 1
+        return values.dtype.kind == "i"
+
+    def refusal(self, what: str) -> ImageError:
+        """Return the error of an image without these units; `what` names it."""
+        return ImageError(
+            f"window={self.name!r} is in Hounsfield units, which {what} does not have. Pass "
+            "window=(center, width) in its own units, or None."
+        )
+
+
+def refuse_file_without_units(limits: tuple[float, float] | None, kind: str) -> None:
+    """Raise `ImageError` if a window is in Hounsfield units, and a file of a kind has none."""
+    if isinstance(limits, HounsfieldWindow):
+        raise limits.refusal(f"a file of this format ({kind})")
+
+
 def check_window(window: Any) -> WindowOption | None:
     """Return a valid `window`; raise `InputError` otherwise."""
     if window is None or (isinstance(window, str) and window in (*HOUNSFIELD, FULL)):
@@ -76,5 +115,6 @@ def window_limits(window: WindowOption | None) -> Window | None:
     """Return the window of a checked option; None if it names no values."""
     if window is None or window == FULL:
         return None
-    center, width = HOUNSFIELD[window] if isinstance(window, str) else window
-    return Window.of(center, width)
+    if isinstance(window, str):
+        return HounsfieldWindow.of(*HOUNSFIELD[window])
+    return Window.of(*window)

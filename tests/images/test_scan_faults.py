@@ -43,7 +43,7 @@ FILES = {
     "nifti gz": nifti(VOLUME, compressed=True),
     "nifti float": nifti(VOLUME.astype(np.float32)),
 }
-OPTIONS = ReadOptions(window="soft")
+OPTIONS = ReadOptions(window=(40, 400))
 
 
 def damaged(data, rng):

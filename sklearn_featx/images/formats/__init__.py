@@ -70,6 +70,8 @@ class Format(NamedTuple):
     n_pixels: Callable[[bytes], int | None]
     n_frames: Callable[[bytes], int]
     n_channels: Callable[[bytes, ReadOptions, int], int]
+    # Whether its numbers may be in Hounsfield units.
+    of_scans: bool = False
 
 
 def _picked(
@@ -89,7 +91,9 @@ def _scan(
     n_pixels: Callable[[bytes], int | None],
     n_frames: Callable[[bytes], int],
 ) -> Format:
-    return Format(recognizes, partial(_picked, levels), n_pixels, n_frames, partial(_count, levels))
+    count = partial(_count, levels)
+    picked = partial(_picked, levels)
+    return Format(recognizes, picked, n_pixels, n_frames, count, of_scans=True)
 
 
 _TIFF_OF_BANDS = Format(is_tiff_of_bands, tiff_bands, tiff_pixels, tiff_frames, tiff_channels)

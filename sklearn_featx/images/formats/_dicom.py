@@ -11,6 +11,7 @@ from ...exceptions import ImageError
 from .._frames import number_of
 from .._options import ReadOptions
 from .._scaling import Note, to_levels
+from .._window import refuse_file_without_units
 from . import _dicom_header as tags
 from ._dicom_display import gray_levels
 from ._dicom_header import Header, damaged, read_header
@@ -63,6 +64,8 @@ def dicom_levels(
         if note is not None and options.frames == "first" and shape.frames > 1:
             note.frames("DICOM")
         frame = number_of(frame, shape.frames)
+        if shape.samples == 3 or shape.photometric == "PALETTE COLOR":
+            refuse_file_without_units(options.limits, "DICOM in color")
         pixels = read_frame(header, shape, frame)
         if shape.photometric == "PALETTE COLOR":
             return palette_levels(pixels, header)
