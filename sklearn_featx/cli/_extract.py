@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_args
 import numpy as np
 
 from .._messages import shown
-from .._typing import EngineChoice, Pooling, Precision
+from .._typing import AnyArray, EngineChoice, Pooling, Precision
 from ..exceptions import ImageWarning
 from ._check import unreadable
 from ._groups import group_column
@@ -23,6 +23,7 @@ from ._option_words import in_options
 from ._output import Table, choose_writer, write_whole
 from ._sources import Source, open_source
 
+_NO_GROUP = 1
 _SOME_UNREADABLE = 3
 
 
@@ -47,18 +48,22 @@ def _extract(arguments: argparse.Namespace) -> int:
     source = open_source(arguments)
     if source.skipped and not arguments.quiet:
         write_line(f"skipped: {source.skipped}")
+    # Images without a group are named.
+    groups = group_column(source, arguments.group_by, arguments.storage_options)
+    if groups is not None and not any(groups):
+        by = shown(arguments.group_by)
+        write_line(f"error: --group-by {by} gives no image a group; nothing was computed")
+        return _NO_GROUP
     if writer is None:
-        # Images without a group are named.
-        group_column(source, arguments.group_by, arguments.storage_options)
         failures: Sequence[_Unreadable] = unreadable(
             source.entries,
             n_threads=arguments.n_jobs,
             show_progress=not arguments.quiet,
             **_reading(arguments),
         )
-        summary = " are readable"
+        summary = " is readable" if len(source.names) == 1 else " are readable"
     else:
-        table, failures = _computed(source, arguments)
+        table, failures = _computed(source, arguments, groups)
         write_whole(arguments.output, lambda file: writer(file, table))
         n_classes = len(set(source.classes) - {""})
         noun = "class" if n_classes == 1 else "classes"
@@ -70,10 +75,13 @@ def _extract(arguments: argparse.Namespace) -> int:
         name = failure.path if failure.path is not None and "://" in name else name
         write_line(f"{shown(name)}: {in_options(failure.reason)}")
     if not arguments.quiet:
-        n_images = len(source.names)
-        some = f"{n_images - len(failures)} of " if failures else ""
-        print(f"{some}{n_images} images{summary}")
+        print(f"{_counted(len(source.names), len(failures))}{summary}")
     return _SOME_UNREADABLE if failures else 0
+
+
+def _counted(n_images: int, n_failures: int) -> str:
+    some = f"{n_images - n_failures} of " if n_failures else ""
+    return f"{some}{n_images} {'image' if n_images == 1 else 'images'}"
 
 
 def _row(failure: _Unreadable) -> int:
@@ -98,12 +106,13 @@ def _window(words: list[str] | None) -> str | list[str] | None:
     return words[0] if words is not None and len(words) == 1 else words
 
 
-def _computed(source: Source, arguments: argparse.Namespace) -> tuple[Table, Sequence[_Unreadable]]:
+def _computed(
+    source: Source, arguments: argparse.Namespace, groups: AnyArray | None
+) -> tuple[Table, Sequence[_Unreadable]]:
     """Compute the features."""
     # Here, since PyTorch takes seconds to import: help and errors of the source do not wait.
     from .. import ImageReader, PretrainedFeatureExtractor
 
-    groups = group_column(source, arguments.group_by, arguments.storage_options)
     layers = arguments.layer
     extractor = PretrainedFeatureExtractor(
         arguments.backbone,
@@ -156,7 +165,8 @@ def add_extract(commands: Any) -> None:
         help="compute the features of images",
         description="Compute the features of images, and write them with their paths, their "
         "classes (the top-level subfolders of SOURCE) and, for an unreadable image, the reason "
-        "(column 'error', and a row of NaN). The exit code is 3 if some images are unreadable.",
+        "(column 'error', and a row of NaN). The exit code is 3 if some images are unreadable, "
+        "and 1 if --group-by gives no image a group.",
     )
     _add_input(extract.add_argument)
     _add_reading(extract.add_argument)
@@ -200,8 +210,8 @@ def _add_input(add: Callable[..., Any]) -> None:
     add(
         "--group-by",
         metavar="NAME",
-        help="keyword of DICOM, such as PatientID, or regular expression on the path: adds a "
-        "column 'group' of numbers",
+        help="keyword of DICOM, such as PatientID, or regular expression on the path as the output "
+        "has it: adds a column 'group' of numbers",
     )
 
 

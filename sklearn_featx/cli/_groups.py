@@ -23,7 +23,8 @@ def group_column(
     source : Source
         The images.
     by : str or None
-        A keyword of DICOM, or a regular expression on the path; see `image_groups`.
+        A keyword of DICOM, or a regular expression, which is searched in the path of the output;
+        see `image_groups`.
     storage_options : mapping, default=None
         Options of fsspec for remote files.
 
@@ -41,7 +42,9 @@ def group_column(
 
     # An invalid entry has no group; the extractor says what is wrong with it.
     options = ReadOptions(bag_pooling="mean", storage_options=storage_options, on_error="nan")
-    values = list(read_groups(source.entries, by, options))
+    # "row 7" is no path.
+    names = [None if name == f"row {row}" else name for row, name in enumerate(source.names)]
+    values = list(read_groups(source.entries, by, options, names))
     for value, name in zip(values, source.names, strict=True):
         if isinstance(value, ImageError):
             # The path of an error is an address without credentials.

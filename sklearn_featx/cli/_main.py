@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0; 2 after an error, 3 if some images are unreadable, 130 after an interrupt, 141 after a
-        closed output pipe.
+        0; 1 if no image has a group, 2 after an error, 3 if some images are unreadable, 130 after
+        an interrupt, 141 after a closed output pipe.
     """
     arguments = _parser().parse_args(argv)
     # A command that has the parameters of a message as options names these.

@@ -6,6 +6,7 @@ a cache or a result unless the user asks for it.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from .._arguments import check_flag
 from .._messages import cause, shown
 from .._typing import AnyArray
-from ..exceptions import ImageError, InputError
+from ..exceptions import FeatxWarning, ImageError, InputError
 from ..images import (
     ImageCollection,
     ReadOptions,
@@ -55,8 +56,9 @@ def image_groups(
         - A keyword of DICOM, such as ``"PatientID"`` or ``"StudyInstanceUID"``: the value in the
           header of each file. It needs pydicom, ``pip install "sklearn-featx[dicom]"``. Remote
           files are fetched.
-        - A regular expression, which is searched in the path of each file: its groups, or the
-          whole match, as in ``r"patient_(\d+)"``.
+        - A regular expression, which is searched in the whole path of each file: the groups of
+          its first match, as in ``r"patient_(\d+)"``, or all of the match. A word of letters and
+          digits alone is taken for a keyword: write ``"(word)"``, or pass an `re.Pattern`.
         - A function from the path of a file to any hashable value. The path of a remote file is
           its address without credentials.
     raw : bool, default=False
@@ -77,6 +79,11 @@ def image_groups(
     ImageError
         If an image has no such value, or the images of an entry have several. The error has its
         row, and quotes no value.
+
+    Warns
+    -----
+    FeatxWarning
+        If a regular expression puts the images of several files in one group.
 
     See Also
     --------
@@ -115,8 +122,12 @@ def _check_storage_options(options: Any) -> None:
         raise InputError(f"storage_options is of type {kind}: expected a dict of fsspec's options.")
 
 
-def read_groups(X: Any, by: By, options: ReadOptions) -> Iterator[Hashable | ImageError]:
+def read_groups(
+    X: Any, by: By, options: ReadOptions, names: Sequence[str | None] | None = None
+) -> Iterator[Hashable | ImageError]:
     """Yield the group of each image, or the error of an image without one.
+
+    Warns at the end if a regular expression puts the images of several files in one group.
 
     Parameters
     ----------
@@ -124,15 +135,38 @@ def read_groups(X: Any, by: By, options: ReadOptions) -> Iterator[Hashable | Ima
         As in `image_groups`.
     options : ReadOptions
         How entries of X become images.
+    names : sequence of str or None, default=None
+        What a regular expression is searched in, in place of the path of an image; None: its path.
     """
     read, of_header = _reader(by), _is_keyword(by)
+    of_path = isinstance(by, str | re.Pattern) and not of_header
     images = as_image_collection(X, options)
+    files: set[str] = set()
+    values: set[Hashable] = set()
     with fetched_ahead(images, lambda source: of_header and isinstance(source, RemoteItem)):
         for row in range(len(images)):
+            name = names[row] if of_path and names is not None else None
             try:
-                yield _value(images, row, read)
+                value = _value(images, row, read, name)
             except ImageError as error:
                 yield error
+                continue
+            if of_path:
+                files.update(map(_path, images.sources(row)) if name is None else [name])
+            values.add(value)
+            yield value
+    if of_path and len(values) == 1 < len(files):
+        _warn_of_one_group(by, len(files))
+
+
+def _warn_of_one_group(by: Any, n_files: int) -> None:
+    """Say that an expression separates nothing: a folder above all images matches first."""
+    warnings.warn(
+        f"by={shown(re.compile(by).pattern)} puts all {n_files} files in one group: it takes the "
+        "first match in the whole path. The folder of each file is r'([^/]+)/[^/]+$'.",
+        FeatxWarning,
+        stacklevel=4,
+    )
 
 
 def numbered(values: Sequence[Hashable]) -> Groups:
@@ -226,12 +260,22 @@ def _path(source: Source) -> str:
     return source.path if isinstance(source, RemoteItem) else source
 
 
-def _value(images: ImageCollection, row: int, read: _Read) -> Hashable:
-    """Value of one image; the errors have its row."""
+def _value(images: ImageCollection, row: int, read: _Read, name: str | None = None) -> Hashable:
+    """Value of one image, or of its name; the errors have its row."""
     try:
+        if name is not None:
+            return read(name)
         values = {read(source) for source in distinct(images.sources(row))}
         if len(values) > 1:
             raise ImageError(f"has images of {len(values)} groups.")
         return values.pop()
     except ImageError as error:
-        raise ImageError(error.reason, row, error.path or images.path(row)) from error.__cause__
+        # A name may be an address with credentials; the path of an image has none.
+        path = error.path if name is None else _file_name(images, row)
+        raise ImageError(error.reason, row, path or images.path(row)) from error.__cause__
+
+
+def _file_name(images: ImageCollection, row: int) -> str | None:
+    """Return the path of the first file of an image; None if it has none."""
+    source = next(iter(images.sources(row)), None)
+    return source.path if isinstance(source, RemoteItem) else None

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sklearn_featx import image_groups
-from sklearn_featx.exceptions import ImageError, InputError, MissingDependencyError
+from sklearn_featx.exceptions import FeatxWarning, ImageError, InputError, MissingDependencyError
 
 PIXELS = np.arange(64, dtype=np.uint16).reshape(8, 8)
 IDS = ["Doe^Jane", "Roe^Rick", "Doe^Jane"]
@@ -68,6 +68,13 @@ class TestHeaders:
             with pytest.raises(ImageError) as error:
                 image_groups([damaged])
             assert "Doe" not in str(error.value)
+
+    def test_a_word_is_a_keyword(self, pictures):
+        with pytest.raises(InputError, match=r"by='sub' is no keyword.*write '\(sub\)'"):
+            image_groups(pictures, by="sub")
+        for by in ("(sub)", re.compile("sub")):
+            with pytest.warns(FeatxWarning):
+                assert image_groups(pictures, by=by).tolist() == [0] * 4
 
     def test_unknown_keywords(self, scans):
         with pytest.raises(InputError, match="by='patientid' is no keyword of DICOM"):
@@ -135,3 +142,26 @@ class TestPaths:
     def test_what_is_no_rule(self, by, pictures):
         with pytest.raises(InputError, match="by="):
             image_groups(pictures, by=by)
+
+    def test_one_group_of_all_files_is_a_warning(self, pictures):
+        with pytest.warns(FeatxWarning, match=r"puts all 4 files in one group.*folder of") as seen:
+            assert image_groups(pictures, by=r"(\w+)/").tolist() == [0] * 4
+        assert len(seen) == 1
+        assert seen[0].filename == __file__
+        assert pictures[0].parts[1] not in str(seen[0].message)
+
+    def test_one_group_where_it_is_right(self, pictures):
+        assert image_groups(pictures[:1], by=r"(\w+)/").tolist() == [0]
+        assert image_groups([pictures[0]] * 2, by=r"(\w+)/").tolist() == [0, 0]
+        # A function is the user's own rule.
+        assert image_groups(pictures, by=lambda path: "all").tolist() == [0] * 4
+
+    def test_the_folder_of_absolute_paths(self, pictures):
+        paths = []
+        for patient in ("a", "b"):
+            folder = pictures[0].parent / patient
+            folder.mkdir()
+            paths += [folder / f"{number}.png" for number in range(2)]
+        for path in paths:
+            path.write_bytes(pictures[0].read_bytes())
+        assert image_groups(paths, by=r"([^/]+)/[^/]+$").tolist() == [0, 0, 1, 1]

@@ -22,8 +22,8 @@ def check_identifier(keyword: str) -> None:
     """Raise `InputError` if no element of DICOM has this keyword."""
     if _pydicom("datadict").tag_for_keyword(keyword) is None:
         raise InputError(
-            f"by={shown(keyword)} is no keyword of DICOM, such as 'PatientID', and no regular "
-            r"expression with a group, such as r'(patient\d+)'."
+            f"by={shown(keyword)} is no keyword of DICOM, such as 'PatientID', which is what "
+            f"a word of letters and digits names. As a regular expression, write '({keyword})'."
         )
 
 
