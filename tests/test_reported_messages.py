@@ -218,7 +218,9 @@ def test_three_pixels_of_three_channels_in_three_rows():
         (1.0000001, (0, 255), "to 255.0000255, just outside .* Pass np.clip(X, 0, 255)."),
         (1.0000001, None, "outside the range 0 to 1 .* for example value_range=(0, 255)."),
         (1.0, None, "outside the range 0 to 1 .* for example value_range=(0, 255)."),
-        (257.0, None, "outside the range 0 to 1 .* the values of black and white."),
+        (257.0, None, "outside the range 0 to 1 .*, for example value_range=(0, 65535), which"),
+        (16 / 255, None, "outside the range 0 to 1 .* value_range=(0, 16), which holds all of X."),
+        (300 / 255, (0, 255), "outside .* value_range=(0, 300), which holds all of X."),
     ],
 )
 def test_pixels_that_rounding_carries_over_the_range(small_net, scale, value_range, wanted):

@@ -234,6 +234,22 @@ def test_floats_and_offsets_have_their_own_reading():
         extractor.transform(np.linspace(40_000, 41_000, 64).reshape(1, 8, 8).astype(np.uint16))
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64, np.uint32, np.uint64])
+@pytest.mark.parametrize("largest", [1, 16, 63])
+def test_small_numbers_of_wide_integers_are_reported(dtype, largest):
+    X = np.linspace(0, largest, 128).reshape(2, 8, 8).round().astype(dtype)
+    extractor = PretrainedFeatureExtractor(Same(), cache=False)
+    for held in (X, list(X), X.tolist()):
+        with pytest.warns(RangeWarning, match=rf"0 to {largest} .*of the range 0 to 255"):
+            extractor.transform(held)
+    for held in (
+        X.astype(np.uint8),
+        X.astype(np.int8),
+        [Image.fromarray(x.astype(np.uint8)) for x in X],
+    ):
+        extractor.transform(held)
+
+
 @pytest.mark.parametrize(
     "X",
     [
@@ -241,7 +257,7 @@ def test_floats_and_offsets_have_their_own_reading():
         np.arange(128, dtype=np.uint8).reshape(2, 8, 8) // 8,
         np.zeros((2, 8, 8), np.uint16),
         np.full((2, 8, 8), 0.1),
-        np.arange(128).reshape(2, 8, 8) // 8,
+        np.arange(128).reshape(2, 8, 8),
         np.linspace(0, 30_000, 128).reshape(2, 8, 8).astype(np.uint16),
         np.concatenate([twelve_bits(), np.full((1, 8, 8), 50_000, np.uint16)]),
     ],

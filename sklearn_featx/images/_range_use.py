@@ -8,16 +8,14 @@ from typing import Any
 
 from .._parallel import ForkSafeLock
 from .._typing import AnyArray
-from ._scaling import ValueRange
-
-# Images that use a smaller share of the range look alike to a network.
-_LEAST_SHARE = 0.25
+from ._scaling import LEAST_SHARE, ValueRange
 
 
 class RangeUse:
     """The smallest and largest value in each declared range, and unread frames; thread-safe.
 
-    8-bit images are not recorded, since their range is always that of their type.
+    Images of an 8-bit type are not recorded: their range is always that of their type, and a dark
+    photograph is none of another range. Wider integers from 0 to 16 are seldom a photograph.
 
     Examples
     --------
@@ -46,7 +44,7 @@ class RangeUse:
 
     def __call__(self, values: AnyArray, declared: ValueRange, *, scan: bool = False) -> None:
         """Record the values of one image, or of one DICOM file."""
-        if values.dtype.kind != "f" and declared[1] <= 255:
+        if values.dtype.itemsize == 1:
             return
         smallest, largest = float(values.min()), float(values.max())
         with self._lock:
@@ -69,7 +67,8 @@ class RangeUse:
             for ((low, high), scan), (smallest, largest) in self._seen.items():
                 share = (largest - smallest) / (high - low)
                 # Images of a single value, such as black images, give no information.
-                if 0 < share < _LEAST_SHARE:
+                # Those of a smaller share look alike to a network.
+                if 0 < share < LEAST_SHARE:
                     self._reported = True
                     return _report((low, high), (smallest, largest), share, scan=scan)
         return None

@@ -63,8 +63,10 @@ _CHUNK_BYTES = 16 * 2**20
 # Levels that are closer to whole numbers have 8 bits: k / 255 times 255 is k +- 3e-5 in float32 and
 # k +- 64 * eps in float16.
 WHOLE, _WHOLE_EPS = 1e-3, 64
-# Values beyond a range by this share of it come from arithmetic, not from another scale.
+# Values beyond a range by this share of it come from arithmetic, not from another scale, if they
+# use the least share of it.
 _ROUNDING = 0.01
+LEAST_SHARE = 0.25
 
 
 def check_value_range(value_range: Any) -> ValueRange | None:
@@ -123,7 +125,8 @@ def check_rows(array: AnyArray, value_range: ValueRange) -> None:
     for start, chunk in chunks(array):
         if not _in_range(chunk, value_range):
             row = next(r for r in range(len(chunk)) if not _in_range(chunk[r], value_range))
-            raise ImageError(_why_refused(chunk[row], value_range), row=start + row)
+            reason = _why_refused(chunk[row], value_range, array)
+            raise ImageError(reason, row=start + row)
 
 
 def chunks(array: AnyArray) -> list[tuple[int, AnyArray]]:
@@ -161,7 +164,7 @@ def _in_other_units(values: AnyArray, value_range: ValueRange) -> bool:
     return isinstance(value_range, HounsfieldWindow) and not value_range.may_be_units_of(values)
 
 
-def _why_refused(values: AnyArray, value_range: ValueRange) -> str:
+def _why_refused(values: AnyArray, value_range: ValueRange, X: AnyArray | None = None) -> str:
     if np.isnan(values).any():
         return "contains NaN. Pixels must be finite numbers."
     low, high = value_range
@@ -171,7 +174,13 @@ def _why_refused(values: AnyArray, value_range: ValueRange) -> str:
     if isinstance(value_range, HounsfieldWindow):
         return value_range.refusal("an image of values from 0 to 1").reason
     slack = _ROUNDING * (high - low)
-    if values.dtype.kind == "f" and smallest >= low - slack and largest <= high + slack:
+    is_scale = largest - smallest >= LEAST_SHARE * (high - low)
+    if (
+        values.dtype.kind == "f"
+        and is_scale
+        and smallest >= low - slack
+        and largest <= high + slack
+    ):
         return (
             f"values run from {smallest:.12g} to {largest:.12g}, just outside the range {low:g} to "
             f"{high:g} of this {values.dtype} image, as after rounding or resizing. Pass "
@@ -180,15 +189,37 @@ def _why_refused(values: AnyArray, value_range: ValueRange) -> str:
     return (
         f"values run from {smallest:g} to {largest:g}, outside the range {low:g} to {high:g} "
         f"of this {values.dtype} image. Pass reader=ImageReader(value_range=(low, high)), the "
-        f"values of black and white{_hint(smallest, largest)}."
+        f"values of black and white{_hint(values, value_range, X)}."
     )
 
 
-def _hint(smallest: float, largest: float) -> str:
+def _hint(values: AnyArray, value_range: ValueRange, X: AnyArray | None) -> str:
+    """Return an example of a range: that of 8 bits, or one that holds the values."""
+    what = "this image" if X is None else "all of X"
+    values = values if X is None else X
+    smallest, largest = float(values.min()), float(values.max())
+    if not (math.isfinite(smallest) and math.isfinite(largest) and smallest < largest):
+        return ""
     slack = _ROUNDING * 255
-    if smallest >= -slack and largest <= 255 + slack:
+    is_scale = largest - smallest >= LEAST_SHARE * 255
+    if value_range != (0.0, 255.0) and is_scale and smallest >= -slack and largest <= 255 + slack:
         return ", for example value_range=(0, 255)"
-    return ""
+    low, high = _around(smallest, largest)
+    return f", for example value_range=({low:.12g}, {high:.12g}), which holds {what}"
+
+
+def _around(smallest: float, largest: float) -> ValueRange:
+    """Return the values as they are if they are short numbers, else rounded outwards."""
+    digits = 3 - math.floor(math.log10(largest - smallest))
+    unit = 10.0**-digits
+
+    def outwards(value: float, sign: int) -> float:
+        if float(f"{value:.6g}") == value:
+            return value
+        near = round(value, digits)
+        return near if (near - value) * sign >= 0 else round(near + sign * unit, digits)
+
+    return outwards(smallest, -1), outwards(largest, 1)
 
 
 def alpha_range(dtype: np.dtype[Any], value_range: ValueRange) -> ValueRange:

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,46 @@ def test_over_white_is_exact():
     mixed = over_white(color[:, :, None], alpha[:, :, None])[:, :, 0]
     assert np.abs(mixed - wanted).max() <= 1
     assert (mixed != wanted).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "limits", "wanted"),
+    [
+        (-0.8, 1.8, (0.0, 1.0), "(-0.8, 1.8)"),
+        (-0.8, 1.8, (0.0, 255.0), "(-0.8, 1.8)"),
+        (0, 15, (0.0, 1.0), "(0, 15)"),
+        (-1024, 3071, (0.0, 255.0), "(-1024, 3071)"),
+        (-1 / 3, 2 / 3, (0.0, 1.0), "(-0.334, 0.667)"),
+        (1e-9, 1234567.25, (0.0, 1.0), "(1e-09, 1235000)"),
+        (-1e-6, 2e-6, (1.0, 2.0), "(-1e-06, 2e-06)"),
+        (0, 300, (0.0, 255.0), "(0, 300)"),
+        (0, 200, (0.0, 1.0), "(0, 255)"),
+        (100, 120, (0.0, 1.0), "(100, 120)"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_range_of_a_message_holds_the_values(smallest, largest, limits, wanted, dtype):
+    values = np.array([[smallest, largest]], dtype).reshape(1, 2, 1)
+    for check in (check_values, check_rows):
+        with pytest.raises(ImageError) as error:
+            check(values, limits)
+        text = str(error.value)
+        assert f"from {smallest:g} to {largest:g}, outside" in text
+        found = re.search(r"for example value_range=\((.*), (.*)\)", text)
+        if dtype == np.float64 or wanted[1:-1].replace(", ", "").isdigit():
+            assert found[0].endswith(wanted)
+        # Following the message leads to no other one.
+        check(values, (float(found[1]), float(found[2])))
+
+
+def test_the_range_of_a_message_holds_all_rows():
+    X = np.stack([np.linspace(0, last, 16).reshape(4, 4) for last in (1, 15, 16)])
+    with pytest.raises(ImageError, match=r"row 1: .* 0 to 15, .*=\(0, 16\), which holds all of X"):
+        check_rows(X, (0.0, 1.0))
+
+
+def test_one_value_and_broken_rows_have_no_example():
+    X = np.full((2, 4, 4), 7.0)
+    for rows in (X, np.concatenate([X, [np.full((4, 4), np.inf)], [np.full((4, 4), np.nan)]])):
+        with pytest.raises(ImageError, match=r"the values of black and white\.$"):
+            check_rows(rows, (0.0, 1.0))
