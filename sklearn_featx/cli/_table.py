@@ -42,15 +42,29 @@ def read_column(path: Path, column: str | None) -> list[Any]:
 
 
 def _chosen(names: list[str], column: str | None, path: Path) -> str:
-    if column is None and len(names) == 1:
+    if column is None and len(names) == 1 and not _separator_hint(names, path):
         return names[0]
     if column in names:
         assert column is not None
         return column
+    if not names:
+        raise InputError(f"SOURCE: {shown(str(path))} is empty: its first line names no column.")
     reason = "is needed" if column is None else f"{shown(column)} is not in the table"
     raise InputError(
         f"--column {reason}: {shown(path.name)} has the columns {short(', '.join(names))}."
+        f"{_separator_hint(names, path)}"
     )
+
+
+def _separator_hint(names: list[str], path: Path) -> str:
+    """Return what separates the columns of a text that was read as one column; empty if nothing."""
+    expected, others = ("tabs", ",;") if path.suffix.lower() == ".tsv" else ("commas", ";\t|")
+    mark = next((mark for mark in others if len(names) == 1 and mark in names[0]), None)
+    if mark is None or path.suffix.lower() == ".parquet":
+        return ""
+    words = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+    rename = ", or name the file .tsv" if mark == "\t" else ""
+    return f" It is separated by {words[mark]}: save it with {expected}{rename}."
 
 
 def _text_column(path: Path, column: str | None) -> list[Any]:
