@@ -44,6 +44,8 @@ from .formats import DECODING_PACKAGES, format_of, is_tiff
 Source: TypeAlias = str | os.PathLike[str] | bytes
 
 _PLAIN = ReadOptions()
+# What Pillow says of content that ends early or does not decode.
+_DAMAGE = re.compile("truncated|data stream|decoder error")
 _PIXELS = re.compile(r"(\d+) pixels")
 # A longer header is not searched for a number of pixels.
 _HEADER_BYTES = 2**20
@@ -360,7 +362,7 @@ def _reason(error: Exception, data: bytes = b"") -> str:
         if found is None:
             return f"the image cannot be decoded ({cause(error)}): it is more than {pixel_limit()}"
         return f"the image has {found[1]} pixels, more than {pixel_limit(int(found[1]))}"
-    if "truncated" in str(error):
+    if _DAMAGE.search(str(error)):
         return (
             f"the image cannot be decoded: {cause(error)}. Fetch the file again, or set "
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True."

@@ -98,7 +98,7 @@ def as_items(
     except ImageError as error:
         if options.on_error == "nan":
             return [UnreadableItem(error.reason, error.path)]
-        raise ImageError(error.reason, row, error.path) from error.__cause__
+        raise ImageError(_with_advice(error, options), row, error.path) from error.__cause__
 
 
 _POOL_THEM = (
@@ -345,8 +345,18 @@ def _refuse(entry: Any, options: ReadOptions) -> None:
 
 def _missing(what: str, options: ReadOptions) -> ImageError:
     """Return the error for a missing entry; the advice fits only where the error is raised."""
-    advice = " Drop such rows before." if options.on_error == "raise" else ""
-    return ImageError(f"the entry is missing ({what}).{advice}")
+    reason = f"the entry is missing ({what})."
+    if options.on_error == "raise":
+        reason += " Drop such rows before"
+        reason += ", or pass on_error='nan'." if options.has_on_error else "."
+    return ImageError(reason)
+
+
+def _with_advice(error: ImageError, options: ReadOptions) -> str:
+    """Return the reason of an error that is raised, with the way out for a missing file."""
+    if isinstance(error.__cause__, FileNotFoundError) and options.has_on_error:
+        return f"{error.reason} on_error='nan' goes on without it."
+    return error.reason
 
 
 def _no_image(entry: Any) -> ImageError:

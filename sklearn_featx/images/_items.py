@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .._digest import digest, digest_array
-from .._messages import cause
+from .._messages import cause, shown
 from .._preprocess import Preprocess
 from .._typing import AnyArray, Levels
 from ..exceptions import ImageError
@@ -344,7 +344,8 @@ def existing_file(path: str) -> str:
         # pathlib is much slower, and this runs for every row of every call.
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError as error:
-        raise ImageError(f"no such file.{name_hint(path)}", path=path) from error
+        hint = name_hint(path) or _place_hint(path)
+        raise ImageError(f"no such file.{hint}", path=path) from error
     except (OSError, ValueError) as error:
         reason = f"the file cannot be reached: {cause(error)}.{name_hint(path)}"
         raise ImageError(reason, path=path) from error
@@ -355,3 +356,13 @@ def existing_file(path: str) -> str:
     if not stat.S_ISREG(mode):
         raise ImageError("is not a regular file.", path=path)
     return path
+
+
+def _place_hint(path: str) -> str:
+    """Return the folder that a relative path starts at; empty for an absolute path."""
+    if os.path.isabs(path):  # noqa: PTH117
+        return ""
+    try:
+        return f" It was looked up in the working directory, {shown(os.getcwd())}."  # noqa: PTH109
+    except OSError:
+        return " It was looked up in the working directory, which does not exist."

@@ -78,6 +78,8 @@ class ReadOptions:
     on_error: OnError = "raise"
     window: WindowOption | None = None
     storage_options: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    # Whether the caller has a parameter `on_error`, which messages may name.
+    has_on_error: bool = field(default=True, compare=False, repr=False)
     # The servers and archives of one X.
     remote: Remote = field(init=False, compare=False, repr=False)
 

@@ -105,7 +105,7 @@ def image_groups(
     check_flag(raw, "raw")
     _check_storage_options(storage_options)
     values: list[Hashable] = []
-    options = ReadOptions(bag_pooling="mean", storage_options=storage_options)
+    options = ReadOptions(bag_pooling="mean", storage_options=storage_options, has_on_error=False)
     for value in read_groups(X, by, options):
         if isinstance(value, ImageError):
             raise value

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from scipy import sparse
 
+from sklearn_featx import image_groups
+from sklearn_featx._messages import short
 from sklearn_featx.exceptions import ImageError, InputError
 from sklearn_featx.images import ReadOptions, as_image_collection
 
@@ -133,6 +135,24 @@ def test_a_path_without_file_is_refused_at_once(files):
     with pytest.raises(ImageError, match=r"row 5 \('nowhere\.png'\): no such file") as caught:
         as_image_collection([*files, "nowhere.png"])
     assert (caught.value.row, caught.value.path) == (5, "nowhere.png")
+
+
+def test_a_path_without_file_says_where_it_was_looked_up(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError) as error:
+        as_image_collection(["no/a.png"])
+    assert f"looked up in the working directory, {short(repr(str(Path.cwd())))}" in str(error.value)
+    assert str(error.value).endswith(" on_error='nan' goes on without it.")
+    with pytest.raises(ImageError, match=r"no such file\. on_error='nan' goes on without it\.$"):
+        as_image_collection([str(tmp_path / "no.png")])
+    lenient = as_image_collection([*files, "no/a.png"], ReadOptions(on_error="nan"))
+    with pytest.raises(ImageError, match=r"no such file\. It was looked up in [^.]*'\.$"):
+        lenient.load(5)
+    # It has no parameter `on_error`.
+    for entry, wanted in (("no/a.png", "no such file"), (None, r"Drop such rows before\.$")):
+        with pytest.raises(ImageError, match=wanted) as error:
+            image_groups([entry], by="(a)")
+        assert "on_error" not in str(error.value)
 
 
 def test_nothing_is_read(files, monkeypatch):
@@ -289,7 +309,8 @@ def test_nested_lists_of_different_lengths_are_items(files):
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA, {}, {"bytes": None, "path": None}])
 def test_the_advice_for_a_missing_entry_is_only_in_an_error(missing):
     with pytest.raises(
-        ImageError, match=r"row 0: the entry is missing .*\. Drop such rows before\.$"
+        ImageError,
+        match=r"row 0: the entry is missing .*\. Drop such rows before, or pass on_error='nan'\.$",
     ):
         as_image_collection([missing])
     images = as_image_collection([missing], ReadOptions(on_error="nan"))

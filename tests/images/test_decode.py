@@ -4,6 +4,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,21 @@ def test_no_descriptor_is_left_open(files, tmp_path):
         with pytest.raises(ImageError):
             decode(bad)
     assert len(list(table.iterdir())) <= before
+
+
+@pytest.mark.parametrize(("name", "kind"), [("PNG", "broken data stream"), ("GIF", "data stream")])
+def test_damaged_content_has_a_way_out(name, kind):
+    file = BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, format=name)
+    said = set()
+    for at in range(90, len(file.getvalue()), 50):
+        data = bytearray(file.getvalue())
+        data[at] ^= 255
+        try:
+            decode(bytes(data))
+        except ImageError as error:
+            said.add(str(error))
+    about_streams = [text for text in said if kind in text]
+    assert about_streams
+    assert all("Fetch the file again, or set PIL.ImageFile.LOAD" in text for text in about_streams)
