@@ -263,12 +263,27 @@ def test_crops_of_different_sizes(small_net, augment, n_views):
     model.set_params(image_size=8).fit(X, [0, 1] * 4)
 
 
-@pytest.mark.parametrize("y", [[0, 0, 0, 0, 0, 0, 0, 1], [0, 1, 2, 3, 4, 5, 6, 7]])
-def test_too_few_rows_to_hold_some_out(small_net, y):
+@pytest.mark.parametrize(
+    ("y", "fraction", "way"),
+    [
+        ([0, 0, 0, 0, 0, 0, 0, 1], 0.1, "1 of them have one row only. Use at least 2 rows of each"),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 0.1, "8 of them have one row only. Use at least 2 rows of each"),
+        ([0, 1, 2, 0, 1, 2, 0, 1], 0.1, "each of the 3 classes. Set validation_fraction=0.38 or m"),
+        ([0, 1, 2, 0, 1, 2, 0, 1], 0.9, "each of the 3 classes. Set validation_fraction=0.62 or l"),
+        ([0, 1, 2, 3, 0, 1, 2, 3], 0.2, "each of the 4 classes. Set validation_fraction=0.5 or mo"),
+    ],
+)
+def test_too_few_rows_to_hold_some_out(small_net, y, fraction, way):
     model = FineTuneClassifier(small_net, unfreeze_depth=1, C=1.0, early_stopping=True)
-    with pytest.raises(ValueError, match=r"early_stopping=True cannot hold out .* 8 rows") as error:
+    model.set_params(validation_fraction=fraction, max_epochs=1)
+    what = rf"early_stopping=True cannot hold out validation_fraction={fraction} of the 8 rows"
+    with pytest.raises(ValueError, match=what) as error:
         model.fit(X, y)
     assert "early_stopping=False" in said(error)
+    assert way in str(error.value)
+    if "Set" in way:
+        model.set_params(validation_fraction=float(way.partition("fraction=")[2].split()[0]))
+        assert "valid_loss" in model.fit(X, y).history_[0]
 
 
 @pytest.mark.parametrize("inside", ["", "folder"])

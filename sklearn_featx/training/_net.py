@@ -39,6 +39,7 @@ from ._net_params import check_callback_names, naming_net_params
 from ._optimizer import parameter_groups
 from ._random import Draws, derive_seed
 from ._row_losses import row_losses
+from ._split_errors import split_error
 
 # The minimum size of a chunk on a CPU, in rows and in numbers: a few rows with large feature maps
 # stay in the cache; small rows are so many that the overhead of calls and of folded norms is
@@ -210,11 +211,8 @@ class FineTuneNet(NeuralNet):
             # A stratified split needs the targets, which the dataset contains.
             split = super().get_split_datasets(X, X.targets if y is None else y, **fit_params)
         except ValueError as error:
-            raise ValueError(
-                f"early_stopping=True cannot hold out validation_fraction of the {len(X)} rows: "
-                "training and validation each need a row, one of every class, and whole groups. "
-                "Use more rows, another validation_fraction or early_stopping=False."
-            ) from error
+            targets = X.targets if y is None else y
+            raise split_error(self.train_split, targets, fit_params.get("groups")) from error
         train, valid = split
         foreign = valid is not None and not isinstance(_whole(valid), RowsDataset)
         if foreign and isinstance(X, RowsDataset):
