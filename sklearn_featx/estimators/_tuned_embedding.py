@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from .._messages import shown
 from .._sklearn_compat import _check_feature_names_in, _fit_context
 from .._typing import AnyArray, FloatArray
 from ..flow import Failure, warn_of
@@ -48,12 +49,16 @@ class TunedEmbedding(TransformerMixin):
         """
         images, targets, weights = self._prepared(X, y, sample_weight)
         codes = check_groups(groups, len(images))
-        self._check_cross_fit(codes)
+        everything = np.arange(len(images))
+        self._check_cross_fit(everything, targets, codes)
         tasks = FitTasks(self, X, y, sample_weight, groups)
         self._fit_rows(images, targets, weights, tasks, codes)
+        # Again at every depth, without the images that turned out to be unreadable.
+        known = np.setdiff1d(everything, [failure.row for failure in self.failures_])
+        self._check_cross_fit(known, targets, codes)
         if self.cross_fit is None or not self._embedding_is_tuned():
             return self._embeddings(images)[0]
-        return self._out_of_fold(images, targets, weights, codes)
+        return self._out_of_fold(images, known, targets, weights, codes)
 
     def transform(self, X: Any) -> FloatArray:
         """Compute the embeddings of images: the input of the head, before its scaling.
@@ -124,13 +129,12 @@ class TunedEmbedding(TransformerMixin):
     def _out_of_fold(
         self,
         images: ImageCollection,
+        known: AnyArray,
         targets: AnyArray,
         weights: AnyArray | None,
         groups: AnyArray | None,
     ) -> FloatArray:
         """Embeddings of each fold, from a network that was trained on the other folds."""
-        unreadable = [failure.row for failure in self.failures_]
-        known = np.setdiff1d(np.arange(len(images)), unreadable)
         embeddings = np.full((len(images), self.n_embedding_), np.nan, np.float32)
         for train, test in self._folds(known, targets, groups):
             # A copy without warm start: the estimator itself has seen all targets.
@@ -143,14 +147,23 @@ class TunedEmbedding(TransformerMixin):
             embeddings[test], _ = fold._embeddings(images.take(test))
         return embeddings
 
-    def _check_cross_fit(self, groups: AnyArray | None) -> None:
-        """Raise an error for fewer groups than folds, before anything is computed."""
-        n_groups = None if groups is None else len(np.unique(groups))
-        if self.cross_fit is not None and n_groups is not None and n_groups < self.cross_fit:
+    def _check_cross_fit(self, rows: AnyArray, targets: AnyArray, groups: AnyArray | None) -> None:
+        """Raise an error for fewer rows of each class, or fewer groups, than folds."""
+        if self.cross_fit is None:
+            return
+        n_groups = None if groups is None else len(np.unique(groups[rows]))
+        if n_groups is not None and n_groups < self.cross_fit:
             raise ValueError(
                 f"cross_fit={self.cross_fit} folds of whole groups need as many groups, and there "
                 f"are {n_groups}. Use fewer folds, at least 2, or fit without groups."
             )
+        if groups is None and len(rows) < self.cross_fit:
+            raise ValueError(
+                f"cross_fit={self.cross_fit} folds need as many rows, and there are {len(rows)}. "
+                "Use fewer folds, at least 2, or cross_fit=None."
+            )
+        if self._task == "classification":
+            _check_classes_in_folds(self, targets[rows], rows if groups is None else groups[rows])
 
     def _folds(
         self, rows: AnyArray, targets: AnyArray, groups: AnyArray | None
@@ -172,3 +185,35 @@ class TunedEmbedding(TransformerMixin):
         self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[ImageCollection, AnyArray, AnyArray | None]:
         """Validate and return the images, targets and weights of a fit."""
+
+
+def _check_classes_in_folds(estimator: Any, codes: AnyArray, units: AnyArray) -> None:
+    """Refuse folds that scikit-learn cannot stratify, and a fold that trains on one class.
+
+    Parameters
+    ----------
+    estimator : FineTuneClassifier
+        Has `cross_fit` and `classes_`.
+    codes : ndarray of shape (n_rows,)
+        Class codes.
+    units : ndarray of shape (n_rows,)
+        Equal for rows that no fold separates.
+    """
+    n_folds, classes = estimator.cross_fit, estimator.classes_.tolist()
+    counts = np.bincount(codes, minlength=len(classes))
+    largest = int(counts.argmax())
+    if counts[largest] < n_folds:
+        fewer = f"cross_fit={counts[largest]} or " if counts[largest] > 1 else ""
+        raise ValueError(
+            f"cross_fit={n_folds} folds need a class of as many rows, and the largest, "
+            f"{shown(classes[largest])}, has {counts[largest]}. Set {fewer}cross_fit=None, or add "
+            "images."
+        )
+    spread = [len(np.unique(units[codes == code])) for code in range(len(classes))]
+    if len(classes) == 2 and min(spread) < 2:
+        rare = int(np.argmin(spread))
+        raise ValueError(
+            f"cross_fit={n_folds}: the fold that holds out class {shown(classes[rare])} would "
+            f"train on {shown(classes[1 - rare])} only, because it has one row or "
+            "one group only. Add images of it, or set cross_fit=None."
+        )

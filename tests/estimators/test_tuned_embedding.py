@@ -137,6 +137,51 @@ def test_images_that_cannot_be_read_are_nan(make, digit_files):
         assert np.isnan(model.transform(paths)[50]).all()
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+class TestTooFewRowsForTheFolds:
+    """The same at every depth, though at depth 0 no fold is fitted."""
+
+    @pytest.mark.parametrize(
+        ("y", "said"),
+        [
+            ([0, 1, 2, 0, 1, 2], r"cross_fit=5 folds need .*, 0, has 2\. Set cross_fit=2 or cross"),
+            (list("abcabc"), r"cross_fit=5 folds need .*, 'a', has 2\."),
+            (list("abcdef"), r"cross_fit=5 folds need .*, 'a', has 1\. Set cross_fit=None"),
+            ([0, 0, 0, 0, 0, 1], r"cross_fit=5: the fold that holds out class 1 would train on 0"),
+        ],
+    )
+    def test_of_a_class(self, y, said, depth, make, digits, trunk_rows):
+        with pytest.raises(ValueError, match=said):
+            make(unfreeze_depth=depth, cross_fit=5).fit_transform(digits[0][:6], y)
+        assert trunk_rows == []
+
+    def test_of_a_class_of_one_group(self, depth, make, digits):
+        y, groups = [0, 0, 0, 0, 1, 1], [0, 1, 2, 3, 4, 4]
+        model = make(unfreeze_depth=depth, cross_fit=2)
+        with pytest.raises(ValueError, match="holds out class 1 would train on 0 only"):
+            model.fit_transform(digits[0][:6], y, groups=groups)
+
+    @pytest.mark.parametrize("n_outputs", [1, 2])
+    def test_of_a_regression(self, n_outputs, depth, make, digits):
+        y = np.arange(4.0 * n_outputs).reshape(4, n_outputs).squeeze()
+        model = make(FineTuneRegressor, unfreeze_depth=depth, cross_fit=5)
+        with pytest.raises(ValueError, match=r"cross_fit=5 folds need .*, and there are 4\."):
+            model.fit_transform(digits[0][:4], y)
+
+    def test_of_readable_images(self, depth, make, digit_files):
+        paths = ["lost.png", *digit_files[0][1:4]]
+        model = make(unfreeze_depth=depth, cross_fit=2, on_error="nan", image_size=8)
+        with (
+            pytest.warns(ImageWarning, match="left out"),
+            pytest.raises(ValueError, match="holds out class 0 would train on 1 only"),
+        ):
+            model.fit_transform(paths, [0, 0, 1, 1])
+
+    def test_enough_rows(self, depth, make, digits):
+        model = make(unfreeze_depth=depth, cross_fit=2)
+        assert model.fit_transform(digits[0][:6], [0, 1, 2, 0, 1, 2]).shape == (6, 32)
+
+
 def test_it_needs_fit(make, digits):
     with pytest.raises(NotFittedError):
         make().transform(digits[0])
