@@ -27,8 +27,10 @@ from ._targets import (
     check_two_classes,
     codes_and_weights,
     is_indicator,
+    refuse_other_classes,
     row_weights,
 )
+from ._unchanged import check_continued
 
 
 class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineTuneEstimator):
@@ -362,7 +364,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         y : array-like of shape (n_images,) or (n_images, n_classes)
             Labels.
         classes : array-like of shape (n_classes,), default=None
-            All labels of all calls. Required in the first call, except for multilabel targets.
+            All labels of all calls. Required in the first call, except for multilabel targets;
+            later calls may repeat them, in any order.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images.
 
@@ -382,6 +385,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
             if classes is None and not is_indicator(labels):
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             self._set_classes(labels if is_indicator(labels) else check_classes(classes))
+        elif classes is not None and not self.multilabel_:
+            refuse_other_classes(classes, self.classes_)
         return self._continue_fit(images, *codes_and_weights(self, labels, sample_weight))
 
     def predict(self, X: Any) -> AnyArray:
@@ -423,6 +428,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
     def _prepared(
         self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[ImageCollection, AnyArray, AnyArray | None]:
+        if self._continues():
+            check_continued(self)
         images = self._images(X, reset=not self._continues())
         labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
         if self._continues():
@@ -437,7 +444,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         self, targets: AnyArray, weights: AnyArray | None, *, partial: bool = False
     ) -> AnyArray:
         if not (self.multilabel_ or partial):
-            check_two_classes(targets, weights, self.classes_)
+            n_lost = len(self.failures_)
+            check_two_classes(targets, weights, self.classes_, n_left_out=n_lost)
         return targets
 
     def _learn_prior(

@@ -16,6 +16,7 @@ from ._finetune_probe import StartRows, regressor_probe
 from ._fit_tasks import FitTasks
 from ._prior import PriorForUnreadable
 from ._targets import check_groups, check_targets, row_weights, standardization
+from ._unchanged import check_continued
 
 
 class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
@@ -278,6 +279,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
     def _prepared(
         self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[ImageCollection, AnyArray, AnyArray | None]:
+        if self._continues():
+            check_continued(self)
         images = self._images(X, reset=not self._continues())
         targets, weights = self._checked(images, y, sample_weight)
         # A warm start keeps the scale of the targets in the first call.

@@ -12,6 +12,15 @@ from .._messages import said, shown
 from .._sklearn_compat import _check_sample_weight, _check_y
 from .._typing import AnyArray
 from ..images import is_missing
+from ._wrong_targets import (
+    refuse_missing,
+    refuse_mixed_labels,
+    refuse_one_class,
+    refuse_several_labels,
+    refuse_text,
+    refuse_uneven,
+    refuse_unknown_labels,
+)
 
 
 class Standardization(NamedTuple):
@@ -45,6 +54,8 @@ def check_labels(y: Any, *, name: str, n_rows: int) -> AnyArray:
         The labels.
     """
     _check_given(y, name)
+    refuse_several_labels(y)
+    refuse_missing(y)
     with _in_one_line("y"):
         labels = _checked_labels(y, n_rows)
     if is_indicator(labels):
@@ -53,13 +64,18 @@ def check_labels(y: Any, *, name: str, n_rows: int) -> AnyArray:
 
 
 def _checked_labels(y: Any, n_rows: int) -> AnyArray:
-    if _is_matrix(y) and type_of_target(y, input_name="y") == "multilabel-indicator":
+    if _is_matrix(y):
+        kind = type_of_target(y, input_name="y")
         # Sparse matrices have the method `toarray`.
-        indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-        _check_length(indicator, n_rows)
-        return indicator.astype(np.int64)
+        matrix = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+        if kind == "multilabel-indicator":
+            _check_length(matrix, n_rows)
+            return matrix.astype(np.int64)
+        refuse_unknown_labels(matrix, kind)
     labels = column_or_1d(y, warn=True)
+    refuse_mixed_labels(labels)
     _check_y(labels)
+    refuse_unknown_labels(labels, type_of_target(labels, input_name="y"))
     check_classification_targets(labels)
     _check_length(labels, n_rows)
     return np.asarray(labels)
@@ -83,6 +99,9 @@ def is_indicator(labels: AnyArray) -> bool:
 def check_targets(y: Any, *, name: str, n_rows: int) -> AnyArray:
     """Validate regression targets: finite numbers, one row for each image."""
     _check_given(y, name)
+    refuse_uneven(y)
+    refuse_missing(y)
+    refuse_text(y)
     with _in_one_line("y"):
         targets = _check_y(y, multi_output=True, y_numeric=True)
         if targets.ndim == 2 and targets.shape[1] == 1:
@@ -195,14 +214,13 @@ def _check_labels(class_weight: Any, classes: list[Any]) -> None:
         )
 
 
-def check_two_classes(codes: AnyArray, weights: AnyArray | None, classes: AnyArray) -> None:
-    """Raise scikit-learn's error if fewer than two classes have a positive weight."""
+def check_two_classes(
+    codes: AnyArray, weights: AnyArray | None, classes: AnyArray, *, n_left_out: int = 0
+) -> None:
+    """Raise an error if fewer than two classes have a positive weight."""
     present = np.unique(codes if weights is None else codes[weights > 0])
     if len(present) < 2:
-        raise ValueError(
-            "This classifier needs samples of at least 2 classes in the data, but the data "
-            f"contains only one class: {shown(classes[present[0]])}"
-        )
+        refuse_one_class(classes[present[0]], n_left_out)
 
 
 def standardization(targets: AnyArray, weights: AnyArray | None) -> Standardization:
@@ -228,12 +246,25 @@ def check_classes(classes: Any) -> AnyArray:
         return np.asarray(given)
 
 
+def refuse_other_classes(classes: Any, known: AnyArray) -> None:
+    """Refuse an argument `classes` of a later call of `partial_fit` that differs from the first."""
+    given = np.unique(check_classes(classes))
+    if given.tolist() != known.tolist():
+        raise ValueError(
+            f"classes={shown(given.tolist())} is not the same as in the first call, which had "
+            f"{shown(known.tolist())}. Pass the same or none, or make a new estimator for others."
+        )
+
+
 @contextmanager
 def _in_one_line(name: str) -> Iterator[None]:
     """Context manager: errors of NumPy and scikit-learn name the argument, in one line."""
     try:
         yield
     except (TypeError, ValueError) as error:
+        if str(error).startswith(f"{name}: "):
+            # It is a message of this package.
+            raise
         raise ValueError(f"{name}: {said(error)}") from error
 
 

@@ -33,6 +33,30 @@ def check_unchanged(estimator: Any, backbone: Backbone) -> None:
         raise _changed(estimator, "head_layers")
 
 
+def check_continued(estimator: Any) -> None:
+    """Raise an error if a warm start would continue with another backbone, depth or input.
+
+    Parameters
+    ----------
+    estimator : FineTuneClassifier or FineTuneRegressor
+        A fitted estimator with ``warm_start=True``.
+
+    Raises
+    ------
+    WeightsError, ValueError
+        As in `check_unchanged`.
+    """
+    backbone = estimator._backbone()
+    try:
+        check_unchanged(estimator, backbone)
+    except WeightsError as error:
+        raise WeightsError(
+            "warm_start=True continues only with the backbone of the previous fit, and "
+            f"{shown(estimator.backbone)} is not the one that this estimator was fitted on. Set "
+            "warm_start=False, or restore the old one."
+        ) from error
+
+
 def check_same_head(estimator: Any, digest: str | None) -> None:
     """Raise an error if the trained weights belong to a head of other code or settings.
 
@@ -57,7 +81,9 @@ def check_same_head(estimator: Any, digest: str | None) -> None:
 
 def _changed(estimator: Any, name: str) -> ValueError:
     value = getattr(estimator, name)
+    # A warm start would continue from these weights.
+    way = "fit with warm_start=False" if estimator.warm_start else "call fit"
     return ValueError(
         f"{name}={shown(value)} was set after fit, and the trained weights belong to another "
-        "value. Set that value again, or call fit."
+        f"value. Set that value again, or {way}."
     )

@@ -93,8 +93,10 @@ def choose_alpha(rows: ProbeRows, targets: AnyArray, groups: AnyArray | None = N
     Returns
     -------
     alpha : float
-        One value for all targets; 1.0 for a single group.
+        One value for all targets; 1.0 for a single row or group.
     """
+    if len(targets) < 2:
+        return 1 / DEFAULT_C
     if groups is not None:
         return _alpha_of_groups(rows, targets.reshape(len(targets), -1), groups)
     # Imported here, because the import takes as long as that of the whole package.
