@@ -537,7 +537,7 @@ class TestWarmStart:
         clf = classifier(small_net, warm_start=True).fit(images, labels)
         with pytest.raises(ValueError, match=r"warm_start=True.*\[0, 1, 2\].*\[0, 1\]"):
             clf.fit(images[labels < 2], labels[labels < 2])
-        with pytest.raises(exceptions.WeightsError, match="unfreeze_depth"):
+        with pytest.raises(ValueError, match="unfreeze_depth=2 was set after fit"):
             clf.set_params(unfreeze_depth=2).fit(images, labels)
 
     def test_regression_keeps_the_scale_of_its_targets(self, small_net, regression):
