@@ -1,4 +1,4 @@
-"""Text for people: values and errors cut to one short line for messages, records as tables.
+"""Text for people: values and errors in one short line, warnings given once, records as tables.
 
 A parameter's value may be an image in base64 or a state dict, and an error of torch may have forty
 lines. Every message of this package shortens them with these functions.
@@ -7,13 +7,19 @@ lines. Every message of this package shortens them with these functions.
 import html
 import re
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, overload
 
 Record = TypeVar("Record")
 
 # The maximum number of characters of a value, or of another library's error, in a message.
 LONGEST = 100
+
+# The warnings of the call that this thread is in; None outside of a call.
+_given: ContextVar[set[tuple[type[Warning], str]] | None] = ContextVar("_given", default=None)
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -57,6 +63,39 @@ def short(text: str, longest: int = LONGEST) -> str:
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 4 * LONGEST
 _short.maxlist = _short.maxtuple = _short.maxset = _short.maxdict = 10
+
+
+@contextmanager
+def one_call() -> Iterator[None]:
+    """Context manager: a block in which `warn_once` repeats no warning; blocks may be nested."""
+    if _given.get() is not None:
+        yield
+        return
+    token = _given.set(set())
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def warn_once(message: str, category: type[Warning], *, stacklevel: int) -> None:
+    """Warn, unless the same was said in this call.
+
+    Parameters
+    ----------
+    message : str
+        The message.
+    category : type of Warning
+        Its class.
+    stacklevel : int
+        As in `warnings.warn`, seen from the caller.
+    """
+    given = _given.get()
+    if given is not None:
+        if (category, message) in given:
+            return
+        given.add((category, message))
+    warnings.warn(message, category, stacklevel=stacklevel + 1)
 
 
 class Table(list[Record]):

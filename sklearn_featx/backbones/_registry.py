@@ -4,7 +4,6 @@ Only this module keeps networks: estimators hold names, and clones and threads s
 """
 
 import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from torch import nn
 
 from .._digest import may_change_unseen, stat_signature
 from .._graphs import plain_new_tensors
-from .._messages import cause, shown
+from .._messages import cause, shown, warn_once
 from .._parallel import ForkSafeLock, generator_lock
 from .._preprocess import checked_size
 from .._typing import Granularity, Weights
@@ -140,7 +139,7 @@ def get_backbone(
     refuse_global_hooks()
     key, build = _source(_uncompiled(backbone), weights)
     if warn and isinstance(backbone, str) and weights is None:
-        warnings.warn(
+        warn_once(
             f"backbone {shown(backbone)} is used with random weights (weights=None).",
             RandomWeightsWarning,
             stacklevel=user_level(),

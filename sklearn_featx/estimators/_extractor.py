@@ -10,12 +10,11 @@ from sklearn.base import TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from .._messages import shown
+from .._messages import one_call, shown
 from .._sklearn_compat import (
     Interval,
     StrOptions,
     _check_feature_names_in,
-    _fit_context,
 )
 from .._typing import AnyArray, EngineChoice, FloatArray, OnError, Pooling, Precision, Weights
 from ..backbones import Backbone, check_same, get_backbone, warn_of_classifier
@@ -38,6 +37,7 @@ from ..flow import (
 from ..images import ImageCollection
 from ._channels import n_channels_of
 from ._column_scales import NO_SCALE, digest_columns, learn_scales, refuse_infinite, unit_norm
+from ._fitting import fitting
 from ._image_estimator import ROWS_ARE_NAN, ImageEstimator
 from ._image_reader import ImageReader
 from ._preprocessing import PreprocessingOption
@@ -223,7 +223,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         self.normalize = normalize
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fitting
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 # scikit-learn's interface
         """Validate parameters and X, and load the network.
 
@@ -313,8 +313,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
             If X is invalid, or an image is unreadable and ``on_error="raise"``, or all images are:
             the next step of a pipeline would have no data.
         """
-        self.fit(X, y)
-        features, failures = self._features(self._images(X, reset=False))
+        with one_call():
+            features, failures = self.fit(X, y)._features(self._images(X, reset=False))
         refuse_none_readable(len(features), failures)
         warn_of(failures, len(features), ROWS_ARE_NAN)
         return features
@@ -445,8 +445,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     def _prefix(self, recipe: Recipe, tap: Tap) -> str:
         backbone = recipe.backbone
         if self.layer is None:
-            several = len(recipe.taps) > 1
-            return f"{backbone.name}_{tap.pooling}" if several else backbone.name
+            return f"{backbone.name}_{tap.pooling}" if len(recipe.taps) > 1 else backbone.name
         layer = tap.layer if isinstance(tap.layer, str) else backbone.stages[tap.layer - 1].layer
         return f"{backbone.name}_{layer}_{tap.pooling}"
 

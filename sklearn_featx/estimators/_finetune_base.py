@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .._messages import one_call
 from .._sklearn_compat import CallbackSupportMixin
 from .._typing import AnyArray, FloatArray
 from ..backbones import Backbone, get_backbone, warn_of_classifier
@@ -71,7 +72,7 @@ from ._finetune_net import (
     take_training,
 )
 from ._finetune_parameters import FineTuneParameters
-from ._finetune_probe import StartRows
+from ._finetune_probe import StartRows, taken
 from ._fit_tasks import FitTasks
 from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
@@ -291,11 +292,11 @@ class FineTuneEstimator(
         counted = counted[left]
         targets = targets[counted]
         # Balanced class weights depend on the readable images.
-        weights = self._weighed(targets, _taken(sample_weight, counted))
+        weights = self._weighed(targets, taken(sample_weight, counted))
         if errors:
             targets = self._targets_left(targets, weights)
         self._learn_prior(targets, weights)
-        plan, groups = self._plan(backbone), _taken(groups, counted)
+        plan, groups = self._plan(backbone), taken(groups, counted)
         if self._continues() and not plan.is_probe:
             net = self._make_net(plan, state=self.trained_state_)
         elif embeddings is None:
@@ -322,8 +323,8 @@ class FineTuneEstimator(
     ) -> slice | AnyArray:
         """Return the positions of the readable images; record and warn of the others."""
         self.failures_ = as_table(renumber(errors, counted))
-        # The caller of `fit` is behind three methods and scikit-learn's wrapper.
-        warn_of(self.failures_, n_images, "they are left out of the training.", stacklevel=6)
+        # The caller of `fit` is behind three methods, `fitting` and scikit-learn's wrapper.
+        warn_of(self.failures_, n_images, "they are left out of the training.", stacklevel=7)
         return readable(len(counted), errors) if errors else slice(None)
 
     @abstractmethod
@@ -424,7 +425,7 @@ class FineTuneEstimator(
             rows, embeddings, errors = self._training_rows(images, backbone)
         left = self._left(np.arange(len(images)), errors, len(images))
         images, targets = images.take(left), targets[left]
-        weights = self._weighed(targets, _taken(sample_weight, left))
+        weights = self._weighed(targets, taken(sample_weight, left))
         plan = self._plan(backbone)
         net = self._net_to_train(plan) if fitted else None
         if net is None:
@@ -461,6 +462,7 @@ class FineTuneEstimator(
             outputs = filled(outputs, len(images), failures, self._prior())
         return outputs, failures
 
+    @one_call()
     def _computed(
         self,
         images: ImageCollection,
@@ -494,7 +496,3 @@ class FineTuneEstimator(
         cloned: Self = super(FineTuneEstimator, plain).__sklearn_clone__()
         cloned.augment = copy.deepcopy(self.augment)
         return cloned
-
-
-def _taken(weights: AnyArray | None, places: slice | AnyArray) -> AnyArray | None:
-    return None if weights is None else weights[places]

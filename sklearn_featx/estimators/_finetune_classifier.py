@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 
-from .._sklearn_compat import StrOptions, _fit_context
+from .._sklearn_compat import StrOptions
 from .._typing import AnyArray, FloatArray, Granularity, OnError, Precision, UnfreezeDepth, Weights
 from ..flow import Cache
 from ..images import ImageCollection
@@ -16,6 +16,7 @@ from ._class_scores import ClassScores
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import StartRows, classifier_probe
 from ._fit_tasks import FitTasks
+from ._fitting import fitting
 from ._head_layers import HeadLayers
 from ._image_reader import ImageReader
 from ._preprocessing import PreprocessingOption
@@ -314,7 +315,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
     def _task(self) -> Literal["classification", "multilabel"]:  # type: ignore[override]
         return "multilabel" if self.multilabel_ else "classification"
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fitting
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the tail and the head.
 
@@ -351,7 +352,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         prepared = self._prepared(X, y, sample_weight)
         return self._fit_rows(*prepared, tasks, check_groups(groups, len(prepared[0])))
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fitting
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train for one epoch on some images, starting at the current state.
 

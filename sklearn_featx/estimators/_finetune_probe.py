@@ -36,13 +36,18 @@ class StartRows(NamedTuple):
     def some(self, places: slice | AnyArray) -> "StartRows":
         """Return some of the rows."""
         embeddings, targets, *others = self
-        weights, groups = (None if part is None else part[places] for part in others)
+        weights, groups = (taken(part, places) for part in others)
         return StartRows(embeddings[places], targets[places], weights, groups)
 
     def key(self, C: float | str) -> tuple[str | None, ...]:
         """Return the digests of all that the probe depends on; a given C needs no groups."""
         parts = self if C == "auto" else self[:3]
         return tuple(None if part is None else digest_array(part) for part in parts)
+
+
+def taken(values: AnyArray | None, places: slice | AnyArray) -> AnyArray | None:
+    """Return the values of some rows, if there are any values."""
+    return None if values is None else values[places]
 
 
 def classifier_probe(estimator: Any, rows: StartRows, widths: Sequence[int]) -> LinearModel:

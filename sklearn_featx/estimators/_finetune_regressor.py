@@ -7,13 +7,13 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
-from .._sklearn_compat import _fit_context
 from .._typing import AnyArray, FloatArray
 from ..images import ImageCollection
 from ..training import LinearModel
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import StartRows, regressor_probe
 from ._fit_tasks import FitTasks
+from ._fitting import fitting
 from ._prior import PriorForUnreadable
 from ._targets import check_groups, check_targets, row_weights, standardization
 from ._unchanged import check_continued
@@ -170,7 +170,7 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
     _task = "regression"
     _metric = staticmethod(r2_score)
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fitting
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the tail and the head.
 
@@ -200,7 +200,7 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         prepared = self._prepared(X, y, sample_weight)
         return self._fit_rows(*prepared, tasks, check_groups(groups, len(prepared[0])))
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fitting
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on some images, starting at the current state.
 

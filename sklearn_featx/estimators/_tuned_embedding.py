@@ -9,12 +9,13 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._messages import shown
-from .._sklearn_compat import _check_feature_names_in, _fit_context
+from .._sklearn_compat import _check_feature_names_in
 from .._typing import AnyArray, FloatArray
 from ..flow import Failure, warn_of
 from ..images import ImageCollection
 from ..training import embed_rows
 from ._fit_tasks import FitTasks
+from ._fitting import fitting
 from ._head_layers import embedding_taps
 from ._image_estimator import ROWS_ARE_NAN
 from ._prior import filled
@@ -25,7 +26,7 @@ from ._unchanged import check_unchanged
 class TunedEmbedding(TransformerMixin):
     """Mixin of the fine-tuners: `transform` returns the input of the head."""
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fitting
     def fit_transform(
         self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
     ) -> FloatArray:

@@ -3,12 +3,11 @@
 import contextlib
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from .._messages import cause, shown
+from .._messages import cause, shown, warn_once
 from ..exceptions import StoreWarning
 from ..store import FeatureStore, parse_size, session_store
 from ._recipe import Recipe
@@ -63,7 +62,7 @@ def open_store(cache: Cache) -> FeatureStore | None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(store.path)  # noqa: PTH116 (pathlib hides the reason)
     except (OSError, ValueError) as error:
-        warnings.warn(
+        warn_once(
             f"cache={shown(cache)}: no store can be made ({cause(error)}). Rows are not cached. "
             "Pass another path, or cache=False.",
             StoreWarning,
