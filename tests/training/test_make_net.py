@@ -57,9 +57,7 @@ def test_validation_rows_are_stratified_and_not_trained_on(quick_net, conv_tail,
 
 def test_a_split_that_is_impossible_says_so(quick_net, conv_tail):
     dataset = RowsDataset(np.ones((5, 3, 8, 8), np.float32), [0, 0, 1, 1, 2])
-    with pytest.raises(
-        ValueError, match=r"early_stopping=True .*_fraction=0.1 of the 5 rows"
-    ):
+    with pytest.raises(ValueError, match=r"early_stopping=True .*_fraction=0.1 of the 5 rows"):
         fit(quick_net(conv_tail, early_stopping=True), dataset)
 
 
