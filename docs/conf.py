@@ -32,6 +32,10 @@ release = version = sklearn_featx.__version__
 default_role = "literal"
 smartquotes = False  # "avg" is code, also in the type of a parameter
 
+# The button copies code, without prompts and output.
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
 # -- pages ------------------------------------------------------------------------------------
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -110,7 +114,9 @@ class LinkedNames(SphinxTransform):
         """Put a reference around each such name that is in no link or title."""
         for node in list(self.document.findall(nodes.literal)):
             name = node.astext()
-            home = next((m for m in (sklearn_featx, exceptions) if name in m.__all__), None)
+            homes = (m for m in (sklearn_featx, exceptions) if name in m.__all__)
+            # The module of the exceptions has no page of its own.
+            home = None if name == "exceptions" else next(homes, None)
             linked = (nodes.reference, nodes.title, addnodes.pending_xref)
             if home is not None and not any(isinstance(up, linked) for up in above(node)):
                 target = {"reftarget": f"{home.__name__}.{name}", "refdoc": self.env.docname}

@@ -3,6 +3,7 @@
 Left: heat maps of three solar cells with a defect. Right: accuracies of the study behind the
 defaults, from ``benchmarks/results``. In a checkout::
 
+    python -m pip install --upgrade pip
     python -m pip install -e . --group docs
     python docs/pictures.py
 """

@@ -1,4 +1,5 @@
 # The public names and the modules that define them; `__init__` reads this file.
+from . import exceptions
 from .backbones import StageInfo, backbone_names, backbone_stages, unfreeze_depths
 from .estimators._extractor import PretrainedFeatureExtractor
 from .estimators._finetune_classifier import FineTuneClassifier
@@ -54,6 +55,7 @@ __all__ = [
     "UnfreezeDepthDisplay",
     "backbone_names",
     "backbone_stages",
+    "exceptions",
     "heat_maps",
     "image_groups",
     "label_issues",

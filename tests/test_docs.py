@@ -107,9 +107,9 @@ def test_readme_is_short():
 
 
 def test_the_page_of_a_release_has_no_relative_links():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     hook = settings["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
-    page = (ROOT / "README.md").read_text()
+    page = (ROOT / "README.md").read_text("utf-8")
     assert "](docs/" in page
     for change in hook["substitutions"]:
         page = re.sub(change["pattern"], change["replacement"], page)
@@ -120,9 +120,7 @@ def test_the_page_of_a_release_has_no_relative_links():
 
 def test_the_reference_lists_every_public_name():
     listed = set(re.findall(r"^   (\w+)$", API, re.MULTILINE))
-    assert listed == {name for name in sklearn_featx.__all__ if name[0] != "_"} | set(
-        exceptions.__all__
-    )
+    assert listed == {*sklearn_featx.__all__, *exceptions.__all__} - {"exceptions"}
 
 
 def test_the_page_of_errors_lists_every_error_and_warning_with_a_remedy():
@@ -131,9 +129,21 @@ def test_the_page_of_errors_lists_every_error_and_warning_with_a_remedy():
     assert all(len(cell.strip(" |")) > 5 for row in rows for cell in row)
 
 
-@pytest.mark.parametrize("name", [n for n in sklearn_featx.__all__ if n[0] != "_"])
+@pytest.mark.parametrize("name", [n for n in sklearn_featx.__all__ if n != "exceptions"])
 def test_every_public_name_is_in_an_example_of_the_gallery(name):
     assert any(re.search(rf"\b{name}\b", path.read_text("utf-8")) for path in EXAMPLES)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=named)
+def test_an_example_offers_the_other_files_that_it_imports(path):
+    # Who downloads one file of the gallery gets no other.
+    text = path.read_text("utf-8")
+    imported = {
+        node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)
+    }
+    for module in imported:
+        if (path.parent / f"{module}.py").exists():
+            assert f":download:`{module}.py <../examples/{module}.py>`" in text
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)

@@ -16,6 +16,7 @@ user guide's study compares them on more images.
 
 Digits and weights come by pip; nothing is downloaded here. From a checkout::
 
+    python -m pip install --upgrade pip
     python -m pip install -e . --group example
     python docs/examples/first_search.py
 

@@ -4,8 +4,9 @@ Patients in training and test
 
 A model that is tested on images of patients that it has been trained on recognizes the patients.
 The score is too high, and nothing in it shows that. Here 60 invented patients have three X-rays
-each (12-bit DICOM files, made by ``_dicom_set.py``): digits of one class, with a mark that
-all images of a patient share, a smooth shade, as anatomy and devices give.
+each (12-bit DICOM files, made by :download:`_dicom_set.py <../examples/_dicom_set.py>`; keep it
+beside this file): digits of one class, with a mark that all images of a patient share, a smooth
+shade, as anatomy and devices give.
 
 ``plan_search`` finds the patients in the headers of the files, before anything is computed, and
 warns. ``image_groups`` keeps them together.

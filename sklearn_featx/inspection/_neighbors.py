@@ -34,8 +34,8 @@ class NearestImages(NamedTuple):
     >>> import numpy as np
     >>> from sklearn_featx import NearestImages
     >>> near = NearestImages(np.array([[4, 2]]), np.array([[0.5, 0.75]]), None, None, None)
-    >>> near.indices[0, 0], near.distances.max()
-    (np.int64(4), np.float64(0.75))
+    >>> int(near.indices[0, 0]), float(near.distances.max())
+    (4, 0.75)
     """
 
     indices: AnyArray

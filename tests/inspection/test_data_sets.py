@@ -12,7 +12,7 @@ import pytest
 from matplotlib.offsetbox import AnnotationBbox
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import MDS
+from sklearn.manifold import SpectralEmbedding
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -71,7 +71,7 @@ class TestEmbeddingDisplay:
         assert [t.get_text() for t in display.ax_.get_legend().get_texts()] == ["0", "1", "2"]
 
     def test_projection_is_any_transformer(self, digits):
-        projection = MDS(2, random_state=0, max_iter=5, n_init=1, init="random")
+        projection = SpectralEmbedding(2, affinity="rbf", random_state=0)
         display = EmbeddingDisplay.from_estimator(small(), digits[0][:12], projection=projection)
         assert display.points.shape == (12, 2)
         assert not hasattr(projection, "embedding_")
