@@ -5,6 +5,7 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
+from sklearn_featx.training import _logistic
 from sklearn_featx.training._logistic import LOOSE_TOLERANCE, LogisticProblem, Solution
 
 
@@ -38,6 +39,18 @@ def test_coefficients_are_those_of_scikit_learn(n_classes, C):
     assert solution.converged
     np.testing.assert_allclose(
         coefficients(solution), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+    )
+
+
+def test_many_steps_that_end_near_the_solution_are_enough(monkeypatch):
+    rows, codes, weights = draw(3)
+    exact = LogisticProblem(rows, codes, weights).solve(100.0)
+    monkeypatch.setattr(_logistic, "MAX_ITERATIONS", exact.n_steps * 3 // 4)
+    near = LogisticProblem(rows, codes, weights).solve(100.0)
+    assert near.n_steps < exact.n_steps
+    assert near.converged
+    np.testing.assert_allclose(
+        np.exp(near.logarithms(rows)), np.exp(exact.logarithms(rows)), atol=1e-4
     )
 
 
