@@ -94,7 +94,7 @@ def effective_range(dtype: np.dtype[Any], value_range: ValueRange | None) -> Val
         )
     if dtype.kind not in "buif":
         raise ImageError(f"an array of dtype {dtype} does not hold pixels: expected numbers.")
-    if isinstance(value_range, HounsfieldWindow) and dtype.kind in "bu":
+    if isinstance(value_range, HounsfieldWindow) and dtype.kind in ("b", "u"):
         raise value_range.refusal(f"an image of {dtype}, without negative numbers,")
     if dtype.kind == "b":
         # False is black and True is white, whatever the `value_range` of other images.
