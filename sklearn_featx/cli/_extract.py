@@ -61,7 +61,7 @@ def _extract(arguments: argparse.Namespace) -> int:
             show_progress=not arguments.quiet,
             **_reading(arguments),
         )
-        summary = " is readable" if len(source.names) == 1 else " are readable"
+        summary = " is readable" if len(source.entries) == 1 else " are readable"
     else:
         table, failures = _computed(source, arguments, groups)
         write_whole(arguments.output, lambda file: writer(file, table))
@@ -70,12 +70,12 @@ def _extract(arguments: argparse.Namespace) -> int:
         classes = f" in {n_classes} {noun}" if n_classes else ""
         summary = f"{classes}, {table.features.shape[1]} features each: {arguments.output}"
     for failure in failures:
-        name = source.names[_row(failure)]
+        name = source.name(_row(failure))
         # The path of an error is an address without credentials.
         name = failure.path if failure.path is not None and "://" in name else name
         write_line(f"{shown(name)}: {in_options(failure.reason)}")
     if not arguments.quiet:
-        print(f"{_counted(len(source.names), len(failures))}{summary}")
+        print(f"{_counted(len(source.entries), len(failures))}{summary}")
     return _SOME_UNREADABLE if failures else 0
 
 
@@ -106,15 +106,13 @@ def _window(words: list[str] | None) -> str | list[str] | None:
     return words[0] if words is not None and len(words) == 1 else words
 
 
-def _computed(
-    source: Source, arguments: argparse.Namespace, groups: AnyArray | None
-) -> tuple[Table, Sequence[_Unreadable]]:
-    """Compute the features."""
+def _extractor(arguments: argparse.Namespace) -> Any:
+    """Return the extractor that the options describe."""
     # Here, since PyTorch takes seconds to import: help and errors of the source do not wait.
     from .. import ImageReader, PretrainedFeatureExtractor
 
     layers = arguments.layer
-    extractor = PretrainedFeatureExtractor(
+    return PretrainedFeatureExtractor(
         arguments.backbone,
         weights=None if arguments.weights == "none" else arguments.weights,
         layer=layers[0] if layers and len(layers) == 1 else layers,
@@ -132,6 +130,13 @@ def _computed(
         normalize=arguments.normalize,
         verbose=0 if arguments.quiet else 1,
     )
+
+
+def _computed(
+    source: Source, arguments: argparse.Namespace, groups: AnyArray | None
+) -> tuple[Table, Sequence[_Unreadable]]:
+    """Compute the features."""
+    extractor = _extractor(arguments)
     with warnings.catch_warnings():
         # Each unreadable image has its own line.
         warnings.simplefilter("ignore", ImageWarning)

@@ -42,13 +42,12 @@ def group_column(
 
     # An invalid entry has no group; the extractor says what is wrong with it.
     options = ReadOptions(bag_pooling="mean", storage_options=storage_options, on_error="nan")
-    # "row 7" is no path.
-    names = [None if name == f"row {row}" else name for row, name in enumerate(source.names)]
-    values = list(read_groups(source.entries, by, options, names))
-    for value, name in zip(values, source.names, strict=True):
+    values = list(read_groups(source.entries, by, options, source.paths))
+    for row, value in enumerate(values):
         if isinstance(value, ImageError):
             # The path of an error is an address without credentials.
-            where = value.path if value.path is not None and "://" in value.path else name
+            is_address = value.path is not None and "://" in value.path
+            where = value.path if is_address else source.name(row)
             write_line(f"{shown(where)}: no group: {in_options(value.reason)}")
     known = iter(numbered([v for v in values if not isinstance(v, ImageError)]).tolist())
     return np.array(["" if isinstance(v, ImageError) else str(next(known)) for v in values])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .._messages import shown
 from ..exceptions import InputError
 from ._folder import find_images, images_among
-from ._table import TABLES, below, name_of, read_column
+from ._table import TABLES, below, path_of, read_column
 
 
 class Source(NamedTuple):
@@ -23,8 +23,8 @@ class Source(NamedTuple):
     ----------
     entries : list
         Paths, addresses or contents of the images.
-    names : list of str
-        Their names in the output.
+    paths : list of str or None
+        Their paths in the output; None for an image in a cell of a table.
     classes : list of str
         Their top-level subfolders; empty for an image without one.
     skipped : str
@@ -32,9 +32,19 @@ class Source(NamedTuple):
     """
 
     entries: list[Any]
-    names: list[str]
+    paths: list[str | None]
     classes: list[str]
     skipped: str = ""
+
+    def name(self, row: int) -> str:
+        """Name of an image in the output: its path, or its row."""
+        path = self.paths[row]
+        return f"row {row}" if path is None else path
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all images in the output."""
+        return [self.name(row) for row in range(len(self.paths))]
 
 
 def open_source(arguments: argparse.Namespace) -> Source:
@@ -75,7 +85,7 @@ def open_source(arguments: argparse.Namespace) -> Source:
         root = path.parent if arguments.root is None else arguments.root
         return Source(
             [below(root, cell) for cell in cells],
-            [name_of(cell, row) for row, cell in enumerate(cells)],
+            [path_of(cell) for cell in cells],
             [""] * len(cells),
         )
     raise InputError(
@@ -118,7 +128,7 @@ def _from_address(source: str, archive: str | None, options: dict[str, Any] | No
     )
     return Source(
         [addresses[name] for name in found.names],
-        found.names,
+        list(found.names),
         [class_of(PurePosixPath(name)) for name in found.names],
         found.skipped,
     )
@@ -126,8 +136,8 @@ def _from_address(source: str, archive: str | None, options: dict[str, Any] | No
 
 def _named(entries: list[str], paths: Sequence[PurePath], skipped: str = "") -> Source:
     """Return images with paths below a folder, whose top-level subfolders are their classes."""
-    names = [path.as_posix() for path in paths]
-    return Source(entries, names, [class_of(path) for path in paths], skipped)
+    classes = [class_of(path) for path in paths]
+    return Source(entries, [path.as_posix() for path in paths], classes, skipped)
 
 
 def class_of(path: PurePath) -> str:
@@ -141,4 +151,4 @@ def _from_lines(content: bytes) -> Source:
     paths = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator) if line.strip()]
     if not paths:
         raise InputError("SOURCE: there are no paths on standard input.")
-    return Source(list(paths), paths, [""] * len(paths))
+    return Source(list(paths), list(paths), [""] * len(paths))

@@ -113,22 +113,20 @@ def below(root: Path, cell: Any) -> Any:
     return os.path.join(root, cell) if is_path and len(cell) < 4096 else cell  # noqa: PTH118
 
 
-def name_of(cell: Any, row: int) -> str:
-    """Return the name of a cell in the output: its path, or its row.
+def path_of(cell: Any) -> str | None:
+    """Return the path in a cell; None for a cell that holds a picture.
 
     Parameters
     ----------
     cell : object
         A cell of a table.
-    row : int
-        Its row.
 
     Returns
     -------
-    name : str
-        The name.
+    path : str or None
+        The path.
     """
     if isinstance(cell, dict):
         # The picture of a parquet file of the Hugging Face Hub.
         cell = cell.get("path")
-    return cell if isinstance(cell, str) and len(cell) < 4096 else f"row {row}"
+    return cell if isinstance(cell, str) and len(cell) < 4096 else None

@@ -191,9 +191,7 @@ def heat_maps(
         raise ValueError("X: none of the images can be read, so there is no map.")
     n_images, lost = len(model.images), as_table(model.failures)
     warn_of(lost, n_images, "their maps are NaN.", listed_in=None, stacklevel=3)
-    maps, intercept, places, columns = _joined(parts, n_images)
-    unit = way.score.unit
-    return HeatMaps(maps, intercept, way.score.labels[places], way.method, unit, columns)
+    return _joined(way, parts, n_images)
 
 
 class _Part(NamedTuple):
@@ -326,9 +324,7 @@ def _exact(
     return maps, rest
 
 
-def _joined(
-    parts: list[_Part], n_images: int
-) -> tuple[FloatArray, FloatArray, AnyArray, dict[str, FloatArray]]:
+def _joined(way: _Way, parts: list[_Part], n_images: int) -> HeatMaps:
     """Put the images of all blocks in order; NaN for those that cannot be read."""
     maps = np.full((n_images, *parts[0].maps.shape[1:]), np.nan)
     intercept, places = np.full(n_images, np.nan), np.zeros(n_images, int)
@@ -338,7 +334,8 @@ def _joined(
         places[part.rows] = part.chosen
         for name, values in part.columns.items():
             columns[name][part.rows] = values
-    return maps, intercept, places, columns
+    score = way.score
+    return HeatMaps(maps, intercept, score.labels[places], way.method, score.unit, columns)
 
 
 def _checked_size(size: Any, model: Model) -> tuple[int, int]:

@@ -181,23 +181,16 @@ def layer_sweep(
         _distinctly_named([columns for columns, _ in found]), y, codes, errors
     )
     folds = make_folds(cv, estimator, y, codes)
+    features = [column.features for column in columns]
     scores = np.array(
-        [
-            cross_val_score(estimator, column.features, y, cv=folds, scoring=scoring)
-            for column in columns
-        ]
+        [cross_val_score(estimator, rows, y, cv=folds, scoring=scoring) for rows in features]
     )
-    rows = [
-        LayerScore(*column[:3], column.features.shape[1], float(s.mean()), float(s.std()))
-        for column, s in zip(columns, scores, strict=True)
-    ]
     of_the_choice = None
     if nested:
-        features = [column.features for column in columns]
         of_the_choice = nested_scores(
             estimator, features, np.asarray(y), folds, scores, scoring, codes
         )
-    return LayerTable(sorted(rows, key=lambda row: -row.mean_score), of_the_choice)
+    return LayerTable(_best_first(columns, scores), of_the_choice)
 
 
 class _Columns(NamedTuple):
@@ -248,6 +241,15 @@ def _distinctly_named(found: Sequence[list[_Columns]]) -> list[_Columns]:
         for i, columns in enumerate(found)
         for column in columns
     ]
+
+
+def _best_first(columns: Sequence[_Columns], scores: npt.NDArray[np.float64]) -> list[LayerScore]:
+    """Return the record of each column, with its scores over the folds."""
+    rows = [
+        LayerScore(*column[:3], column.features.shape[1], float(s.mean()), float(s.std()))
+        for column, s in zip(columns, scores, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row.mean_score)
 
 
 def _readable_by_all(

@@ -201,18 +201,15 @@ def plan_search(
     if y is not None:
         check_length(y, "y", rows)
     has_folds = cv is not None or is_search(search)
-    n_jobs = jobs[0].settings.n_jobs
     wanted = {"near_copies": has_folds and near_copies, "fetch": has_folds}
-    relations = _relations(calls, groups, **wanted, n_jobs=n_jobs)
+    relations = _relations(calls, groups, **wanted, n_jobs=jobs[0].settings.n_jobs)
     calls.groups = together(relations) if groups is None else relations[-1].groups
     folds: list[Fold] = []
     if has_folds:
-        folds = calls.folds(
-            search.cv if cv is None else cv, rows, getattr(search, "estimator", search)
-        )
+        splitter = search.cv if cv is None else cv
+        folds = calls.folds(splitter, rows, getattr(search, "estimator", search))
     ledger = Ledger()
-    made = calls.fit(search, rows) if cv is None else calls.cross_validated(search, folds)
-    for call in made:
+    for call in calls.fit(search, rows) if cv is None else calls.cross_validated(search, folds):
         ledger.enter(call)
     return Plan(
         n_images=sum(map(len, calls.jobs.contents)),

@@ -118,6 +118,13 @@ def make_net(
     }
     settings |= _criterion(task) | _optimizer(optimizer)
     given = check_net_params(net_params or {}, FineTuneNet)
+    net = FineTuneNet(**{"module": module_factory, **_overridden(settings, given)})
+    net.given_ = given
+    return net
+
+
+def _overridden(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of which the user gave some."""
     if isinstance(given.get("callbacks"), list | tuple):
         _checked_callbacks(given["callbacks"])
     for name in ("criterion", "optimizer"):
@@ -125,9 +132,7 @@ def make_net(
             # The arguments of the default class do not fit another class.
             settings = {key: settings[key] for key in settings if not key.startswith(f"{name}__")}
             settings |= {"criterion__reduction": "none"} if name == "criterion" else {}
-    net = FineTuneNet(**{"module": module_factory, **settings, **given})
-    net.given_ = given
-    return net
+    return settings | given
 
 
 def continue_fit(net: FineTuneNet, dataset: RowsDataset, epochs: int) -> FineTuneNet:
