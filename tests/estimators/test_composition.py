@@ -16,7 +16,7 @@ from sklearn.model_selection import (
     cross_val_predict,
     cross_val_score,
 )
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
@@ -55,6 +55,28 @@ def test_image_paths_beside_numbers_in_a_column_transformer(small_net, digit_fil
         assert names[-1] == "numbers__weight"
         pipe = make_pipeline(transformer, logistic()).fit(frame, labels)
         assert pipe.score(frame, labels) > 0.9
+
+
+def test_two_backbones_side_by_side(small_net_factory, digits):
+    # keras-team/keras#8406: features of two networks, concatenated.
+    images = digits[0]
+    parts = [(f"net {seed}", small_net_factory(seed)) for seed in (1, 0)]
+    union = FeatureUnion(
+        [(name, PretrainedFeatureExtractor(net, layer=["body", "stem"])) for name, net in parts]
+    )
+    rows = union.fit_transform(images)
+    alone = [
+        PretrainedFeatureExtractor(net, layer=layer).fit_transform(images)
+        for _, net in parts
+        for layer in ("body", "stem")
+    ]
+    np.testing.assert_array_equal(rows, np.hstack(alone))
+    names = union.get_feature_names_out()
+    assert (names[0], names[16], names[-1]) == (
+        "net 1__smallnet_body_avg_00",
+        "net 1__smallnet_stem_avg_0",
+        "net 0__smallnet_stem_avg_7",
+    )
 
 
 @pytest.mark.parametrize(
