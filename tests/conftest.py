@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 # The matrices are small: threads would mostly wait for each other, in this process and in those
 # that tests start. NumPy's and SciPy's libraries read it when they are loaded.
@@ -18,6 +19,10 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 import sklearn_featx
+
+# Where it is installed, OpenVINO forks a process for each report of its use to its developers. The
+# package hides it from its own import, but tests import OpenVINO themselves.
+sys.modules.setdefault("openvino_telemetry", None)
 
 
 def pytest_collection_finish():

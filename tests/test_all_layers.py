@@ -12,9 +12,9 @@ from sklearn_featx import (
     FeatureStore,
     ImageReader,
     PretrainedFeatureExtractor,
-    backbone_stages,
     layer_sweep,
 )
+from sklearn_featx.backbones import get_backbone
 from sklearn_featx.exceptions import ImageError
 from sklearn_featx.training import Scaling
 
@@ -48,8 +48,8 @@ def test_all_is_every_stage(images):
     ],
 )
 def test_stages_can_be_named_by_their_layers(backbone, widths, images):
-    layers = [stage.layer for stage in backbone_stages(backbone)]
     weights = "DEFAULT" if backbone == "efficientnet_lite0" else None
+    layers = [stage.layer for stage in get_backbone(backbone, weights).stages]
     everything = make(backbone=backbone, weights=weights, layer="all").fit(images)
     named = make(backbone=backbone, weights=weights, layer=layers).fit(images)
     names = everything.get_feature_names_out().tolist()

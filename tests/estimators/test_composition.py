@@ -161,15 +161,6 @@ def test_search_over_a_downstream_penalty(small_net, digits):
     assert search.best_score_ > 0.8
 
 
-@pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given:UserWarning")
-def test_two_workers_agree_with_one(digits):
-    clf = FineTuneClassifier(unfreeze_depth=1, image_size=32, max_epochs=2, random_state=0, C=1.0)
-    images, labels = digits[0][:24], digits[1][:24]
-    one = cross_val_predict(clf, images, labels, cv=2, method="predict_proba")
-    two = cross_val_predict(clf, images, labels, cv=2, method="predict_proba", n_jobs=2)
-    np.testing.assert_allclose(one, two, atol=1e-4)
-
-
 def test_clone_keeps_parameters_and_shares_the_network(small_net, digits, builds):
     clf = tuner(small_net).fit(*digits)
     copy = clone(clf)

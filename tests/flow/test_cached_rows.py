@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import Pipeline
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
@@ -49,15 +49,13 @@ def tuner(backbone, **parameters):
     return FineTuneClassifier(backbone, **settings | parameters)
 
 
-GRID = {"unfreeze_depth": [0, 1, 2, 3], "lr": [1e-3, 1e-2]}
-
-
 class TestOnce:
     def test_a_search_runs_the_trunk_once_per_image_and_split(
         self, small_net, digits, store, trunk_rows
     ):
         n = len(digits[0])
-        search = GridSearchCV(tuner(small_net, cache=store), GRID, cv=5, refit=False)
+        grid = {"unfreeze_depth": [0, 1, 2, 3], "lr": [1e-3, 1e-2]}
+        search = GridSearchCV(tuner(small_net, cache=store), grid, cv=2, refit=False)
         search.fit(*digits)
         # The embeddings and the activations at two splits; depth 3 starts at the pixels.
         assert sum(trunk_rows) == 3 * n
@@ -130,12 +128,16 @@ class TestOnce:
         assert trunk_rows == []
 
     @pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given:UserWarning")
-    def test_two_workers_share_the_store(self, digits, store):
-        images, labels = digits[0][:20], digits[1][:20]
-        clf = FineTuneClassifier(image_size=32, C=1.0, unfreeze_depth=0, cache=store)
-        search = GridSearchCV(clf, {"lr": [1e-3, 1e-2]}, cv=KFold(2), n_jobs=2, refit=False)
-        search.fit(images, labels)
-        assert store.info().n_rows == 20
+    def test_two_workers_share_the_store_and_agree_with_one(self, digits, store):
+        images, labels = digits[0][:24], digits[1][:24]
+        clf = tuner("efficientnet_lite0", unfreeze_depth=1, image_size=32, cache=store)
+        asked = {"cv": 2, "method": "predict_proba"}
+        two = cross_val_predict(clf, images, labels, n_jobs=2, **asked)
+        # The embeddings, and the activations before the last stage.
+        assert store.info().n_rows == 48
+        one = cross_val_predict(clf, images, labels, **asked)
+        assert store.info().n_rows == 48
+        np.testing.assert_allclose(one, two, atol=1e-4)
 
 
 class TestSame:

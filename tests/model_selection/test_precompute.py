@@ -86,6 +86,7 @@ def test_too_much_for_one_pass_is_computed_for_each_candidate(
     assert trunk_rows == []
 
 
+@pytest.mark.slow
 def test_workers_read_and_make_no_engine(digits, store):
     """Without an engine, no worker puts a trunk on the device."""
     from joblib.externals.loky import get_reusable_executor
