@@ -194,7 +194,7 @@ class Backbone:
 
     def _dry_run(self, module: nn.Module, input_shape: Sequence[int]) -> Sequence[torch.Tensor]:
         try:
-            outputs = dry_run(module, (_DRY_ROWS, *input_shape), is_small=self.network.is_small)
+            outputs = dry_run(module, (_DRY_ROWS, *input_shape))
         except FeatxError:
             raise
         except Exception as error:

@@ -41,8 +41,6 @@ class Network:
         Whether four-dimensional activations are (n, height, width, channels).
     prefix_tokens : int, default=0
         Number of tokens before the patches in (n, tokens, channels) activations.
-    is_small : bool, default=False
-        Whether a run on a few images of usual size takes less than a second and has no side effect.
     """
 
     name: str
@@ -56,7 +54,6 @@ class Network:
     autowrap_functions: tuple[Any, ...] = ()
     channels_last: bool = False
     prefix_tokens: int = 0
-    is_small: bool = False
 
 
 def freeze(module: nn.Module) -> nn.Module:

@@ -231,7 +231,6 @@ def _packaged_network(name: str, weights: str | None) -> Network:
         blocks=blocks,
         weights=str(weights),
         leaf_modules=(SamePad2d,),
-        is_small=True,
     )
 
 

@@ -17,8 +17,8 @@ from ._refusals import no_tensor
 
 _log = logging.getLogger(__name__)
 
-# Two color images of 512 x 512 pixels: a second of the packaged networks on one thread.
-_SMALL_INPUT = 2 * 3 * 512 * 512
+# Number of parameters times numbers in the input: about half a second on one thread.
+_QUICK = 1e13
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,11 @@ class StageTaps(nn.Module):
 
 
 @plain_new_tensors()
-def dry_run(
-    module: nn.Module, shape: tuple[int, ...], *, is_small: bool = False
-) -> tuple[torch.Tensor, ...]:
-    """Run a module on tensors with a shape but no values, or on zeros if that fails.
+def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    """Run a module on zeros, or, where that may take long, on tensors without values.
+
+    Tensors without values take the same time for an input of any size, and import PyTorch's
+    compiler, which takes a second in every process. The module's state stays as it is.
 
     Parameters
     ----------
@@ -105,30 +106,31 @@ def dry_run(
         The module.
     shape : tuple of int
         Shape of its input.
-    is_small : bool, default=False
-        Whether the module is part of a small network. It is run on zeros if the input is small too:
-        tensors without values import PyTorch's compiler, which takes a second in every process.
 
     Returns
     -------
     outputs : tuple of torch.Tensor
         Tensors of the shapes and the types of the module's outputs.
     """
-    with torch.no_grad():
+    with torch.no_grad(), attributes_kept(module):
         output = None
-        zeros = is_small and math.prod(shape) <= _SMALL_INPUT
-        if not zeros and (fake_tensors := _fake_tensors()) is not None:
+        if not _is_quick(module, shape) and (fake_tensors := _fake_tensors()) is not None:
             # Some modules read values. The run on zeros reports a wrong shape.
             with (
                 contextlib.suppress(Exception),
-                attributes_kept(module),
                 silenced("torch._subclasses.fake_tensor"),
                 fake_tensors(allow_non_fake_inputs=True),
             ):
                 output = _run(module, torch.empty(shape, dtype=torch.float32))
         if output is None:
-            output = _run(module, torch.zeros(shape, dtype=torch.float32))
+            with buffers_kept(module), torch.random.fork_rng(devices=[]):
+                output = _run(module, torch.zeros(shape, dtype=torch.float32))
     return output if isinstance(output, tuple) else (output,)
+
+
+def _is_quick(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    n_parameters = sum(parameter.numel() for parameter in module.parameters())
+    return n_parameters * math.prod(shape) <= _QUICK
 
 
 @plain_new_tensors()

@@ -21,10 +21,10 @@ from .._typing import AnyArray
 from ..backbones import Backbone, complex_features, no_rows
 from ..engines import ComplexResultError, Engine, count_threads, make_engine, type_name
 from ..exceptions import BackboneError, FeatxError, ImageError
-from ..images import Batch, Choose, ImageCollection, choose_all, iterate_batches
+from ..images import Choose, ImageCollection, choose_all, iterate_batches
 from ._recipe import Recipe
 from ._settings import Settings
-from ._workers import compute_batches, read_and_compute
+from ._workers import Computed, compute_batches, read_and_compute, without_computing
 
 # Number of preprocessed images in a batch without a network, where the number matters little.
 _ROWS_PER_COPY = 32
@@ -83,7 +83,6 @@ def computed(
     result : Result
         Each chosen image occurs once, as a row or as a failure.
     """
-    # The traceback of an interrupt would keep an open generator, and its threads, alive.
     with (
         images.reading_ahead(positions, with_states=choose is not choose_all),
         closing(_passes(images, positions, recipe, settings, choose)) as passes,
@@ -140,20 +139,21 @@ def _passes(
     # A network of one's own is tested with the size of its input, which a function as preprocessing
     # tells only by its first result.
     untested = bool(recipe.network_taps) and recipe.backbone.network.is_custom
-    batches = _batches(images, positions, recipe, settings, choose)
-    for batch, results in batches:
-        if not batch.rows:
-            if batch.failures:
-                yield Result([], [], batch.failures)
-            continue
-        if untested:
-            recipe.output_shapes(recipe.shape_of_row(batch.data))
-            untested = False
-        if checked:
-            _check_finite(batch.rows, results, images)
-        of_network = iter(results)
-        taps = [batch.data if tap.layer == 0 else next(of_network) for tap in recipe.taps]
-        yield Result(batch.rows, taps, batch.failures)
+    # The traceback of an error would keep an open generator, and its threads, alive.
+    with closing(_batches(images, positions, recipe, settings, choose)) as batches:
+        for batch, results in batches:
+            if not batch.rows:
+                if batch.failures:
+                    yield Result([], [], batch.failures)
+                continue
+            if untested:
+                recipe.output_shapes(recipe.shape_of_row(batch.data))
+                untested = False
+            if checked:
+                _check_finite(batch.rows, results, images)
+            of_network = iter(results)
+            taps = [batch.data if tap.layer == 0 else next(of_network) for tap in recipe.taps]
+            yield Result(batch.rows, taps, batch.failures)
 
 
 def _check_finite(
@@ -178,7 +178,7 @@ def _batches(
     recipe: Recipe,
     settings: Settings,
     choose: Choose,
-) -> Iterator[tuple[Batch, list[AnyArray]]]:
+) -> Generator[Computed]:
     """Read images and run them through the network, in threads that share the processor."""
     prepare = recipe.prepare(images)
     # A user's function may be random or have side effects: unless `n_jobs` is set, one thread calls
@@ -197,7 +197,7 @@ def _batches(
         choose=choose,
     )
     if engine is None:
-        return ((batch, []) for batch in read(n_threads=n_readers))
+        return without_computing(read(n_threads=n_readers))
     run = _naming_errors(engine.run, recipe)
     workers = engine.workers(math.ceil(len(positions) / batch_size), settings.n_jobs)
     if ordered or not engine.computes_where_it_reads:

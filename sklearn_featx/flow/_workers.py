@@ -108,5 +108,12 @@ def compute_batches(
         yield from in_threads(work, batches, n_workers, in_flight=n_workers + 1, start=start)
 
 
+def without_computing(batches: Generator[Batch]) -> Generator[Computed]:
+    """Return batches that other threads read without results, and close them."""
+    with closing(batches):
+        for batch in batches:
+            yield batch, []
+
+
 def _computed(compute: Compute, batch: Batch) -> Computed:
     return batch, compute(batch.data) if batch.rows else []

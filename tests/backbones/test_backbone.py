@@ -140,11 +140,12 @@ class TestShapesWithoutFakeTensors:
     """PyTorch's mode of tensors without values is not public: without it, zeros are run."""
 
     @pytest.fixture
-    def shape(self):
+    def shape(self, monkeypatch):
         def forget():
             _stage._fake_tensors.cache_clear()
 
         forget()
+        monkeypatch.setattr(_stage, "_QUICK", 0)
         yield lambda: [tuple(x.shape) for x in _stage.dry_run(nn.Conv2d(3, 4, 3), (2, 3, 9, 9))]
         forget()
 
@@ -152,15 +153,33 @@ class TestShapesWithoutFakeTensors:
         monkeypatch.setattr(torch, "zeros", None)
         assert shape() == [(2, 4, 7, 7)]
 
-    @pytest.mark.parametrize(("size", "values"), [(512, True), (513, False)])
-    def test_small_networks_run_on_small_zeros_without_it(self, size, values, monkeypatch):
-        made, zeros = [], torch.zeros
-        monkeypatch.setattr(torch, "zeros", lambda *a, **k: made.append(1) or zeros(*a, **k))
-        small, own = nn.Conv2d(3, 1, 1), nn.Conv2d(3, 1, 1)
-        for module, is_small in ((small, True), (own, False)):
-            (output,) = _stage.dry_run(module, (2, 3, size, 512), is_small=is_small)
-            assert output.shape == (2, 1, size, 512)
-        assert len(made) == values
+    def test_where_zeros_are_quick_they_are_run(self, monkeypatch):
+        monkeypatch.setattr(_stage, "_fake_tensors", None)
+        # 4 parameters and 2 x 3 x 8 x 8 numbers.
+        monkeypatch.setattr(_stage, "_QUICK", 4 * 2 * 3 * 8 * 8)
+        (output,) = _stage.dry_run(nn.Conv2d(3, 1, 1), (2, 3, 8, 8))
+        assert output.shape == (2, 1, 8, 8)
+        with pytest.raises(TypeError):
+            _stage.dry_run(nn.Conv2d(3, 1, 1), (2, 3, 8, 9))
+
+    @pytest.mark.parametrize("quick", [0, 1e13])
+    def test_nothing_is_changed(self, quick, monkeypatch):
+        class Changing(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("seen", torch.zeros(1))
+                self.last = None
+
+            def forward(self, x):
+                self.seen += 1
+                self.last = x
+                return x + torch.rand(1)
+
+        monkeypatch.setattr(_stage, "_QUICK", quick)
+        module, state = Changing(), torch.get_rng_state()
+        _stage.dry_run(module, (2, 3))
+        assert (module.seen, module.last) == (0, None)
+        assert torch.equal(torch.get_rng_state(), state)
 
     def test_missing(self, shape, monkeypatch, caplog):
         monkeypatch.setitem(sys.modules, "torch._subclasses.fake_tensor", None)
