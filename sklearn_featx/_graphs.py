@@ -1,6 +1,5 @@
 """Networks and their torch.fx graphs: cut points, norms to fold, devices, state, mixed rows."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -304,26 +303,3 @@ def _is_same_first_row(result: torch.Tensor, other: torch.Tensor) -> bool:
     size, spread = result[0].abs().max(), (result[0] - result[1]).abs().max()
     tolerance = max(_SHARE_OF_SIZE * float(size), _SHARE_OF_SPREAD * float(spread))
     return torch.allclose(result[0], other[0], rtol=0, atol=tolerance, equal_nan=True)
-
-
-@contextmanager
-def silenced(*names: str) -> Iterator[None]:
-    """Suppress logs of PyTorch: of a failure that is reported as an error, or of no concern.
-
-    Parameters
-    ----------
-    *names : str
-        The loggers'.
-    """
-    loggers = [logging.getLogger(name) for name in names]
-    for logger in loggers:
-        logger.addFilter(_refuse)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_refuse)
-
-
-def _refuse(_: logging.LogRecord) -> bool:
-    return False

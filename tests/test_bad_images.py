@@ -86,6 +86,13 @@ def store(tmp_path):
 
 
 class TestExtractor:
+    def test_an_empty_crop_among_pictures(self, small_net):
+        picture = Image.new("L", (9, 9), 100)
+        extractor = PretrainedFeatureExtractor(small_net, image_size=8, on_error="nan")
+        with pytest.warns(ImageWarning, match="row 1: a picture of 0 x 6 pixels is empty"):
+            rows = extractor.fit_transform([picture, picture.crop((3, 3, 3, 9)), picture])
+        assert np.isnan(rows).all(axis=1).tolist() == [False, True, False]
+
     @pytest.mark.parametrize("cached", [False, True])
     @pytest.mark.parametrize("n_jobs", [1, 3])
     def test_rows_stay_aligned_and_one_warning_counts_all(

@@ -32,7 +32,7 @@ from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder
 
 from sklearn_featx import ImageReader, PretrainedFeatureExtractor
-from sklearn_featx.exceptions import FeatxError, ImageWarning
+from sklearn_featx.exceptions import FeatxError, ImageWarning, InputError
 
 N = 6
 Y = np.arange(N) % 2
@@ -346,6 +346,24 @@ NO_TABLES = {
         "tuple index",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.to_datetime(["2020-01-01", "2020-01-02"]),
+        pd.to_timedelta([1, 2]),
+        [True, False],
+        [1.5, float("nan")],
+        pd.Series([None, 2], dtype=object),
+    ],
+    ids=["dates", "durations", "truth values", "numbers", "objects"],
+)
+def test_a_column_of_something_else_is_named(column, extractor):
+    # scikit-learn would replace the message about an array of one dimension by one about columns.
+    table = pd.DataFrame({"taken": column})
+    with pytest.raises(InputError, match="column 'taken' holds numbers or dates, such as "):
+        ColumnTransformer([("photo", extractor, ["taken"])]).fit(table)
 
 
 @pytest.mark.parametrize("name", NO_TABLES)

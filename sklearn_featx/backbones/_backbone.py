@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .._digest import digest
-from .._graphs import silenced
+from .._logs import silenced
 from .._messages import cause, short, shown
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, FeatxError, UnknownLayerError, WeightsError

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from .._graphs import NodeByNode, mixes_rows, plain_new_tensors, silenced
+from .._graphs import NodeByNode, mixes_rows, plain_new_tensors
+from .._logs import silenced
+from .._parallel import generator_lock
 from ._attributes import attributes_kept, buffers_kept
 from ._refusals import no_tensor
 
@@ -123,7 +125,7 @@ def dry_run(module: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, ..
             ):
                 output = _run(module, torch.empty(shape, dtype=torch.float32))
         if output is None:
-            with buffers_kept(module), torch.random.fork_rng(devices=[]):
+            with generator_lock, buffers_kept(module), torch.random.fork_rng(devices=[]):
                 output = _run(module, torch.zeros(shape, dtype=torch.float32))
     return output if isinstance(output, tuple) else (output,)
 

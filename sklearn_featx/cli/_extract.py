@@ -103,7 +103,10 @@ def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _window(words: list[str] | None) -> str | list[str] | None:
     """Return a name as it is; `ImageReader` checks it, and converts a center and a width."""
-    return words[0] if words is not None and len(words) == 1 else words
+    if words is None or len(words) > 1:
+        return words
+    # "40,400" is a center and a width too.
+    return words[0].split(",") if "," in words[0] else words[0]
 
 
 def _extractor(arguments: argparse.Namespace) -> Any:

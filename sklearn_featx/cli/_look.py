@@ -5,12 +5,14 @@ it is loaded, so it is loaded only with ``--trust-pickle``.
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from .._messages import shown
+from .._messages import cause, shown
 from .._optional import import_optional
-from ..exceptions import InputError, UnsuitableModelError
+from ..exceptions import FeatxError, InputError, UnsuitableModelError
 from ._folder import find_images
 from ._lines import write_line
 from ._output import check_folder, write_whole
@@ -84,18 +86,30 @@ def load_model(path: Path, *, trust_pickle: bool = False) -> Any:
             )
         import joblib
 
-        return joblib.load(path)
+        return _loaded(path, joblib.load)
     if suffix != ".skops":
         raise InputError(f"MODEL: {shown(str(path))} must end in .skops or .joblib.")
     skops = import_optional("skops.io", extra="skops", purpose="look")
-    types = skops.get_untrusted_types(file=path)
+    types = _loaded(path, lambda file: skops.get_untrusted_types(file=file))
     foreign = [name for name in types if name not in _TRUSTED]
     if foreign:
         raise InputError(
             f"MODEL: {shown(str(path))} holds types of other packages: {shown(foreign)}. Load it "
             "in Python with skops.io.load and the types that you trust."
         )
-    return skops.load(path, trusted=types)
+    return _loaded(path, partial(skops.load, trusted=types))
+
+
+def _loaded(path: Path, load: Callable[[Path], Any]) -> Any:
+    try:
+        return load(path)
+    except FeatxError:
+        raise
+    except Exception as error:
+        # A damaged file raises errors of any type.
+        raise InputError(
+            f"MODEL: {shown(str(path))} cannot be loaded ({cause(error)}). Save the model again."
+        ) from error
 
 
 def _images(folder: Path, quiet: bool, argument: str) -> list[str]:

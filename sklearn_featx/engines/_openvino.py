@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._graphs import silenced
+from .._logs import silenced
 from .._messages import cause
 from .._optional import import_optional
 from .._parallel import ForkSafeLock

@@ -285,7 +285,6 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         WeightsError
             If the network is not that of `fit`.
         """
-        self._validate_params()
         if self.normalize == "layer":
             check_is_fitted(self, "scale_", msg=NO_SCALE)
         features, failures = self._features(self._images(X, reset=False))

@@ -100,7 +100,6 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         work : Work
             Images, recipes and settings, for `plan_search`, `precompute` and `layer_sweep`.
         """
-        self._validate_params()
         images = self._images(X, reset=False)
         return Work(images, *self._recipes(images), self._settings())
 
@@ -117,6 +116,8 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
         )
 
     def _images(self, X: Any, *, reset: bool) -> ImageCollection:
+        # Parameters may have been set after `fit`.
+        self._validate_params()
         reader = self._reader()
         return read_images(
             self,

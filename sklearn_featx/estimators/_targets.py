@@ -1,7 +1,9 @@
 """Validation and encoding of y and sample_weight: class codes, standardized targets, weights."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -197,15 +199,21 @@ def row_weights(
         # A class of total weight 0 has no rows that count, so its factor is arbitrary.
         factors = totals.sum() / (len(classes) * np.where(totals > 0, totals, 1))
     else:
-        _check_labels(class_weight, classes.tolist())
+        _check_class_weight(class_weight, classes.tolist())
         with _in_one_line("class_weight"):
             factors = compute_class_weight(class_weight, classes=classes, y=classes[codes])
     weighted: AnyArray = weights * factors[codes]
     return weighted
 
 
-def _check_labels(class_weight: Any, classes: list[Any]) -> None:
-    """Refuse labels that y lacks where others have no weight, as scikit-learn does; name them."""
+def _check_class_weight(class_weight: Any, classes: list[Any]) -> None:
+    """Refuse values that are no weights, and labels that y lacks where others have no weight."""
+    for label, weight in class_weight.items():
+        if not (isinstance(weight, Real) and 0 <= float(weight) < math.inf):
+            raise ValueError(
+                f"class_weight={shown(class_weight)}: the weight of {shown(label)} is "
+                f"{shown(weight)}: expected a finite number, at least 0."
+            )
     unknown = [label for label in class_weight if label not in classes]
     if unknown and not set(classes) <= set(class_weight):
         raise ValueError(

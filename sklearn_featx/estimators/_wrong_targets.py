@@ -66,8 +66,8 @@ def refuse_mixed_labels(labels: AnyArray) -> None:
     if is_text.any() and not is_text.all():
         text, other = int(is_text.argmax()), int(is_text.argmin())
         raise ValueError(
-            f"y: labels are text in row {text}, {shown(labels.flat[text])}, and not in row "
-            f"{other}, {_plain(labels.flat[other])}. Pass y.astype(str)."
+            f"y: row {text} is text, {shown(labels.flat[text])}, and row {other} is not, "
+            f"{_plain(labels.flat[other])}. Pass y.astype(str)."
         )
 
 

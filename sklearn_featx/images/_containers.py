@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._messages import short
+from .._messages import short, shown
 from .._typing import AnyArray
 from ..exceptions import InputError
 from ._arrays import refuse_empty
@@ -111,6 +111,8 @@ def _of_frame(X: Any, options: ReadOptions) -> AnyArray | list[Any]:
         return list(X[X.columns[0]].to_list())
     # pandas reads a column of missing paths as NaN.
     missing = table.dtype.kind == "f" and table.size > 0 and bool(np.isnan(table).all())
+    if len(columns) == 1 and options.image_shape is None and not missing:
+        _refuse_column_of_numbers(columns[0], table[:, 0])
     if table.dtype.kind in "buifc" and not (missing and len(columns) == 1):
         return table
     if len(columns) == 1:
@@ -120,6 +122,16 @@ def _of_frame(X: Any, options: ReadOptions) -> AnyArray | list[Any]:
     if options.bag_pooling is not None:
         return _rows_as_bags(table)
     raise _several_columns("dataframe", columns)
+
+
+def _refuse_column_of_numbers(name: str, column: AnyArray) -> None:
+    """Raise an error for numbers or dates where images are expected."""
+    first = next((value for value in column if not is_missing(value)), None)
+    if first is not None and is_number(first):
+        raise InputError(
+            f"column {shown(name)} holds numbers or dates, such as {shown(str(first))}, and images "
+            "are expected. Choose the column of paths or images."
+        )
 
 
 def _is_polars(X: Any) -> bool:

@@ -117,6 +117,7 @@ class _Reading(NamedTuple):
 
     def of_picture(self, picture: Image.Image) -> Levels:
         """Convert a loaded picture."""
+        _refuse_empty(picture)
         value_range = self.options.limits
         if self.options.bands:
             bands = picture_to_bands(picture, self.options.picked, value_range, self.note)
@@ -239,6 +240,7 @@ def levels_of_picture(
     path = getattr(image, "filename", None) or None
     try:
         refuse_bomb(image.width * image.height)
+        _refuse_empty(image)
         _refuse_other_units(image, value_range)
         with _LOADING:
             refuse_reduced(image, value_range)
@@ -251,6 +253,12 @@ def levels_of_picture(
     except Exception as error:
         # The plugin of an open picture decodes here, and raises errors of any type.
         raise ImageError(_reason(error), path=path) from error
+
+
+def _refuse_empty(picture: Image.Image) -> None:
+    if 0 in picture.size:
+        width, height = picture.size
+        raise ImageError(f"a picture of {width} x {height} pixels is empty.")
 
 
 def _refuse_other_units(image: Image.Image, limits: ValueRange | None) -> None:

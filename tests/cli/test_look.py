@@ -118,6 +118,17 @@ def test_what_cannot_be_loaded_is_refused(saved, capsys, tmp_path):
     assert "types of other packages" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("suffix", "options"), [("skops", []), ("joblib", ["--trust-pickle"])])
+def test_a_damaged_model_is_named(suffix, options, saved, capsys, tmp_path):
+    model = tmp_path / f"model.{suffix}"
+    model.write_bytes(b"\x80\x04no model")
+    assert main(["look", str(model), str(saved[0]), "-o", str(tmp_path / "p.html"), *options]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "MODEL: " in lines[0]
+    assert f"model.{suffix}' cannot be loaded (" in lines[0]
+
+
 def test_a_model_whose_network_is_beside_other_columns_is_refused(saved, capsys, tmp_path):
     folder, model, paths = saved
     columns = ColumnTransformer([("images", model[0], [0]), ("size", "passthrough", [1])])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
 from sklearn_featx import FineTuneClassifier, ImageReader, PretrainedFeatureExtractor
@@ -249,3 +250,20 @@ def test_a_reader_may_change(small_net, digits):
     expected = fitted.predict_proba(X)
     fitted.set_params(reader=ImageReader(image_shape=(8, 8)))
     np.testing.assert_array_equal(fitted.predict_proba(X.reshape(len(X), -1)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("on_error", "Raise"), ("precision", "fp16"), ("reader", "x"), ("n_jobs", "two")],
+)
+def test_parameters_are_validated_where_they_are_used(name, value, small_net, digits):
+    X, y = digits
+    tuner = FineTuneClassifier(small_net, unfreeze_depth=0, C=1.0).fit(X, y)
+    for estimator, method in (
+        (tuner, tuner.predict_proba),
+        (tuner, tuner.transform),
+        (extractor := PretrainedFeatureExtractor(small_net), extractor.transform),
+    ):
+        estimator.set_params(**{name: value})
+        with pytest.raises(InvalidParameterError, match=f"'{name}' parameter .* Got '{value}'"):
+            method(X[:2])

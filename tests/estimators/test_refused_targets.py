@@ -90,7 +90,16 @@ def test_objects_that_are_no_text(small_net, images):
     assert message.startswith("y: Unknown label type: unknown; row 0 is 0 in an array of objects.")
     assert "Pass y.astype(str)" in message
     message = refused(model, images, np.array([*LETTERS[:5], 7, *LETTERS[6:]], dtype=object))
-    assert message == ("y: labels are text in row 0, 'a', and not in row 5, 7. Pass y.astype(str).")
+    assert message == ("y: row 0 is text, 'a', and row 5 is not, 7. Pass y.astype(str).")
+
+
+@pytest.mark.parametrize("weight", [-3, float("nan"), float("inf"), "2"])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_values_that_are_no_class_weights(weight, depth, small_net, images):
+    model = FineTuneClassifier(small_net, unfreeze_depth=depth, class_weight={0: 1, 1: weight})
+    said = f"the weight of 1 is {weight!r}: expected a finite number, at least 0."
+    with pytest.raises(ValueError, match=rf"class_weight=\{{0: 1, 1: .*\}}: {said}"):
+        model.fit(images, np.array([0, 1] * 20))
 
 
 @pytest.mark.parametrize("cast", [list, np.array, pd.Series, lambda y: np.array(y, dtype=object)])

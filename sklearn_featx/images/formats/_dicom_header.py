@@ -5,6 +5,7 @@ enters memory as text. Values are converted here, from their bytes: pydicom's ow
 with the value, and stops at values of a wrong type that say clearly enough what they mean.
 """
 
+import re
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
@@ -63,6 +64,11 @@ _TAGS = [
     *(OFFSET_LENGTHS, FLOAT_PIXELS, DOUBLE_PIXELS, PIXELS),
 ]
 _NUMERIC = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "OV": "u8"}
+_DAMAGED = "the DICOM file is damaged or truncated: {}"
+_UID = re.compile(rb"[0-9.]{0,64}[ \0]*")
+# End of the preamble and the prefix; types (VR) whose length has four bytes: PS3.5, table 7.1-1.
+_PREFIX_END = 132
+_LONG_TYPES = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 # Offset of the data set in a file whose group 0002 is empty: preamble, prefix, group length.
 _AFTER_LENGTH = 144
@@ -182,6 +188,7 @@ def read_header(data: bytes, longest: int | None, *, with_pixels: bool = True) -
         If pydicom is missing, or the file is damaged.
     """
     pydicom = import_pydicom()
+    _refuse_damaged_syntax(data)
     syntax = ""
     start = _start_of_deflated(data)
     if start is not None:
@@ -200,6 +207,30 @@ def read_header(data: bytes, longest: int | None, *, with_pixels: bool = True) -
         raise ImageError(damaged("its header", error)) from None
 
 
+def _refuse_damaged_syntax(data: bytes) -> None:
+    """Raise `ImageError` for a transfer syntax that is no UID.
+
+    pydicom would quote it in a warning and a log. After a damaged length, it is the text of other
+    elements.
+    """
+    start = _PREFIX_END if data[:_PREFIX_END].endswith(b"DICM") else 0
+    while data[start : start + 2] == b"\x02\x00":
+        first, value = _place_of_length(data[start + 4 : start + 6])
+        value += start
+        end = value + int.from_bytes(data[start + first : value], "little")
+        if data[start + 2 : start + 4] == b"\x10\x00" and not _UID.fullmatch(data[value:end]):
+            raise ImageError(_DAMAGED.format("its transfer syntax is no UID."))
+        start = end
+
+
+def _place_of_length(representation: bytes) -> tuple[int, int]:
+    """Return where the length of an element begins and ends, from the element's start."""
+    if not (representation.isalpha() and representation.isupper()):
+        # pydicom takes an element without a type (VR) for implicit.
+        return 4, 8
+    return (8, 12) if representation in _LONG_TYPES else (6, 8)
+
+
 def import_pydicom() -> Any:
     """Import pydicom; raise `ImageError` with the way to install it."""
     try:
@@ -212,8 +243,7 @@ def import_pydicom() -> Any:
 
 def damaged(part: str, error: Exception) -> str:
     """Describe a damaged file by the type of an error: its message may contain a patient's name."""
-    name = type(error).__name__
-    return f"the DICOM file is damaged or truncated: {part} cannot be read ({name})."
+    return _DAMAGED.format(f"{part} cannot be read ({type(error).__name__}).")
 
 
 def _native_syntax(dataset: Any) -> str:

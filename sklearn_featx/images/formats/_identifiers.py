@@ -7,6 +7,7 @@ import warnings
 from io import BytesIO
 from typing import Any
 
+from ..._logs import silenced
 from ..._messages import cause, shown
 from ..._optional import import_optional
 from ..._parallel import ForkSafeLock
@@ -84,8 +85,8 @@ def _read(source: str | bytes, keyword: str, path: str | None) -> Any:
     pydicom = _pydicom()
     file = BytesIO(source) if isinstance(source, bytes) else source
     try:
-        # pydicom warns of values that it does not validate here.
-        with _QUIET, warnings.catch_warnings():
+        # pydicom's warnings and logs quote invalid values.
+        with _QUIET, warnings.catch_warnings(), silenced("pydicom"):
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(
                 file, stop_before_pixels=True, force=True, specific_tags=[keyword]

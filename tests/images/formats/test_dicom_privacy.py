@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from sklearn_featx import ImageReader, PretrainedFeatureExtractor
+from sklearn_featx import ImageReader, PretrainedFeatureExtractor, image_groups
 from sklearn_featx.cli._main import main
 from sklearn_featx.exceptions import FeatxWarning, ImageError
 from sklearn_featx.images import decode
@@ -47,11 +47,21 @@ def named(make_dicom):
 
 
 def broken(data):
-    """Copies that are damaged in one place, truncated, or end within the header."""
+    """Copies that are damaged in one place, truncated, or end within the header.
+
+    All places in the type and the length of the transfer syntax, others at random: a longer one is
+    the text of the elements after it.
+    """
     rng = np.random.default_rng(0)
     at = data.index(b"\x28\x00\x02\x00")
     yield data[:at]
     yield data[:-100]
+    syntax = data.index(b"\x02\x00\x10\x00UI")
+    for place in range(syntax + 4, syntax + 8):
+        for bit in range(8):
+            copy = bytearray(data)
+            copy[place] ^= 1 << bit
+            yield bytes(copy)
     for _ in range(30):
         copy = bytearray(data)
         copy[rng.integers(at, at + 250)] ^= 1 << rng.integers(8)
@@ -102,6 +112,20 @@ def refusal(source):
     except ImageError as error:
         return error
     return None
+
+
+def test_no_identifier_in_a_warning_or_log(make_dicom, tmp_path, caplog):
+    """pydicom quotes an identifier that is no UID."""
+    scan = pydicom.dcmread(BytesIO(make_dicom(np.zeros((8, 8), np.uint16))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scan.StudyInstanceUID = SECRET
+        scan.save_as(tmp_path / "scan")
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert image_groups([str(tmp_path / "scan")], by="StudyInstanceUID").tolist() == [0]
+    assert SECRET not in caplog.text
 
 
 def test_a_folder_on_the_command_line(named, make_dicom, tmp_path, capfd):
