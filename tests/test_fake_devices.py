@@ -122,7 +122,7 @@ def make_module(head="linear", mixed_precision=False, state=None):
     made = make_head(head, 8, 3, seed=0)
     if isinstance(head, str):
         embeddings = np.random.default_rng(0).normal(size=(6, 8))
-        model = LinearModel(np.ones((3, 8)), np.zeros(3)) if head == "linear" else None
+        model = LinearModel(np.ones((3, 8)), np.zeros(3), 1.0) if head == "linear" else None
         start_head(made, embeddings, None, model=model) if model else None
     module = TailAndHead(
         backbone.tail(0),

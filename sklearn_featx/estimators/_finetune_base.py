@@ -72,7 +72,7 @@ from ._finetune_net import (
     take_training,
 )
 from ._finetune_parameters import FineTuneParameters
-from ._finetune_probe import StartRows, taken
+from ._finetune_probe import StartRows, starts_at_probe, taken
 from ._fit_tasks import FitTasks
 from ._head_layers import embedding_taps, fitting_taps, net_taps, side_by_side
 from ._prior import filled
@@ -193,7 +193,8 @@ class FineTuneEstimator(
         net = self._make_net(plan)
         if not plan.is_probe:
             rows = rows.some(fix_split(net, dataset))
-        model = self._shared_probe(rows) if self._starts_at_probe() else None
+        model = self._shared_probe(rows) if starts_at_probe(self) else None
+        self.C_ = None if model is None else model.C
         start = self._start_at(rows.embeddings, rows.weights, model)
         net.module = partial(plan.make, start)
         return net
@@ -208,9 +209,6 @@ class FineTuneEstimator(
             model=model,
             widths=self.layer_widths_,
         )
-
-    def _starts_at_probe(self) -> bool:
-        return bool(self.head_init == "probe" and self.head == "linear")
 
     # The net
 
@@ -251,6 +249,7 @@ class FineTuneEstimator(
         """Return a net with a started head, or with the state of an earlier training."""
         if state is None:
             self.head_digest_ = plan.head_digest()
+            self.C_: float | tuple[float, ...] | None = None
         else:
             check_same_head(self, plan.head_digest())
         return make_net(
@@ -377,6 +376,7 @@ class FineTuneEstimator(
         # First: an untraceable network may keep state when it runs.
         self.backbone_digest_ = backbone.digest(len(backbone.stages))
         # The shapes check that the network accepts the images, before all of them are read.
+        self.image_size_ = backbone.preprocess.output_size
         self.trained_stages_ = list(self._trained(backbone))
         taps = embedding_taps(len(backbone.stages), self.head_layers)
         needed = tuple(dict.fromkeys([*self._fitting_taps(backbone), *taps]))
@@ -390,7 +390,7 @@ class FineTuneEstimator(
 
     def _is_probe(self, backbone: Backbone) -> bool:
         """Whether the linear probe is the whole model, without anything to train."""
-        return self._starts_at_probe() and self._split(backbone) == len(backbone.stages)
+        return starts_at_probe(self) and self._split(backbone) == len(backbone.stages)
 
     def _learn(self, net: FineTuneNet) -> None:
         """Take over the state of a net, also after a training that Ctrl-C has ended."""

@@ -165,9 +165,14 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         The tensors that training has changed, by name; the arrays are read-only.
     backbone_digest_ : str
         Digest of the backbone, which is compared when a saved estimator predicts.
+    C_ : float, tuple of float or None
+        `C` of the linear probe, given or chosen; of a multilabel target one for each label. None:
+        the head does not start at a probe.
     head_digest_ : str or None
         Digest of the code and settings of an own head, which is compared likewise; None for
         ``"linear"`` and ``"mlp"``.
+    image_size_ : (int, int) or None
+        Height and width of the network's input, in pixels; None: those of the images.
     trained_stages_ : list of int
         Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
     n_channels_ : int or None

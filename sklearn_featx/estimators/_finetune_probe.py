@@ -45,6 +45,11 @@ class StartRows(NamedTuple):
         return tuple(None if part is None else digest_array(part) for part in parts)
 
 
+def starts_at_probe(estimator: Any) -> bool:
+    """Whether the head starts at the linear probe."""
+    return bool(estimator.head_init == "probe" and estimator.head == "linear")
+
+
 def taken(values: AnyArray | None, places: slice | AnyArray) -> AnyArray | None:
     """Return the values of some rows, if there are any values."""
     return None if values is None else values[places]

@@ -131,9 +131,13 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         Number of axes of y in `fit`.
     backbone_digest_ : str
         Digest of the backbone, which is compared when a saved estimator predicts.
+    C_ : float or None
+        `C` of the linear probe, given or chosen. None: the head does not start at a probe.
     head_digest_ : str or None
         Digest of the code and settings of an own head, which is compared likewise; None for
         ``"linear"`` and ``"mlp"``.
+    image_size_ : (int, int) or None
+        Height and width of the network's input, in pixels; None: those of the images.
     trained_stages_ : list of int
         Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
     n_channels_ : int or None

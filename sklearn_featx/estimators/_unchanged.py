@@ -23,9 +23,11 @@ def check_unchanged(estimator: Any, backbone: Backbone) -> None:
     WeightsError
         If the backbone differs.
     ValueError
-        If `unfreeze_depth` or `head_layers` was changed.
+        If `image_size`, `unfreeze_depth` or `head_layers` was changed.
     """
     check_same(backbone, estimator.backbone_digest_)
+    if backbone.preprocess.output_size != estimator.image_size_:
+        raise _changed(estimator, "image_size")
     if list(backbone.trained_stages(estimator.unfreeze_depth)) != estimator.trained_stages_:
         raise _changed(estimator, "unfreeze_depth")
     layers = embedding_taps(len(backbone.stages), estimator.head_layers)

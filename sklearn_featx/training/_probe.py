@@ -9,6 +9,7 @@ head reads unscaled features.
 A row of weight 0 is ignored, a row of weight 2 counts as two rows. The solution is float64.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -35,10 +36,13 @@ class LinearModel(NamedTuple):
         Coefficients.
     bias : ndarray of shape (n_outputs,)
         Intercepts.
+    C : float or tuple of float
+        Inverse penalty, given or chosen; of several labels one for each.
     """
 
     weight: AnyArray
     bias: AnyArray
+    C: float | tuple[float, ...]
 
 
 def fit_linear_probe_classifier(
@@ -76,6 +80,8 @@ def fit_linear_probe_classifier(
         For two classes, one row is the negative of the other.
     bias : ndarray of shape (n_classes,)
         The probabilities are softmax(features @ weight.T + bias).
+    C : float
+        The inverse penalty.
     """
     rows = ProbeRows(features, sample_weight, widths)
     codes = rows.counted(codes)
@@ -87,7 +93,7 @@ def fit_linear_probe_classifier(
         weight[present], bias[present] = rows.fold(coef, intercept)
     absent = np.setdiff1d(np.arange(n_classes), present)
     bias[absent] = bias[present].min() - ABSENT_CLASS_MARGIN
-    return LinearModel(weight, bias)
+    return LinearModel(weight, bias, C)
 
 
 def fit_linear_probe_multilabel(
@@ -122,12 +128,15 @@ def fit_linear_probe_multilabel(
         One row for each logistic regression.
     bias : ndarray of shape (n_labels,)
         The probabilities are sigmoid(features @ weight.T + bias).
+    C : tuple of float
+        The inverse penalty of each label.
     """
     rows = ProbeRows(features, sample_weight, widths)
     columns, kept = rows.counted(labels).astype(int).T, _counted(rows, groups)
-    models = [_label(rows, column, C, kept) for column in columns]
+    penalties = [choose_C(rows, column, kept) if C == "auto" else C for column in columns]
+    models = [_label(rows, *of_label) for of_label in zip(columns, penalties, strict=True)]
     coef, intercept = (np.concatenate(parts) for parts in zip(*models, strict=True))
-    return LinearModel(*rows.fold(coef, intercept))
+    return LinearModel(*rows.fold(coef, intercept), tuple(penalties))
 
 
 def fit_linear_probe_regressor(
@@ -162,6 +171,8 @@ def fit_linear_probe_regressor(
         `n_outputs` is 1 for targets of one dimension.
     bias : ndarray of shape (n_outputs,)
         The predictions are features @ weight.T + bias.
+    C : float
+        The inverse of the penalty.
     """
     # Imported here, because the import takes as long as that of the whole package.
     from sklearn.linear_model import Ridge
@@ -173,21 +184,19 @@ def fit_linear_probe_regressor(
     columns = targets.reshape(len(targets), -1)
     ridge.fit(rows.coordinates, columns, sample_weight=rows.sample_weight)
     folded = rows.fold(np.atleast_2d(ridge.coef_), np.reshape(ridge.intercept_, -1))
-    return LinearModel(*folded)
+    return LinearModel(*folded, 1 / alpha if alpha else math.inf)
 
 
 def _counted(rows: ProbeRows, groups: npt.ArrayLike | None) -> AnyArray | None:
     return None if groups is None else rows.counted(groups)
 
 
-def _label(
-    rows: ProbeRows, column: AnyArray, C: float | Literal["auto"], groups: AnyArray | None
-) -> tuple[AnyArray, AnyArray]:
+def _label(rows: ProbeRows, column: AnyArray, C: float) -> tuple[AnyArray, AnyArray]:
     """Coefficients and intercept of one label; only an intercept if the label is constant."""
     if column.min() == column.max():
         margin = ABSENT_CLASS_MARGIN if column[0] else -ABSENT_CLASS_MARGIN
         return np.zeros((1, rows.coordinates.shape[1])), np.array([margin])
-    return _logistic(rows, column, choose_C(rows, column, groups) if C == "auto" else C)
+    return _logistic(rows, column, C)
 
 
 def _logistic(rows: ProbeRows, codes: AnyArray, C: float) -> tuple[AnyArray, AnyArray]:

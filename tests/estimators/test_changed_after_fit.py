@@ -12,7 +12,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
-from sklearn_featx import FineTuneClassifier, ImageReader, PretrainedFeatureExtractor
+from sklearn_featx import (
+    FineTuneClassifier,
+    FineTuneRegressor,
+    ImageReader,
+    PretrainedFeatureExtractor,
+)
 from sklearn_featx.backbones import _backbone, _registry
 from sklearn_featx.exceptions import WeightsError
 from sklearn_featx.inspection import HeatMapDisplay
@@ -242,6 +247,22 @@ def test_two_names_of_one_depth(small_net, digits):
     for depth in (3, (1, 3)):
         fitted.set_params(unfreeze_depth=depth)
         np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("cls", [FineTuneClassifier, FineTuneRegressor])
+def test_another_size_of_the_input(cls, small_net, digits):
+    X, y = digits
+    fitted = cls(small_net, unfreeze_depth=0, C=1.0, image_size=16, warm_start=True).fit(X, y)
+    assert fitted.image_size_ == (16, 16)
+    expected = fitted.predict(X)
+    fitted.set_params(image_size=12)
+    message = "^image_size=12 was set after fit, .* fit with warm_start=False"
+    for call in (fitted.predict, fitted.transform, lambda X: fitted.fit(X, y)):
+        with pytest.raises(ValueError, match=message):
+            call(X)
+    fitted.set_params(image_size=(16, 16))
+    np.testing.assert_array_equal(fitted.predict(X), expected)
+    assert fitted.set_params(image_size=12, warm_start=False).fit(X, y).image_size_ == (12, 12)
 
 
 def test_a_reader_may_change(small_net, digits):

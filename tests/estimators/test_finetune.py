@@ -409,6 +409,35 @@ def several_labels(digits):
     return images, np.column_stack([labels == 0, labels < 2]).astype(int)
 
 
+class TestPenalty:
+    def test_the_chosen_one_gives_the_same_model(self, small_net, digits):
+        X, y = digits
+        chosen = classifier(small_net, unfreeze_depth=0, C="auto").fit(X, y)
+        assert chosen.C_ in 10.0 ** np.arange(-4, 5)
+        given = classifier(small_net, unfreeze_depth=0, C=chosen.C_).fit(X, y)
+        assert given.C_ == chosen.C_
+        np.testing.assert_allclose(given.predict_proba(X), chosen.predict_proba(X), atol=1e-6)
+
+    def test_of_a_regression(self, small_net, regression):
+        settings = {"unfreeze_depth": 0, "image_size": 16}
+        chosen = FineTuneRegressor(small_net, C="auto", **settings).fit(*regression)
+        given = FineTuneRegressor(small_net, C=chosen.C_, **settings).fit(*regression)
+        images = regression[0]
+        np.testing.assert_allclose(given.predict(images), chosen.predict(images), rtol=1e-5)
+
+    def test_of_several_labels(self, small_net, several_labels):
+        X, y = several_labels
+        alone = [classifier(small_net, C="auto", unfreeze_depth=0).fit(X, label) for label in y.T]
+        both = classifier(small_net, C="auto", unfreeze_depth=0).fit(X, y)
+        assert both.C_ == tuple(one.C_ for one in alone)
+
+    @pytest.mark.parametrize("parameters", [{"head": "mlp"}, {"head_init": "random"}])
+    def test_without_a_probe_there_is_none(self, parameters, small_net, digits):
+        clf = classifier(small_net, unfreeze_depth=1).fit(*digits)
+        assert clf.C_ == 1.0
+        assert clf.set_params(**parameters).fit(*digits).C_ is None
+
+
 class TestSeveralLabels:
     @pytest.mark.parametrize("depth", [0, 1])
     def test_outputs_have_the_form_of_scikit_learns(self, depth, small_net, several_labels):

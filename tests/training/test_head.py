@@ -104,7 +104,7 @@ def test_constant_embeddings_are_not_divided_by_zero():
 
 def test_a_linear_head_starts_at_the_model(embeddings):
     rng = np.random.default_rng(2)
-    model = LinearModel(rng.normal(size=(3, 4)), rng.normal(size=3))
+    model = LinearModel(rng.normal(size=(3, 4)), rng.normal(size=3), 1.0)
     head = make_head("linear", 4, 3, seed=0)
     start_head(head, embeddings, None, model)
     expected = embeddings @ model.weight.T + model.bias
