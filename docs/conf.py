@@ -131,6 +131,14 @@ def above(node):
         yield node
 
 
+def link_pages_of_the_gallery(app, docname, content):  # noqa: ARG001
+    """Links to ``examples/``, which exists in a checkout, lead to the pages made from it."""
+    link = re.compile(r"(?<=\]\()((?:\.\./)?)examples/(?:([a-z]\w*)\.py)?(?=\))")
+    content[0] = link.sub(
+        lambda found: f"{found[1]}auto_examples/{found[2] or 'index'}.rst", content[0]
+    )
+
+
 def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: ARG001
     """``(n_features_in_,)`` in a shape is a name of Python, not a link of reStructuredText."""
     code_or_name = re.compile(r"(``[^`]*``|`[^`]*`)|(?<=[a-z])_(?=[,)])")
@@ -139,4 +147,5 @@ def escape_trailing_underscores(app, what, name, obj, options, lines):  # noqa: 
 
 def setup(app):
     app.add_transform(LinkedNames)
+    app.connect("source-read", link_pages_of_the_gallery)
     app.connect("autodoc-process-docstring", escape_trailing_underscores, priority=900)
