@@ -429,7 +429,7 @@ class TestPenalty:
         X, y = several_labels
         alone = [classifier(small_net, C="auto", unfreeze_depth=0).fit(X, label) for label in y.T]
         both = classifier(small_net, C="auto", unfreeze_depth=0).fit(X, y)
-        assert both.C_ == tuple(one.C_ for one in alone)
+        assert list(both.C_) == [one.C_ for one in alone]
 
     @pytest.mark.parametrize("parameters", [{"head": "mlp"}, {"head_init": "random"}])
     def test_without_a_probe_there_is_none(self, parameters, small_net, digits):
