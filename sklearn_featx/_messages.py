@@ -1,10 +1,11 @@
-"""Text for people: values and errors in one short line, warnings given once, records as tables.
+"""Text for people: values and errors in one line, warnings given once, logs silenced, tables.
 
 A parameter's value may be an image in base64 or a state dict, and an error of torch may have forty
 lines. Every message of this package shortens them with these functions.
 """
 
 import html
+import logging
 import re
 import reprlib
 import warnings
@@ -148,3 +149,26 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+@contextmanager
+def silenced(*names: str) -> Iterator[None]:
+    """Suppress the logs of some loggers: of a failure that becomes an error, or of no concern.
+
+    Parameters
+    ----------
+    *names : str
+        The loggers'.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(_refuse)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_refuse)
+
+
+def _refuse(_: logging.LogRecord) -> bool:
+    return False

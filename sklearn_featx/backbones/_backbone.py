@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from .._digest import digest
-from .._logs import silenced
-from .._messages import cause, short, shown
+from .._messages import cause, short, shown, silenced
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, FeatxError, UnknownLayerError, WeightsError
 from ._digests import Digest, digest_module

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from .._graphs import NodeByNode, mixes_rows, plain_new_tensors
-from .._logs import silenced
+from .._messages import silenced
 from .._parallel import generator_lock
 from ._attributes import attributes_kept, buffers_kept
 from ._refusals import no_tensor

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._logs import silenced
-from .._messages import cause
+from .._messages import cause, silenced
 from .._optional import import_optional
 from .._parallel import ForkSafeLock
 from .._typing import AnyArray, FloatArray

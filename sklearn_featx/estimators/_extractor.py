@@ -458,7 +458,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         return "compiled"
 
     def _known_shapes(self, recipe: Recipe) -> list[tuple[int, ...]]:
-        size = getattr(recipe.preprocess, "output_size", None)
+        size = self._input_size(recipe.backbone)
         image_shape = self._reader().image_shape
         plain_numbers = image_shape is not None and image_shape[-1] == -1
         if size is not None and not plain_numbers:

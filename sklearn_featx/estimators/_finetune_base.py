@@ -249,7 +249,7 @@ class FineTuneEstimator(
         """Return a net with a started head, or with the state of an earlier training."""
         if state is None:
             self.head_digest_ = plan.head_digest()
-            self.C_: float | tuple[float, ...] | None = None
+            self.C_ = None
         else:
             check_same_head(self, plan.head_digest())
         return make_net(
@@ -376,7 +376,7 @@ class FineTuneEstimator(
         # First: an untraceable network may keep state when it runs.
         self.backbone_digest_ = backbone.digest(len(backbone.stages))
         # The shapes check that the network accepts the images, before all of them are read.
-        self.image_size_ = backbone.preprocess.output_size
+        self.image_size_ = self._input_size(backbone)
         self.trained_stages_ = list(self._trained(backbone))
         taps = embedding_taps(len(backbone.stages), self.head_layers)
         needed = tuple(dict.fromkeys([*self._fitting_taps(backbone), *taps]))

@@ -137,7 +137,7 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         Digest of the code and settings of an own head, which is compared likewise; None for
         ``"linear"`` and ``"mlp"``.
     image_size_ : (int, int) or None
-        Height and width of the network's input, in pixels; None: those of the images.
+        Height and width of the network's input; None: those of the images.
     trained_stages_ : list of int
         Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
     n_channels_ : int or None

@@ -178,6 +178,12 @@ class ImageEstimator(SentWithSettings, CheckedParameters, CheckedState, BaseEsti
             preprocessing = "fast" if preprocessing.fast else None
         return choose_preprocess(backbone, preprocessing, self._image_size(), crop_mode)
 
+    def _input_size(self, backbone: Backbone) -> tuple[int, int] | None:
+        """Height and width of the network's input; None if they are those of the images."""
+        size: tuple[int, int] | None
+        size = getattr(self._preprocess(backbone), "output_size", None)
+        return size
+
     def _reader(self) -> ImageReader:
         return ImageReader() if self.reader is None else self.reader
 

@@ -26,7 +26,7 @@ def check_unchanged(estimator: Any, backbone: Backbone) -> None:
         If `image_size`, `unfreeze_depth` or `head_layers` was changed.
     """
     check_same(backbone, estimator.backbone_digest_)
-    if backbone.preprocess.output_size != estimator.image_size_:
+    if estimator._input_size(backbone) != estimator.image_size_:
         raise _changed(estimator, "image_size")
     if list(backbone.trained_stages(estimator.unfreeze_depth)) != estimator.trained_stages_:
         raise _changed(estimator, "unfreeze_depth")

@@ -172,7 +172,8 @@ def plan_search(
         random search with ``random_state=None`` will draw other candidates. Successive halving
         counts as if each candidate had all images, and an estimator that fits several clones, such
         as `MultiOutputClassifier`, as if there were one: with a cache, both are exact.
-        Transformers of other packages before the images' estimator are fitted to all of X.
+        Transformers of other packages before the images' estimator are fitted to all of X. Files
+        are not decoded, so an unreadable image counts as well.
 
     Raises
     ------

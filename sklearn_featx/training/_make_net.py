@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.utils import noop
 from torch import nn
 
@@ -118,7 +118,9 @@ def make_net(
     }
     settings |= _criterion(task) | _optimizer(optimizer)
     given = check_net_params(net_params or {}, FineTuneNet)
-    net = FineTuneNet(**{"module": module_factory, **_overridden(settings, given)})
+    settings = _overridden(settings, given)
+    _refuse_stopping_without_held_out_rows(settings)
+    net = FineTuneNet(**{"module": module_factory, **settings})
     net.given_ = given
     return net
 
@@ -133,6 +135,19 @@ def _overridden(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, An
             settings = {key: settings[key] for key in settings if not key.startswith(f"{name}__")}
             settings |= {"criterion__reduction": "none"} if name == "criterion" else {}
     return settings | given
+
+
+def _refuse_stopping_without_held_out_rows(settings: dict[str, Any]) -> None:
+    """Refuse skorch's early stopping by a loss that nothing computes."""
+    callbacks = settings["callbacks"]
+    for entry in callbacks if isinstance(callbacks, list | tuple) else ():
+        callback = entry[-1] if isinstance(entry, tuple) else entry
+        is_stopping = isinstance(callback, EarlyStopping) and callback.monitor == "valid_loss"
+        if is_stopping and settings["train_split"] is None:
+            raise ValueError(
+                f"callbacks: {type(callback).__name__} watches valid_loss, and no images are held "
+                "out for it. Set early_stopping=True, in place of the callback."
+            )
 
 
 def continue_fit(net: FineTuneNet, dataset: RowsDataset, epochs: int) -> FineTuneNet:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, EpochScoring, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from torch import nn
 
 from sklearn_featx.training import RowsDataset, continue_fit, trained_state
@@ -25,6 +25,23 @@ class Recorder(Callback):
     def on_batch_end(self, net, training=False, **kwargs):
         if training:
             self.rates.append(net.optimizer_.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    "callbacks", [[EarlyStopping()], [("stop", EarlyStopping(patience=2))]], ids=["plain", "named"]
+)
+@pytest.mark.parametrize("given", ["callbacks", "net_params"])
+def test_skorchs_early_stopping_needs_held_out_rows(callbacks, given, quick_net, conv_tail):
+    settings = (
+        {"callbacks": callbacks}
+        if given == "callbacks"
+        else {"net_params": {"callbacks": callbacks}}
+    )
+    with pytest.raises(ValueError, match=r"EarlyStopping watches valid_loss.*early_stopping=True"):
+        quick_net(conv_tail, **settings)
+    quick_net(conv_tail, early_stopping=True, **settings)
+    watching = {"callbacks": [EarlyStopping(monitor="train_loss")]}
+    quick_net(conv_tail, **watching)
 
 
 def test_early_stopping_restores_the_best_epoch(quick_net, conv_tail, image_rows):

@@ -44,7 +44,7 @@ def make_rows(n_rows, n_features, n_classes, seed=0):
 
 
 def logits(features, probe):
-    weight, bias = probe
+    weight, bias, _ = probe
     return features @ weight.T + bias
 
 

@@ -7,8 +7,7 @@ import warnings
 from io import BytesIO
 from typing import Any
 
-from ..._logs import silenced
-from ..._messages import cause, shown
+from ..._messages import cause, shown, silenced
 from ..._optional import import_optional
 from ..._parallel import ForkSafeLock
 from ...exceptions import ImageError, InputError
