@@ -134,6 +134,7 @@ class TestCtrlC:
         with ThreadPoolExecutor(1) as another:
             assert another.submit(claim, anew, keys).result() == claimed
 
+    @pytest.mark.slow
     def test_training_ends_in_5_seconds_and_the_model_can_be_used(self, tmp_path):
         ready = tmp_path / "ready"
         said, seconds, left = interrupt(TRAINING, ready, ready.exists, tmp_path)

@@ -53,6 +53,7 @@ def test_a_limit_is_of_one_thread_alone():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_workers_of_joblib_get_their_share():
     code = (
         "import joblib, os;"

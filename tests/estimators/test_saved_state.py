@@ -160,6 +160,7 @@ class TestSizes:
         assert len(pickle.dumps(all_fitted["extractor"])) < 10_000
 
 
+@pytest.mark.slow
 def test_another_process_predicts_the_same(fitted, digits, tmp_path):
     joblib.dump(fitted, tmp_path / "model.joblib")
     np.save(tmp_path / "images.npy", digits[0][:4])

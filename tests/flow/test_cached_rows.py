@@ -279,6 +279,7 @@ class TestKeys:
         extractor.transform([tmp_path / "two.png"])
         assert sum(trunk_rows) == 1
 
+    @pytest.mark.slow
     def test_other_processes_hit(self, digits, store, tmp_path, trunk_rows):
         np.save(tmp_path / "images.npy", digits[0][:4])
         settings = {"image_size": 32, "cache": store}
