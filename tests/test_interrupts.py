@@ -315,6 +315,7 @@ class TestThreadsAndProcesses:
         np.testing.assert_array_equal(given, extractor.transform(digits[0][:24]))
 
     @pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given:UserWarning")
+    @pytest.mark.slow
     def test_loky_workers(self, extractor, wanted, digits):
         tasks = (joblib.delayed(transform)(extractor, digits[0][:24]) for _ in range(2))
         rows = joblib.Parallel(2)(tasks)
