@@ -74,7 +74,7 @@ def classifier_probe(estimator: Any, rows: StartRows, widths: Sequence[int]) -> 
 def regressor_probe(estimator: Any, rows: StartRows, widths: Sequence[int]) -> LinearModel:
     """Solve the probe of a regressor; `widths` are those of the layers in the embeddings."""
     alpha: float | Literal["auto"] = "auto" if estimator.C == "auto" else 1 / estimator.C
-    return fit_linear_probe_regressor(
+    model = fit_linear_probe_regressor(
         rows.embeddings,
         rows.targets,
         alpha=alpha,
@@ -82,3 +82,4 @@ def regressor_probe(estimator: Any, rows: StartRows, widths: Sequence[int]) -> L
         widths=widths,
         groups=rows.groups,
     )
+    return model if estimator.C == "auto" else model._replace(C=estimator.C)

@@ -422,6 +422,9 @@ class TestPenalty:
         settings = {"unfreeze_depth": 0, "image_size": 16}
         chosen = FineTuneRegressor(small_net, C="auto", **settings).fit(*regression)
         given = FineTuneRegressor(small_net, C=chosen.C_, **settings).fit(*regression)
+        assert chosen.C_ in 10.0 ** np.arange(-4, 5)
+        # 1 / (1 / 49) is another number.
+        assert FineTuneRegressor(small_net, C=49.0, **settings).fit(*regression).C_ == 49.0
         images = regression[0]
         np.testing.assert_allclose(given.predict(images), chosen.predict(images), rtol=1e-5)
 
