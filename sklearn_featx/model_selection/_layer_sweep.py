@@ -17,6 +17,7 @@ from .._sklearn_compat import _safe_indexing
 from .._typing import AnyArray, Pooling
 from ..estimators._extractor import PretrainedFeatureExtractor
 from ..estimators._targets import check_groups
+from ..estimators._wrong_targets import refuse_missing
 from ..exceptions import ImageError
 from ..flow import Tap, activations, as_table, readable, refuse_none_readable, spread, warn_of
 from ._folds import make_folds
@@ -283,6 +284,7 @@ def _check(extractors: list[Any], estimator: Any, y: Any, layers: Any, poolings:
         )
     if y is None:
         raise ValueError("layer_sweep requires y to be passed, but the target y is None.")
+    refuse_missing(y)
     if layers is not None and not _is_list_of(layers, lambda name: isinstance(name, str)):
         raise ValueError(f"layers={shown(layers)}: expected a list of names of layers, or None.")
     known = list(get_args(Pooling))

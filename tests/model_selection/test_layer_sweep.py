@@ -51,6 +51,14 @@ def test_no_estimator(small_net, digits, estimator):
         layer_sweep(PretrainedFeatureExtractor(small_net), estimator, *digits)
 
 
+def test_a_missing_target_is_named_before_a_pass(small_net, digits, estimator, trunk_rows):
+    y = digits[1].astype(float)
+    y[7] = np.nan
+    with pytest.raises(ValueError, match=r"^y: row 7 is nan, and no target may be missing"):
+        layer_sweep(PretrainedFeatureExtractor(small_net), estimator, digits[0], y)
+    assert trunk_rows == []
+
+
 def test_unknown_layer(small_net, digits, estimator):
     with pytest.raises(exceptions.UnknownLayerError, match="steam"):
         layer_sweep(PretrainedFeatureExtractor(small_net), estimator, *digits, layers=["steam"])
