@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from .._typing import AnyArray
-from ._logistic import LOOSE_TOLERANCE, LogisticProblem, Solution
+from ._logistic import LogisticProblem, Solution
 from ._probe_rows import ProbeRows
 
 CANDIDATES = np.logspace(-4, 4, 9)
@@ -154,7 +154,7 @@ class _Fold:
 
     def loss(self, C: float) -> float:
         """Sum the log loss of the held-out rows."""
-        self._solution = self._problem.solve(C, LOOSE_TOLERANCE, self._solution)
+        self._solution = self._problem.solve(C, roughly=True, start=self._solution)
         logarithms = self._solution.logarithms(self._held_out)
         own = logarithms[np.arange(len(self._held_out)), self._held_out_codes]
         return -float(self._held_out_weights @ own)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from sklearn.model_selection import (
@@ -11,6 +12,7 @@ from sklearn.model_selection import (
     cross_val_score,
 )
 
+from sklearn_featx import PretrainedFeatureExtractor
 from sklearn_featx.training import _probe_penalty, fit_linear_probe_multilabel
 from sklearn_featx.training._probe_rows import ProbeRows
 
@@ -83,6 +85,26 @@ def test_the_losses_are_those_of_logistic_regressions(noise):
     expected = _probe_penalty.CANDIDATES[np.mean(losses, axis=1).argmin()]
     assert 1e-4 < expected < 1e4
     assert choose_C(features, codes) == expected
+
+
+@pytest.mark.parametrize(("n_images", "image_size"), [(100, 32), (150, 64), (150, 32)])
+def test_the_choice_is_that_of_exact_solutions(n_images, image_size):
+    """Digits are separable from a weak penalty on: losses of solutions far off look small."""
+    digits = load_digits()
+    images, codes = digits.images[:n_images] / 16, digits.target[:n_images]
+    features = PretrainedFeatureExtractor(image_size=image_size).fit_transform(images)
+    rows = ProbeRows(features.astype(np.float64), None)
+    losses = np.zeros(9)
+    for train, test in _probe_penalty._splits(codes, None):
+        for i, C in enumerate(_probe_penalty.CANDIDATES):
+            model = LogisticRegression(C=C, max_iter=10_000).fit(
+                rows.coordinates[train], codes[train]
+            )
+            given = model.predict_proba(rows.coordinates[test])
+            losses[i] += log_loss(codes[test], given, normalize=False, labels=model.classes_)
+    # Two candidates may be equally good.
+    chosen = np.flatnonzero(_probe_penalty.choose_C(rows, codes) == _probe_penalty.CANDIDATES)
+    assert losses[chosen] < 1.02 * losses.min()
 
 
 def test_the_loss_counts_a_held_out_row_by_its_weight(noise):
