@@ -356,14 +356,20 @@ NO_TABLES = {
         [True, False],
         [1.5, float("nan")],
         pd.Series([None, 2], dtype=object),
+        pd.to_datetime(["2020-01-01", None]).tz_localize("UTC"),
+        pd.period_range("2020", periods=2, freq="Y"),
     ],
-    ids=["dates", "durations", "truth values", "numbers", "objects"],
+    ids=["dates", "durations", "truth values", "numbers", "objects", "time zone", "periods"],
 )
 def test_a_column_of_something_else_is_named(column, extractor):
     # scikit-learn would replace the message about an array of one dimension by one about columns.
     table = pd.DataFrame({"taken": column})
-    with pytest.raises(InputError, match="column 'taken' holds numbers or dates, such as "):
-        ColumnTransformer([("photo", extractor, ["taken"])]).fit(table)
+    for fit in (
+        ColumnTransformer([("photo", extractor, ["taken"])]).fit,
+        lambda table: extractor.fit(table["taken"]),
+    ):
+        with pytest.raises(InputError, match="column 'taken' holds values such as "):
+            fit(table)
 
 
 @pytest.mark.parametrize("name", NO_TABLES)

@@ -103,8 +103,8 @@ def load_model(path: Path, *, trust_pickle: bool = False) -> Any:
 def _loaded(path: Path, load: Callable[[Path], Any]) -> Any:
     try:
         return load(path)
-    except FeatxError:
-        raise
+    except FeatxError as error:
+        raise InputError(f"MODEL: {shown(str(path))}: {error}") from error
     except Exception as error:
         # A damaged file raises errors of any type.
         raise InputError(

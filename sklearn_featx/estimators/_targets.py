@@ -203,6 +203,11 @@ def row_weights(
         with _in_one_line("class_weight"):
             factors = compute_class_weight(class_weight, classes=classes, y=classes[codes])
     weighted: AnyArray = weights * factors[codes]
+    if not np.any(weighted):
+        raise ValueError(
+            f"class_weight={shown(class_weight)} leaves no row with a positive weight. Give at "
+            "least two classes weights above 0."
+        )
     return weighted
 
 

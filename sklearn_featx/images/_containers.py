@@ -18,7 +18,8 @@ torch dataset                                a dataset; a list of files for an `
 A new kind of container is a line of `reduced`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -74,7 +75,10 @@ def reduced(X: Any, options: ReadOptions) -> Source:
 
 def _of_columns(X: Any) -> Source:
     if is_series(X):
-        return X.to_list()
+        entries: list[Any] = X.to_list()
+        if X.name not in (None, ""):
+            _refuse_column_of_numbers(X.name, entries)
+        return entries
     if is_arrow(X):
         return _of_arrow(X)
     return _of_mapping(X) if isinstance(X, Mapping) else _of_sequence(X)
@@ -124,13 +128,15 @@ def _of_frame(X: Any, options: ReadOptions) -> AnyArray | list[Any]:
     raise _several_columns("dataframe", columns)
 
 
-def _refuse_column_of_numbers(name: str, column: AnyArray) -> None:
+def _refuse_column_of_numbers(name: Any, column: Iterable[Any]) -> None:
     """Raise an error for numbers or dates where images are expected."""
     first = next((value for value in column if not is_missing(value)), None)
-    if first is not None and is_number(first):
+    # Dates and periods with a time zone are objects of pandas.
+    of_pandas = type(first).__module__.partition(".")[0] == "pandas"
+    if first is not None and (is_number(first) or of_pandas or isinstance(first, date | timedelta)):
         raise InputError(
-            f"column {shown(name)} holds numbers or dates, such as {shown(str(first))}, and images "
-            "are expected. Choose the column of paths or images."
+            f"column {shown(name)} holds values such as {shown(str(first))}, and images are "
+            "expected. Choose the column of paths or images."
         )
 
 

@@ -142,6 +142,8 @@ def _refuse_stopping_without_held_out_rows(settings: dict[str, Any]) -> None:
     callbacks = settings["callbacks"]
     for entry in callbacks if isinstance(callbacks, list | tuple) else ():
         callback = entry[-1] if isinstance(entry, tuple) else entry
+        if isinstance(callback, type) and issubclass(callback, EarlyStopping):
+            callback = callback()
         is_stopping = isinstance(callback, EarlyStopping) and callback.monitor == "valid_loss"
         if is_stopping and settings["train_split"] is None:
             raise ValueError(

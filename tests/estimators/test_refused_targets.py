@@ -102,6 +102,16 @@ def test_values_that_are_no_class_weights(weight, depth, small_net, images):
         model.fit(images, np.array([0, 1] * 20))
 
 
+@pytest.mark.parametrize("weights", [{0: 0, 1: 0}, {0: 1, 1: 0}])
+def test_class_weights_that_leave_no_row(weights, small_net, images):
+    model = FineTuneClassifier(small_net, unfreeze_depth=0, class_weight=weights)
+    y = np.array([0, 1] * 20)
+    with pytest.raises(
+        ValueError, match=r"^class_weight=\{.*\} leaves no row with a positive weight"
+    ):
+        model.fit(images, y, sample_weight=y.astype(float))
+
+
 @pytest.mark.parametrize("cast", [list, np.array, pd.Series, lambda y: np.array(y, dtype=object)])
 def test_text_for_a_regression(cast, small_net, images):
     y = cast(["1.5"] * 7 + ["mild"] * 33)

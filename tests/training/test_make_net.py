@@ -28,7 +28,9 @@ class Recorder(Callback):
 
 
 @pytest.mark.parametrize(
-    "callbacks", [[EarlyStopping()], [("stop", EarlyStopping(patience=2))]], ids=["plain", "named"]
+    "callbacks",
+    [[EarlyStopping()], [("stop", EarlyStopping(patience=2))], [("stop", EarlyStopping)]],
+    ids=["plain", "named", "class"],
 )
 @pytest.mark.parametrize("given", ["callbacks", "net_params"])
 def test_skorchs_early_stopping_needs_held_out_rows(callbacks, given, quick_net, conv_tail):
