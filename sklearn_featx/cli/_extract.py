@@ -70,9 +70,7 @@ def _extract(arguments: argparse.Namespace) -> int:
         classes = f" in {n_classes} {noun}" if n_classes else ""
         summary = f"{classes}, {table.features.shape[1]} features each: {arguments.output}"
     for failure in failures:
-        name = source.name(_row(failure))
-        # The path of an error is an address without credentials.
-        name = failure.path if failure.path is not None and "://" in name else name
+        name = source.printed_name(_row(failure), failure.path)
         write_line(f"{shown(name)}: {in_options(failure.reason)}")
     if not arguments.quiet:
         print(f"{_counted(len(source.entries), len(failures))}{summary}")

@@ -45,9 +45,7 @@ def group_column(
     values = list(read_groups(source.entries, by, options, source.paths))
     for row, value in enumerate(values):
         if isinstance(value, ImageError):
-            # The path of an error is an address without credentials.
-            is_address = value.path is not None and "://" in value.path
-            where = value.path if is_address else source.name(row)
+            where = source.printed_name(row, value.path)
             write_line(f"{shown(where)}: no group: {in_options(value.reason)}")
     known = iter(numbered([v for v in values if not isinstance(v, ImageError)]).tolist())
     return np.array(["" if isinstance(v, ImageError) else str(next(known)) for v in values])

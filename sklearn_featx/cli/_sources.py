@@ -41,6 +41,11 @@ class Source(NamedTuple):
         path = self.paths[row]
         return f"row {row}" if path is None else path
 
+    def printed_name(self, row: int, error_path: str | None) -> str:
+        """Name of an image beside its error, whose path is an address without credentials."""
+        name = self.name(row)
+        return name if error_path is None or "://" not in name else error_path
+
     @property
     def names(self) -> list[str]:
         """Names of all images in the output."""

@@ -25,11 +25,11 @@ TOLERANCE = 1e-9
 # Near enough where a weak penalty takes more steps: probabilities of 150 classes differed by up to
 # 4e-4 from those of the solution.
 _NEAR = 1e-5
-# The share of the derivative at the start that is enough to compare penalties, and the smallest
-# derivative that matters then. An absolute tolerance is none for separable rows with a weak
-# penalty: all derivatives are small there, far from the solution.
+# To compare penalties: the share of the largest derivative at the start that may be left, and a
+# derivative that float32 cannot lower. A tolerance like the one above would not do: with a weak
+# penalty, separable rows have small derivatives far from the solution.
 ROUGH_SHARE = 0.01
-_LEAST = 1e-6
+_ROUNDING = 1e-6
 
 
 class Solution(NamedTuple):
@@ -108,11 +108,11 @@ class LogisticProblem:
             first = np.column_stack([start.weight, start.bias]) * units
         tolerance = TOLERANCE
         if roughly:
-            tolerance = max(_LEAST, ROUGH_SHARE * float(np.abs(loss(first)[1]).max()))
+            tolerance = max(_ROUNDING, ROUGH_SHARE * float(np.abs(loss(first)[1]).max()))
         # `ftol` would end it where the loss, not the coefficients, no longer changes. With 150
         # classes, the usual memory of 10 steps costs nearly as much as the loss, and saves few.
-        options = {"maxiter": MAX_ITERATIONS, "maxfun": np.inf, "ftol": 0.0, "maxcor": 5}
-        options["gtol"] = tolerance
+        options = {"gtol": tolerance, "ftol": 0.0, "maxcor": 5}
+        options |= {"maxiter": MAX_ITERATIONS, "maxfun": np.inf}
         with _blas.limited():
             found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
         solved = found.x.reshape(first.shape) / units
