@@ -221,13 +221,18 @@ def _identify(file: Path) -> Literal["ours", "damaged", "foreign"]:
 def _write_schema(file: Path) -> None:
     connection = sqlite3.connect(file, isolation_level=None)
     try:
+        # The file has another name until it is complete: it needs no journal of its own.
+        connection.execute("PRAGMA journal_mode=OFF")
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         # `prune` returns the pages of deleted rows to the disk in steps.
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        # One transaction: each waits for the disk.
+        connection.execute("BEGIN")
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={VERSION}")
         for statement in _SCHEMA:
             connection.execute(statement)
+        connection.execute("COMMIT")
         if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
             raise StoreError(f"the file system of {str(file.parent)!r} cannot hold a shared log")
     finally:
