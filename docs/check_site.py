@@ -1,4 +1,4 @@
-"""Check of the built site: links, anchors, other hosts, examples, clicks to the answers.
+"""Check of the built site: links, anchors, other hosts, examples, pictures, clicks to the answers.
 
 In a checkout, after ``make -C docs html``::
 
@@ -25,6 +25,7 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.path, self.anchors, self.links, self.fetched = path, {"", "top"}, [], []
+        self.pictures = []
         self.answers, self.section, self.in_table = [], None, False
         self.open_link, self.nested = None, []
         self.feed(path.read_text("utf-8"))
@@ -34,6 +35,8 @@ class Page(HTMLParser):
         if tag == "section":
             self.section = dict(attrs).get("id")
         self.in_table |= tag == "table"
+        if tag == "img":
+            self.pictures.append((dict(attrs).get("src") or "", dict(attrs).get("alt")))
         if tag == "a":
             if self.open_link is not None:
                 self.nested.append(self.open_link)
@@ -92,6 +95,14 @@ def nested_links(pages):
             yield f"{page.path}: a link in the link {address}"
 
 
+def undescribed(pages):
+    """Yield pictures without a text, or with their file's name as one, for who cannot see them."""
+    for page in pages.values():
+        for address, text in page.pictures:
+            if text is None or (text and text.replace(" ", "_") in address):
+                yield f"{page.path}: no text for the picture {address}"
+
+
 def without_example(site):
     """Yield the pages of public names that list no example of the gallery."""
     for path in sorted((site / "api" / "generated").glob("sklearn_featx.[!e]*.html")):
@@ -128,7 +139,7 @@ def main(site):
     paths = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
     pages = {path: Page(path) for path in paths}
     faults = [*dead_links(pages), *other_hosts(pages), *without_example(site)]
-    faults += [*nested_links(pages), *far_answers(pages, site)]
+    faults += [*nested_links(pages), *undescribed(pages), *far_answers(pages, site)]
     n_links = sum(len(page.links) for page in pages.values())
     print(*faults, f"{len(pages)} pages, {n_links} links, {len(faults)} faults", sep="\n")
     return bool(faults) or not pages

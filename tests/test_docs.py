@@ -190,6 +190,51 @@ def test_commands_are_those_of_the_parser(page):
                 _main._parser().parse_args(words[1:])
 
 
+def options(parser, path=()):
+    """Yield the command and the long options of a parser and of those below it."""
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            for name, below in action.choices.items():
+                yield from options(below, (*path, name))
+        elif path:
+            yield from ((path[0], option) for option in action.option_strings if option[1] == "-")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), sorted({(c, o) for c, o in options(_main._parser()) if o != "--help"})
+)
+def test_each_option_is_on_the_page_of_its_command(command, option):
+    pages = {"look": "seeing.md", "store": "guide/caching.md"}
+    page = ROOT / "docs" / pages.get(command, "guide/command_line.md")
+    assert re.search(rf"{option}\b(?!-)", page.read_text("utf-8"))
+
+
+def test_each_command_is_on_the_page_of_the_commands():
+    page = (ROOT / "docs" / "guide" / "command_line.md").read_text("utf-8")
+    commands = {command for command, _ in options(_main._parser())}
+    assert commands == {"extract", "backbones", "stages", "look", "store"}
+    assert all(f"`{command}`" in page for command in commands)
+
+
+# What people type into a search of documentation like this one.
+SEARCHED = """
+    accuracy augmentation batch bfloat16 bibtex bytes cache calibration cite classification
+    cluster corrupt cpu cross-validation ct cuda dask database dicom dinov2 docker duplicates
+    embedding explanation export features fine-tuning finetune freeze gpu grad-cam grayscale
+    gridsearchcv groups heatmap histology hounsfield hugging hyperspectral imbalanced imputer
+    interpretability kubernetes labels leakage license linux logging macos memory microscopy missing
+    mri multilabel multispectral nan nifti offline onnx overfitting pandas parquet pathology patient
+    pickle pipeline polars pooling privacy probabilities proxy quantization ray regression
+    reproducibility resize saliency scheduler security slurm spark speed svs thread threshold tiff
+    timm transfer truncated tutorial unfreeze unreadable versions video volume weights windows x-ray
+"""
+
+
+def test_each_word_that_people_search_for_is_on_a_page():
+    text = "\n".join(path.read_text("utf-8") for path in [*PAGES, *EXAMPLES]).lower()
+    assert not [word for word in SEARCHED.split() if not re.search(rf"\b{word}", text)]
+
+
 def test_the_check_of_the_site_finds_each_kind_of_fault(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("check_site", ROOT / "docs" / "check_site.py")
     check = importlib.util.module_from_spec(spec)
@@ -200,6 +245,7 @@ def test_the_check_of_the_site_finds_each_kind_of_fault(tmp_path, capsys):
         "one.html": '<p id="part"><a href="two.html#none">no anchor</a>',
         "two.html": '<a href="three.html"></a><script src="https://other.org/a.js"></script>',
         "three.html": '<a href="https://other.org">not fetched</a>'
+        '<img src="data:," alt=""><img src="data:,plot_one_1" alt="plot one">'
         '<a href="one.html">one <a href="two.html">two</a></a>',
         "contributing.html": '<section id="three-strangers"><table><a href="three.html">answer</a>',
         "api/generated/sklearn_featx.name.html": "<p>No example.</p>",
@@ -208,13 +254,14 @@ def test_the_check_of_the_site_finds_each_kind_of_fault(tmp_path, capsys):
         (tmp_path / name).write_text(body, "utf-8")
     assert check.main(tmp_path)
     *_, last = lines = capsys.readouterr().out.splitlines()
-    assert last == "6 pages, 8 links, 6 faults"
+    assert last == "6 pages, 8 links, 7 faults"
     for fault in (
         "no file lost.html",
         "no anchor two.html#none",
         "3 clicks",
         "no example",
         "in the link",
+        "no text for the picture",
     ):
         assert sum(fault in line for line in lines) == 1
     assert sum("fetches https://other.org/a.js" in line for line in lines) == 1

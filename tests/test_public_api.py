@@ -2,13 +2,16 @@
 
 import ast
 import importlib.metadata
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
+import lazy_loader
 import pytest
 from numpydoc.validate import validate
 
@@ -109,6 +112,21 @@ def test_who_extracts_does_not_import_what_trains():
     ]
 
 
+def test_the_version_is_there_before_any_module_is_imported(monkeypatch):
+    # With EAGER_IMPORT in the environment, lazy_loader imports all modules at once.
+    spec = importlib.util.spec_from_file_location("sklearn_featx", sklearn_featx.__file__)
+    module = importlib.util.module_from_spec(spec)
+    seen = []
+
+    def attach(*_):
+        seen.append(vars(module).get("__version__"))
+        return None, None, []
+
+    monkeypatch.setattr(lazy_loader, "attach_stub", attach)
+    spec.loader.exec_module(module)
+    assert seen == [sklearn_featx.__version__]
+
+
 def test_exceptions_all_is_exact_and_sorted():
     defined = {name for name, value in vars(exceptions).items() if inspect.isclass(value)}
     assert exceptions.__all__ == sorted(defined)
@@ -160,18 +178,82 @@ def test_estimators_document_every_parameter_in_order(name):
     assert [p.name for p in ClassDoc(cls)["Parameters"]] == expected
 
 
-@pytest.mark.parametrize("name", [n for n in OBJECTS if n[0].isupper() and n != "StageInfo"])
-def test_documented_defaults_are_those_of_the_signature(name):
+def parameters():
+    """The documentation of the parameters of every public class, function and method."""
+    from numpydoc.docscrape import ClassDoc, FunctionDoc
+
+    for path in documented():
+        target = sklearn_featx
+        for part in path.split(".")[1:]:
+            target = getattr(target, part)
+        if inspect.isclass(target) and ".exceptions." not in path:
+            # The fields of a named tuple are made by the package, not by a caller.
+            if not issubclass(target, tuple):
+                yield pytest.param(target, ClassDoc(target)["Parameters"], id=path)
+        elif inspect.isroutine(target):
+            yield pytest.param(target, FunctionDoc(target)["Parameters"], id=path)
+
+
+@pytest.mark.parametrize(("target", "described"), list(parameters()))
+def test_documented_defaults_are_those_of_the_signature(target, described):
+    defaults = {
+        p.name: p.default
+        for p in inspect.signature(target).parameters.values()
+        if p.default is not p.empty
+    }
+    # scikit-learn's convention for a y that is not used.
+    if any(p.type == "ignored" for p in described):
+        del defaults["y"]
+    documented = {
+        p.name: ast.literal_eval(p.type.partition("default=")[2])
+        for p in described
+        if "default=" in p.type
+    }
+    assert documented == defaults
+
+
+@pytest.mark.parametrize(("target", "described"), list(parameters()))
+def test_documented_choices_are_those_of_the_type(target, described):
+    annotated = target.__init__ if inspect.isclass(target) else target
+    types = get_type_hints(annotated, localns=vars(sklearn_featx)) if described else {}
+    for parameter in described:
+        choices = re.match(r"\{(.*)\}", parameter.type)
+        if choices:
+            typed = {choice for choice in literals(types[parameter.name]) if choice is not None}
+            assert set(ast.literal_eval(f"[{choices[1]}]")) == typed, parameter.name
+
+
+def literals(annotation):
+    """Yield the values of the `Literal` types within a type."""
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    else:
+        for part in get_args(annotation):
+            yield from literals(part)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("PretrainedFeatureExtractor", {}),
+        ("PretrainedFeatureExtractor", {"layer": "all", "normalize": "layer", "on_error": "nan"}),
+        ("FineTuneClassifier", {"unfreeze_depth": 0}),
+        ("FineTuneClassifier", {"on_error": "nan", "head_layers": "all", "early_stopping": True}),
+        ("FineTuneClassifier", {"augment": "light", "image_size": 16}),
+        ("FineTuneRegressor", {"unfreeze_depth": 0}),
+        ("FineTuneRegressor", {"early_stopping": True}),
+    ],
+)
+def test_learned_attributes_are_documented(name, settings, small_net, digits):
     from numpydoc.docscrape import ClassDoc
 
     cls = getattr(sklearn_featx, name)
-    defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
-    documented = {
-        p.name: ast.literal_eval(p.type.partition("default=")[2])
-        for p in ClassDoc(cls)["Parameters"]
-        if "default=" in p.type
-    }
-    assert documented == {k: v for k, v in defaults.items() if v is not inspect.Parameter.empty}
+    quick = {} if name == "PretrainedFeatureExtractor" else {"max_epochs": 1, "C": 1.0}
+    fitted = cls(small_net, **quick, **settings).fit(*digits)
+    documented = {name for a in ClassDoc(cls)["Attributes"] for name in a.name.split(", ")}
+    learned = {key for key in vars(fitted) if key.endswith("_") and not key.startswith("_")}
+    assert learned
+    assert learned <= documented
 
 
 def test_shared_parameters_of_the_fine_tuners_have_one_description():

@@ -58,5 +58,6 @@ for name, model in models.items():
     print(f"{name}: " + ", ".join(f"{mean:.3f}" for mean in means))
 ax.set(xscale="log", xticks=[50, 100, 200, 300], xticklabels=[50, 100, 200, 300])
 ax.minorticks_off()
+ax.set_title("All layers against the last one")
 ax.legend()
 plt.show()

@@ -52,6 +52,7 @@ print(search.best_params_, f"{search.best_score_:.3f}")
 # %%
 # Score, time and number of trained parameters of each depth:
 UnfreezeDepthDisplay.from_search(search)
+plt.suptitle("What each depth of fine-tuning gives and costs")
 plt.show()
 
 # %%
@@ -66,6 +67,7 @@ classifier.set_params(
     callbacks=[GradualUnfreezing()],
 )
 TrainingHistoryDisplay.from_estimator(classifier.fit(images, labels))
+plt.suptitle("Losses by epoch")
 plt.show()
 
 # %%

@@ -87,7 +87,7 @@ axes.barh(names, [scores.mean() for scores in found], color=["C3", "C0", "C2"])
 for place, scores in enumerate(found):
     axes.plot(scores, np.full(len(scores), place), "k|")
 axes.invert_yaxis()
-axes.set(xlim=(0, 1), xlabel="accuracy (lines: folds, sets)")
+axes.set(title="What new patients get", xlim=(0, 1), xlabel="accuracy (lines: folds, sets)")
 
 # %%
 # Where do the scores come from? The maps of a model of all layers, each over its file: an exact
@@ -97,6 +97,7 @@ from sklearn_featx import HeatMapDisplay  # noqa: E402
 layers = PretrainedFeatureExtractor(layer="all", normalize="layer", image_size=64)
 seen = make_pipeline(layers, RidgeClassifier(1000)).fit(paths, y)
 HeatMapDisplay.from_estimator(seen, paths[:4], target=y[:4], view="file")
+plt.suptitle("Where the scores of four scans come from")
 plt.show()
 
 # %%

@@ -49,4 +49,5 @@ print(np.allclose(error, sign * model.decision_function(defects), atol=1e-3))
 # Red raises the score of "defect", blue lowers it. ``view="file"`` would draw the whole pictures.
 # `Can the maps be trusted? <../seeing.html#can-the-maps-be-trusted>`__
 HeatMapDisplay.from_estimator(model, defects, target="defect")
+plt.suptitle("What speaks for a defect")
 plt.show()

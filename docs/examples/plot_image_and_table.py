@@ -97,4 +97,5 @@ from sklearn.calibration import CalibrationDisplay  # noqa: E402
 probability = cross_val_predict(model, X, y, cv=5, method="predict_proba")[:, 1]
 figure, ax = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
 CalibrationDisplay.from_predictions(y, probability, n_bins=5, strategy="quantile", ax=ax)
+ax.set_title("Calibration of image and table")
 plt.show()

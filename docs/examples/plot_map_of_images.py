@@ -44,6 +44,7 @@ given[wrong] = (y[wrong] + rng.integers(1, 4, len(wrong))) % 4
 # ``display.to_html("map.html")`` writes a page to zoom and hover in.
 extractor = PretrainedFeatureExtractor(layer="blocks.2", image_size=48)
 display = EmbeddingDisplay.from_estimator(extractor, X, given)
+plt.suptitle("Map of the digits by their features")
 
 # %%
 # Near duplicates, by a deeper layer. Digits are all alike, so the threshold is higher than the
@@ -72,4 +73,5 @@ for ax, i in zip(axes, first, strict=False):
     ax.imshow(X[i], cmap="gray")
     ax.set_title(f"{given[i]}, rather {issues.suggested[i]}", fontsize="small")
     ax.set_axis_off()
+plt.suptitle("Labels that are probably wrong")
 plt.show()

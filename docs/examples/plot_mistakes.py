@@ -28,13 +28,16 @@ print(f"accuracy {(probabilities.argmax(1) == y).mean():.3f}")
 # %%
 # True class, arrow, predicted class, and how sure the model is.
 display = MistakesDisplay.from_predictions(X, y, probabilities, n_mistakes=6)
+plt.suptitle("The most confident mistakes")
 
 # %%
 # The confusion matrix, with the most confident image of each cell.
 MistakesDisplay.from_predictions(X, y, probabilities, kind="matrix")
+plt.suptitle("Confusion matrix with pictures")
 
 # %%
 # Where the score of the wrong class comes from: red raises it, blue lowers it.
 rows = display.rows[:3]
 HeatMapDisplay.from_estimator(model.fit(X, y), X[rows], target=probabilities[rows].argmax(1))
+plt.suptitle("What speaks for the wrong class")
 plt.show()

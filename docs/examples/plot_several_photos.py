@@ -90,4 +90,5 @@ top.set_title(f"cell {places[shown] + 1} has a defect; orange: what a center cro
 bottom.barh(list(scores), list(scores.values()))
 bottom.set(xlabel="accuracy, 5 folds", xlim=(0.4, 1))
 bottom.invert_yaxis()
+figure.suptitle("One row for several photographs, and wide ones")
 plt.show()

@@ -64,6 +64,7 @@ for pooling, marker in [("avg", "o"), ("max", "s")]:
     )
 ax.axhline(table.nested_scores.mean(), color="gray", linestyle=":", label="choice, nested")
 ax.set(ylabel="accuracy, 5 folds", xlabel="layer, at the end of each stage")
+ax.set_title("Accuracy by layer and pooling")
 ax.tick_params(axis="x", rotation=30)
 ax.legend()
 plt.show()

@@ -50,4 +50,5 @@ print(np.round(score, 2), np.round(model.decision_function(test[wrong]), 2))
 # with a negative number may hardly differ. There the label may be doubtful, or the defect too small
 # for the network at this size.
 NeighborsDisplay.from_estimator(model, test[wrong], train, y_train, n_neighbors=6)
+plt.suptitle("Two wrong predictions, and the training images that speak for them or against them")
 plt.show()

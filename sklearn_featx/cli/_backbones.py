@@ -19,7 +19,8 @@ def _backbones(arguments: argparse.Namespace) -> None:
     if not names:
         raise InputError(
             f"PATTERN: no backbone matches {shown(arguments.pattern)}. "
-            "Without a pattern, `sklearn-featx backbones` lists all."
+            "Without a pattern, `sklearn-featx backbones` lists all but timm's, whose names are "
+            "timm/NAME."
         )
     print("\n".join(names))
 

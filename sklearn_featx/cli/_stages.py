@@ -13,7 +13,9 @@ def _stages(arguments: argparse.Namespace) -> None:
 
 def add_stages(commands: Any) -> None:
     stages = commands.add_parser("stages", help="list the stages of a backbone and their costs")
-    stages.add_argument("name", metavar="NAME", help="a name from `sklearn-featx backbones`")
+    stages.add_argument(
+        "name", metavar="NAME", help="a name from `sklearn-featx backbones`, or timm/NAME"
+    )
     stages.add_argument(
         "--granularity", choices=("stage", "block"), default="stage", help="default: %(default)s"
     )

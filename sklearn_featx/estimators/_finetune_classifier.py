@@ -11,7 +11,7 @@ from .._sklearn_compat import StrOptions
 from .._typing import AnyArray, FloatArray, Granularity, OnError, Precision, UnfreezeDepth, Weights
 from ..flow import Cache
 from ..images import ImageCollection
-from ..training import AugmentSpec, LinearModel
+from ..training import AugmentSpec, Head, LinearModel, OptimizerSpec
 from ._class_scores import ClassScores
 from ._finetune_base import FineTuneEstimator
 from ._finetune_probe import StartRows, classifier_probe
@@ -234,7 +234,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         unfreeze_depth: UnfreezeDepth = 1,
         granularity: Granularity = "stage",
         # the head
-        head: Any = "linear",
+        head: Head = "linear",
         head_layers: HeadLayers = "last",
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
@@ -244,7 +244,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
-        optimizer: Any = "adamw",
+        optimizer: OptimizerSpec = "adamw",
         # stopping
         early_stopping: bool = False,
         validation_fraction: float = 0.1,

@@ -10,7 +10,7 @@ from .._messages import shown
 from .._sklearn_compat import HasMethods, Interval, StrOptions
 from .._typing import Granularity, OnError, Precision, UnfreezeDepth, Weights
 from ..flow import Cache
-from ..training import NET_PREFIXES, AugmentSpec
+from ..training import NET_PREFIXES, AugmentSpec, Head, OptimizerSpec
 from ._head_layers import HeadLayers
 from ._image_estimator import ImageEstimator
 from ._image_reader import ImageReader
@@ -65,7 +65,7 @@ class FineTuneParameters(ImageEstimator):
         unfreeze_depth: UnfreezeDepth = 1,
         granularity: Granularity = "stage",
         # the head
-        head: Any = "linear",
+        head: Head = "linear",
         head_layers: HeadLayers = "last",
         head_init: Literal["probe", "random"] = "probe",
         C: float | Literal["auto"] = "auto",
@@ -75,7 +75,7 @@ class FineTuneParameters(ImageEstimator):
         weight_decay: float = 0.01,
         max_epochs: int = 10,
         batch_size: int = 32,
-        optimizer: Any = "adamw",
+        optimizer: OptimizerSpec = "adamw",
         # stopping
         early_stopping: bool = False,
         validation_fraction: float = 0.1,

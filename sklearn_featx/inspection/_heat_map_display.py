@@ -89,11 +89,19 @@ class HeatMapDisplay:
 
         Parameters
         ----------
-        estimator, X, target, method, baseline
-            As in `heat_maps`.
+        estimator : estimator
+            The fitted model, as in `heat_maps`.
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            The images.
+        target : label, int or array-like of shape (n_images,), default=None
+            Class, or number of the output of a regressor; None: as in `heat_maps`.
         view : {"network", "file"}, default="network"
             Draw each image as the network sees it, or as it was given, where parts that were cut
             off have no map.
+        method : {"auto", "exact", "shapley", "occlusion"}, default="auto"
+            How the maps are found, as in `heat_maps`.
+        baseline : "zero", images or None, default=None
+            What a position is measured against, as in `heat_maps`.
         ax : array of matplotlib Axes, default=None
             Where to draw, one for each image; None: a new figure.
 

@@ -17,9 +17,10 @@ from ._beside import Beside
 from ._model import Block, Model
 from ._position_effects import occlusion_effects, shapley_values
 from ._resample import for_the_eye, interpolated, spread_out
-from ._scores import Score
+from ._scores import Score, Unit
 
-Method: TypeAlias = Literal["auto", "exact", "shapley", "occlusion"]
+Found: TypeAlias = Literal["exact", "shapley", "occlusion"]
+Method: TypeAlias = Literal["auto", Found]
 _METHODS = ("auto", "exact", "shapley", "occlusion")
 
 
@@ -55,8 +56,8 @@ class HeatMaps(NamedTuple):
     maps: FloatArray
     intercept: FloatArray
     target: AnyArray
-    method: str
-    unit: str
+    method: Found
+    unit: Unit
     columns: dict[str, FloatArray] = {}  # noqa: RUF012 - never written
 
     @property
@@ -208,7 +209,7 @@ class _Way(NamedTuple):
     """Method of the maps, decided by the first images for all."""
 
     score: Score
-    method: str
+    method: Found
     affine: Affine | None = None
     n_samples: int = 0
 

@@ -1,7 +1,7 @@
 """Mistakes of a model: the most confident ones, and a confusion matrix whose cells show images."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -85,7 +85,7 @@ class MistakesDisplay:
         *,
         classes: Any = None,
         n_mistakes: int = 12,
-        kind: str = "mistakes",
+        kind: Literal["mistakes", "matrix"] = "mistakes",
         thumbnail_size: int = 96,
         reader: ImageReader | None = None,
         ax: Any = None,

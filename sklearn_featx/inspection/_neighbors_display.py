@@ -90,8 +90,16 @@ class NeighborsDisplay:
 
         Parameters
         ----------
-        estimator, X, X_train, y_train, target
-            As in `nearest_images`.
+        estimator : estimator
+            The fitted model, as in `nearest_images`.
+        X : array-like, list, Series, DataFrame or Dataset of n_images images
+            Images whose neighbors are drawn.
+        X_train : array-like, list, Series, DataFrame or Dataset of n_train images
+            Images to find neighbors among.
+        y_train : array-like of shape (n_train,), default=None
+            Their labels, drawn above them.
+        target : label or int, default=None
+            Class or output that representer values are of, as in `nearest_images`.
         n_neighbors : int, default=6
             Training images beside each image. With representer values, the first half are those
             that speak for the target.

@@ -1,6 +1,6 @@
 """Predictions of classes, in any of the forms that scikit-learn gives them."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from sklearn.utils.validation import column_or_1d
@@ -30,7 +30,7 @@ class Predictions(NamedTuple):
     true: AnyArray
     predicted: AnyArray
     confidence: FloatArray
-    unit: str
+    unit: Literal["probability", "score", "label"]
 
 
 def predictions_of(

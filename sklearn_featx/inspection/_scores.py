@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn.base import is_clusterer
@@ -17,13 +17,16 @@ LOG_ODDS_LIMIT = 15.0
 _TINY = 1e-300
 
 
+Unit: TypeAlias = Literal["decision function", "log-odds", "probability", "value"]
+
+
 class Score(NamedTuple):
     """Scores of rows by a model.
 
     Parameters
     ----------
-    unit : str
-        "decision function", "log-odds", "probability" or "value".
+    unit : {"decision function", "log-odds", "probability", "value"}
+        Kind of the scores.
     labels : ndarray of shape (n_outputs,)
         Class or number of each output.
     of : callable
@@ -35,7 +38,7 @@ class Score(NamedTuple):
         exponentials that log-probabilities are divided by.
     """
 
-    unit: str
+    unit: Unit
     labels: AnyArray
     of: Callable[[AnyArray], FloatArray]
     limit: float = np.inf

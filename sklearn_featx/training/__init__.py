@@ -13,13 +13,14 @@ arrays; torch and skorch are used inside.
 from ._augment import AugmentSpec, make_augment
 from ._callbacks import GradualUnfreezing
 from ._dataset import RowsDataset
-from ._head import make_head, start_head
+from ._head import Head, make_head, start_head
 from ._head_function import HeadFunction, head_function
 from ._layout import in_format_of
 from ._make_net import continue_fit, make_net
 from ._module import EARLIER_POOLING, LAST_POOLING, TailAndHead
 from ._net import FineTuneNet
 from ._net_params import NET_PREFIXES
+from ._optimizer import OptimizerSpec
 from ._probe import (
     LinearModel,
     fit_linear_probe_classifier,
@@ -38,8 +39,10 @@ __all__ = [
     "AugmentSpec",
     "FineTuneNet",
     "GradualUnfreezing",
+    "Head",
     "HeadFunction",
     "LinearModel",
+    "OptimizerSpec",
     "RowsDataset",
     "Scaling",
     "TailAndHead",
