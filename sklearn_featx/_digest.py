@@ -23,6 +23,7 @@ _PREFIX = "b2-1:"
 # 128 bits: two of 10**15 images collide with probability 10**-9.
 _DIGEST_BYTES = 16
 _RACY_NS = 2_000_000_000
+_NUMBERS = (bool, int, float)
 
 
 def digest(*parts: Part) -> str:
@@ -49,10 +50,8 @@ def digest(*parts: Part) -> str:
     state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
         kind, data = _encode(part)
-        flat = memoryview(data)
-        view = flat.cast("B") if flat.nbytes else memoryview(b"")
-        state.update(f"{kind}{view.nbytes}:".encode())
-        state.update(view)
+        state.update(b"%b%d:" % (kind, len(data)))
+        state.update(data)
     return _PREFIX + state.hexdigest()
 
 
@@ -101,9 +100,11 @@ def installed_version(distribution: str) -> str:
         return ""
 
 
-def _encode(part: Part) -> tuple[str, Data]:
+def _encode(part: Part) -> tuple[bytes, Data]:
     if isinstance(part, str):
-        return "s", part.encode()
-    if part is None or isinstance(part, bool | int | float):
-        return type(part).__name__, repr(part).encode()
-    return "b", part
+        return b"s", part.encode()
+    if part is None or isinstance(part, _NUMBERS):
+        return type(part).__name__.encode(), repr(part).encode()
+    data = memoryview(part)
+    # A view without bytes has no other format.
+    return b"b", data.cast("B") if data.nbytes else b""

@@ -104,6 +104,8 @@ class Namer:
         self._numbers: dict[int, int] = {}
         # References to named objects, so that no id is reused.
         self._held: list[Any] = []
+        # Most classes of a network have the same bases.
+        self._users_functions = functools.cache(_users_functions)
 
     @classmethod
     def register(cls, kind: type, method: Callable[["Namer", Any], str]) -> None:
@@ -289,7 +291,7 @@ class Namer:
     def _replaced(self, cls: type) -> Iterator[str]:
         """Name functions that a user has put into a library's class or into its bases."""
         for base in cls.__mro__:
-            for key, value in _users_functions(base):
+            for key, value in self._users_functions(base):
                 yield digest(base.__qualname__, key, self.name(value))
 
     def _module(self, module: ModuleType) -> str:
@@ -408,12 +410,12 @@ def _users_functions(cls: type) -> list[tuple[str, FunctionType]]:
     """Return the functions in a library's class that belong to no library."""
     if not is_library(cls.__module__):
         return []
-    return [
+    return sorted(
         (key, value)
-        for key, value in sorted(vars(cls).items())
+        for key, value in vars(cls).items()
         if isinstance(value, FunctionType)
         and not is_library(str(value.__globals__.get("__name__", "")))
-    ]
+    )
 
 
 def _is_written_in_python(cls: type) -> bool:

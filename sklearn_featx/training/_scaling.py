@@ -53,6 +53,9 @@ class Scaling(NamedTuple):
             mean[columns] = np.average(some, axis=0, weights=weights)
             some -= mean[columns]
             variances[columns] = np.average(np.square(some, out=some), axis=0, weights=weights)
+        # The mean of equal numbers is rounded: what is left of them is not their variance.
+        rounding = len(embeddings) * np.finfo(np.float64).eps * np.abs(mean)
+        variances[variances <= np.square(rounding)] = 0.0
         if widths is None or len(widths) < 2:
             spread = np.full(len(mean), np.sqrt(variances.mean()))
         else:
