@@ -7,7 +7,7 @@ every row as in the training set. The second derivative for uniform probabilitie
 others (Böhning 1992, "Multinomial logistic regression algorithm").
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,18 +18,21 @@ from scipy.special import log_softmax
 from .._parallel import ForkSafeLock, thread_pools
 from .._typing import AnyArray
 
-MAX_ITERATIONS = 2_000
-# Largest derivative of the average loss by a coefficient in its unit: with 1e-8, a row of weight 2
-# and two equal rows differ by more than scikit-learn's checks allow.
-TOLERANCE = 1e-9
-# Near enough where a weak penalty takes more steps: probabilities of 150 classes differed by up to
-# 4e-4 from those of the solution.
-_NEAR = 1e-5
+# The loss is at least as convex as its penalty. Therefore its gradient, as a share of that of the
+# penalty, is a bound for the distance to the solution, as a share of the coefficients' length: with
+# any penalty, and however far separable rows draw the coefficients.
+TOLERANCE = 1e-7
+# Near enough after many steps, as a weak penalty takes them: other rows' probabilities were within
+# a few hundredths of those of the solution, and most within thousandths.
+NEAR = 0.01
+MANY_STEPS = 500
+MAX_STEPS = 20_000
 # To compare penalties: the share of the largest derivative at the start that may be left, and a
-# derivative that float32 cannot lower. A tolerance like the one above would not do: with a weak
-# penalty, separable rows have small derivatives far from the solution.
+# derivative that float32 cannot lower.
 ROUGH_SHARE = 0.01
 _ROUNDING = 1e-6
+# A derivative that float64 cannot lower.
+_SMALLEST = 1e-13
 
 
 class Solution(NamedTuple):
@@ -92,31 +95,33 @@ class LogisticProblem:
             Inverse penalty.
         roughly : bool, default=False
             Whether the largest derivative need only fall to `ROUGH_SHARE` of that at the start.
+            False: the distance to the solution falls to `TOLERANCE` of the coefficients' length,
+            or to `NEAR` after `MANY_STEPS`.
         start : Solution, default=None
             A solution for another penalty. None: all coefficients are 0.
         """
-        penalty = 1 / (C * self._total)
-        units = np.sqrt(self._curvatures + penalty * np.append(np.ones(self._rows.shape[1]), 0.0))
-        units[units == 0] = 1.0
-
-        def loss(scaled: AnyArray) -> tuple[float, AnyArray]:
-            value, gradient = self._loss(scaled.reshape(self._n_outputs, -1) / units, penalty)
-            return value, (gradient / units).ravel()
-
-        first = np.zeros((self._n_outputs, len(units)))
+        descent = _Descent(self._loss, 1 / (C * self._total), self._curvatures)
+        first = np.zeros((self._n_outputs, len(self._curvatures)))
         if start is not None:
-            first = np.column_stack([start.weight, start.bias]) * units
-        tolerance = TOLERANCE
-        if roughly:
-            tolerance = max(_ROUNDING, ROUGH_SHARE * float(np.abs(loss(first)[1]).max()))
+            first = np.column_stack([start.weight, start.bias]) * descent.units
         # `ftol` would end it where the loss, not the coefficients, no longer changes. With 150
         # classes, the usual memory of 10 steps costs nearly as much as the loss, and saves few.
-        options = {"gtol": tolerance, "ftol": 0.0, "maxcor": 5}
-        options |= {"maxiter": MAX_ITERATIONS, "maxfun": np.inf}
+        options = {"gtol": _SMALLEST, "ftol": 0.0, "maxcor": 5}
+        options |= {"maxiter": MAX_STEPS, "maxfun": np.inf}
+        if roughly:
+            largest = float(np.abs(descent.loss(first.ravel())[1]).max())
+            options["gtol"] = max(_ROUNDING, ROUGH_SHARE * largest)
         with _blas.limited():
-            found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
-        solved = found.x.reshape(first.shape) / units
-        converged = bool(np.abs(found.jac).max() <= _NEAR)
+            found = minimize(
+                descent.loss,
+                first.ravel(),
+                jac=True,
+                method="L-BFGS-B",
+                options=options,
+                callback=None if roughly else descent.stop,
+            )
+        solved = found.x.reshape(first.shape) / descent.units
+        converged = descent.distance <= NEAR or bool(np.abs(found.jac).max() <= _SMALLEST)
         return Solution(solved[:, :-1], solved[:, -1], int(found.nit), converged)
 
     def _loss(self, coefficients: AnyArray, penalty: float) -> tuple[float, AnyArray]:
@@ -133,6 +138,47 @@ class LogisticProblem:
         errors = errors[:, -self._n_outputs :]
         slopes = errors.T @ self._rows + penalty * weight
         return value, np.column_stack([slopes, errors.sum(axis=0)])
+
+
+class _Descent:
+    """A minimization over coefficients in their units, and the distance to the solution.
+
+    Parameters
+    ----------
+    loss : callable
+        From coefficients and penalty to the loss and its gradient.
+    penalty : float
+        The penalty.
+    curvatures : ndarray of shape (n_coordinates + 1,)
+        Second derivative of the loss by each coordinate, and by the intercept.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[AnyArray, float], tuple[float, AnyArray]],
+        penalty: float,
+        curvatures: AnyArray,
+    ) -> None:
+        self._loss, self._penalty = loss, penalty
+        self.units = np.sqrt(curvatures + penalty * np.append(np.ones(len(curvatures) - 1), 0.0))
+        self.units[self.units == 0] = 1.0
+        self.distance = np.inf
+        self._n_steps = 0
+
+    def loss(self, scaled: AnyArray) -> tuple[float, AnyArray]:
+        """Return the loss and its gradient, and note the distance."""
+        coefficients = scaled.reshape(-1, len(self.units)) / self.units
+        value, gradient = self._loss(coefficients, self._penalty)
+        length = float(np.linalg.norm(coefficients[:, :-1]))
+        slope = float(np.linalg.norm(gradient))
+        self.distance = slope / self._penalty / length if length else np.inf
+        return value, (gradient / self.units).ravel()
+
+    def stop(self, _: AnyArray) -> None:
+        """After a step: stop at a solution, or near it after many steps."""
+        self._n_steps += 1
+        if self.distance <= (TOLERANCE if self._n_steps < MANY_STEPS else NEAR):
+            raise StopIteration
 
 
 def _scores(rows: AnyArray, weight: AnyArray, bias: AnyArray) -> AnyArray:

@@ -102,7 +102,7 @@ def test_a_single_class_is_certain():
 
 
 def test_stopping_short_is_said(monkeypatch):
-    monkeypatch.setattr(_logistic, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(_logistic, "MAX_STEPS", 1)
     features, codes, _ = make_rows(60, 6, 3)
     with pytest.warns(FeatxWarning, match="did not converge in 1 steps.*C=1"):
         fit_linear_probe_classifier(features, codes, 3, C=1.0)
@@ -121,6 +121,21 @@ def test_columns_of_any_scale_reach_the_optimum():
     probe = fit_linear_probe_classifier(features, codes, 3, C=10, widths=widths)
     probabilities = softmax(logits(features, probe), axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=2e-6)
+
+
+def test_equal_rows_predict_the_mean_for_other_rows_too():
+    """The weighted mean of equal numbers is rounded; the rest must not be scaled to 1."""
+    rng = np.random.default_rng(0)
+    features, others = np.tile(rng.normal(size=40), (6, 1)).astype(np.float32), np.eye(40)
+    weights, targets = rng.uniform(0.5, 2, 6), np.arange(6.0)
+    probe = fit_linear_probe_regressor(features, targets, alpha=10.0, sample_weight=weights)
+    mean = np.average(targets, weights=weights)
+    np.testing.assert_allclose(logits(others, probe), mean, rtol=1e-9)
+    probe = fit_linear_probe_classifier(
+        features, [0, 1] * 3, 2, C=0.1, sample_weight=weights, widths=[30, 10]
+    )
+    share = weights[1::2].sum() / weights.sum()
+    np.testing.assert_allclose(softmax(logits(others, probe), axis=1)[:, 1], share, rtol=1e-6)
 
 
 def test_multilabel_is_a_logistic_regression_for_each_label():
