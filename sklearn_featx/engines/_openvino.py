@@ -140,7 +140,7 @@ class OpenVinoEngine:
             # PyTorch for CPUs alone comes without triton, and says so.
             logs = ("torch.fx.experimental.symbolic_shapes", "torch.utils.flop_counter")
             with torch.no_grad(), silenced(*logs):
-                exported = torch.export.export(self._whole, (example,))
+                exported, places = _exported(self._whole, example)
             model = self._openvino.convert_model(exported)
             model.reshape(list(example.shape))
             settings = {
@@ -149,7 +149,7 @@ class OpenVinoEngine:
                 "INFERENCE_NUM_THREADS": self._n_streams,
                 "NUM_STREAMS": self._n_streams,
             }
-            return _Compiled(self._core.compile_model(model, "CPU", settings))
+            return _Compiled(self._core.compile_model(model, "CPU", settings), places)
         except ComplexResultError:
             raise
         except Exception as error:
@@ -160,11 +160,43 @@ class OpenVinoEngine:
             ) from error
 
 
-class _Compiled:
-    """A compiled network for rows of one shape, and its inference requests."""
+def _exported(whole: nn.Module, example: torch.Tensor) -> tuple[Any, list[int]]:
+    """Export a network without results that occur again, and say where each result is."""
+    exported = torch.export.export(whole, (example,))
+    names = exported.graph_signature.user_outputs
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) < len(names):
+        # OpenVINO converts no result that occurs twice, as a vector does under two poolings.
+        some = _Some(whole, [names.index(name) for name in distinct])
+        exported = torch.export.export(some, (example,))
+    return exported, [distinct.index(name) for name in names]
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
+
+class _Some(nn.Module):
+    """Some of a network's results."""
+
+    def __init__(self, network: nn.Module, numbers: list[int]) -> None:
+        super().__init__()
+        self.network, self.numbers = network, numbers
+
+    def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        results = self.network(batch)
+        return [results[number] for number in self.numbers]
+
+
+class _Compiled:
+    """A compiled network for rows of one shape, and its inference requests.
+
+    Parameters
+    ----------
+    compiled : openvino.CompiledModel
+        The network, without results that occur again.
+    places : list of int
+        For each result of the network, the one of `compiled` that it is.
+    """
+
+    def __init__(self, compiled: Any, places: list[int]) -> None:
+        self._compiled, self._places = compiled, places
         self._idle: deque[Any] = deque()
 
     def start(self, row: AnyArray) -> Any:
@@ -182,7 +214,7 @@ class _Compiled:
         # Copies, since the next run of the request overwrites its memory.
         results = [np.array(result) for result in request.results.values()]
         self._idle.append(request)
-        return results
+        return [results[place] for place in self._places]
 
 
 @functools.cache

@@ -75,7 +75,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         ``"max"``; ``"avgmax"``, the mean of both; ``"gem"``, a generalized mean [2]_; ``"grid2"``
         or ``"grid3"``, the means of 2 x 2 or 3 x 3 cells [3]_; ``"cls"``, the class token;
         ``"flatten"``, all values. Vectors of a list are concatenated; activations that are vectors
-        do not change. None: no conversion; the result has more than two axes.
+        do not change, and are repeated for each pooling of a list. None: no conversion; the result
+        has more than two axes.
     preprocessing : "fast", Preprocessing, callable or None, default=None
         None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
         faster for large JPEG files, which are decoded at a fraction of their size; the cosine
@@ -117,9 +118,10 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         and file. ``"nan"``: their rows are NaN, and one `ImageWarning` at the end names all of
         them.
     normalize : bool or "layer", default=False
-        True: scale each row to unit Euclidean norm. ``"layer"``: center each column, divide it by
-        its standard deviation over the images of `fit`, and scale each layer to the same total
-        variance, so that a penalty treats layers alike.
+        True: scale each row to unit Euclidean norm. ``"layer"``: center each column over the
+        images of `fit`, and scale the columns so that a penalty treats layers alike. Of one layer,
+        all have one divisor, and a mean variance of 1. Of several, the variance of each column is
+        shrunk half way to the mean of its layer, and each layer gets the same total variance.
     verbose : int, default=0
         1 shows a progress bar with images per second.
 

@@ -175,6 +175,16 @@ def test_a_signal_after_two_engines_have_ended():
     assert (ended.returncode, ended.stdout) == (0, "handled\n")
 
 
+def test_a_result_that_occurs_under_several_poolings(digits):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    settings = {"layer": ["0", "2"], "pooling": ["avg", "max"], "cache": False}
+    wanted = PretrainedFeatureExtractor(network, **settings).fit_transform(digits[0][:2])
+    extractor = PretrainedFeatureExtractor(network, **settings, engine="openvino")
+    given = extractor.fit_transform(digits[0][:2])
+    np.testing.assert_array_equal(given[:, 8:12], given[:, 12:])
+    np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-5)
+
+
 WITHOUT_TELEMETRY = """
 import logging, socket, sys
 import numpy as np
