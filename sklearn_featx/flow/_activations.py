@@ -107,9 +107,8 @@ def _report(decision: Decision, recipe: Recipe, settings: Settings) -> None:
 
 
 def _warn_of_range(images: ImageCollection) -> None:
-    """Warn once of images that use little of a value range that the user did not set."""
-    report = None if images.range_use is None else images.range_use.report()
-    if report is not None:
+    """Warn once of frames that were not read, and of a range that is hardly used."""
+    for report in [] if images.range_use is None else images.range_use.reports():
         warnings.warn(report, RangeWarning, stacklevel=4)
 
 

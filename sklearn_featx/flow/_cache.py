@@ -3,19 +3,23 @@
 import contextlib
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from .._messages import cause, shown, warn_once
+from .._parallel import ForkSafeLock
 from ..exceptions import StoreWarning
 from ..store import FeatureStore, parse_size, session_store
 from ._recipe import Recipe
 
 Cache: TypeAlias = bool | str | os.PathLike[str] | FeatureStore
 
-# Handles, whose connections stay open between calls.
-_kept: dict[str, FeatureStore] = {}
+# Handles, whose connections stay open between calls: those used last, since each holds files open.
+_kept: OrderedDict[str, FeatureStore] = OrderedDict()
+_MOST_KEPT = 16
+_lock = ForkSafeLock()
 
 # The share of the store's size, so that one data set does not evict all others; and of the disk.
 _LARGEST_SHARE = 0.5
@@ -69,7 +73,17 @@ def open_store(cache: Cache) -> FeatureStore | None:
             stacklevel=2,
         )
         return None
-    return _kept.setdefault(store.path, store)
+    return _keep(store)
+
+
+def _keep(store: FeatureStore) -> FeatureStore:
+    """Return the kept handle of a store; the least recently used one is closed."""
+    with _lock:
+        kept = _kept.setdefault(store.path, store)
+        _kept.move_to_end(store.path)
+        if len(_kept) > _MOST_KEPT:
+            _kept.popitem(last=False)[1].close()
+    return kept
 
 
 def decide(

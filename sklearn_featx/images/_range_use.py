@@ -23,12 +23,11 @@ class RangeUse:
     >>> from sklearn_featx.images._range_use import RangeUse
     >>> use = RangeUse()
     >>> use(np.array([100, 4000], np.uint16), (0.0, 65535.0))
-    >>> use.report()
-    'values run from 100 to 4000 in all images seen, 6% of ...'
-    >>> use.report()
+    >>> use.reports()
+    ['values run from 100 to 4000 in all images seen, 6% of ...']
     >>> use.frames("GIF")
-    >>> use.report()
-    "a file (GIF) has several frames, of which the first was read. ..."
+    >>> use.reports()
+    ['a file (GIF) has several frames, of which the first was read. ...']
     """
 
     def __init__(self) -> None:
@@ -52,25 +51,31 @@ class RangeUse:
             before = self._seen.get(key, (smallest, largest))
             self._seen[key] = (min(before[0], smallest), max(before[1], largest))
 
-    def report(self) -> str | None:
-        """Describe a default that may not be what the user wants, once; otherwise return None."""
+    def reports(self) -> list[str]:
+        """Describe the defaults that may not be what the user wants, each once."""
         with self._lock:
-            if self._frames:
-                what, self._frames = self._frames, ""
-                return (
-                    f"a file ({what}) has several frames, of which the first was read. "
-                    "ImageReader(frames=0) confirms this; frames='all', with bag_pooling='mean', "
-                    "reads all of them."
-                )
-            if self._reported:
-                return None
-            for ((low, high), scan), (smallest, largest) in self._seen.items():
-                share = (largest - smallest) / (high - low)
-                # Images of a single value, such as black images, give no information.
-                # Those of a smaller share look alike to a network.
-                if 0 < share < LEAST_SHARE:
-                    self._reported = True
-                    return _report((low, high), (smallest, largest), share, scan=scan)
+            return [text for text in (self._of_frames(), self._of_range()) if text]
+
+    def _of_frames(self) -> str | None:
+        if not self._frames:
+            return None
+        what, self._frames = self._frames, ""
+        return (
+            f"a file ({what}) has several frames, of which the first was read. "
+            "ImageReader(frames=0) confirms this; frames='all', with bag_pooling='mean', "
+            "reads all of them."
+        )
+
+    def _of_range(self) -> str | None:
+        if self._reported:
+            return None
+        for ((low, high), scan), (smallest, largest) in self._seen.items():
+            share = (largest - smallest) / (high - low)
+            # Images of a single value, such as black images, give no information.
+            # Those of a smaller share look alike to a network.
+            if 0 < share < LEAST_SHARE:
+                self._reported = True
+                return _report((low, high), (smallest, largest), share, scan=scan)
         return None
 
     def __getstate__(self) -> dict[str, Any]:

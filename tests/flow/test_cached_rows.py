@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
 from sklearn_featx.exceptions import StoreWarning
-from sklearn_featx.flow import Tap
+from sklearn_featx.flow import Tap, _cache
 from sklearn_featx.images import ImageCollection
 from sklearn_featx.store import FeatureStore
 
@@ -138,6 +138,19 @@ class TestOnce:
         one = cross_val_predict(clf, images, labels, **asked)
         assert store.info().n_rows == 48
         np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+class TestFolders:
+    def test_only_the_last_ones_are_held_open(self, small_net, digits, tmp_path):
+        # Each holds files open, and a process may have 256 of them.
+        rows = [
+            PretrainedFeatureExtractor(small_net, cache=tmp_path / str(i)).transform(digits[0][:2])
+            for i in range(_cache._MOST_KEPT + 2)
+        ]
+        assert len(_cache._kept) == _cache._MOST_KEPT
+        first = PretrainedFeatureExtractor(small_net, cache=tmp_path / "0")
+        np.testing.assert_array_equal(first.transform(digits[0][:2]), rows[0])
+        assert FeatureStore(tmp_path / "0").info().n_rows == 2
 
 
 class TestSame:

@@ -133,6 +133,14 @@ def test_several_frames_need_a_pooling():
         ReadOptions(frames="all")
 
 
+def test_unread_frames_hide_no_other_warning(small_net):
+    """The rows are cached: the next run reads no image that it could judge."""
+    dark = (np.arange(64, dtype=np.uint16) * 64).reshape(8, 8)
+    with pytest.warns(RangeWarning) as caught:
+        PretrainedFeatureExtractor(small_net, image_size=8).fit_transform([animation("GIF"), dark])
+    assert {str(w.message).split(" ")[0] for w in caught} == {"a", "values"}
+
+
 def test_unread_frames_are_said_once(small_net):
     extractor = PretrainedFeatureExtractor(small_net, image_size=8, cache=False)
     X = [animation("GIF"), animation("TIFF")]

@@ -90,7 +90,7 @@ def test_frames_by_the_reader():
     np.testing.assert_array_equal(last.load(0), whole.images.load(1))
     images = as_image_collection([data])
     np.testing.assert_array_equal(images.load(0), whole.images.load(0))
-    assert "TIFF" in images.range_use.report()
+    assert "TIFF" in images.range_use.reports()[0]
 
 
 def test_pages_without_description():

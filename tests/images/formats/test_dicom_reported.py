@@ -67,7 +67,7 @@ def test_scans_without_a_window_are_advised_to_take_one(make_dicom):
     images = as_image_collection(scans)
     for row in range(2):
         images.load(row)
-    report = images.range_use.report()
+    (report,) = images.range_use.reports()
     assert "values run from -1024 to -1" in report
     assert "window='soft'" in report
     assert "window=(center, width)" in report
@@ -76,7 +76,7 @@ def test_scans_without_a_window_are_advised_to_take_one(make_dicom):
     for window in ("soft", (0, 400), "full"):
         images = as_image_collection(scans, ReadOptions(window=window))
         images.load(0)
-        assert images.range_use is None or images.range_use.report() is None
+        assert images.range_use is None or images.range_use.reports() == []
 
 
 @pytest.mark.parametrize("implicit", [False, True])
