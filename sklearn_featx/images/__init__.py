@@ -12,6 +12,7 @@ importing their packages.
 """
 
 from ._adapter import as_image_collection
+from ._addresses import foreign_host, local_path
 from ._bag_pooling import bag_poolings, n_parts, pool_bag
 from ._bags import Bags
 from ._channels import Channels
@@ -68,6 +69,7 @@ __all__ = [
     "data_uri",
     "decode",
     "digest_reading",
+    "foreign_host",
     "has_scan_name",
     "has_volume_name",
     "holds_identifiers",
@@ -75,6 +77,7 @@ __all__ = [
     "is_missing",
     "is_scan",
     "iterate_batches",
+    "local_path",
     "n_parts",
     "pillow_settings",
     "pool_bag",

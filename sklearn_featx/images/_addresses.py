@@ -17,7 +17,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[a-z]+::.*://")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _USER = re.compile(r"(?<=://)[^/?#]*@")
 # These have neither users nor queries: their names of files may contain @ and question marks.
-_PLAIN = ("zip", "tar", "memory", "file")
+_PLAIN = ("zip", "tar", "memory", "file", "local")
 _WITHOUT_QUERY = (*_PLAIN, "s3", "s3a", "gs", "gcs")
 # Parameters that change with each signature, by the parameter that holds it: of Amazon and Google,
 # and of Azure.
@@ -107,6 +107,12 @@ def scheme_of(link: str) -> str:
 def local_path(text: str) -> str:
     """Return the path of a ``file://`` address; any other text as it is."""
     return url2pathname(urlsplit(text).path) if text[:7].lower() == "file://" else text
+
+
+def foreign_host(url: str) -> str:
+    """Return the host that a ``file://`` address names, and that is not this one; else nothing."""
+    host = urlsplit(url).netloc if url[:7].lower() == "file://" else ""
+    return "" if host.lower() == "localhost" else host
 
 
 def without_credentials(text: str) -> str:

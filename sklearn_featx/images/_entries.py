@@ -34,7 +34,7 @@ from PIL import Image
 from .._messages import cause, shown
 from .._typing import AnyArray
 from ..exceptions import ImageError
-from ._addresses import Address, is_local, local_path
+from ._addresses import Address, foreign_host, is_local, local_path
 from ._decode import count_frames
 from ._encoded import decoded, is_buffer
 from ._foreign import numbers_in_text, object_hint
@@ -281,6 +281,12 @@ def _images(entry: Any, options: ReadOptions, note: Note | None) -> list[Item]:
         # Only its content names the number of frames.
         numbers = _numbers(first.opened().data, options, first.path)
         return [remote_item(address, options, note, k) for k in numbers]
+    if address is not None and (host := foreign_host(address.url)):
+        raise ImageError(
+            f"names the host {shown(host)}, not a local file. Write three slashes, as in "
+            "file:///home/photo.jpg, or the plain path.",
+            path=str(address),
+        )
     entry = _content(entry if address is None else local_path(address.url), options)
     if options.image_shape is None and is_buffer(entry):
         entry = entry.tobytes()

@@ -73,13 +73,17 @@ class System:
         link, *containers = address.links
         with self._turn:
             paths = [str(path) for path in self._files.find(link)]
-        scheme, _, folder = link.partition("://")
-        root = folder.strip("/")
+        scheme, _, place = link.partition("://")
+        # The paths of a system lack what is before its root, such as a host or a drive.
+        root = str(self._files._strip_protocol(link)).strip("/")
         names = [path.removeprefix("/").removeprefix(root).removeprefix("/") for path in paths]
+        # A leading slash belongs to the path: file:///photos is not file://photos.
+        folder = place.rstrip("/")
+        start = f"{scheme}://{folder}" + ("/" if place else "")
         return {
             # The address of a file leads to itself.
             name or root.rpartition("/")[2]: "::".join(
-                [f"{scheme}://{'/'.join(filter(None, (root, name)))}", *containers]
+                [f"{start}{name}" if name else f"{scheme}://{folder}", *containers]
             )
             for name in names
             if name or root

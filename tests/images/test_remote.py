@@ -122,6 +122,17 @@ def test_a_file_address_is_a_local_file(tmp_path):
     assert as_item(path.as_uri(), 0) == FileItem(str(path), as_item(path, 0).options)
 
 
+def test_a_file_address_with_a_host_is_no_file_of_the_root(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 3)).save(path)
+    # Without its host the address would lead to the file.
+    images = as_image_collection([f"file://tmp{path.as_posix()}"], ReadOptions(on_error="nan"))
+    with pytest.raises(ImageError, match=r"row 0 .*names the host 'tmp', not a local file"):
+        images.load(0)
+    here = as_image_collection([f"file://localhost{path.as_posix()}"])
+    assert here.load(0).shape == (3, 4, 3)
+
+
 def test_a_collection_pickles(memory, archives, contents):
     zipped = [f"zip://{name}::{archives / 'photos.zip'}" for name in contents]
     images = as_image_collection(memory + zipped, ReadOptions(storage_options={"zip": {}}))
@@ -143,6 +154,36 @@ def test_a_missing_file_has_its_row_and_address(memory, archives):
             while error is not None:
                 assert isinstance(error, ImageError)
                 error = error.__context__
+
+
+@pytest.mark.parametrize(
+    ("url", "paths", "expected"),
+    [
+        ("local:///data/x", ["/data/x/a/1.png"], {"a/1.png": "local:///data/x/a/1.png"}),
+        ("local:///data/x/", ["/data/x/1.png"], {"1.png": "local:///data/x/1.png"}),
+        ("local:///data/1.png", ["/data/1.png"], {"1.png": "local:///data/1.png"}),
+        ("local:///", ["/data/1.png"], {"data/1.png": "local:///data/1.png"}),
+        ("memory://b/x", ["/b/x/1.png"], {"1.png": "memory://b/x/1.png"}),
+        ("memory://", ["/b/1.png"], {"b/1.png": "memory://b/1.png"}),
+        ("s3://b/x", ["b/x/1.png"], {"1.png": "s3://b/x/1.png"}),
+        ("s3://b", ["b/1.png"], {"1.png": "s3://b/1.png"}),
+        ("sftp://me@host/x", ["/x/1.png"], {"1.png": "sftp://me@host/x/1.png"}),
+        ("zip://::p.zip", ["a/1.png"], {"a/1.png": "zip://a/1.png::p.zip"}),
+        ("zip://a::p.zip", ["a/1.png"], {"1.png": "zip://a/1.png::p.zip"}),
+    ],
+)
+def test_addresses_of_a_listing_start_with_the_address_of_the_folder(url, paths, expected):
+    class Files:
+        def find(self, _):
+            return paths
+
+        def _strip_protocol(self, link):
+            scheme, _, place = link.partition("://")
+            host = "me@host" if scheme == "sftp" else ""
+            return place.removeprefix(host).rstrip("/")
+
+    found = _remote_systems.System(Files(), "any").find(_remote.Address(url))
+    assert found == expected
 
 
 def test_a_missing_archive_is_opened_once(tmp_path, monkeypatch):
