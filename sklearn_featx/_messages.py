@@ -9,7 +9,7 @@ import logging
 import re
 import reprlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, overload
@@ -59,6 +59,22 @@ def short(text: str, longest: int = LONGEST) -> str:
     # The end of a text is informative: a file's suffix, the last words of an error.
     end = 2 * longest // 5
     return f"{text[: longest - end - 3]}...{text[-end:]}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return a list in one line of at most 100 characters; a longer one keeps its last word."""
+    all_words = [short(word) for word in words]
+    text = ", ".join(all_words)
+    if len(text) <= LONGEST:
+        return text
+    room = LONGEST - len(f"..., {all_words[-1]}")
+    first: list[str] = []
+    for word in all_words:
+        room -= len(f"{word}, ")
+        if room < 0:
+            break
+        first.append(word)
+    return ", ".join([*first, "...", all_words[-1]]) if first else short(text)
 
 
 _short = reprlib.Repr()

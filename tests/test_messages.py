@@ -40,7 +40,7 @@ from sklearn_featx import (
     precompute,
     unfreeze_depths,
 )
-from sklearn_featx._messages import LONGEST, cause, said, short, shown
+from sklearn_featx._messages import LONGEST, cause, listed, said, short, shown
 from sklearn_featx.images import decode
 
 LONG = "x" * 10_000
@@ -545,6 +545,16 @@ class TestWords:
         words = shown(f"/first/{LONG}/last.png")
         assert words.startswith("'/first/xxx")
         assert words.endswith("xxx/last.png'")
+
+    def test_a_list_ends_at_whole_words(self):
+        assert listed([]) == ""
+        assert listed(["a", "b"]) == "a, b"
+        words = [f"word number {i}" for i in range(20)]
+        text = listed(words)
+        assert text == ", ".join([*words[:5], "...", words[-1]])
+        assert len(text) <= LONGEST
+        assert len(listed([LONG])) <= LONGEST
+        assert len(listed([LONG, LONG])) <= LONGEST
 
     def test_an_object_that_cannot_be_shown(self):
         class Broken:

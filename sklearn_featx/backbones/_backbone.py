@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .._digest import digest
-from .._messages import cause, short, shown, silenced
+from .._messages import cause, listed, short, shown, silenced
 from .._typing import Granularity, Pooling, UnfreezeDepth
 from ..exceptions import BackboneError, CutWarning, FeatxError, UnknownLayerError, WeightsError
 from ._digests import Digest, digest_module
@@ -467,7 +467,7 @@ class Backbone:
         return names.index(layer)
 
     def _list_of_stages(self) -> str:
-        names = short(", ".join(stage.name for stage in self.stages))
+        names = listed(stage.name for stage in self.stages)
         return f"From input to output: {names}."
 
 

@@ -96,13 +96,14 @@ def _streamed(
 
 def _report(decision: Decision, recipe: Recipe, settings: Settings) -> None:
     """Report whether rows are cached; warn if a store that the user named gets none."""
-    if not settings.reports:
+    # Without a store, the user wants none, or a warning has said why there is none.
+    if not settings.reports or decision.reason == NO_STORE:
         return
     text = f"{recipe.backbone.name}: rows are {'' if decision.cached else 'not '}cached"
     named = isinstance(settings.cache, str | os.PathLike | FeatureStore)
-    if named and not decision.cached and decision.reason != NO_STORE:
+    if named and not decision.cached:
         warnings.warn(f"{text}, {decision.reason}", StoreWarning, stacklevel=5)
-    elif settings.verbose and settings.cache is not False:
+    elif settings.verbose:
         note(f"{text}, {decision.reason}")
 
 

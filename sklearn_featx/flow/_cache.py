@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from .._messages import cause, shown, warn_once
 from .._parallel import ForkSafeLock
 from ..exceptions import StoreWarning
-from ..store import FeatureStore, parse_size, session_store
+from ..store import FeatureStore, parse_size, place_problem, session_store
 from ._recipe import Recipe
 
 Cache: TypeAlias = bool | str | os.PathLike[str] | FeatureStore
@@ -55,25 +55,32 @@ def open_store(cache: Cache) -> FeatureStore | None:
     store : FeatureStore or None
         None if nothing is cached; a store that cannot be made gives a warning.
     """
-    if isinstance(cache, FeatureStore):
-        return cache
     # A parameter grid may contain NumPy's True and False.
-    if not isinstance(cache, str | os.PathLike) and not cache:
+    if not isinstance(cache, str | os.PathLike | FeatureStore) and not cache:
         return None
     try:
-        store = FeatureStore(cache) if isinstance(cache, str | os.PathLike) else session_store()
+        store = _store_of(cache)
         # The system rejects some paths, such as long ones or those with a null byte.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(store.path)  # noqa: PTH116 (pathlib hides the reason)
+        problem = place_problem(Path(store.path))
     except (OSError, ValueError) as error:
+        problem = cause(error)
+    if problem is not None:
         warn_once(
-            f"cache={shown(cache)}: no store can be made ({cause(error)}). Rows are not cached. "
+            f"cache={shown(cache)}: no store can be made ({problem}). Rows are not cached. "
             "Pass another path, or cache=False.",
             StoreWarning,
             stacklevel=2,
         )
         return None
-    return _keep(store)
+    return store if isinstance(cache, FeatureStore) else _keep(store)
+
+
+def _store_of(cache: Cache) -> FeatureStore:
+    if isinstance(cache, FeatureStore):
+        return cache
+    return FeatureStore(cache) if isinstance(cache, str | os.PathLike) else session_store()
 
 
 def _keep(store: FeatureStore) -> FeatureStore:

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._messages import short, shown
+from .._messages import listed, shown
 from .._typing import AnyArray
 from ..exceptions import InputError
 from ._arrays import refuse_empty
@@ -151,7 +151,7 @@ def _rows_as_bags(table: AnyArray) -> list[Any]:
 
 def _several_columns(what: str, columns: Sequence[str]) -> InputError:
     return InputError(
-        f"X is a {what} of {len(columns)} columns ({short(', '.join(map(repr, columns)))}) "
+        f"X is a {what} of {len(columns)} columns ({listed(map(repr, columns))}) "
         "where one column of images or paths is expected. "
         f"Select it, X[{columns[0][:30]!r}], or name it in a ColumnTransformer."
     )
@@ -178,7 +178,7 @@ def _of_mapping(X: Mapping[Any, Any]) -> Source:
     chosen = _image_column(list(columns))
     if columns and all(hasattr(type(column), "column_names") for column in columns.values()):
         raise InputError(
-            f"X is a {type(X).__name__} of the splits {short(', '.join(map(repr, columns)))}. "
+            f"X is a {type(X).__name__} of the splits {listed(map(repr, columns))}. "
             f"Select one, X[{next(iter(columns))[:30]!r}]."
         )
     if chosen is None:
@@ -204,7 +204,7 @@ def _of_hub_dataset(X: Any) -> Source:
     name = images[0] if len(images) == 1 else _image_column(list(kinds))
     if name is None:
         raise InputError(
-            f"X is a dataset of the columns {short(', '.join(map(repr, kinds)))}. Select the one "
+            f"X is a dataset of the columns {listed(map(repr, kinds))}. Select the one "
             f"with images, X[{next(iter(kinds))!r}]."
         )
     column = X.select_columns([name])

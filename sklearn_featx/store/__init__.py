@@ -20,6 +20,7 @@ The package imports numpy, the standard library and the ground modules.
 """
 
 from ._codec import Storage
+from ._location import place_problem
 from ._rows import RecipeRows
 from ._session import session_store
 from ._store import FeatureStore, parse_size
@@ -29,5 +30,6 @@ __all__ = [
     "RecipeRows",
     "Storage",
     "parse_size",
+    "place_problem",
     "session_store",
 ]

@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from .._messages import shown
 from ..exceptions import StoreError
 
 APPLICATION_ID = 0x66656174  # "feat"
@@ -174,6 +176,43 @@ class Location:
             yield
         finally:
             connection.close()
+
+
+def place_problem(folder: Path) -> str | None:
+    """Return why no store can be made at a path; None if it may be made, or is there.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of a store, which need not exist.
+    """
+    if (problem := file_problem(folder)) is not None:
+        return problem
+    with contextlib.suppress(OSError, ValueError):
+        there = _nearest(folder)
+        # The rows of an existing folder may be readable, whatever can be written.
+        if there == folder:
+            return None
+        if not os.access(there, os.W_OK | os.X_OK):
+            return f"no folder can be made in {shown(str(there))}: it is not writable"
+        # File systems of the kernel, such as /proc, have no size.
+        if shutil.disk_usage(there).total == 0:
+            return f"{shown(str(there))} is on a file system that holds no new files"
+    return None
+
+
+def file_problem(folder: Path) -> str | None:
+    """Return the sentence about a file in place of a folder of a store; None without one."""
+    with contextlib.suppress(OSError, ValueError):
+        there = _nearest(folder)
+        if not there.is_dir():
+            return f"{shown(str(there))} is a file, and a store is a folder"
+    return None
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def database_files(file: Path) -> list[Path]:

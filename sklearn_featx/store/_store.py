@@ -1,6 +1,5 @@
 """FeatureStore: the public handle of a store."""
 
-import contextlib
 import os
 import re
 import sqlite3
@@ -16,7 +15,7 @@ from . import _file_digests
 from ._codec import STORAGES, Storage
 from ._database import Database
 from ._eviction import Recency, file_budget, shrink
-from ._location import database_files
+from ._location import database_files, file_problem
 from ._rows import RecipeRows
 from ._verification import Verification, verify
 
@@ -297,14 +296,8 @@ class FeatureStore:
 
     def _checked(self) -> "_Opened":
         """Open the store; a path that no folder can have is an error, not a warning."""
-        folder = Path(self.path)
-        with contextlib.suppress(OSError, ValueError):
-            there = next(place for place in (folder, *folder.parents) if place.exists())
-            if not there.is_dir():
-                raise StoreError(
-                    f"path={shown(self.path)}: {shown(str(there))} is a file, and a store is a "
-                    "folder. Pass another path."
-                )
+        if (problem := file_problem(Path(self.path))) is not None:
+            raise StoreError(f"path={shown(self.path)}: {problem}. Pass another path.")
         return self._open()
 
     def __enter__(self) -> "FeatureStore":

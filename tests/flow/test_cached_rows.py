@@ -327,6 +327,21 @@ class TestDecisions:
             preprocessing=lambda p: np.asarray(p)[None] / np.float32(255 + random.random()),
         )
 
+    @pytest.mark.parametrize("of", [str, FeatureStore])
+    def test_a_store_that_cannot_be_made_is_said_once(
+        self, small_net, digits, tmp_path, of, capsys
+    ):
+        (tmp_path / "file").touch()
+        extractor = PretrainedFeatureExtractor(
+            small_net, image_size=16, verbose=1, cache=of(tmp_path / "file")
+        )
+        with pytest.warns(StoreWarning) as caught:
+            extractor.transform(digits[0])
+        (said,) = [str(warning.message) for warning in caught]
+        assert "no store can be made" in said
+        assert "file' is a file, and a store is a folder). Rows are not cached." in said
+        assert "rows are" not in capsys.readouterr().err
+
     def test_rows_that_do_not_fit_are_not_remembered(self, small_net, digits, tmp_path):
         small = FeatureStore(tmp_path, max_size="8MiB")
         extractor = PretrainedFeatureExtractor(

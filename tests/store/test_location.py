@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from sklearn_featx.exceptions import StoreError
 from sklearn_featx.store import FeatureStore, _location
-from sklearn_featx.store._location import Location
+from sklearn_featx.store._location import Location, place_problem
 
 
 @pytest.fixture
@@ -188,6 +189,20 @@ def test_whose_a_file_is(folder, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "empty", "link", "store", "text", "theirs",
     ]  # fmt: skip
+
+
+def test_where_no_store_can_be_made(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert "file' is a file, and a store is a folder" in place_problem(path)
+    assert place_problem(folder / "below") is None
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert place_problem(tmp_path) is None
+    assert place_problem(folder).endswith("it is not writable")
+    monkeypatch.undo()
+    monkeypatch.setattr(_location.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    assert place_problem(tmp_path) is None
+    assert place_problem(folder).endswith("is on a file system that holds no new files")
 
 
 def test_what_is_missing_is_said(folder):

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from ..._messages import shown
+from ..._messages import listed, shown
 from ...exceptions import UnknownLayerError
 from .._network import Grouping
 from ._chain import Chain
@@ -152,7 +152,8 @@ def unknown_name(parameter: str, name: object, known: Iterable[str]) -> str:
     """Return the message for an unknown name, with the nearest known names."""
     names = list(known)
     near = get_close_matches(str(name), names, n=3, cutoff=0.5) or names[:8]
-    return f"{parameter}: there is no {shown(name)}. Did you mean one of {shown(near)}?"
+    names_in_line = listed(map(repr, near))
+    return f"{parameter}: there is no {shown(name)}. Did you mean one of [{names_in_line}]?"
 
 
 def unknown_layer(layer: str, known: Iterable[str]) -> str:
