@@ -20,6 +20,7 @@ from ._lines import write_line
 from ._look import add_look
 from ._stages import add_stages
 from ._store import add_store
+from ._window_words import with_joined_window
 
 _USAGE_ERROR = 2
 _SILENT = logging.NullHandler()
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 if no image has a group, 2 after an error, 3 if some images are unreadable, 130 after
         an interrupt, 141 after a closed output pipe.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(with_joined_window(sys.argv[1:] if argv is None else argv))
     # A command that has the parameters of a message as options names these.
     say: Callable[[str], str] = getattr(arguments, "wording", str)
     # Libraries log the tracebacks of errors that are lines here. Without any handler, Python would

@@ -7,6 +7,7 @@ text, such as a path in quotes that looks like a parameter, stays as it is.
 import ast
 import json
 import re
+from functools import partial
 from typing import Any
 
 # Parameters of the extractor, of `ImageReader` and of `image_groups` that ``extract`` has.
@@ -34,6 +35,7 @@ _OPTIONS = {
 _NAME = "|".join(_OPTIONS)
 _TEXT = r"'[^']*'|\"[^\"]*\""
 _VALUE = (
+    r"slice\([^()]*\)|"
     rf"\([^()]*\)|\[[^\[\]]*\]|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}|{_TEXT}|\.\.\.|-?\w+(?:\.\d+)?"
 )
 _GIVEN = rf"(?:{_NAME})=(?:{_VALUE})"
@@ -43,9 +45,23 @@ _PARAMETER = re.compile(
     rf"|(?:reader=)?ImageReader\((?P<reader>{_GIVEN}(?:, {_GIVEN})*)\)"
     rf"|(?<![\w./`])(?P<name>{_NAME})=(?P<value>{_VALUE})"
     rf"|`(?P<ticked>{_NAME})`"
+    # Messages that begin with a parameter: "backbone: there is no 'resnet'"
+    rf"|^(?P<leading>{_NAME})(?=: )"
+    r"|(?P<unset>,? or None\b)"
     # Without a group: text in quotes, which stays. The apostrophe of "the file's" begins none.
     rf"|(?<!\w)(?:{_TEXT})"
 )
+
+
+# Advice for Python that has other words on the command line.
+_ADVICE = {
+    "or a slice": "or a range, such as 0:2",
+    "Pass a function, or a regular": "Pass a regular",
+    "and None (random)": "and none (random)",
+    "For other weights pass the network as backbone.": "For other weights pass their file.",
+}
+# The options whose value "none" is Python's None.
+_WITH_NONE = ("weights",)
 
 
 def in_options(text: str) -> str:
@@ -61,12 +77,16 @@ def in_options(text: str) -> str:
     text : str
         The same for a user of the command line.
     """
-    return _PARAMETER.sub(_replaced, text)
+    for advice, words in _ADVICE.items():
+        text = text.replace(advice, words)
+    return _PARAMETER.sub(partial(_replaced, text), text)
 
 
-def _replaced(found: re.Match[str]) -> str:
-    if (name := found["invalid"] or found["ticked"]) is not None:
+def _replaced(text: str, found: re.Match[str]) -> str:
+    if (name := found["invalid"] or found["ticked"] or found["leading"]) is not None:
         return _OPTIONS[name]
+    if found["unset"] is not None:
+        return _without(text[: found.start()], found["unset"])
     if found["reader"] is not None:
         given = re.findall(rf"({_NAME})=({_VALUE})", found["reader"])
         # "frames=..." only says that the other parameter comes with it.
@@ -75,8 +95,24 @@ def _replaced(found: re.Match[str]) -> str:
     return found[0] if found["name"] is None else _option(found["name"], found["value"])
 
 
+def _without(before: str, words: str) -> str:
+    """Return the words for "or None", which is of the parameter that was named last."""
+    found = [found[0] for found in _PARAMETER.finditer(before) if found.lastgroup is not None]
+    names = re.findall(_NAME, " ".join(found))
+    if not names:
+        return words
+    if names[-1] in _WITH_NONE:
+        return words.replace("None", "none")
+    return f", or leave {_OPTIONS[names[-1]]} out"
+
+
 def _option(name: str, value: str) -> str:
     option = _OPTIONS[name]
+    if name == "cache" and value == "False":
+        return f"leave {option} out"
+    if bounds := re.fullmatch(r"slice\((.*)\)", value):
+        start, stop, step = bounds[1].replace("None", "").split(", ")
+        return f"{option} {start}:{stop}" + (f":{step}" if step else "")
     try:
         parsed = ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -1,6 +1,7 @@
 """The command ``sklearn-featx stages``: the stages of a backbone and their costs."""
 
 import argparse
+import re
 from typing import Any
 
 
@@ -11,6 +12,15 @@ def _stages(arguments: argparse.Namespace) -> None:
     print(backbone_stages(arguments.name, granularity=arguments.granularity))
 
 
+def _in_words(text: str) -> str:
+    """Return a message in the words of the command."""
+    return re.sub("^backbone(?=: )|^backbone=", _argument, text)
+
+
+def _argument(found: re.Match[str]) -> str:
+    return "NAME" + found[0].removeprefix("backbone").replace("=", " ")
+
+
 def add_stages(commands: Any) -> None:
     stages = commands.add_parser("stages", help="list the stages of a backbone and their costs")
     stages.add_argument(
@@ -19,4 +29,4 @@ def add_stages(commands: Any) -> None:
     stages.add_argument(
         "--granularity", choices=("stage", "block"), default="stage", help="default: %(default)s"
     )
-    stages.set_defaults(run=_stages)
+    stages.set_defaults(run=_stages, wording=_in_words)

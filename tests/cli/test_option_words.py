@@ -8,6 +8,7 @@ from sklearn_featx import ImageReader, PretrainedFeatureExtractor, image_groups
 from sklearn_featx.cli import _option_words
 from sklearn_featx.cli._main import _parser, main
 from sklearn_featx.cli._option_words import in_options
+from sklearn_featx.cli._window_words import with_joined_window
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,25 @@ from sklearn_featx.cli._option_words import in_options
         ("The 'image_size' parameter of PretrainedFeatureExtractor must be", "--image-size must "
          "be"),
         ("n_jobs=0: expected", "--n-jobs 0: expected"),
+        ("bag_pooling='a': expected 'mean', or None.", "--bag-pooling a: expected 'mean', or leave "
+         "--bag-pooling out."),
+        ("window='lung' is. Pass window=(center, width) or None.", "--window lung is. Pass "
+         "--window center width, or leave --window out."),
+        ("weights='a': expected 'DEFAULT', a name, a file or None.", "--weights a: expected "
+         "'DEFAULT', a name, a file or none."),
+        ("The 'n_jobs' parameter of A must be an int or None. Got 'a'", "--n-jobs must be an int, "
+         "or leave --n-jobs out. Got 'a'"),
+        ("cache='a': no. Pass another path, or cache=False.", "--cache a: no. Pass another path, "
+         "or leave --cache out."),
+        ("backbone: there is no 'a'", "--backbone: there is no 'a'"),
+        ("frames='x': expected 'first', the number of a frame or a slice.", "--frames x: expected "
+         "'first', the number of a frame or a range, such as 0:2."),
+        ("has no frame in frames=slice(7, None, None): it has 3.", "has no frame in --frames 7:: "
+         "it has 3."),
+        ("has no frame in frames=slice(None, -9, 2)", "has no frame in --frames :-9:2"),
+        ("has no PatientID in its header. Pass a function, or a regular expression on the path, as "
+         "`by`.", "has no PatientID in its header. Pass a regular expression on the path, as "
+         "--group-by."),
     ],
 )  # fmt: skip
 def test_parameters_are_options(text, expected):
@@ -45,6 +65,7 @@ def test_parameters_are_options(text, expected):
         "row 0 ('a/layer=3/frames=1.png'): no such file.",
         """row 0 ("it's layer=3.png"): no such file.""",
         "by/layer=3 and `x.frames=1`",
+        "row 0 ('a or None.png'): a file or None; the backbone: no",
         "the image_shape=(8, 8) of another_window=3",
     ],
 )
@@ -72,6 +93,34 @@ def test_errors_and_warnings_name_options(pictures, tmp_path, capsys):
     assert "random weights (--weights none)" in capsys.readouterr().err
     assert main(["extract", str(pictures), *output, "--frames", "2", "--on-error", "nan"]) == 2
     assert "--frames 2 is asked for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "window", "source"),
+    [
+        ("--window lung photos", ["lung"], "photos"),
+        ("--window 40 400 photos", ["40,400"], "photos"),
+        ("--window -600 1.5e3 photos", ["-600,1.5e3"], "photos"),
+        ("--window 40,400 photos", ["40,400"], "photos"),
+        ("--window=bone photos", ["bone"], "photos"),
+        ("photos --window full", ["full"], "photos"),
+        ("photos --window 40 400", ["40,400"], "photos"),
+        ("--window 40 photos", ["40"], "photos"),
+        ("-- --window", None, "--window"),
+    ],
+)
+def test_a_window_is_one_name_or_two_numbers(words, window, source):
+    command = with_joined_window(["extract", "--check", *words.split()])
+    arguments = _parser().parse_args(command)
+    assert arguments.window == window
+    assert arguments.source == source
+
+
+@pytest.mark.parametrize("words", ["photos --window", "photos --window --quiet"])
+def test_a_window_without_a_value_is_a_usage_error(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["extract", "--check", *words.split()])
+    assert "argument --window: expected at least one argument" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pickle
 
-from sklearn_featx import backbone_stages
+from sklearn_featx import backbone_names, backbone_stages
 from sklearn_featx.cli._main import main
 
 
@@ -16,6 +16,15 @@ def test_stages_are_a_table(capsys):
     ]  # fmt: skip
     assert main(["stages", "efficientnet_lite0", "--granularity", "block"]) == 0
     assert len(capsys.readouterr().out.splitlines()) > len(rows) + 1
+
+
+def test_an_unknown_backbone_is_named_by_the_argument(capsys):
+    assert main(["stages", "nosuch"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sklearn-featx: error: NAME: there is no 'nosuch'. Did you mean one of ")
+    # Whole names, of which the last stands behind the gap.
+    names = line.partition("[")[2].removesuffix("]?").split(", ")
+    assert {name.strip("'") for name in names} - {"..."} < set(backbone_names())
 
 
 def test_the_command_prints_what_the_function_returns(capsys):
