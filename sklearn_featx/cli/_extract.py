@@ -8,23 +8,23 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, get_args
 
 import numpy as np
 
 from .._messages import shown
 from .._typing import AnyArray, EngineChoice, Pooling, Precision
-from ..exceptions import ImageWarning
+from ..exceptions import ImageError, ImageWarning
 from ._check import unreadable
+from ._empty import some_path, some_text
 from ._groups import group_column
-from ._lines import write_line
+from ._lines import in_utf_8, write_line
 from ._option_words import in_options
 from ._output import Table, choose_writer, write_whole
 from ._sources import Source, open_source
 
 _NO_GROUP = 1
-_SOME_UNREADABLE = 3
+SOME_UNREADABLE = 3
 
 
 class _Unreadable(Protocol):
@@ -71,10 +71,10 @@ def _extract(arguments: argparse.Namespace) -> int:
         summary = f"{classes}, {table.features.shape[1]} features each: {arguments.output}"
     for failure in failures:
         name = source.printed_name(_row(failure), failure.path)
-        write_line(f"{shown(name)}: {in_options(failure.reason)}")
+        write_line(f"{shown(name)}: {source.reason(_row(failure), failure.reason)}")
     if not arguments.quiet:
         print(f"{_counted(len(source.entries), len(failures))}{summary}")
-    return _SOME_UNREADABLE if failures else 0
+    return SOME_UNREADABLE if failures else 0
 
 
 def _counted(n_images: int, n_failures: int) -> str:
@@ -141,11 +141,15 @@ def _computed(
     with warnings.catch_warnings():
         # Each unreadable image has its own line.
         warnings.simplefilter("ignore", ImageWarning)
-        features = extractor.fit_transform(source.entries)
+        try:
+            features = extractor.fit_transform(source.entries)
+        except ImageError as error:
+            raise source.explained(error) from error
     failures: Sequence[_Unreadable] = getattr(extractor, "failures_", [])
     errors = [""] * len(features)
     for failure in failures:
-        errors[_row(failure)] = in_options(failure.reason)
+        row = _row(failure)
+        errors[row] = in_utf_8(source.reason(row, failure.reason))
     names = extractor.get_feature_names_out().astype(str)
     table = Table(
         features,
@@ -178,7 +182,7 @@ def add_extract(commands: Any) -> None:
     _add_reading(extract.add_argument)
     _add_network(extract.add_argument)
     output = extract.add_mutually_exclusive_group(required=True).add_argument
-    output("-o", "--output", type=Path, metavar="FILE", help=".npz, .csv or .parquet")
+    output("-o", "--output", type=some_path, metavar="FILE", help=".npz, .csv or .parquet")
     output(
         "--check",
         action="store_true",
@@ -186,7 +190,13 @@ def add_extract(commands: Any) -> None:
         "have no effect",
     )
     add = extract.add_argument
-    add("--cache", default=False, metavar="PATH", help="folder for cached features; default: none")
+    add(
+        "--cache",
+        type=some_text,
+        default=False,
+        metavar="PATH",
+        help="folder for cached features; default: none",
+    )
     add("--n-jobs", type=int, metavar="N", help="number of worker threads; default: one per core")
     add("-q", "--quiet", action="store_true", help="no progress bar, no summary")
     extract.set_defaults(run=_extract, wording=in_options)
@@ -195,6 +205,7 @@ def add_extract(commands: Any) -> None:
 def _add_input(add: Callable[..., Any]) -> None:
     add(
         "source",
+        type=some_text,
         metavar="SOURCE",
         help="folder of images with subfolders; table (.csv, .tsv, .parquet); archive (.zip, .tar, "
         ".tar.gz); folder of a bucket (s3://...); or - for paths on standard input, one per line",
@@ -202,7 +213,7 @@ def _add_input(add: Callable[..., Any]) -> None:
     add("--column", metavar="NAME", help="column of a table that names or holds the images")
     add(
         "--root",
-        type=Path,
+        type=some_path,
         metavar="FOLDER",
         help="folder that relative paths of a table start from; default: that of the table",
     )
@@ -248,7 +259,8 @@ def _add_reading(add: Callable[..., Any]) -> None:
         type=_frames,
         default="first",
         metavar="FRAMES",
-        help="frames of animations and stacks: first, all, or a number; default: %(default)s",
+        help="frames of animations and stacks: first, all, a number, or a range, such as 0:2 or "
+        "::2; default: %(default)s",
     )
     add("--bag-pooling", metavar="NAME", help="how all frames become one row: mean, max, mean+max")
     add(
@@ -286,11 +298,15 @@ def _add_network(add: Callable[..., Any]) -> None:
     add("--batch-size", type=int, metavar="N", help="images in one pass; default: by the device")
 
 
-def _frames(text: str) -> str | int:
+def _frames(text: str) -> str | int | slice:
+    """Return a number, or a slice from "0:2" or "::2"; `ImageReader` checks other text."""
     try:
-        return int(text)
+        bounds = [int(bound) if bound.strip() else None for bound in text.split(":")]
     except ValueError:
         return text
+    if len(bounds) in (2, 3):
+        return slice(*bounds)
+    return text if bounds[0] is None or len(bounds) > 3 else bounds[0]
 
 
 def _channels(text: str) -> str | list[int]:
@@ -320,8 +336,8 @@ def _image_size(text: str) -> int | tuple[int, int]:
         sides = tuple(int(side) for side in text.lower().split("x"))
     except ValueError:
         sides = ()
-    if len(sides) not in (1, 2):
+    if len(sides) not in (1, 2) or min(sides) < 1:
         raise argparse.ArgumentTypeError(
-            f"{shown(text)} is neither a side nor HEIGHTxWIDTH, in pixels"
+            f"{shown(text)} is neither a side nor HEIGHTxWIDTH, in pixels, at least 1"
         )
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])

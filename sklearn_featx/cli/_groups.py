@@ -9,7 +9,6 @@ from .._messages import shown
 from .._typing import AnyArray
 from ..exceptions import ImageError
 from ._lines import write_line
-from ._option_words import in_options
 from ._sources import Source
 
 
@@ -46,6 +45,6 @@ def group_column(
     for row, value in enumerate(values):
         if isinstance(value, ImageError):
             where = source.printed_name(row, value.path)
-            write_line(f"{shown(where)}: no group: {in_options(value.reason)}")
+            write_line(f"{shown(where)}: no group: {source.reason(row, value.reason)}")
     known = iter(numbered([v for v in values if not isinstance(v, ImageError)]).tolist())
     return np.array(["" if isinstance(v, ImageError) else str(next(known)) for v in values])

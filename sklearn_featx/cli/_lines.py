@@ -1,6 +1,11 @@
-"""Lines on standard error: notes, warnings and errors, each after the name of the program."""
+"""Lines on standard error, each after the name of the program, and text that UTF-8 can hold."""
 
+import re
 import sys
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# Python reads the byte 0xff of a file name as the character U+DCFF.
+_BYTES = 0xDC00
 
 
 def write_line(text: str) -> None:
@@ -13,3 +18,24 @@ def write_line(text: str) -> None:
     """
     lines = " ".join(filter(None, map(str.strip, text.splitlines())))
     print(f"sklearn-featx: {lines}", file=sys.stderr)
+
+
+def in_utf_8(text: str) -> str:
+    r"""Return a text with escapes in place of the bytes and characters that are not Unicode.
+
+    Parameters
+    ----------
+    text : str
+        The name of a file, or a message that contains one.
+
+    Returns
+    -------
+    text : str
+        The same with ``\xff`` for a byte 0xff.
+    """
+    return _SURROGATES.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - _BYTES:02x}" if code >= _BYTES + 0x80 else f"\\u{code:04x}"

@@ -5,17 +5,21 @@ it is loaded, so it is loaded only with ``--trust-pickle``.
 """
 
 import argparse
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from .._messages import cause, shown
 from .._optional import import_optional
-from ..exceptions import FeatxError, InputError, UnsuitableModelError
+from ..exceptions import FeatxError, ImageWarning, InputError, UnsuitableModelError
+from ._empty import some_path
+from ._extract import SOME_UNREADABLE
 from ._folder import find_images
 from ._lines import write_line
-from ._output import check_folder, write_whole
+from ._output import check_output, write_whole
 
 # Types of this package; skops knows those of scikit-learn and NumPy that only hold data.
 _TRUSTED = frozenset(
@@ -32,10 +36,10 @@ _TRUSTED = frozenset(
 _PICKLES = (".joblib", ".pkl", ".pickle")
 
 
-def _look(arguments: argparse.Namespace) -> None:
+def _look(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--output: {shown(str(arguments.output))} must end in .html.")
-    check_folder(arguments.output)
+    check_output(arguments.output)
     # Here, since other commands need neither it nor what it imports.
     from ..inspection import report_page
 
@@ -43,15 +47,37 @@ def _look(arguments: argparse.Namespace) -> None:
     quiet = arguments.quiet
     paths = _images(arguments.folder, quiet, "FOLDER")
     known = None if arguments.known is None else _images(arguments.known, quiet, "--known")
-    try:
-        page = report_page(model, paths, known, arguments.neighbors).encode("utf-8")
-    except UnsuitableModelError as error:
-        raise InputError(f"MODEL: {error}") from error
+    with _noted() as caught:
+        try:
+            page = report_page(model, paths, known, arguments.neighbors).encode("utf-8")
+        except UnsuitableModelError as error:
+            raise InputError(f"MODEL: {error}") from error
 
     def write(file: IO[bytes]) -> None:
         file.write(page)
 
     write_whole(arguments.output, write)
+    # The page has images without a prediction, or none of their neighbors among --known.
+    unreadable = any(issubclass(warning.category, ImageWarning) for warning in caught)
+    return SOME_UNREADABLE if unreadable else 0
+
+
+@contextmanager
+def _noted() -> Iterator[list[warnings.WarningMessage]]:
+    """Context manager: a block whose warnings are given at its end, and its list of them."""
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ImageWarning)
+            yield caught
+    finally:
+        for note in caught:
+            warnings.warn_explicit(note.message, note.category, note.filename, note.lineno)
+
+
+def _in_words(text: str) -> str:
+    """Return a message in the words of the command, whose reader is a part of the model."""
+    return text.replace("ImageReader(", "In the model, ImageReader(")
 
 
 def load_model(path: Path, *, trust_pickle: bool = False) -> Any:
@@ -129,11 +155,11 @@ def add_look(commands: Any) -> None:
     look = commands.add_parser(
         "look", help="write a page with the predictions of a saved model, heat maps and neighbors"
     )
-    look.add_argument("model", metavar="MODEL", type=Path, help="a .skops file, or .joblib")
-    look.add_argument("folder", metavar="FOLDER", type=Path, help="images")
-    look.add_argument("-o", "--output", type=Path, required=True, help="the page, .html")
+    look.add_argument("model", metavar="MODEL", type=some_path, help="a .skops file, or .joblib")
+    look.add_argument("folder", metavar="FOLDER", type=some_path, help="images")
+    look.add_argument("-o", "--output", type=some_path, required=True, help="the page, .html")
     look.add_argument(
-        "--known", metavar="FOLDER", type=Path, default=None,
+        "--known", metavar="FOLDER", type=some_path, default=None,
         help="images to find neighbors among, such as those of the training; default: the others",
     )  # fmt: skip
     look.add_argument(
@@ -144,5 +170,5 @@ def add_look(commands: Any) -> None:
         "--trust-pickle", action="store_true",
         help="load a .joblib file, which can run any code; only if you made it",
     )  # fmt: skip
-    look.add_argument("-q", "--quiet", action="store_true", help="no notes")
-    look.set_defaults(run=_look)
+    look.add_argument("-q", "--quiet", action="store_true", help="no note of skipped files")
+    look.set_defaults(run=_look, wording=_in_words)

@@ -1,4 +1,4 @@
-"""The output file of ``sklearn-featx extract``: .csv, .npz or .parquet, complete or absent."""
+"""The output file of ``sklearn-featx extract``: .csv, .npz or .parquet, complete or unchanged."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from .._messages import shown
+from .._messages import said, shown
 from .._optional import import_optional
 from .._typing import AnyArray, FloatArray
 from ..exceptions import InputError
@@ -51,10 +51,37 @@ class Table(NamedTuple):
 Writer = Callable[[IO[bytes], Table], None]
 
 
-def check_folder(output: Path) -> None:
-    """Raise an `InputError` if the folder of an output file does not exist, before any work."""
+def check_output(output: Path) -> None:
+    """Raise an `InputError` if an output file cannot be written, before any work."""
     if not output.parent.is_dir():
         raise InputError(f"--output: there is no folder {shown(str(output.parent))}.")
+    target = _target(output)
+    if target.exists() and not target.is_file():
+        raise InputError(f"--output: {shown(str(output))} is a folder or a device, not a file.")
+    temporary = _temporary(target)
+    try:
+        temporary.touch(exist_ok=True)
+        temporary.unlink()
+    except OSError as error:
+        raise InputError(f"{_not_written(output, error)} Name a file in another folder.") from None
+
+
+def _target(output: Path) -> Path:
+    """Return the file that a symbolic link leads to, which is written in place of the link."""
+    try:
+        return output.resolve()
+    except (OSError, RuntimeError) as error:
+        # Up to Python 3.12, links in a circle are a RuntimeError.
+        raise InputError(f"{_not_written(output, error)} Name another file.") from None
+
+
+def _temporary(target: Path) -> Path:
+    # Files of `tempfile` are readable by their owner alone, whatever the umask.
+    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+
+def _not_written(output: Path, error: Exception) -> str:
+    return f"--output: {shown(str(output))} cannot be written ({said(error)})."
 
 
 def choose_writer(output: Path) -> Writer:
@@ -73,11 +100,11 @@ def choose_writer(output: Path) -> Writer:
     Raises
     ------
     InputError
-        If the format is unknown, or the folder of the file does not exist.
+        If the format is unknown, or the file cannot be written.
     MissingDependencyError
         If the packages that write parquet are not installed.
     """
-    check_folder(output)
+    check_output(output)
     suffix = output.suffix.lower()
     if suffix not in _WRITERS:
         raise InputError(
@@ -95,16 +122,18 @@ def write_whole(output: Path, write: Callable[[IO[bytes]], None]) -> None:
     Parameters
     ----------
     output : Path
-        The file to write; an existing file is replaced.
+        The file to write; an existing file is replaced, and a symbolic link stays.
     write : callable
         Writes the content to a binary file.
     """
-    # Files of `tempfile` are readable by their owner alone, whatever the umask.
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    target = _target(output)
+    temporary = _temporary(target)
     try:
         with temporary.open("wb") as file:
             write(file)
-        temporary.replace(output)
+        temporary.replace(target)
+    except OSError as error:
+        raise OSError(_not_written(output, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -116,8 +145,7 @@ def _write_npz(file: IO[bytes], table: Table) -> None:
 
 
 def _write_csv(file: IO[bytes], table: Table) -> None:
-    # `surrogateescape` keeps the bytes of file names that are not Unicode.
-    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
     writer.writerow([*table.texts, *table.feature_names.tolist()])
     for *texts, row in zip(*table.texts.values(), table.features, strict=True):

@@ -11,8 +11,10 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
 from .._messages import shown
-from ..exceptions import InputError
+from ..exceptions import ImageError, InputError
 from ._folder import find_images, images_among
+from ._lines import in_utf_8
+from ._option_words import in_options
 from ._table import TABLES, below, path_of, read_column
 
 
@@ -29,12 +31,15 @@ class Source(NamedTuple):
         Their top-level subfolders; empty for an image without one.
     skipped : str
         Number of other files of each kind, as text; empty if there are none.
+    root : str or None
+        The folder that relative paths of a table start from; None for other sources.
     """
 
     entries: list[Any]
     paths: list[str | None]
     classes: list[str]
     skipped: str = ""
+    root: str | None = None
 
     def name(self, row: int) -> str:
         """Name of an image in the output: its path, or its row."""
@@ -45,6 +50,23 @@ class Source(NamedTuple):
         """Name of an image beside its error, whose path is an address without credentials."""
         name = self.name(row)
         return name if error_path is None or "://" not in name else error_path
+
+    def reason(self, row: int, reason: str) -> str:
+        """Say why an image is unreadable, in the words of the command."""
+        path = self.paths[row]
+        text = in_options(reason)
+        if self.root is None or path is None or not reason.startswith("no such file."):
+            return text
+        if os.path.isabs(path):  # noqa: PTH117
+            return text
+        start = f"Relative paths of the table start at {shown(self.root)}"
+        return f"{text} {start}; --root names another folder."
+
+    def explained(self, error: ImageError) -> ImageError:
+        """Return the error of an image with its reason in the words of the command."""
+        if error.row is None:
+            return error
+        return ImageError(self.reason(error.row, error.reason), error.row, error.path)
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +92,15 @@ def open_source(arguments: argparse.Namespace) -> Source:
     InputError
         If the source does not exist or has no images, or if an option has no effect on it.
     """
-    source = arguments.source
+    source = _opened(arguments)
+    return source._replace(
+        paths=[path if path is None else in_utf_8(path) for path in source.paths],
+        classes=[in_utf_8(name) for name in source.classes],
+    )
+
+
+def _opened(arguments: argparse.Namespace) -> Source:
+    source = _local(arguments.source)
     path = Path(source)
     is_table = path.suffix.lower() in TABLES and not path.is_dir()
     _refuse_idle_options(arguments, is_table=is_table, is_folder=path.is_dir())
@@ -87,16 +117,33 @@ def open_source(arguments: argparse.Namespace) -> Source:
         raise InputError(f"SOURCE: there is no file or folder {shown(source)}.")
     if is_table:
         cells = read_column(path, arguments.column)
-        root = path.parent if arguments.root is None else arguments.root
+        # Absolute: a missing file was not looked up in the working directory.
+        root = (path.parent if arguments.root is None else arguments.root).absolute()
         return Source(
             [below(root, cell) for cell in cells],
             [path_of(cell) for cell in cells],
             [""] * len(cells),
+            root=str(root),
         )
     raise InputError(
         f"SOURCE: {shown(source)} is neither a folder nor a table ({', '.join(TABLES)}) nor an "
         f"archive. For single files pass their paths as lines: ls *.jpg | sklearn-featx extract -"
     )
+
+
+def _local(source: str) -> str:
+    """Return the path of a ``file://`` address; any other source as it is."""
+    if not source.lower().startswith("file://"):
+        return source
+    # Here: help does not wait for Pillow.
+    from ..images import foreign_host, local_path
+
+    if host := foreign_host(source):
+        raise InputError(
+            f"SOURCE: {shown(source)} names the host {shown(host)}, not a folder. Write three "
+            "slashes, as in file:///home/photos, or the plain path."
+        )
+    return local_path(source)
 
 
 def _refuse_idle_options(arguments: argparse.Namespace, *, is_table: bool, is_folder: bool) -> None:
@@ -133,7 +180,8 @@ def _from_address(source: str, archive: str | None, options: dict[str, Any] | No
     )
     return Source(
         [addresses[name] for name in found.names],
-        list(found.names),
+        # `tar -C photos .` writes ./ before each path.
+        [name.removeprefix("./") for name in found.names],
         [class_of(PurePosixPath(name)) for name in found.names],
         found.skipped,
     )

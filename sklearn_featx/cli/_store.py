@@ -6,11 +6,11 @@ the work.
 
 import argparse
 import warnings
-from pathlib import Path
 from typing import Any
 
 from ..exceptions import StoreError, StoreWarning
 from ..store import FeatureStore
+from ._empty import some_path
 
 # Larger than any disk: `prune` deletes no rows and only frees unused space.
 _NO_LIMIT = "1000TB"
@@ -29,7 +29,7 @@ def add_store(commands: Any) -> None:
         help="inspect, check, shrink or empty a folder of cached features",
         description="Manage the cached features of this host in a folder.",
     )
-    store.add_argument("path", type=Path, metavar="PATH", help="the folder given as --cache")
+    store.add_argument("path", type=some_path, metavar="PATH", help="the folder given as --cache")
     actions = store.add_subparsers(required=True, metavar="ACTION")
     for name, action, text in (
         ("info", _info, "show its content"),

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .._messages import said, short, shown
+from .._messages import listed, said, shown
 from .._optional import import_optional
 from ..exceptions import InputError
 
@@ -46,12 +46,17 @@ def _chosen(names: list[str], column: str | None, path: Path) -> str:
         return names[0]
     if column in names:
         assert column is not None
+        if (count := names.count(column)) > 1:
+            raise InputError(
+                f"--column: {count} columns of {shown(path.name)} have the name {shown(column)}. "
+                "Rename all but one of them."
+            )
         return column
     if not names:
         raise InputError(f"SOURCE: {shown(str(path))} is empty: its first line names no column.")
     reason = "is needed" if column is None else f"{shown(column)} is not in the table"
     raise InputError(
-        f"--column {reason}: {shown(path.name)} has the columns {short(', '.join(names))}."
+        f"--column {reason}: {shown(path.name)} has the columns {listed(names)}."
         f"{_separator_hint(names, path)}"
     )
 
@@ -72,25 +77,58 @@ def _text_column(path: Path, column: str | None) -> list[Any]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         # `utf-8-sig` drops the mark that Excel writes at the start.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            rows = csv.DictReader(file, delimiter=delimiter)
-            name = _chosen([n for n in rows.fieldnames or [] if n], column, path)
-            return [row[name] or None for row in rows]
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, delimiter=delimiter)
+            header = next(rows, [])
+            # UTF-16 without a mark is UTF-8 with null bytes.
+            if any("\0" in name for name in header):
+                raise _not_utf_8(path)
+            place = header.index(_chosen([name for name in header if name], column, path))
+            return [_cell(row, place, len(header), rows.line_num, path) for row in rows if row]
+    except UnicodeDecodeError:
+        raise _not_utf_8(path) from None
     except csv.Error as error:
         raise InputError(f"SOURCE: {shown(str(path))} is no table: {said(error)}.") from error
+
+
+def _not_utf_8(path: Path) -> InputError:
+    return InputError(f"SOURCE: {shown(str(path))} is not UTF-8 text: save it as UTF-8.")
+
+
+def _cell(row: list[str], place: int, n_columns: int, line: int, path: Path) -> str | None:
+    """Return a cell of a row, None for an empty one; a row may be shorter than the header."""
+    if len(row) > n_columns:
+        raise InputError(
+            f"SOURCE: line {line} of {shown(str(path))} has {len(row)} cells, the header "
+            f"{n_columns}. Quote a cell that contains the separator."
+        )
+    return (row[place] if place < len(row) else None) or None
 
 
 def _parquet_column(path: Path, column: str | None) -> list[Any]:
     parquet = import_optional("pyarrow.parquet", extra="parquet", purpose="A .parquet table")
     try:
-        name = _chosen(parquet.read_schema(path).names, column, path)
+        schema = parquet.read_schema(path)
+        name = _chosen(schema.names, column, path)
+        _refuse_numbers(name, schema.field(name).type, path)
         cells: list[Any] = parquet.read_table(path, columns=[name]).column(name).to_pylist()
     except InputError:
         raise
     except ValueError as error:
         # pyarrow's own errors are ValueErrors.
         raise InputError(f"SOURCE: {shown(str(path))} is no table: {said(error)}.") from error
-    return cells
+    # An empty text is a missing path, as in a .csv file.
+    return [None if isinstance(cell, str) and not cell else cell for cell in cells]
+
+
+def _refuse_numbers(name: str, kind: Any, path: Path) -> None:
+    """Raise an error for a column of numbers, truth values or dates, which name no image."""
+    types = import_optional("pyarrow.types", extra="parquet", purpose="A .parquet table")
+    if types.is_primitive(kind):
+        raise InputError(
+            f"--column {shown(name)} of {shown(path.name)} holds {kind}: expected paths or "
+            "contents of images. Name another column."
+        )
 
 
 def below(root: Path, cell: Any) -> Any:

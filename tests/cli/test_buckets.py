@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sklearn_featx.cli._folder import images_among
 from sklearn_featx.cli._main import main
@@ -68,6 +69,32 @@ def test_rows_of_a_bucket_are_those_of_a_folder(bucket, folder, tmp_path):
     rows = extracted(bucket, tmp_path)
     assert [row[0] for row in rows[1:]] == ["IM0001", "series/1.2.840.113", "series/a.dcm"]
     assert rows == extracted(folder, tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["file", "FILE", "local"])
+def test_an_address_of_a_local_folder_reads_the_files_of_the_folder(scheme, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    for i, name in enumerate(("a/1.png", "b/2.png", "3.png")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 40), 50 + i).save(folder / name)
+    # The place of the same files if the first folder of the path is taken for a host.
+    monkeypatch.chdir(tmp_path)
+    rows = extracted(str(folder), tmp_path)
+    assert [row[:2] for row in rows[1:]] == [["3.png", ""], ["a/1.png", "a"], ["b/2.png", "b"]]
+    for end in ("", "/"):
+        assert extracted(f"{scheme}://{folder.as_posix()}{end}", tmp_path) == rows
+
+
+def test_a_local_address_with_a_host_is_refused(capsys):
+    assert main(["extract", "file://tmp/photos", "--check"]) == 2
+    assert "'file://tmp/photos' names the host 'tmp', not a folder" in capsys.readouterr().err
+
+
+def test_a_table_has_a_local_address_too(tmp_path, capsys):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a b.png")
+    (tmp_path / "t 1.csv").write_text("photo\na b.png\n")
+    assert main(["extract", (tmp_path / "t 1.csv").as_uri(), "--check"]) == 0
+    assert capsys.readouterr().out == "1 image is readable\n"
 
 
 def test_only_files_without_a_suffix_are_read_for_a_listing(bucket, monkeypatch):

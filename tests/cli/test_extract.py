@@ -19,7 +19,7 @@ import sklearn_featx
 from sklearn_featx import PretrainedFeatureExtractor
 from sklearn_featx.cli._folder import find_images
 from sklearn_featx.cli._main import main
-from sklearn_featx.cli._output import choose_writer, write_whole
+from sklearn_featx.cli._output import choose_writer
 from sklearn_featx.exceptions import InputError
 from sklearn_featx.images import image_suffixes
 
@@ -334,6 +334,7 @@ class TestSources:
         options = [str(tmp_path / "t.csv"), "--column", "b", "--root", str(pictures)]
         features, names = self.extract(tmp_path, *options, code=3)
         assert np.isnan(features).any(axis=1).tolist() == [False, True]
+        # A row without a path has its number, from 0.
         assert names == ["at the top.jpg", "row 1"]
 
     @pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
@@ -353,13 +354,18 @@ class TestSources:
         extractor = PretrainedFeatureExtractor(image_size=64, reader=reader)
         np.testing.assert_array_equal(features, extractor.transform([tmp_path / "a.png"]))
 
-    @pytest.mark.parametrize("options", [["1"], ["-1"], ["all", "--bag-pooling", "mean"]])
-    def test_frames_of_an_animation(self, tmp_path, options):
+    @pytest.mark.parametrize("option", ["1", "-1", "all", "0:2", "::2", "-2:"])
+    def test_frames_of_an_animation(self, tmp_path, option):
         colors = [Image.new("RGB", (64, 64), color) for color in ("red", "blue", "green")]
         colors[0].save(tmp_path / "a.tif", save_all=True, append_images=colors[1:])
-        features, _ = self.extract(tmp_path, str(tmp_path), "--frames", *options)
-        frames = options[0] if options[0] == "all" else int(options[0])
-        pooling = options[-1] if frames == "all" else None
+        of_python = {
+            "1": 1, "-1": -1, "all": "all", "0:2": slice(0, 2), "::2": slice(None, None, 2),
+            "-2:": slice(-2, None),
+        }  # fmt: skip
+        frames = of_python[option]
+        pooling = None if isinstance(frames, int) else "mean"
+        words = [f"--frames={option}", *(["--bag-pooling", "mean"] if pooling else [])]
+        features, _ = self.extract(tmp_path, str(tmp_path), *words)
         reader = sklearn_featx.ImageReader(frames=frames, bag_pooling=pooling)
         extractor = PretrainedFeatureExtractor(image_size=64, reader=reader)
         np.testing.assert_array_equal(features, extractor.transform([tmp_path / "a.tif"]))
@@ -513,10 +519,10 @@ def test_an_image_that_cannot_be_read_leaves_no_output(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["broken.jpg"]
 
 
-@pytest.mark.parametrize("size", ["big", "1x2x3", ""])
+@pytest.mark.parametrize("size", ["big", "1x2x3", "", "0", "32x0", "-1"])
 def test_wrong_image_size_is_a_usage_error(size, capsys):
     with pytest.raises(SystemExit) as end:
-        main(["extract", ".", "-o", "f.npz", "--image-size", size])
+        main(["extract", ".", "-o", "f.npz", f"--image-size={size}"])
     assert end.value.code == 2
     assert "HEIGHTxWIDTH" in capsys.readouterr().err
 
@@ -525,35 +531,6 @@ def test_missing_packages_are_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(sklearn_featx.exceptions.MissingDependencyError, match=r"\[parquet\]"):
         choose_writer(tmp_path / "f.parquet")
-
-
-def test_output_is_whole_or_as_it_was(tmp_path):
-    output = tmp_path / "f.npz"
-    output.write_bytes(b"before")
-
-    def write(file):
-        file.write(b"half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(output, write)
-    assert output.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [output]
-
-
-def test_output_has_the_permissions_of_any_new_file(tmp_path):
-    (tmp_path / "other").touch()
-    write_whole(tmp_path / "f.npz", lambda file: file.write(b"all"))
-    assert (tmp_path / "f.npz").stat().st_mode == (tmp_path / "other").stat().st_mode
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes only there")
-def test_csv_keeps_file_names_that_are_no_unicode(tmp_path):
-    name = b"caf\xe9.png"
-    Image.new("RGB", (40, 40)).save(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
-    output = tmp_path / "f.csv"
-    assert main(["extract", str(tmp_path), "-o", str(output), "--quiet", *SMALL]) == 0
-    assert output.read_bytes().splitlines()[1].startswith(name + b",,")
 
 
 class TestGroups:

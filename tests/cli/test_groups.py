@@ -1,6 +1,7 @@
 """The option --group-by: the expression sees the paths of the output, whatever the source."""
 
 import sys
+import tarfile
 import zipfile
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -49,6 +50,11 @@ def test_archives_and_tables(photos):
         for name in NAMES:
             archive.write(f"photos/{name}", name)
     assert groups_of("photos.zip", r"^(\w+)/") == BY_FOLDER
+    # As `tar cf photos.tar -C photos .` does.
+    with tarfile.open("photos.tar", "w") as archive:
+        archive.add("photos", ".")
+        assert "./cats/one.jpg" in archive.getnames()
+    assert groups_of("photos.tar", r"^(\w+)/") == BY_FOLDER
     Path("t.csv").write_text("\n".join(["photo", *NAMES]), encoding="utf-8")
     assert groups_of("t.csv", r"^(\w+)/", root="photos") == BY_FOLDER
 

@@ -84,11 +84,37 @@ def test_unreadable_images_are_named(saved, tmp_path, capsys, on_error):
     (tmp_path / "new" / "broken.png").write_bytes(b"no image")
     page = tmp_path / "page.html"
     command = ["look", str(tmp_path / "model.skops"), str(tmp_path / "new"), "-o", str(page)]
-    assert main(command) == 0
+    assert main(command) == 3
     assert "broken.png" in capsys.readouterr().err
     text = page.read_text("utf-8")
     assert text.count("<article>") == 2
     assert text.index("fine.png") < text.index("<b>unreadable</b>") < text.index("broken.png")
+
+
+def test_an_unreadable_known_image_is_an_exit_code_too(saved, tmp_path, capsys):
+    folder, _, paths = saved
+    Image.open(paths[0]).save(tmp_path / "fine.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    page = ["-o", str(tmp_path / "page.html")]
+    command = ["look", str(folder / "model.skops"), str(folder / "new"), *page]
+    assert main([*command, "--known", str(tmp_path)]) == 3
+    assert "1 of 2 images could not be read" in capsys.readouterr().err
+
+
+def test_no_readable_image_at_all(saved, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    page = ["-o", str(tmp_path / "page.html")]
+    assert main(["look", str(saved[0] / "model.skops"), str(tmp_path), *page]) == 2
+    assert "broken.png" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_advice_about_the_reader_is_of_the_model(saved, tmp_path, capsys):
+    frames = [Image.effect_noise((40, 40), 50 + i) for i in range(3)]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    page = ["-o", str(tmp_path / "page.html")]
+    assert main(["look", str(saved[0] / "model.skops"), str(tmp_path), *page, "-q"]) == 0
+    assert "In the model, ImageReader(frames=0) confirms this" in capsys.readouterr().err
 
 
 def test_pickles_are_loaded_only_when_they_are_trusted(saved, capsys):

@@ -30,6 +30,28 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"sklearn-featx {sklearn_featx.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "argument"),
+    [
+        (["extract", "", "--check"], "SOURCE"),
+        (["extract", "t.csv", "--check", "--root", ""], "--root"),
+        (["extract", ".", "--check", "--cache", ""], "--cache"),
+        (["extract", ".", "-o", ""], "-o/--output"),
+        (["look", "", ".", "-o", "p.html"], "MODEL"),
+        (["look", "m.skops", "", "-o", "p.html"], "FOLDER"),
+        (["look", "m.skops", ".", "-o", ""], "-o/--output"),
+        (["look", "m.skops", ".", "-o", "p.html", "--known", ""], "--known"),
+        (["store", "", "info"], "PATH"),
+    ],
+)
+def test_an_empty_path_is_a_usage_error(command, argument, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {argument}: '' is empty, as an unset variable of the shell is." in line
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     # Of the commands that print, the one that starts without PyTorch.
     store = FeatureStore(tmp_path)

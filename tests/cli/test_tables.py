@@ -1,9 +1,13 @@
 """Tables as a source of the command extract: what is said of those that have no such column."""
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from sklearn_featx.cli._main import main
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 COMMAND = ["extract", "--check"]
 
@@ -43,3 +47,86 @@ def test_one_column_and_one_image(tmp_path, monkeypatch, capsys):
     # The name of a column may have a semicolon where it is asked for.
     (tmp_path / "t.csv").write_text("a;b\na;b.png\n")
     assert main([*COMMAND, "t.csv", "--column", "a;b"]) == 0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_two_columns_of_one_name_are_an_error(suffix, tmp_path, capsys):
+    table = tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        columns = [pyarrow.array(["a.png"]), pyarrow.array(["b.png"])]
+        parquet.write_table(pyarrow.Table.from_arrays(columns, names=["photo", "photo"]), table)
+    else:
+        text = "photo,photo\na.png,b.png\n"
+        table.write_text(text.replace(",", "\t") if suffix == ".tsv" else text)
+    assert main([*COMMAND, str(table), "--column", "photo"]) == 2
+    said = capsys.readouterr().err
+    assert f"--column: 2 columns of 't{suffix}' have the name 'photo'. Rename all but one" in said
+    assert said.count("\n") == 1
+
+
+def test_a_row_with_more_cells_than_the_header_has_its_line(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text('y,photo\n"1\n2",a.png\n\n3,b,c.png\n')
+    assert main([*COMMAND, str(table), "--column", "photo"]) == 2
+    said = capsys.readouterr().err
+    assert "SOURCE: line 5 of " in said
+    assert "t.csv' has 3 cells, the header 2. Quote a cell" in said
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_table_that_is_not_utf_8_is_an_error(encoding, suffix, tmp_path, capsys):
+    table = tmp_path / f"t{suffix}"
+    table.write_bytes("photo\ncafé.png\n".encode(encoding))
+    assert main([*COMMAND, str(table), "--column", "photo"]) == 2
+    assert f"t{suffix}' is not UTF-8 text: save it as UTF-8." in capsys.readouterr().err
+
+
+def test_an_empty_text_is_a_missing_entry_in_every_table(tmp_path, capsys):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    frame = pd.DataFrame({"photo": ["a.png", "", None], "y": 0})
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    said = []
+    for name in ("t.parquet", "t.csv"):
+        assert main([*COMMAND, str(tmp_path / name), "--column", "photo", "-q"]) == 3
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    assert "'row 1': the entry is missing" in said[0]
+    assert said[0].count("the entry is missing") == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [([1, 2], "int64"), ([0.5, 1.5], "double"), ([True, False], "bool")]
+)
+def test_a_column_of_numbers_names_no_image(values, kind, tmp_path, capsys):
+    table = tmp_path / "t.parquet"
+    pd.DataFrame({"y": values, "photo": "a.png"}).to_parquet(table)
+    assert main([*COMMAND, str(table), "--column", "y"]) == 2
+    said = capsys.readouterr().err
+    assert f"--column 'y' of 't.parquet' holds {kind}: expected paths" in said
+    assert said.count("\n") == 1
+
+
+def test_a_missing_file_of_a_table_was_looked_up_at_its_root(tmp_path, monkeypatch, capsys):
+    (tmp_path / "tables").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    missing = tmp_path / "none.png"
+    (tmp_path / "tables" / "t.csv").write_text(f"photo\na.png\n{missing}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main([*COMMAND, "tables/t.csv", "-q"]) == 3
+    said = capsys.readouterr().err.splitlines()
+    folder = str(tmp_path / "tables")
+    assert said == [
+        "sklearn-featx: 'a.png': no such file. Relative paths of the table start at "
+        f"{folder!r}; --root names another folder.",
+        f"sklearn-featx: {str(missing)!r}: no such file.",
+    ]
+    computed = ["extract", "tables/t.csv", "-q", "-o", "f.csv"]
+    for options in ([], ["--on-error", "raise"]):
+        assert main([*computed, *options]) == 2
+        said = capsys.readouterr().err
+        assert f"start at {folder!r}; --root names another folder." in said
+        assert said.count("\n") == 1
+    assert main([*COMMAND, "tables/t.csv", "--root", ".", "-q"]) == 3
+    assert "'a.png'" not in capsys.readouterr().err
