@@ -96,7 +96,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
         Type of weights and activations; features are float32. ``"auto"``: the fastest type of the
         device; on a CPU it is measured. With 16-bit types, the cosine similarity to the exact
-        features of photographs is at least 0.999.
+        features of photographs is about 0.999; of 18 small crops of two, the lowest was 0.985.
     compile : bool, default=False
         Whether to compile the network, which takes seconds to minutes, once in each process. A
         network that cannot be compiled gives a warning.

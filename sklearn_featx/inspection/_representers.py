@@ -80,7 +80,9 @@ def _from_loss(final: Any, rows: FloatArray, y: AnyArray, weights: FloatArray) -
         classes = getattr(final, "classes_", None)
         goal = _signs(y, classes) if classes is not None else np.reshape(y, (len(y), -1))
         alpha = final.alpha_ if hasattr(final, "alpha_") else final.alpha
-        residuals: FloatArray = (goal - scores) * _row_weights(final, y) / float(alpha)
+        residuals: FloatArray = (
+            (goal - scores) * _row_weights(final, y) / np.asarray(alpha, np.float64)
+        )
         return residuals
     if name in ("LogisticRegression", "LogisticRegressionCV"):
         C = np.ravel(final.C_)[0] if hasattr(final, "C_") else final.C
@@ -111,5 +113,8 @@ def _signs(y: AnyArray, classes: AnyArray) -> FloatArray:
 
 
 def _row_weights(final: Any, y: AnyArray) -> FloatArray:
-    weights: FloatArray = compute_sample_weight(getattr(final, "class_weight", None), y)
+    class_weight = getattr(final, "class_weight", None)
+    if class_weight is None:
+        return np.ones((len(y), 1))
+    weights: FloatArray = compute_sample_weight(class_weight, y)
     return weights[:, np.newaxis]

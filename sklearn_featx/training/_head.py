@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -111,29 +111,42 @@ def _own_head(
 def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
     training = module.training
     module.eval()  # running statistics must not change
-    try:
-        with torch.no_grad():
-            output = module(torch.zeros(2, n_inputs))
-            mixes = mixes_rows(lambda rows: (module(rows),), (n_inputs,))
-    except (RuntimeError, ValueError, IndexError) as error:
+    output, mixes = _tried(module, n_inputs)
+    expected = f"(n_rows, {n_outputs}), one column for each class or target"
+    if not isinstance(output, torch.Tensor):
+        raise TypeError(
+            f"head must return a tensor of shape {expected}, but it returned "
+            f"{type(output).__name__}"
+        )
+    if not output.dtype.is_floating_point:
         raise ValueError(
-            f"head does not accept the embedding of shape (n_rows, {n_inputs}), whose width is "
-            f"that of backbone and head_layers: {cause(error)}"
-        ) from error
-    module.train(training)
-    shape, dtype = tuple(getattr(output, "shape", ())), getattr(output, "dtype", torch.float32)
-    if not dtype.is_floating_point:
-        raise ValueError(f"head must return real floating-point numbers, but it returned {dtype}")
-    if shape != (2, n_outputs):
+            f"head must return real floating-point numbers, but it returned {output.dtype}"
+        )
+    if output.shape != (2, n_outputs):
         raise ValueError(
-            f"head must return shape (n_rows, {n_outputs}), one column for each class or target, "
-            f"but for 2 rows it returned {shape}"
+            f"head must return shape {expected}, but for 2 rows it returned {tuple(output.shape)}"
         )
     if mixes:
         raise ValueError(
             "head: its outputs for a row depend on the other rows of the batch. Its forward must "
             "compute each row alone: x.mean(1, keepdim=True) instead of x.mean() or x.mean(0)."
         )
+    module.train(training)
+
+
+def _tried(module: nn.Module, n_inputs: int) -> tuple[Any, bool]:
+    """Return a head's outputs for two rows of zeros, and whether it mixes rows."""
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(2, n_inputs))
+            tensor = isinstance(output, torch.Tensor)
+            return output, tensor and mixes_rows(lambda rows: (module(rows),), (n_inputs,))
+    except Exception as error:
+        # The user's code runs here, which may raise anything.
+        raise ValueError(
+            f"head does not accept the embedding of shape (n_rows, {n_inputs}), whose width is "
+            f"that of backbone and head_layers: {cause(error)}"
+        ) from error
 
 
 class Standardize(nn.Module):

@@ -142,6 +142,16 @@ class TestNearestImages:
         error = found.values.sum(1) + found.intercept - scores
         assert np.abs(error).max() <= 1e-6 * np.abs(found.values).sum(1).max()
 
+    @pytest.mark.parametrize("alpha", [2.0, [0.5, 4.0]])
+    def test_each_output_of_a_regressor_has_its_values(self, digits, alpha):
+        X, y = digits
+        targets = np.column_stack([y, -2 * y + 1])
+        model = make_pipeline(small(normalize="layer"), Ridge(alpha=alpha)).fit(X, targets)
+        for output in (0, 1):
+            found = nearest_images(model, X[:5], X, targets, target=output)
+            error = found.values.sum(1) + found.intercept - model.predict(X[:5])[:, output]
+            assert np.abs(error).max() <= 1e-6 * np.abs(found.values).sum(1).max()
+
     @pytest.mark.parametrize("n", [20, 60])
     def test_each_image_speaks_for_its_own_label(self, digits, n):
         # Its value for itself is C times target minus probability times its squared length. Rows
