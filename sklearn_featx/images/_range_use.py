@@ -27,7 +27,7 @@ class RangeUse:
     ['values run from 100 to 4000 in all images seen, 6% of ...']
     >>> use.frames("GIF")
     >>> use.reports()
-    ['a file (GIF) has several frames, of which the first was read. ...']
+    ["a file (GIF) has several frames, of which the first was read. ..."]
     """
 
     def __init__(self) -> None:

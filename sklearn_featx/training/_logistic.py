@@ -169,9 +169,10 @@ class _Descent:
         """Return the loss and its gradient, and note the distance."""
         coefficients = scaled.reshape(-1, len(self.units)) / self.units
         value, gradient = self._loss(coefficients, self._penalty)
-        length = float(np.linalg.norm(coefficients[:, :-1]))
+        # Rows that are all zero have only an intercept.
+        length = np.linalg.norm(coefficients[:, :-1]) or np.linalg.norm(coefficients)
         slope = float(np.linalg.norm(gradient))
-        self.distance = slope / self._penalty / length if length else np.inf
+        self.distance = slope / self._penalty / float(length) if length else np.inf
         return value, (gradient / self.units).ravel()
 
     def stop(self, _: AnyArray) -> None:

@@ -55,6 +55,15 @@ def test_a_weak_penalty_of_separable_rows_ends_near_the_solution(C):
     assert distance <= _logistic.NEAR * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("C", [1e-4, 1.0, 1e4])
+def test_rows_of_zeros_have_the_logarithms_of_the_classes_shares(C):
+    _, codes, weights = draw(3)
+    solution = LogisticProblem(np.zeros((90, 2)), codes, weights).solve(C)
+    assert solution.converged
+    shares = np.bincount(codes, weights) / weights.sum()
+    np.testing.assert_allclose(np.exp(solution.logarithms(np.zeros((1, 2))))[0], shares, rtol=1e-6)
+
+
 def test_a_solution_that_is_not_near_is_not_called_so(monkeypatch):
     monkeypatch.setattr(_logistic, "MAX_STEPS", 20)
     assert not LogisticProblem(*draw(3)).solve(1000.0).converged
