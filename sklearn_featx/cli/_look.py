@@ -18,7 +18,7 @@ from ..exceptions import FeatxError, ImageWarning, InputError, UnsuitableModelEr
 from ._empty import some_path
 from ._extract import SOME_UNREADABLE
 from ._folder import find_images
-from ._lines import write_line
+from ._lines import in_utf_8, write_line
 from ._output import check_output, write_whole
 
 # Types of this package; skops knows those of scikit-learn and NumPy that only hold data.
@@ -49,12 +49,12 @@ def _look(arguments: argparse.Namespace) -> int:
     known = None if arguments.known is None else _images(arguments.known, quiet, "--known")
     with _noted() as caught:
         try:
-            page = report_page(model, paths, known, arguments.neighbors).encode("utf-8")
+            page = in_utf_8(report_page(model, paths, known, arguments.neighbors))
         except UnsuitableModelError as error:
             raise InputError(f"MODEL: {error}") from error
 
     def write(file: IO[bytes]) -> None:
-        file.write(page)
+        file.write(page.encode("utf-8"))
 
     write_whole(arguments.output, write)
     # The page has images without a prediction, or none of their neighbors among --known.

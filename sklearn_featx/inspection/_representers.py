@@ -107,7 +107,9 @@ def _logistic_slopes(final: Any, scores: FloatArray, y: AnyArray) -> FloatArray:
 
 
 def _signs(y: AnyArray, classes: AnyArray) -> FloatArray:
-    """1 for a row's class and -1 for the others; one column for two classes."""
+    """1 for a row's class and -1 for the others; one column for two classes, or for each label."""
+    if np.ndim(y) == 2:
+        return np.where(y, 1.0, -1.0)
     signs = np.where(np.asarray(y)[:, np.newaxis] == np.asarray(classes), 1.0, -1.0)
     return signs[:, 1:] if len(classes) == 2 else signs
 

@@ -239,7 +239,7 @@ def _identify(file: Path) -> Literal["ours", "damaged", "foreign"]:
     """
     if not file.is_file() or file.is_symlink():
         return "foreign"
-    connection = sqlite3.connect(f"file:{quote(str(file))}?immutable=1", uri=True)
+    connection = sqlite3.connect(f"file:{quote(os.fsencode(file))}?immutable=1", uri=True)
     try:
         connection.execute("PRAGMA writable_schema=ON")
         identity = tuple(

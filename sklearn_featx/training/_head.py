@@ -111,7 +111,7 @@ def _own_head(
 def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
     training = module.training
     module.eval()  # running statistics must not change
-    output, mixes = _tried(module, n_inputs)
+    output, mixes = _tried(module, n_inputs, n_outputs)
     expected = f"(n_rows, {n_outputs}), one column for each class or target"
     if not isinstance(output, torch.Tensor):
         raise TypeError(
@@ -134,13 +134,13 @@ def _check_width(module: nn.Module, n_inputs: int, n_outputs: int) -> None:
     module.train(training)
 
 
-def _tried(module: nn.Module, n_inputs: int) -> tuple[Any, bool]:
+def _tried(module: nn.Module, n_inputs: int, n_outputs: int) -> tuple[Any, bool]:
     """Return a head's outputs for two rows of zeros, and whether it mixes rows."""
     try:
         with torch.no_grad():
             output = module(torch.zeros(2, n_inputs))
-            tensor = isinstance(output, torch.Tensor)
-            return output, tensor and mixes_rows(lambda rows: (module(rows),), (n_inputs,))
+            right = isinstance(output, torch.Tensor) and output.shape == (2, n_outputs)
+            return output, right and mixes_rows(lambda rows: (module(rows),), (n_inputs,))
     except Exception as error:
         # The user's code runs here, which may raise anything.
         raise ValueError(

@@ -18,12 +18,12 @@ from scipy.special import log_softmax
 from .._parallel import ForkSafeLock, thread_pools
 from .._typing import AnyArray
 
-# The loss is at least as convex as its penalty. Therefore its gradient, as a share of that of the
-# penalty, is a bound for the distance to the solution, as a share of the coefficients' length: with
-# any penalty, and however far separable rows draw the coefficients.
+# The loss is at least as convex as its penalty. But for the intercept, which has none, its gradient
+# as a share of that of the penalty is therefore a bound for the distance to the solution, as a
+# share of the coefficients' length: with any penalty, however far separable rows draw them.
 TOLERANCE = 1e-7
-# Near enough after many steps, as a weak penalty takes them: other rows' probabilities were within
-# a few hundredths of those of the solution, and most within thousandths.
+# Near enough after many steps, as a weak penalty takes them: probabilities of rows like those of
+# the training were within a few hundredths of those of the solution, and most within thousandths.
 NEAR = 0.01
 MANY_STEPS = 500
 MAX_STEPS = 20_000
@@ -31,8 +31,9 @@ MAX_STEPS = 20_000
 # derivative that float32 cannot lower.
 ROUGH_SHARE = 0.01
 _ROUNDING = 1e-6
-# A derivative that float64 cannot lower.
+# A derivative that float64 cannot lower, and one that it may leave where weights are huge.
 _SMALLEST = 1e-13
+_ROUNDED = 1e-10
 
 
 class Solution(NamedTuple):
@@ -121,7 +122,9 @@ class LogisticProblem:
                 callback=None if roughly else descent.stop,
             )
         solved = found.x.reshape(first.shape) / descent.units
-        converged = descent.distance <= NEAR or bool(np.abs(found.jac).max() <= _SMALLEST)
+        # It ends by itself where rounding lets no step lower the loss.
+        rounded = found.nit < MAX_STEPS and np.abs(found.jac).max() <= _ROUNDED
+        converged = descent.distance <= NEAR or bool(rounded)
         return Solution(solved[:, :-1], solved[:, -1], int(found.nit), converged)
 
     def _loss(self, coefficients: AnyArray, penalty: float) -> tuple[float, AnyArray]:

@@ -1,6 +1,8 @@
 """The command look: a page about predictions."""
 
+import os
 import re
+import sys
 
 import joblib
 import numpy as np
@@ -89,6 +91,18 @@ def test_unreadable_images_are_named(saved, tmp_path, capsys, on_error):
     text = page.read_text("utf-8")
     assert text.count("<article>") == 2
     assert text.index("fine.png") < text.index("<b>unreadable</b>") < text.index("broken.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode there")
+def test_names_that_are_not_unicode_have_escapes(saved, tmp_path):
+    folder, _, paths = saved
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in (b"bad\xff.png", b"fine.png"):
+        Image.open(paths[0]).save(new / os.fsdecode(name))
+    page = tmp_path / "page.html"
+    assert main(["look", str(folder / "model.skops"), str(new), "-o", str(page)]) == 0
+    assert "bad\\xff.png" in page.read_text("utf-8")
 
 
 def test_an_unreadable_known_image_is_an_exit_code_too(saved, tmp_path, capsys):

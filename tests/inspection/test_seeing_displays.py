@@ -152,6 +152,14 @@ class TestNearestImages:
             error = found.values.sum(1) + found.intercept - model.predict(X[:5])[:, output]
             assert np.abs(error).max() <= 1e-6 * np.abs(found.values).sum(1).max()
 
+    def test_each_label_of_a_classifier_has_its_values(self, digits):
+        X, y = digits
+        labels = np.column_stack([y == 0, y > 0]).astype(int)
+        model = make_pipeline(small(normalize="layer"), RidgeClassifier()).fit(X, labels)
+        found = nearest_images(model, X[:5], X, labels, target=1)
+        error = found.values.sum(1) + found.intercept - model.decision_function(X[:5])[:, 1]
+        assert np.abs(error).max() <= 1e-6 * np.abs(found.values).sum(1).max()
+
     @pytest.mark.parametrize("n", [20, 60])
     def test_each_image_speaks_for_its_own_label(self, digits, n):
         # Its value for itself is C times target minus probability times its squared length. Rows

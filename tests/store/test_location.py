@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +272,10 @@ def test_a_file_is_never_opened_in_place_of_another(tmp_path):
     with pytest.raises(FileExistsError):
         _location._touch(tmp_path / "there")
     assert (tmp_path / "there").read_text() == "precious"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode there")
+def test_the_name_of_a_folder_may_be_any_bytes(tmp_path):
+    folder = tmp_path / os.fsdecode(b"rows\xff")
+    created = Location(folder).find(create=True)
+    assert Location(folder).find(create=False) == created

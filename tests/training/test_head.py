@@ -63,6 +63,11 @@ def test_the_seed_decides_and_leaves_no_trace(head):
         (nn.Linear(4, 7), ValueError, r"head must return shape \(n_rows, 3\).*\(2, 7\)"),
         (nn.Linear(9, 3), ValueError, r"head does not accept .*\(n_rows, 4\)"),
         (nn.BatchNorm2d(4), ValueError, "head does not accept"),
+        (
+            nn.Sequential(nn.Linear(4, 3), nn.Unflatten(0, (1, 2))),
+            ValueError,
+            r"for 2 rows.*1, 2, 3",
+        ),
         (nn.LSTM(4, 3), TypeError, r"head must return a tensor.*\(n_rows, 3\).*returned tuple"),
         (nn.Bilinear(4, 4, 3), ValueError, "head does not accept .*missing 1 required"),
     ],

@@ -64,6 +64,17 @@ def test_rows_of_zeros_have_the_logarithms_of_the_classes_shares(C):
     np.testing.assert_allclose(np.exp(solution.logarithms(np.zeros((1, 2))))[0], shares, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("C", "weight"), [(1.0, 1e8), (1e8, 1.0)])
+def test_huge_weights_and_hardly_any_penalty_are_solved_to_rounding(C, weight):
+    rows = np.random.default_rng(0).normal(size=(150, 15))
+    codes = np.random.default_rng(1).integers(0, 2, 150)
+    weights = np.full(150, weight)
+    solution = LogisticProblem(rows - rows.mean(axis=0), codes, weights).solve(C)
+    assert solution.converged
+    expected = reference((rows - rows.mean(axis=0), codes, np.ones(150)), 1e8)
+    np.testing.assert_allclose(coefficients(solution), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_solution_that_is_not_near_is_not_called_so(monkeypatch):
     monkeypatch.setattr(_logistic, "MAX_STEPS", 20)
     assert not LogisticProblem(*draw(3)).solve(1000.0).converged
