@@ -17,14 +17,12 @@ from .._typing import AnyArray, EngineChoice, Pooling, Precision
 from ..exceptions import ImageError, ImageWarning
 from ._check import unreadable
 from ._empty import some_path, some_text
+from ._exit_codes import NO_GROUP, SOME_UNREADABLE
 from ._groups import group_column
 from ._lines import in_utf_8, write_line
 from ._option_words import in_options
 from ._output import Table, choose_writer, write_whole
 from ._sources import Source, open_source
-
-_NO_GROUP = 1
-SOME_UNREADABLE = 3
 
 
 class _Unreadable(Protocol):
@@ -53,7 +51,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     if groups is not None and not any(groups):
         by = shown(arguments.group_by)
         write_line(f"error: --group-by {by} gives no image a group; nothing was computed")
-        return _NO_GROUP
+        return NO_GROUP
     if writer is None:
         failures: Sequence[_Unreadable] = unreadable(
             source.entries,

@@ -16,7 +16,7 @@ from .._messages import cause, shown
 from .._optional import import_optional
 from ..exceptions import FeatxError, ImageWarning, InputError, UnsuitableModelError
 from ._empty import some_path
-from ._extract import SOME_UNREADABLE
+from ._exit_codes import SOME_UNREADABLE
 from ._folder import find_images
 from ._lines import in_utf_8, write_line
 from ._output import check_output, write_whole

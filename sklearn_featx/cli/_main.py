@@ -15,6 +15,7 @@ from typing import Any
 from .. import __version__
 from ..exceptions import FeatxError, FeatxWarning
 from ._backbones import add_backbones
+from ._exit_codes import BROKEN_PIPE, INTERRUPTED, USAGE_ERROR
 from ._extract import add_extract
 from ._lines import write_line
 from ._look import add_look
@@ -22,12 +23,7 @@ from ._stages import add_stages
 from ._store import add_store
 from ._window_words import with_joined_window
 
-_USAGE_ERROR = 2
 _SILENT = logging.NullHandler()
-# 128 + SIGINT, the shell convention for an interrupted program.
-_INTERRUPTED = 130
-# 128 + SIGPIPE.
-_BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,13 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader, `head` for example, closed the pipe. Python flushes the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return BROKEN_PIPE
     except (FeatxError, OSError, ValueError) as error:
         write_line(f"error: {say(str(error))}")
-        return _USAGE_ERROR
+        return USAGE_ERROR
     except KeyboardInterrupt:
         write_line("interrupted")
-        return _INTERRUPTED
+        return INTERRUPTED
     return code or 0
 
 
