@@ -99,7 +99,7 @@ def in_threads(
 
     At most `in_flight` items are taken ahead of the results. Each thread first calls `start`.
     """
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-images", initializer=start)
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-worker", initializer=start)
     pending: deque[Future[_Result]] = deque()
     try:
         for item in items:

@@ -116,7 +116,7 @@ class TestCtrlC:
             PretrainedFeatureExtractor(cache=False, n_jobs=2, batch_size=4).transform(digits[0])
         # The traceback, and all that its frames hold, is still there.
         assert caught.traceback
-        assert not [t for t in threading.enumerate() if t.name.startswith("featx-images")]
+        assert not [t for t in threading.enumerate() if t.name.startswith("featx-worker")]
 
     def test_nobody_waits_for_one_while_rows_were_claimed(self, digits, tmp_path, monkeypatch):
         claim, asked = RecipeRows.claim, []
@@ -298,7 +298,7 @@ class TestThreadsAndProcesses:
         for given in rows:
             np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-5)
             np.testing.assert_array_equal(given, rows[0])
-        assert not [t for t in threading.enumerate() if t.name.startswith("featx")]
+        assert not [t for t in threading.enumerate() if t.name.startswith("featx-worker")]
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
     @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

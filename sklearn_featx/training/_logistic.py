@@ -7,7 +7,10 @@ every row as in the training set. The second derivative for uniform probabilitie
 others (Böhning 1992, "Multinomial logistic regression algorithm").
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -34,6 +37,10 @@ _ROUNDING = 1e-6
 # A derivative that float64 cannot lower, and one that it may leave where weights are huge.
 _SMALLEST = 1e-13
 _ROUNDED = 1e-10
+# Products of numbers, in one pass over the rows, that are worth a thread.
+PRODUCTS_OF_A_THREAD = 4_000_000
+
+_Loss = Callable[[AnyArray, float], tuple[float, AnyArray]]
 
 
 class Solution(NamedTuple):
@@ -101,7 +108,11 @@ class LogisticProblem:
         start : Solution, default=None
             A solution for another penalty. None: all coefficients are 0.
         """
-        descent = _Descent(self._loss, 1 / (C * self._total), self._curvatures)
+        with blas.limited() as n_threads, self._loss_in_threads(n_threads) as loss:
+            return self._solve(loss, C, roughly, start)
+
+    def _solve(self, loss: _Loss, C: float, roughly: bool, start: Solution | None) -> Solution:
+        descent = _Descent(loss, 1 / (C * self._total), self._curvatures)
         first = np.zeros((self._n_outputs, len(self._curvatures)))
         if start is not None:
             first = np.column_stack([start.weight, start.bias]) * descent.units
@@ -112,35 +123,63 @@ class LogisticProblem:
         if roughly:
             largest = float(np.abs(descent.loss(first.ravel())[1]).max())
             options["gtol"] = max(_ROUNDING, ROUGH_SHARE * largest)
-        with _blas.limited():
-            found = minimize(
-                descent.loss,
-                first.ravel(),
-                jac=True,
-                method="L-BFGS-B",
-                options=options,
-                callback=None if roughly else descent.stop,
-            )
+        found = minimize(
+            descent.loss,
+            first.ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options=options,
+            callback=None if roughly else descent.stop,
+        )
         solved = found.x.reshape(first.shape) / descent.units
         # It ends by itself where rounding lets no step lower the loss.
         rounded = found.nit < MAX_STEPS and np.abs(found.jac).max() <= _ROUNDED
         converged = descent.distance <= NEAR or bool(rounded)
         return Solution(solved[:, :-1], solved[:, -1], int(found.nit), converged)
 
-    def _loss(self, coefficients: AnyArray, penalty: float) -> tuple[float, AnyArray]:
-        """Return the average loss and its gradient."""
+    @contextmanager
+    def _loss_in_threads(self, n_threads: int) -> Iterator[_Loss]:
+        """Context manager: the loss and its gradient, each thread with a part of the rows."""
+        n_products = self._rows.size * self._targets.shape[1]
+        n_parts = min(n_threads, 1 + n_products // PRODUCTS_OF_A_THREAD)
+        edges = np.linspace(0, len(self._rows), n_parts + 1).astype(int).tolist()
+        loss = functools.partial(
+            self._loss, list(itertools.starmap(slice, itertools.pairwise(edges)))
+        )
+        if n_parts == 1:
+            yield functools.partial(loss, map)
+            return
+        with ThreadPoolExecutor(n_parts, thread_name_prefix="featx-worker") as pool:
+            yield functools.partial(loss, pool.map)
+
+    def _loss(
+        self,
+        parts: list[slice],
+        map_parts: Callable[..., Any],
+        coefficients: AnyArray,
+        penalty: float,
+    ) -> tuple[float, AnyArray]:
         weight, bias = coefficients[:, :-1], coefficients[:, -1]
-        scores = _scores(self._rows, weight.astype(self._rows.dtype), bias)
-        own = np.einsum("ij,ij->i", scores, self._targets)
+        of_part = functools.partial(self._loss_of_part, weight.astype(self._rows.dtype), bias)
+        values, slopes, sums = zip(*map_parts(of_part, parts), strict=True)
+        value = sum(values) + penalty / 2 * np.sum(weight**2)
+        return value, np.column_stack([sum(slopes) + penalty * weight, sum(sums)])
+
+    def _loss_of_part(
+        self, weight: AnyArray, bias: AnyArray, part: slice
+    ) -> tuple[float, AnyArray, AnyArray]:
+        """Return the loss of some rows, and its gradient: by the weight and by the bias."""
+        rows, targets, shares = self._rows[part], self._targets[part], self._shares[part]
+        scores = _scores(rows, weight, bias)
+        own = np.einsum("ij,ij->i", scores, targets)
         errors = np.exp(scores)
         sums = errors.sum(axis=1)
-        value = float(self._shares @ (np.log(sums) - own)) + penalty / 2 * np.sum(weight**2)
+        value = float(shares @ (np.log(sums) - own))
         errors /= sums[:, np.newaxis]
-        errors -= self._targets
-        errors *= self._shares[:, np.newaxis]
+        errors -= targets
+        errors *= shares[:, np.newaxis]
         errors = errors[:, -self._n_outputs :]
-        slopes = errors.T @ self._rows + penalty * weight
-        return value, np.column_stack([slopes, errors.sum(axis=0)])
+        return value, errors.T @ rows, errors.sum(axis=0)
 
 
 class _Descent:
@@ -158,7 +197,7 @@ class _Descent:
 
     def __init__(
         self,
-        loss: Callable[[AnyArray, float], tuple[float, AnyArray]],
+        loss: _Loss,
         penalty: float,
         curvatures: AnyArray,
     ) -> None:
@@ -199,8 +238,9 @@ class _Blas:
     """The threads of BLAS.
 
     Each of a fit's thousands of products has as few columns as there are classes: waiting for each
-    other takes its threads longer than computing. The number of threads is one of the process, so
-    the last of several concurrent fits restores it.
+    other takes the threads of BLAS longer than computing. Threads of our own compute parts of the
+    rows instead. The number of threads is one of the process, so the last of several concurrent
+    fits restores it.
     """
 
     def __init__(self) -> None:
@@ -209,14 +249,16 @@ class _Blas:
         self._limit: Any = None
 
     @contextmanager
-    def limited(self) -> Iterator[None]:
-        """Context manager: BLAS has one thread."""
+    def limited(self) -> Iterator[int]:
+        """Context manager: BLAS has one thread. Its value is the number of threads it had."""
         with self._lock:
+            pools = thread_pools().select(user_api="blas").info()
+            n_threads = max((pool["num_threads"] for pool in pools), default=1)
             if not self._n_inside:
                 self._limit = thread_pools().limit(limits=1, user_api="blas")
             self._n_inside += 1
         try:
-            yield
+            yield n_threads
         finally:
             with self._lock:
                 self._n_inside -= 1
@@ -224,4 +266,4 @@ class _Blas:
                     self._limit.restore_original_limits()
 
 
-_blas = _Blas()
+blas = _Blas()

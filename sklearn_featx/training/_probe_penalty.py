@@ -1,12 +1,14 @@
 """Choice of the linear probe's penalty by cross-validation."""
 
+import operator
 from collections.abc import Iterator
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
+from .._parallel import in_threads
 from .._typing import AnyArray
-from ._logistic import LogisticProblem, Solution
+from ._logistic import LogisticProblem, Solution, blas
 from ._probe_rows import ProbeRows
 
 CANDIDATES = np.logspace(-4, 4, 9)
@@ -162,8 +164,10 @@ class _Fold:
 
 def _valley(values: AnyArray, folds: list[_Fold]) -> float:
     losses: list[float] = []
-    for value in values:
-        losses.append(sum(fold.loss(float(value)) for fold in folds))
-        if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
-            break
+    with blas.limited() as n_threads:
+        for value in values:
+            of_fold = operator.methodcaller("loss", float(value))
+            losses.append(sum(in_threads(of_fold, folds, n_threads, len(folds))))
+            if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
+                break
     return float(values[int(np.argmin(losses))])

@@ -96,4 +96,4 @@ def test_a_bad_image_ends_all_threads(numbered):
             )
         )
     assert caught.value.row == 5
-    assert not [t for t in threading.enumerate() if t.name.startswith("featx-images")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("featx-worker")]

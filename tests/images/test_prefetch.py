@@ -22,7 +22,7 @@ def same(item):
 
 
 def reading_threads():
-    return [t for t in threading.enumerate() if t.name.startswith("featx-images")]
+    return [t for t in threading.enumerate() if t.name.startswith("featx-worker")]
 
 
 @pytest.fixture

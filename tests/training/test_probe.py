@@ -1,5 +1,6 @@
 """The probe is scikit-learn's pipeline, folded into one linear layer."""
 
+import threading
 from contextlib import ExitStack
 
 import numpy as np
@@ -213,10 +214,62 @@ class TestThreads:
         assert [set(each) for each in during] == [{1}]
         assert set(counts()) == {2}
 
+    @pytest.mark.parametrize("n_classes", [2, 7])
+    def test_parts_of_many_rows_in_threads_have_the_same_solution(
+        self, counts, n_classes, monkeypatch
+    ):
+        monkeypatch.setattr(_logistic, "PRODUCTS_OF_A_THREAD", 1000)
+        features, codes, _ = make_rows(301, 9, n_classes)
+        rows = features - features.mean(axis=0)
+        problem = _logistic.LogisticProblem(rows, codes, np.ones(301))
+        parts, names = [], set()
+        of_part = problem._loss_of_part
+
+        def spy(weight, bias, part):
+            parts.append(part)
+            names.add(threading.current_thread().name)
+            return of_part(weight, bias, part)
+
+        monkeypatch.setattr(problem, "_loss_of_part", spy)
+        in_two = problem.solve(1.0)
+        assert set(map(str, parts)) == {"slice(0, 150, None)", "slice(150, 301, None)"}
+        assert len(names) == 2
+        assert all(name.startswith("featx-worker") for name in names)
+        with thread_pools().limit(limits=1, user_api="blas"):
+            parts.clear()
+            in_one = problem.solve(1.0)
+        assert set(map(str, parts)) == {"slice(0, 301, None)"}
+        np.testing.assert_allclose(in_two.weight, in_one.weight, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(in_two.bias, in_one.bias, rtol=1e-5, atol=1e-7)
+
+    def test_few_rows_are_no_work_for_a_second_thread(self, counts, monkeypatch):
+        monkeypatch.setattr(_logistic, "ThreadPoolExecutor", None)
+        features, codes, _ = make_rows(30, 6, 3)
+        assert np.isfinite(fit_linear_probe_classifier(features, codes, 3, C=1.0).weight).all()
+
+    def test_folds_are_solved_in_threads_and_the_choice_is_the_same(self, counts, monkeypatch):
+        features, codes, _ = make_rows(100, 6, 3)
+        during, solve = [], _logistic.LogisticProblem.solve
+
+        def spy(self, *args, **kwargs):
+            during.append((threading.current_thread().name, set(counts())))
+            return solve(self, *args, **kwargs)
+
+        monkeypatch.setattr(_logistic.LogisticProblem, "solve", spy)
+        in_two = fit_linear_probe_classifier(features, codes, 3, C="auto")
+        assert set(counts()) == {2}
+        *of_folds, last = during
+        assert last[0] == threading.main_thread().name
+        assert all(name.startswith("featx-worker") and n == {1} for name, n in of_folds)
+        with thread_pools().limit(limits=1, user_api="blas"):
+            in_one = fit_linear_probe_classifier(features, codes, 3, C="auto")
+        assert in_two.C == in_one.C
+        np.testing.assert_array_equal(in_two.weight, in_one.weight)
+
     def test_the_last_of_several_fits_restores_them(self, counts):
         first, second = ExitStack(), ExitStack()
-        first.enter_context(_logistic._blas.limited())
-        second.enter_context(_logistic._blas.limited())
+        first.enter_context(_logistic.blas.limited())
+        second.enter_context(_logistic.blas.limited())
         first.close()
         assert set(counts()) == {1}
         second.close()
