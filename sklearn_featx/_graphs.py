@@ -114,6 +114,12 @@ def _replace(nodes: list[fx.Node], device: Any) -> bool:
     return bool(nodes)
 
 
+def default_device() -> torch.device:
+    """Return the device of new tensors."""
+    # In PyTorch 2.6, `get_default_device` fails once a script has set None.
+    return torch.empty(0).device
+
+
 @contextmanager
 def plain_new_tensors() -> Iterator[None]:
     """Context manager or decorator: new tensors are ordinary tensors on the CPU.
@@ -123,7 +129,7 @@ def plain_new_tensors() -> Iterator[None]:
     life of the process; parameters created in inference mode could never be trained.
     """
     with ExitStack() as stack:
-        if torch.get_default_device().type != "cpu":
+        if default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))

@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from .._digest import digest, digest_array
+from .._graphs import default_device
 from ._drawing import draws
 from ._naming import Namer
 from .cutting._segment import Segment
@@ -70,7 +71,7 @@ def digest_structure(module: nn.Module) -> str:
 def digest_factory(function: Callable[[], nn.Module]) -> Digest:
     """Digest a function that builds a network, including everything that it reads."""
     # The defaults of new parameters.
-    defaults = (torch.get_default_dtype(), torch.get_default_device())
+    defaults = (torch.get_default_dtype(), default_device())
     return _digest_of((function, defaults), building=True)
 
 

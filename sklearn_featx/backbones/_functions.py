@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .._digest import digest
+from .._graphs import default_device
 from ._code import CONSTRUCTORS, Read, read_code
 from ._libraries import is_library, versions
 from ._naming import Namer
@@ -190,7 +191,7 @@ def digest_function(function: Callable[[Any], Any]) -> FunctionDigest:
     """
     namer = _FunctionNamer(building=True)
     # Defaults of new tensors.
-    name = namer.name((function, torch.get_default_dtype(), torch.get_default_device()))
+    name = namer.name((function, torch.get_default_dtype(), default_device()))
     libraries = {*namer.libraries, *_ALWAYS_USED}
     text = digest("function-2", name, *versions(libraries))
     return FunctionDigest(text, tuple(dict.fromkeys(namer.unnamed)), namer.holds and namer.writes)
