@@ -138,7 +138,7 @@ def depth_search():
         by_depth.setdefault(row["depth"], {})[row["who"]] = row["seconds"]
     whole = {who: sum(found[who] for found in by_depth.values()) for who in by_depth["head"]}
     rows = []
-    for depth, found in [*by_depth.items(), ("all of them", whole)]:
+    for depth, found in [*by_depth.items(), ("all four depths", whole)]:
         plain = found["plain skorch"]
         own = [f"{found[p]:.1f} ({plain / found[p]:.1f})" for p in ("float32", "bfloat16")]
         rows.append([depth, f"{plain:.1f}", *own])

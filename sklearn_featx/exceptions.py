@@ -7,12 +7,12 @@
     ├── ImageError (ValueError)          an image cannot be read: has `row` and `path`
     ├── BackboneError (ValueError)       a backbone cannot be built or cut
     │   ├── UnknownBackboneError         no backbone has this name
-    │   ├── UnknownLayerError            no stage or node has this name, or no such depth
+    │   ├── UnknownLayerError            no layer has this name, or there are fewer stages
     │   └── WeightsError                 weights are missing, damaged, of another network or fit
     ├── SavedStateError (ValueError)     a saved estimator is damaged
     ├── StoreError                       a store cannot be used (estimators warn instead)
     ├── DivergenceError (RuntimeError)   training diverged: a loss or parameter is NaN or infinite
-    ├── UnsuitableModelError (TypeError) a model without one network, or without scores to look into
+    ├── UnsuitableModelError (TypeError) a model without one network, or without scores
     └── MissingDependencyError (ImportError)
 
     FeatxWarning (UserWarning)
@@ -142,7 +142,7 @@ class UnknownBackboneError(BackboneError):
 
 
 class UnknownLayerError(BackboneError):
-    """The backbone has no stage or node of this name, or fewer stages.
+    """The backbone has no layer with this name, or fewer stages than the requested depth.
 
     Examples
     --------
@@ -199,7 +199,7 @@ class DivergenceError(FeatxError, RuntimeError):
 
 
 class UnsuitableModelError(FeatxError, TypeError):
-    """A model has not one network that gets the images, or no scores to look into.
+    """A model does not have exactly one network for the images, or has no score to explain.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 Each patient has one label, several images, and a mark that all of them share: a smooth shade, as
 a person's anatomy or a device gives. A model that has seen one image of a patient can recognize
-the others by the mark instead of the digit. It needs pydicom::
+the others by the mark instead of the digit. The script needs pydicom::
 
     python docs/examples/_dicom_set.py FOLDER
 """
@@ -50,7 +50,7 @@ def write_dicom_set(
         Number of images of each patient: different digits of one class.
     n_classes : int, default=10
         Number of classes: the digits below it.
-    contrast, mark, noise : float
+    contrast, mark, noise : float, default=0.6, 0.3, 0.05
         Strength of the digit, of the patient's mark and of the noise of each pixel, as shares of
         the range from black to white.
     random_state : int, default=0

@@ -14,7 +14,7 @@ cross-validation,
 A head that reads all layers, ``head_layers="all"``, starts at the linear model on all layers; the
 user guide's study compares them on more images.
 
-Digits and weights come by pip; nothing is downloaded here. From a checkout::
+Digits and weights are installed with pip; nothing is downloaded here. From a checkout::
 
     python -m pip install --upgrade pip
     python -m pip install -e . --group example

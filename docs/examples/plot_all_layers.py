@@ -38,8 +38,8 @@ for name, model in models.items():
     print(name, model[0].fit_transform(X[:20]).shape)
 
 # %%
-# A learning curve scores each on growing training sets and the same 200 test images. The features
-# of an image are computed once for all of its points.
+# A learning curve scores each pipeline on growing training sets, with the same 200 test images in
+# each of three splits. The features of an image are computed once for all points of a curve.
 figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 cv = StratifiedShuffleSplit(3, test_size=200, random_state=0)
 for name, model in models.items():

@@ -3,8 +3,8 @@ How many stages to train
 ========================
 
 ``unfreeze_depth`` is the number of stages, counted from the output, that are trained with a new
-head, which reads the last layer here. A search finds it like any other parameter. The frozen
-stages are computed once per image for all folds and candidates.
+head, which reads the last layer here. A search finds it like any other parameter. With
+``precompute``, the frozen stages are computed once per image for all depths and folds.
 """
 
 import matplotlib.pyplot as plt

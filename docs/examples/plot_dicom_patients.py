@@ -2,11 +2,11 @@
 Patients in training and test
 =============================
 
-A model that is tested on images of patients that it has been trained on recognizes the patients.
-The score is too high, and nothing in it shows that. Here 60 invented patients have three X-rays
-each (12-bit DICOM files, made by :download:`_dicom_set.py <../examples/_dicom_set.py>`; keep it
-beside this file): digits of one class, with a mark that all images of a patient share, a smooth
-shade, as anatomy and devices give.
+If training and test have images of the same patients, a model recognizes the patients. The score
+is too high, and nothing in it shows that. Here 60 invented patients have three X-rays each. They
+are 12-bit DICOM files, made by :download:`_dicom_set.py <../examples/_dicom_set.py>`; keep that
+script in the folder of this file. A patient's images show digits of one class and share a mark: a
+smooth shade, as anatomy and devices cause.
 
 ``plan_search`` finds the patients in the headers of the files, before anything is computed, and
 warns. ``image_groups`` keeps them together.
@@ -65,7 +65,7 @@ show("one patient on both sides of a split", too_high)
 show("each patient in one fold", honest)
 
 # %%
-# Which of them is right? New patients say it: the same model, on three sets of 60 patients that no
+# Which of them is right? New patients show it: the same model, on three sets of 60 patients that no
 # file above shows.
 
 model.fit(paths, y)
@@ -90,8 +90,9 @@ axes.invert_yaxis()
 axes.set(title="What new patients get", xlim=(0, 1), xlabel="accuracy (lines: folds, sets)")
 
 # %%
-# Where do the scores come from? The maps of a model of all layers, each over its file: an exact
-# share of the score for each position. Digit and shade are one picture, and the maps lie on both.
+# Where do the scores come from? The heat maps of a model of all layers, drawn over the files, give
+# the exact share of the score for each position. Digit and shade are one picture, and the maps lie
+# on both.
 from sklearn_featx import HeatMapDisplay  # noqa: E402
 
 layers = PretrainedFeatureExtractor(layer="all", normalize="layer", image_size=64)

@@ -2,10 +2,11 @@
 Microscopy with five channels
 =============================
 
-A network for pictures has three inputs, a microscope more channels. Here each image is an OME-TIFF
-of five. Three are real: a tissue section in bright field [1]_ and two stains of it. Two are drawn:
-markers of spots and of fibers. The class says which marker shows the spots, as after a treatment
-that moves a protein. One of the two, by chance, stays dark, so neither of them is enough.
+A network for pictures reads three channels, and a microscope records more. Here each image is an
+OME-TIFF of five channels. Three are real: a tissue section in bright field [1]_ and two stains of
+it. Two are drawn: markers of spots and of fibers. The class says which marker shows the spots, as
+after a treatment that moves a protein. One of the two, by chance, stays dark, so neither of them is
+enough.
 
 .. [1] ``skimage.data.immunohistochemistry``, colonic glands stained for FHL2, without known
    copyright restrictions. scikit-image's ``rgb2hed`` unmixes the stains. The markers are not real.
@@ -60,7 +61,7 @@ for path, label, dark in zip(paths, y, darks, strict=True):
 
 # %%
 # ``channels`` of an `ImageReader` says what the network sees: some channels as red, green and blue,
-# one as a gray image, or each of them alone. Without it, an error asks.
+# one as a gray image, or each of them alone. Without it, an error asks for a choice.
 extractor = PretrainedFeatureExtractor(image_size=64, layer="blocks.2")
 try:
     extractor.fit_transform(paths)
@@ -86,7 +87,8 @@ for choice, score in zip(choices, search.cv_results_["mean_test_score"], strict=
     print(f"{choice!s:<10} {score:.2f}")
 
 # %%
-# A linear model on ``"each"`` weighs the channels. The bars are the lengths of its weights.
+# A linear model on ``"each"`` weighs the channels. The bars are the Euclidean norms of its weights
+# for each channel.
 weights = search.best_estimator_[-1].coef_.reshape(-1)
 lengths = np.zeros(5)
 if search.best_params_["pretrainedfeatureextractor__reader__channels"] == "each":

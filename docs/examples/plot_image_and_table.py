@@ -67,8 +67,8 @@ linear = search.best_estimator_[-1]
 
 # %%
 # Each side alone and both, on the same folds, with the difference in each fold. With few folds, a
-# gain that is zero in some or changes its sign is not shown. The penalty was chosen for "both" on
-# these folds, which favors it slightly.
+# gain that is zero in some folds, or changes its sign, is no evidence. The penalty was chosen for
+# "both" on these folds, which favors it slightly.
 scores = {
     name: cross_val_score(make_pipeline(side, linear), X, y, cv=cv) for name, side in sides.items()
 }
@@ -78,8 +78,9 @@ for name, found in scores.items():
 # %%
 # The permutation importance asks which column the fitted model uses: it shuffles one column of X,
 # here the paths, and computes the score again. Shuffled paths are paths of known images: no feature
-# is computed again. The type has a small importance although it adds nothing above: the model uses
-# the column and errs where it is wrong; a model fitted without it uses the image in its place.
+# is computed again. The type has a small importance although it adds nothing above. The model uses
+# the column, and errs where the shuffled type is wrong. A model fitted without the type uses the
+# image instead.
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 model = make_pipeline(sides["both"], linear).fit(X_train, y_train)
 importance = permutation_importance(model, X_test, y_test, n_repeats=10, random_state=0)

@@ -3,7 +3,7 @@ A map of a data set
 ===================
 
 Similar images lie near each other on a map of their features. Copies and wrong labels show there,
-and are found without a look: copies by the similarity of features, wrong labels by the predictions
+and are found without looking: copies by the similarity of features, wrong labels by the predictions
 of models that have not seen them.
 
 The images are handwritten digits. Some are copied, and the labels of some are changed, so that it

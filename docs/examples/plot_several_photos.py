@@ -61,7 +61,7 @@ scores = dict(zip(names, bags.cv_results_["mean_test_score"], strict=True))
 # %%
 # One wide picture
 # ----------------
-# The recipe of most networks crops the center: the outer cells are not seen. `Preprocessing`
+# The preprocessing of most networks crops the center: the outer cells are lost. `Preprocessing`
 # changes that. ``"squash"`` resizes both sides, ``"border"`` fits the whole picture in.
 wide = [np.hstack([np.asarray(Image.open(path)) for path in module]) for module in modules]
 extractor = PretrainedFeatureExtractor(

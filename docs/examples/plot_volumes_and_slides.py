@@ -50,8 +50,8 @@ print(volumes.fit_transform([cuts]).shape)
 # %%
 # A slide
 # -------
-# A photograph, written as a tiled TIFF, stands in for a slide. ``mpp=None`` counts in its pixels;
-# ``tissue=False`` takes all tiles, not only those with color.
+# A photograph, written as a tiled TIFF, stands in for a slide. With ``mpp=None``, the size of a
+# tile is in pixels of the photograph; ``tissue=False`` takes all tiles, not only those with color.
 photograph = load_sample_image("flower.jpg")
 slide = Path(tempfile.mkdtemp()) / "slide.tif"
 tifffile.imwrite(slide, photograph, tile=(64, 64), photometric="rgb")

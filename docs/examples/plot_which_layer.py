@@ -7,7 +7,7 @@ often better described by an earlier one. :func:`sklearn_featx.layer_sweep` scor
 one pass.
 
 The images are 200 electroluminescence pictures of solar cells [1]_. Cracks and broken contacts are
-dark. They come by pip, with a table of paths.
+dark. They are installed with pip, with a table of paths.
 
 .. [1] C. Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
    Electroluminescence Imagery", EU PVSEC 2018. CC BY-NC-SA 4.0.

@@ -32,7 +32,7 @@ predicted = model.fit(train, y_train).predict(test)
 print(f"accuracy {np.mean(predicted == y_test):.3f}")
 
 # %%
-# Two images that the model has wrong, with confidence.
+# Two images that the model gets wrong with high confidence.
 confidence = np.abs(model.decision_function(test))
 wrong = np.flatnonzero(predicted != y_test)
 wrong = wrong[np.argsort(-confidence[wrong])][:2]

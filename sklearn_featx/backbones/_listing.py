@@ -19,8 +19,8 @@ class StageInfo(NamedTuple):
     name : str
         Module path, or several joined by ``"+"`` if no cut separates them.
     layer : str
-        Name of its end, where its activations are: the value of `layer` that extracts them. It
-        differs from `name` where an activation or a pooling follows the module.
+        Name of the end of the stage: the value of `layer` that extracts its activations. It
+        differs from `name` where a nonlinearity or a pooling follows the module.
     n_parameters : int
         Number of parameters of the stage.
     output_shape : tuple of int

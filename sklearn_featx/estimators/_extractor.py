@@ -76,7 +76,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         or ``"grid3"``, the means of 2 x 2 or 3 x 3 cells [3]_; ``"cls"``, the class token;
         ``"flatten"``, all values. Vectors of a list are concatenated; activations that are vectors
         do not change, and are repeated for each pooling of a list. None: no conversion; the result
-        has more than two axes.
+        has more than two axes, unless the activations are vectors.
     preprocessing : "fast", Preprocessing, callable or None, default=None
         None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
         faster for large JPEG files, which are decoded at a fraction of their size; the cosine
@@ -96,7 +96,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
         Type of weights and activations; features are float32. ``"auto"``: the fastest type of the
         device; on a CPU it is measured. With 16-bit types, the cosine similarity to the exact
-        features of photographs is about 0.999; of 18 small crops of two, the lowest was 0.985.
+        features of photographs is about 0.999; the lowest of 18 small crops of two photographs was
+        0.985.
     compile : bool, default=False
         Whether to compile the network, which takes seconds to minutes, once in each process. A
         network that cannot be compiled gives a warning.
@@ -119,9 +120,10 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         them.
     normalize : bool or "layer", default=False
         True: scale each row to unit Euclidean norm. ``"layer"``: center each column over the
-        images of `fit`, and scale the columns so that a penalty treats layers alike. Of one layer,
-        all have one divisor, and a mean variance of 1. Of several, the variance of each column is
-        shrunk half way to the mean of its layer, and each layer gets the same total variance.
+        images of `fit`, and scale the columns so that a penalty treats layers alike. With one
+        layer, all columns have one divisor, so that their mean variance is 1. With several layers,
+        the variance of each column is shrunk half way to the mean variance of its layer, and the
+        scaled layers have the same total variance.
     verbose : int, default=0
         1 shows a progress bar with images per second.
 

@@ -53,7 +53,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         A name from `backbone_names`; any network that maps one tensor to one tensor, which is
         copied and never changed; or a function without arguments that builds one.
     weights : str, path or None, default="DEFAULT"
-        Name of weights, a ``.pth`` or ``.safetensors`` file, or None for random weights.
+        ``"DEFAULT"``: the best weights of the backbone's library. Or the name of other weights, a
+        ``.pth`` or ``.safetensors`` file, or None for random weights.
     unfreeze_depth : int, "all" or (int, int), default=1
         Number of stages, counted from the output, that are trained with the head: 0 is a linear
         probe, ``"all"`` full fine-tuning. A pair ``(first, last)`` trains the stages at these
@@ -66,8 +67,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         The head: linear; one hidden layer; a module, which is copied; or a function
         ``(n_inputs, n_outputs) -> nn.Module``.
     head_layers : {"all", "last"}, default="last"
-        Input of the head: the output of the last stage, or also the means of 3 x 3 cells of
-        the activations of every other stage, concatenated [5]_.
+        Input of the head. ``"last"``: the pooled output of the last stage. ``"all"``: this output
+        and the means of 3 x 3 cells of the activations of all earlier stages, concatenated [5]_.
     head_init : {"probe", "random"}, default="probe"
         Start of a linear head. Other heads, and `partial_fit`, start at random.
     C : float or "auto", default="auto"
@@ -76,7 +77,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
     lr : float, default=1e-3
         Learning rate of the head.
     backbone_lr_ratio : float, default=0.1
-        Learning rate of the last stage, as a multiple of `lr`.
+        Learning rate of the trained stages, as a multiple of `lr`. With ``layer_decay`` in
+        `net_params`, that of the last stage.
     weight_decay : float, default=0.01
         Weight decay of weights; norms and biases have none.
     max_epochs : int, default=10
@@ -93,12 +95,14 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
-        Whether batch normalization in trained stages keeps its pretrained running statistics.
+        Batch normalization in trained stages. ``"frozen"``: it keeps its pretrained running
+        statistics. ``"train"``: it is trained, and its running statistics are updated.
     augment : {"light", "strong"}, callable or None, default=None
-        Train on random variations of the images, their views. ``"light"``: a crop of 70 to 100 %
-        of the area, mirrored with probability 0.5; ``"strong"``: a crop of 25 to 100 %, mirrored,
-        and one operation of TrivialAugmentWide [4]_. Or a transform of torchvision's v2, or any
-        function from a uint8 tensor (channels, height, width) to such a tensor.
+        Train on random variations of the images, their views. ``"light"``: a crop of 70 to 100 % of
+        the area, mirrored with probability 0.5; ``"strong"``: a crop of 25 to 100 %, mirrored with
+        probability 0.5, and one operation of TrivialAugmentWide [4]_. Or a transform of
+        torchvision's v2, or any function from a uint8 tensor (channels, height, width) to such a
+        tensor.
     n_views : int or None, default=4
         Number of views of each image. Epoch e uses view e modulo `n_views`; each view passes
         through the trunk once and is cached. None: a new view in each epoch, never cached.
@@ -110,7 +114,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         was trained on the other folds, so it does not depend on the image's target. None: from the
         network that was trained on all images.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn.
+        Weights of the classes, as in scikit-learn. Must be None for a multilabel target.
     random_state : int, RandomState or None, default=None
         Seed of all random numbers. Torch's global generator does not change.
     callbacks : list, default=None
@@ -137,7 +141,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         uses.
     cache : bool, path or FeatureStore, default=True
         Where the rows of the trunk are cached, as in `PretrainedFeatureExtractor`. A search over
-        depths, learning rates, heads and folds then runs the trunk once for each image.
+        learning rates, heads and folds then runs the trunk once for each image, and a search over
+        depths at most once for each depth; `precompute` needs one pass for all depths.
     on_error : {"raise", "nan"}, default="raise"
         Treatment of unreadable images. ``"raise"``: the first one raises an `ImageError` with row
         and file. ``"nan"``: `fit` and `score` leave them and their weights out; `predict_proba`
@@ -166,15 +171,15 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
     backbone_digest_ : str
         Digest of the backbone, which is compared when a saved estimator predicts.
     C_ : float, tuple of float or None
-        `C` of the linear probe, given or chosen; of a multilabel target one for each label. None:
+        `C` of the linear probe, given or chosen; for a multilabel target, one per label. None:
         the head does not start at a probe.
     head_digest_ : str or None
-        Digest of the code and settings of an own head, which is compared likewise; None for
+        Digest of the code and settings of a user's head, which is compared likewise; None for
         ``"linear"`` and ``"mlp"``.
     image_size_ : (int, int) or None
         Height and width of the network's input; None: those of the images.
     trained_stages_ : list of int
-        Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
+        Positions, from 0 at the input, of the stages that `unfreeze_depth` selected in `fit`.
     n_channels_ : int or None
         Number of channels of an image if each passes alone; None: images pass as a whole.
     layer_widths_ : list of int

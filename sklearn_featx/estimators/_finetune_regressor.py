@@ -31,7 +31,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         A name from `backbone_names`; any network that maps one tensor to one tensor, which is
         copied and never changed; or a function without arguments that builds one.
     weights : str, path or None, default="DEFAULT"
-        Name of weights, a ``.pth`` or ``.safetensors`` file, or None for random weights.
+        ``"DEFAULT"``: the best weights of the backbone's library. Or the name of other weights, a
+        ``.pth`` or ``.safetensors`` file, or None for random weights.
     unfreeze_depth : int, "all" or (int, int), default=1
         Number of stages, counted from the output, that are trained with the head: 0 is a linear
         probe, ``"all"`` full fine-tuning. A pair ``(first, last)`` trains the stages at these
@@ -43,18 +44,19 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         The head: linear; one hidden layer; a module, which is copied; or a function
         ``(n_inputs, n_outputs) -> nn.Module``.
     head_layers : {"all", "last"}, default="last"
-        Input of the head: the output of the last stage, or also the means of 3 x 3 cells of
-        the activations of every other stage, concatenated.
+        Input of the head. ``"last"``: the pooled output of the last stage. ``"all"``: this output
+        and the means of 3 x 3 cells of the activations of all earlier stages, concatenated.
     head_init : {"probe", "random"}, default="probe"
         Start of a linear head. Other heads, and `partial_fit`, start at random.
     C : float or "auto", default="auto"
         Inverse penalty of the probe (``alpha = 1 / C`` in `Ridge`), on embeddings scaled to a mean
-        variance of 1. ``"auto"``: chosen by leave-one-out cross-validation, with groups by
-        5 folds of them.
+        variance of 1. ``"auto"``: chosen by leave-one-out cross-validation; with `groups`
+        in `fit`, by cross-validation with 5 folds of whole groups.
     lr : float, default=1e-3
         Learning rate of the head.
     backbone_lr_ratio : float, default=0.1
-        Learning rate of the last stage, as a multiple of `lr`.
+        Learning rate of the trained stages, as a multiple of `lr`. With ``layer_decay`` in
+        `net_params`, that of the last stage.
     weight_decay : float, default=0.01
         Weight decay of weights; norms and biases have none.
     max_epochs : int, default=10
@@ -71,7 +73,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
     n_iter_no_change : int, default=5
         Epochs without improvement before stopping early.
     batch_norm : {"frozen", "train"}, default="frozen"
-        Whether batch normalization in trained stages keeps its pretrained running statistics.
+        Batch normalization in trained stages. ``"frozen"``: it keeps its pretrained running
+        statistics. ``"train"``: it is trained, and its running statistics are updated.
     augment : {"light", "strong"}, callable or None, default=None
         Train on random variations of the images, their views. See `FineTuneClassifier`.
     n_views : int or None, default=4
@@ -109,7 +112,8 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         uses.
     cache : bool, path or FeatureStore, default=True
         Where the rows of the trunk are cached, as in `PretrainedFeatureExtractor`. A search over
-        depths, learning rates, heads and folds then runs the trunk once for each image.
+        learning rates, heads and folds then runs the trunk once for each image, and a search over
+        depths at most once for each depth; `precompute` needs one pass for all depths.
     on_error : {"raise", "nan"}, default="raise"
         Treatment of unreadable images. ``"raise"``: the first one raises an `ImageError` with row
         and file. ``"nan"``: `fit` and `score` leave them and their weights out; `predict` returns
@@ -134,12 +138,12 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
     C_ : float or None
         `C` of the linear probe, given or chosen. None: the head does not start at a probe.
     head_digest_ : str or None
-        Digest of the code and settings of an own head, which is compared likewise; None for
+        Digest of the code and settings of a user's head, which is compared likewise; None for
         ``"linear"`` and ``"mlp"``.
     image_size_ : (int, int) or None
         Height and width of the network's input; None: those of the images.
     trained_stages_ : list of int
-        Positions of the trained stages, counted from the input; `unfreeze_depth` of `fit`.
+        Positions, from 0 at the input, of the stages that `unfreeze_depth` selected in `fit`.
     n_channels_ : int or None
         Number of channels of an image if each passes alone; None: images pass as a whole.
     layer_widths_ : list of int

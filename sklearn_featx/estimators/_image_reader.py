@@ -19,14 +19,16 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         For rows that are flattened images: (height, width) or (height, width, channels). For rows
         of plain numbers, which are no pixels: ``(1, -1)``, or ``(channels, -1)`` for signals.
     value_range : (float, float), default=None
-        Values of black and white, in arrays, files and pictures. None: as the file declares, else
-        the range of an integer type, 0 to 1 for floats.
+        Values of black and white, in arrays, files and pictures. None: the range that the file
+        declares; else 0 to 65535 for uint16, 0 to 255 for other integers, and 0 to 1 for floats
+        and booleans.
     channels : {"rgb", "each"} or list of int, default="rgb"
         ``"rgb"``: an image is a picture: gray, RGB, or one of these with alpha as its last channel.
-        A list: these channels, from 0, whatever they show: three, or one as a gray image.
-        ``"each"``: every channel passes through the network alone, as a gray image, and their
-        columns lie side by side [1]_; each channel is cached alone. A network of one's own gets
-        all channels that its first convolution takes, floats as they are.
+        A list: the numbers, from 0, of three channels, or of one channel, which is a gray image.
+        ``"each"``: every channel passes through the network alone, as a gray image; the columns of
+        all channels are concatenated [1]_, and each channel is cached alone. If `backbone` is a
+        network whose first convolution takes other than 1 or 3 channels, ``"rgb"`` passes all
+        channels of an image to it, and floats are not scaled.
     frames : {"first", "all"}, int or slice, default="first"
         Frames of an animation, a TIFF of several pages or a DICOM stack: the first, the one with a
         number (from 0; -1 is the last), or several, which are images of one row.
@@ -36,12 +38,12 @@ class ImageReader(CheckedParameters, CheckedState, BaseEstimator):
         images: the photographs of a product, the slices of a patient. None: one image for each
         row. Each image is cached once, alone.
     window : (float, float) or str, default=None
-        Center and width of the values from black to white, for scans (DICOM) in the scanner's
-        units, and for arrays and 16-bit pictures of gray values; values beyond it are clipped. Or
-        a name: "lung" (-600, 1500), "bone" (400, 1800), "brain" (40, 80), "soft" (40, 400), all in
-        Hounsfield units: an error for images that cannot have them. Or "full", all values that the
-        file can store. None: the first window that the file names, else "full". Colors and 8-bit
-        pictures have no window.
+        Center and width of the values from black to white, for scans (DICOM, NIfTI) in their units,
+        arrays and 16-bit gray pictures; values beyond the window are clipped. Or a name, in
+        Hounsfield units: "lung" (-600, 1500), "bone" (400, 1800), "brain" (40, 80), "soft" (40,
+        400). A name is an error for images that cannot have Hounsfield units. Or "full", all values
+        that the file can store. None: the first window that the file names, else "full". Colors and
+        8-bit pictures have no window.
     storage_options : dict, default=None
         Options of fsspec for remote files, such as ``{"anon": True}`` for a public bucket; with
         several kinds of servers, by scheme: ``{"s3": {...}, "https": {...}}``. Pickles contain

@@ -28,9 +28,9 @@ class UnfreezeDepthDisplay:
     mean_scores : sequence of float
         Mean score over the folds of the best candidate of each depth.
     std_scores : sequence of float
-        Its standard deviation over the folds.
+        Standard deviation of the candidate's score over the folds.
     fit_seconds : sequence of float
-        Its mean time of fitting.
+        Mean time of fitting the candidate, in seconds.
     n_trained : sequence of int
         Number of parameters of the backbone that each depth trains.
     score_name : str, default="score"
@@ -80,8 +80,8 @@ class UnfreezeDepthDisplay:
         Parameters
         ----------
         search : GridSearchCV, RandomizedSearchCV or another with `cv_results_`
-            Fitted, over `unfreeze_depth` and whatever else; of the candidates with the same depth
-            the one with the best mean score is shown.
+            A fitted search over `unfreeze_depth`, and over other parameters if you like. For each
+            depth, the candidate with the best mean score is shown.
         ax : matplotlib Axes, default=None
             Where to draw; None: a new figure.
 

@@ -54,7 +54,7 @@ class MapColumns(NamedTuple):
 
 
 class EmbeddingDisplay:
-    """A map of images: near each other are those with similar features.
+    """A map of images, in which images with similar features lie near each other.
 
     Use `from_estimator` to make one.
 
@@ -126,8 +126,8 @@ class EmbeddingDisplay:
         y : array-like of shape (n_images,), default=None
             Labels or values.
         projection : transformer, default=None
-            Its first two columns are the map: `PCA`, `TSNE`, UMAP. A copy is fitted to the
-            features. None: ``PCA(2)``.
+            Transformer whose first two columns are the places on the map, such as `PCA`, `TSNE` or
+            UMAP. A copy is fitted to the features. None: ``PCA(2)``.
         columns : mapping of str to array-like of shape (n_images,), default=None
             Further columns that points of the page can be colored by.
         thumbnail_size : int, default=48

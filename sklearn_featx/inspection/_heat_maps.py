@@ -40,8 +40,8 @@ class HeatMaps(NamedTuple):
     unit : {"decision function", "log-odds", "probability", "value"}
         Kind of the score.
     columns : dict of str to ndarray of shape (n_images,), default={}
-        Parts of exact intercepts that columns beside the images add, by the names of their
-        transformers in a `ColumnTransformer`; else empty.
+        For exact maps of a model with a `ColumnTransformer`: the part of the intercept that the
+        table columns add, by the name of their transformer. Else empty.
 
     Examples
     --------
@@ -92,23 +92,23 @@ def heat_maps(
     X : array-like, list, Series, DataFrame or Dataset of n_images images
         Input of its `predict`.
     target : label, int or array-like of shape (n_images,), default=None
-        Class, or number of the output of a regressor; one for all images or one for each. None: of
-        two classes the second, whose score `decision_function` is; of more, the predicted one; the
-        first output of a regressor.
+        Class, or number of the output of a regressor; one for all images or one for each. None:
+        with two classes, the second, whose score `decision_function` returns; with more classes,
+        the predicted class of each image; for a regressor, the first output.
     size : "image", (int, int) or None, default=None
-        None: the resolution of the feature map, of several layers the finest. "image", or a height
-        and width: interpolated for the eye, with the same sum. Maps that are not exact are first
-        smoothed: each position is averaged with its neighbors.
+        None: the resolution of the feature map; with several layers, of the finest. "image", or a
+        height and width: interpolated for the eye, with the same sum. Maps that are not exact are
+        first smoothed: each position is averaged with its neighbors.
     method : {"auto", "exact", "shapley", "occlusion"}, default="auto"
-        "exact" is an error where the score is not affine; "shapley" as above, with as many
-        positions as the coarsest map has, at most 14 x 14. "occlusion": what the score loses when
-        one position is occluded. "auto": exact where possible, else Shapley values.
+        "exact": the sum over positions; an error if the score is not affine. "shapley": Shapley
+        values of the positions of the coarsest map, at most 14 x 14. "occlusion": the decrease of
+        the score when one position is occluded. "auto": exact if possible, else Shapley values.
     baseline : "zero", images or None, default=None
-        What a position is measured against: activations of 0, or the mean activations of images
-        such as those of the training. None: the mean of the training where a fitted step knows it
-        (``normalize="layer"``, a `StandardScaler` or `PCA` right after the extractor, a
-        fine-tuner's head); else 0 for exact maps, and the mean of X for others: the more images,
-        the better, and a single one is refused.
+        Activations that a position is compared with. ``"zero"``: activations of 0. Images, such as
+        the training images: their mean activations. None: the mean of the training images if a
+        fitted step stores it (``normalize="layer"``, a `StandardScaler` or `PCA` right after the
+        extractor, a fine-tuner's head). If no step does: 0 for exact maps, and the mean of X for
+        other maps. X should then have many images; a single image is an error.
     n_samples : int, default=1024
         Coalitions of positions that Shapley values are estimated from; each different one is
         scored once. ``verbose=1`` of the extractor or fine-tuner shows a progress bar.
@@ -138,10 +138,11 @@ def heat_maps(
 
     Notes
     -----
-    For the mean, the map of a linear model is the class activation map; with ``baseline="zero"``
-    it equals the HiResCAM [1]_ of a head inside the network. The baseline's score is in the
-    intercept: it changes the maps of means by a constant, those of other models altogether. The
-    maximum gives its value to the position where it is reached.
+    With mean pooling, the map of a linear model is the class activation map; with
+    ``baseline="zero"`` it equals the HiResCAM [1]_ of a head inside the network. The score of the
+    baseline is part of the intercept. Another baseline changes the maps of mean-pooled features by
+    a constant, and the maps of other models everywhere. With max pooling, the value of a feature is
+    assigned to the position of its maximum.
 
     References
     ----------

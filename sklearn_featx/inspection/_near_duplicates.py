@@ -24,14 +24,14 @@ class NearDuplicates(NamedTuple):
     Parameters
     ----------
     groups : ndarray of int, shape (n_images,)
-        Number of each image's group, for `GroupKFold`; an image without duplicates, or that cannot
-        be read, is a group of its own.
+        Number of each image's group, for `GroupKFold`; an image that has no duplicates or cannot be
+        read is a group of its own.
     pairs : ndarray of int, shape (n_pairs, 2)
         Rows of each pair of near duplicates, the most similar first.
     similarity : ndarray of shape (n_pairs,)
         Cosine similarity of each pair.
     threshold : float
-        The least similarity of a pair.
+        The `threshold` that was passed.
 
     Examples
     --------
@@ -68,7 +68,8 @@ def near_duplicates(estimator: Any, X: Any, *, threshold: float = 0.95) -> NearD
     X : array-like, list, Series, DataFrame or Dataset of n_images images
         The images.
     threshold : float, default=0.95
-        From 0 to 1; of images of one object, other views are mostly below 0.95, copies above.
+        Least cosine similarity of a pair, above 0 and at most 1. Other views of one object are
+        mostly below 0.95, copies above.
 
     Returns
     -------
@@ -85,8 +86,8 @@ def near_duplicates(estimator: Any, X: Any, *, threshold: float = 0.95) -> NearD
     Warns
     -----
     FeatxWarning
-        If there are two images, or all of them are nearly the same: the mean is then that of the
-        copies, and what is left is noise. Other images beside them give a mean to compare with.
+        If there are only two images, or all images are nearly the same. The subtracted mean is
+        then that of the copies, and only noise remains. Add other images to X.
 
     See Also
     --------

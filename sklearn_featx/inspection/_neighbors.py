@@ -56,9 +56,10 @@ def nearest_images(
 ) -> NearestImages:
     """Find the training images that are nearest, and those that a score comes from.
 
-    Nearness is that of the features that the predictor gets: after the extractor and the steps
-    between them. The score of an L2-penalized linear model is a sum over its training images,
-    exactly: their representer values [1]_. A positive one speaks for the target.
+    Distances are between the features that the predictor gets, after the extractor and all steps
+    between the two. The score of an L2-penalized linear model is exactly the intercept plus a sum
+    over its training images, of their representer values [1]_. A positive value speaks for the
+    target.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def nearest_images(
     target : label or int, default=None
         As in `heat_maps`, one for all images.
     n_neighbors : int, default=5
-        How many of the nearest.
+        Number of nearest images.
 
     Returns
     -------
@@ -86,8 +87,8 @@ def nearest_images(
     TypeError
         If there is no extractor, or no score, in the estimator.
     ValueError
-        If there are fewer training images than neighbors, `y_train` has another length, or
-        `target` is none of the classes.
+        If there are fewer training images than neighbors, `y_train` has another length than
+        `X_train`, `target` is none of the classes, or the features of an image are NaN or infinite.
 
     Warns
     -----

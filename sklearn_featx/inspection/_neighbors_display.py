@@ -97,7 +97,9 @@ class NeighborsDisplay:
         X_train : array-like, list, Series, DataFrame or Dataset of n_train images
             Images to find neighbors among.
         y_train : array-like of shape (n_train,), default=None
-            Their labels, drawn above them.
+            Labels of the training images, drawn above them. With labels and an L2-penalized linear
+            model, the images with the largest and smallest representer values are drawn. None: the
+            nearest images.
         target : label or int, default=None
             Class or output that representer values are of, as in `nearest_images`.
         n_neighbors : int, default=6

@@ -56,8 +56,8 @@ def image_groups(
         - A keyword of DICOM, such as ``"PatientID"`` or ``"StudyInstanceUID"``: the value in the
           header of each file. It needs pydicom, ``pip install "sklearn-featx[dicom]"``. Remote
           files are fetched.
-        - A regular expression, which is searched in the whole path of each file: the groups of
-          its first match, as in ``r"patient_(\d+)"``, or all of the match. A word of letters and
+        - A regular expression, which is searched in the whole path of each file: the capture groups
+          of its first match, as in ``r"patient_(\d+)"``, or the whole match. A word of letters and
           digits alone is taken for a keyword: write ``"(word)"``, or pass an `re.Pattern`.
         - A function from the path of a file to any hashable value. The path of a remote file is
           its address without credentials.
@@ -83,7 +83,7 @@ def image_groups(
     Warns
     -----
     FeatxWarning
-        If a regular expression puts the images of several files in one group.
+        If a regular expression puts the images of all files, at least two, in one group.
 
     See Also
     --------

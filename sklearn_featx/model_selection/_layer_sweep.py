@@ -141,7 +141,8 @@ def layer_sweep(
         As in `cross_val_score`.
     nested : bool, default=True
         Whether to compute nested scores of the choice, since the best of many mean scores is biased
-        upwards. With k folds, this takes k (k - 1) / 2 more fits of each combination, at most 3 k.
+        upwards. With k folds, this takes k (k - 1) / 2 more fits of each combination where k is 3
+        to 7, else at most 3 k.
 
     Returns
     -------

@@ -66,7 +66,7 @@ class Plan:
     passes : tuple of Passes
         `n_passes` by networks and layers.
     n_bytes : int
-        Disk space of the new rows in the cache.
+        Disk space of the new rows in the cache, in bytes.
     decisions : tuple of str
         For each kind of row, whether it is cached, and the reason.
     minutes : float or None
@@ -75,7 +75,8 @@ class Plan:
     groups : ndarray of shape (n_images,), int
         One number for each image, equal for related ones: the `groups` of `GroupKFold`.
     warning : str or None
-        A remedy, if cross-validation separates related images.
+        The kinds of related images that cross-validation separates, and a remedy. None: it
+        separates none.
 
     Examples
     --------
@@ -138,12 +139,12 @@ def plan_search(
 ) -> Plan:
     """Count the passes of a fit or a search, without computing them.
 
-    A warning names folds with related images in training and test, which makes scores too high:
-    copies of an image, near copies, slices or tiles of one file, images of one patient, or of one
-    of `groups`. Near copies are images whose perceptual hashes, 16 x 16 gray pixels, have a
-    correlation of at least 0.995. Patients are read from the headers of DICOM files: `PatientID`,
-    or `StudyInstanceUID` in a file without one. Related images, also through others, have one
-    number in the `groups` of the plan.
+    Related images in training and test make scores too high. The `warning` of the plan names the
+    kinds that folds separate: copies of an image, near copies, slices or tiles of one file, images
+    of one patient, or of one of `groups`. Near copies are images whose perceptual hashes, 16 x 16
+    gray pixels, have a correlation of at least 0.995. Patients are read from the headers of DICOM
+    files: `PatientID`, or `StudyInstanceUID` in a file without one. Related images, also through
+    others, have one number in the `groups` of the plan.
 
     Parameters
     ----------

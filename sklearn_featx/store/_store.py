@@ -69,9 +69,10 @@ class StoreInfo:
 class FeatureStore:
     """Cache of rows on disk, shared by all processes of a host and bounded in size.
 
-    A failure of the store causes missing rows and one `StoreWarning`, never an error. The store is
-    opened at its first use. Copies, pickles and forked processes contain only its path and settings
-    and open it again.
+    A failure of the store causes missing rows and one `StoreWarning`, never an error of an
+    estimator. `info`, `verify`, `prune` and `clear` raise a `StoreError` if the path is that of a
+    file. The store is opened at its first use. Copies, pickles and forked processes contain only
+    its path and settings and open it again.
 
     The folder may contain other files. Each host has its own file in it, because SQLite's shared
     log does not work across hosts.

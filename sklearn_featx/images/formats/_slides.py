@@ -125,9 +125,9 @@ def tiles(
     overlap : int, default=0
         Pixels that neighbors share.
     tissue : bool or float, default=True
-        Share of a tile that shows tissue, at least: in an overview of 16 x 16 pixels for a tile or
-        more, pixels whose largest and smallest color differ by at least 15 of 255. True: 0.1.
-        False: all tiles.
+        Least share of a tile that shows tissue, from 0 to 1, measured in an overview with at least
+        16 x 16 pixels for a tile. A pixel shows tissue if its largest and smallest color differ by
+        at least 15 of 255. True: 0.1. False: all tiles.
 
     Returns
     -------
@@ -140,8 +140,9 @@ def tiles(
     Raises
     ------
     InputError
-        If a parameter has an impossible value, or `mpp` is given for a slide that does not name
-        its own, or names more than 20, as files with the resolution of a printer do.
+        If a parameter has an impossible value; or if `mpp` is not None, `slide_mpp` is None, and
+        the slide states no micrometers per pixel, or more than 20, as files with the resolution of
+        a printer do.
     ImageError
         If the slide cannot be read.
     MissingDependencyError

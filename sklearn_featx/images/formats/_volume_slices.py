@@ -29,7 +29,7 @@ class Slice(Part):
     path : str
         The NIfTI file.
     axis : {"sagittal", "coronal", "axial"}
-        Direction that it is cut across.
+        Plane of the slice.
     index : int
         Its number, from the patient's left, posterior or inferior.
     volume : int
@@ -80,7 +80,7 @@ def slices(
     path : str or path-like
         A ``.nii`` or ``.nii.gz`` file.
     axis : {"sagittal", "coronal", "axial"}, default="axial"
-        Direction that slices are cut across.
+        Plane of the slices.
     step : int, default=1
         Every step-th slice, around the middle one.
     volume : int or None, default=0
