@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import fnmatch
 import importlib.util
 import io
 import os
@@ -172,6 +173,22 @@ def test_examples_run(path, tmp_path):
     environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": f"{ROOT}:{path.parent}"}
     command = [sys.executable, "-W", "ignore:FigureCanvasAgg", str(path)]
     subprocess.run(command, check=True, cwd=tmp_path, env=environment)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "parts").glob("*.md")), ids=named)
+def test_the_page_of_a_part_names_each_of_its_modules(page):
+    part = ROOT / "sklearn_featx" / page.stem
+    names = [
+        name.removeprefix("formats/")
+        for name in re.findall(r"`([\w/*]+)`", page.read_text("utf-8"))
+    ]
+    modules = [
+        path.relative_to(part).with_suffix("").as_posix().removeprefix("formats/")
+        for path in part.rglob("_[a-z]*.py")
+    ]
+    assert modules
+    missing = [m for m in modules if not any(fnmatch.fnmatch(m, name) for name in names)]
+    assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
