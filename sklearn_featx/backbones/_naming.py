@@ -59,6 +59,7 @@ _READING = {
 }  # fmt: skip
 _READING |= {f".{name}" for name in _READING}
 _NOTES = {
+    "__annotate_func__",  # from Python 3.14; it refers to the line of the class
     "_abc_impl",
     "_autograd_function_id",
     "_backward_cls",

@@ -20,6 +20,18 @@ def write_line(text: str) -> None:
     print(f"sklearn-featx: {lines}", file=sys.stderr)
 
 
+def print_whole(text: str) -> None:
+    """Print a text, with escapes in place of letters that the console lacks.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 def in_utf_8(text: str) -> str:
     r"""Return a text with escapes in place of the bytes and characters that are not Unicode.
 

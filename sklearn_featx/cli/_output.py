@@ -69,9 +69,12 @@ def check_output(output: Path) -> None:
 def _target(output: Path) -> Path:
     """Return the file that a symbolic link leads to, which is written in place of the link."""
     try:
-        return output.resolve()
+        target = output.resolve()
+        # Links in a circle are a RuntimeError up to Python 3.12, and resolved to a link since.
+        if target.is_symlink():
+            target.stat()
+        return target
     except (OSError, RuntimeError) as error:
-        # Up to Python 3.12, links in a circle are a RuntimeError.
         raise InputError(f"{_not_written(output, error)} Name another file.") from None
 
 

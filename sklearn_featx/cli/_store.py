@@ -11,6 +11,7 @@ from typing import Any
 from ..exceptions import StoreError, StoreWarning
 from ..store import FeatureStore
 from ._empty import some_path
+from ._lines import print_whole
 
 # Larger than any disk: `prune` deletes no rows and only frees unused space.
 _NO_LIMIT = "1000TB"
@@ -79,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise StoreError(f"PATH: {failures[0]}")
     if not found:
         raise StoreError(f"PATH: this host has no store in {str(path)!r}.")
-    print(text)
+    print_whole(text)
 
 
 def _info(store: FeatureStore, _: argparse.Namespace) -> str:

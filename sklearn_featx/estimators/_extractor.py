@@ -96,8 +96,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
         Type of weights and activations; features are float32. ``"auto"``: the fastest type of the
         device; on a CPU it is measured. With 16-bit types, the cosine similarity to the exact
-        features of photographs is about 0.999; the lowest of 18 small crops of two photographs was
-        0.985.
+        features is about 0.999 for photographs; the lowest of 18 small crops was 0.985.
     compile : bool, default=False
         Whether to compile the network, which takes seconds to minutes, once in each process. A
         network that cannot be compiled gives a warning.
@@ -121,9 +120,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
     normalize : bool or "layer", default=False
         True: scale each row to unit Euclidean norm. ``"layer"``: center each column over the
         images of `fit`, and scale the columns so that a penalty treats layers alike. With one
-        layer, all columns have one divisor, so that their mean variance is 1. With several layers,
-        the variance of each column is shrunk half way to the mean variance of its layer, and the
-        scaled layers have the same total variance.
+        layer, all columns have one divisor, and a mean variance of 1. With several, the variance of
+        a column is shrunk half way to the mean of its layer; all layers get one total variance.
     verbose : int, default=0
         1 shows a progress bar with images per second.
 

@@ -36,7 +36,7 @@ ROUGH_SHARE = 0.01
 _ROUNDING = 1e-6
 # A derivative that float64 cannot lower, and one that it may leave where weights are huge.
 _SMALLEST = 1e-13
-_ROUNDED = 1e-10
+_ROUNDED = 1e-9
 # Products of numbers, in one pass over the rows, that are worth a thread.
 PRODUCTS_OF_A_THREAD = 4_000_000
 

@@ -177,6 +177,12 @@ class TestWhatIsLeftOut:
         assert "scan.dcm" in map(str, taken)
         assert "z.unknown" not in map(str, taken)
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+    def test_a_pipe_is_not_waited_for(self, mixed):
+        os.mkfifo(mixed / "1.2.840")
+        taken, _ = find_images(mixed)
+        assert "1.2.840" not in map(str, taken)
+
     def test_where_nothing_is_left_out_there_is_no_word(self, tmp_path, capsys):
         Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
         output = tmp_path / "out" / "f.npz"

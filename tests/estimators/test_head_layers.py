@@ -66,7 +66,7 @@ def test_all_that_is_trained_moves_and_nothing_else(make, digits, depth):
     assert len([p for p in prefixes if p.startswith("stages")]) == n_trained
     module = clf.net_.module_
     assert module.head[1].in_features == sum(WIDTHS)
-    assert clf.score(X, y) > 0.9
+    assert clf.score(X, y) > 0.8
 
 
 @pytest.mark.parametrize("head", ["linear", "own"])

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -276,8 +275,8 @@ class TestTables:
     def test_datasets_7765(self, paths, kind):
         # huggingface/dataset-viewer#628, huggingface/datasets#7800: each format of a dataset.
         datasets = pytest.importorskip("datasets")
-        table = pl.DataFrame({"image": CONTENTS, "label": range(N)})
-        dataset = datasets.Dataset.from_polars(table).cast_column("image", datasets.Image())
+        table = datasets.Dataset.from_dict({"image": CONTENTS, "label": list(range(N))})
+        dataset = table.cast_column("image", datasets.Image())
         check(dataset.with_format(kind))
         check(dataset.cast_column("image", datasets.Image(decode=False)).with_format(kind))
 

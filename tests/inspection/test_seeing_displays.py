@@ -142,7 +142,7 @@ class TestNearestImages:
         error = found.values.sum(1) + found.intercept - scores
         assert np.abs(error).max() <= 1e-6 * np.abs(found.values).sum(1).max()
 
-    @pytest.mark.parametrize("alpha", [2.0, [0.5, 4.0]])
+    @pytest.mark.parametrize("alpha", [2.0, np.array([0.5, 4.0])])
     def test_each_output_of_a_regressor_has_its_values(self, digits, alpha):
         X, y = digits
         targets = np.column_stack([y, -2 * y + 1])

@@ -117,9 +117,13 @@ def has_volume_name(name: str) -> bool:
 
 def is_scan(path: str | os.PathLike[str]) -> bool:
     """Whether a file has one of these formats: scans often have no suffix, or a number as one."""
+    path = Path(path)
     try:
-        with Path(path).open("rb") as file:
-            return starts_as_scan(Path(path).name, file.read(START))
+        # A pipe would wait for its writer.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return starts_as_scan(path.name, file.read(START))
     except OSError:
         return False
 

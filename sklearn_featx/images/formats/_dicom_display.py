@@ -231,11 +231,17 @@ def _voi_of_file(
 def _refuse_other_units(header: Header, frame: int, name: str) -> None:
     """Reject a window of Hounsfield units for values that have other units."""
     kind = header.of_frame(tags.RESCALE_TYPE, frame).text(tags.RESCALE_TYPE)
-    if kind == "HU" or (header.text(tags.MODALITY) in ("CT", "") and kind in ("", "HU", "US")):
+    missing = "it is no CT (Modality, RescaleType)"
+    if header.text(tags.MODALITY) in ("CT", "") and kind in ("", "US"):
+        missing = "it has no RescaleIntercept"
+        intercept = header.of_frame(tags.INTERCEPT, frame).number(tags.INTERCEPT)
+        if intercept is not None or any(header.items(tags.MODALITY_LUT)):
+            return
+    if kind == "HU":
         return
     raise ImageError(
-        f"window={name!r} is in Hounsfield units, which this DICOM file does not have: it is no CT "
-        "(Modality, RescaleType). Pass window=(center, width) in its own units, or None."
+        f"window={name!r} is in Hounsfield units, which this DICOM file does not have: {missing}. "
+        "Pass window=(center, width) in its own units, or None."
     )
 
 

@@ -94,6 +94,22 @@ def read_shape(header: Header) -> Shape:
     return shape
 
 
+def _check_length(shape: Shape, length: int) -> None:
+    """Check the number of bytes of pixels that are not compressed."""
+    expected = shape.frame_bytes * shape.frames
+    if length < expected:
+        raise ImageError(
+            f"the DICOM file is truncated: it has {length} of {expected} bytes of pixels."
+        )
+    # Writers fill up to a block. A wrong number of rows or columns leaves one of these over.
+    line = min(shape.rows, shape.columns) * shape.samples * shape.bits // 8
+    if length - expected >= max(line, 2) and shape.photometric != "YBR_FULL_422":
+        raise ImageError(
+            f"the DICOM file has {length} bytes of pixels, and its header (Rows, Columns, "
+            f"BitsAllocated, NumberOfFrames) tells of {expected}."
+        )
+
+
 def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
     """Decode one frame, (H, W) or (H, W, 3): raw words of gray pixels, RGB of others."""
     pixels = next(t for t in (tags.PIXELS, tags.FLOAT_PIXELS, tags.DOUBLE_PIXELS) if t in header)
@@ -104,11 +120,8 @@ def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
     data: Any = header.data(pixels)
     if header.encapsulated(pixels):
         _check_stream(header, shape, frame)
-    elif len(data) < shape.frame_bytes * shape.frames:
-        raise ImageError(
-            f"the DICOM file is truncated: it has {len(data)} of {shape.frame_bytes * shape.frames}"
-            " bytes of pixels."
-        )
+    else:
+        _check_length(shape, len(data))
     if header.transfer_syntax == _EXTENDED and 8 < options["bits_stored"] <= 12:
         return _decode_12_bits(header, shape, frame)
     try:

@@ -74,6 +74,13 @@ class TestWindow:
             shown(data, window="lung")
         assert shown(make_dicom(hounsfield, Modality="PT", RescaleType="HU"), window="lung").any()
 
+    @pytest.mark.parametrize("intercept", [{}, {"RescaleIntercept": None}])
+    def test_by_name_is_refused_for_stored_values(self, make_dicom, hounsfield, intercept):
+        data = make_dicom((hounsfield + 1024).astype(np.uint16), RescaleSlope=1, **intercept)
+        with pytest.raises(ImageError, match="it has no RescaleIntercept"):
+            shown(data, window="lung")
+        assert shown(data, window=(424, 1500)).any()
+
     @pytest.mark.parametrize("window", [(40,), (40, 0), "liver", (40, "x"), 7, (np.nan, 9)])
     def test_invalid(self, window):
         with pytest.raises(InputError, match="window="):

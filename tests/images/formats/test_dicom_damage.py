@@ -45,6 +45,31 @@ def kinds(make_dicom):
     yield file.getvalue()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"Columns": 31}, {"Rows": 31}, {"Columns": 16, "Rows": 16}, {"BitsAllocated": 8}],
+    ids=str,
+)
+def test_pixels_that_the_header_leaves_over(make_dicom, change):
+    # They would be a sheared or a wrong picture.
+    words = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint16)
+    scan = pydicom.dcmread(BytesIO(make_dicom(words)))
+    for name, value in change.items():
+        setattr(scan, name, value)
+    if "BitsAllocated" in change:
+        scan.BitsStored, scan.HighBit = 8, 7
+    file = BytesIO()
+    scan.save_as(file)
+    with pytest.raises(ImageError, match="2048 bytes of pixels, and its header"):
+        decode(file.getvalue())
+
+
+def test_pixels_filled_up_to_a_block(make_dicom):
+    words = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint16)
+    filled = make_dicom(words, PixelData=words.tobytes() + bytes(60))
+    np.testing.assert_array_equal(decode(filled), decode(make_dicom(words)))
+
+
 def damaged(files, n, seed):
     rng = np.random.default_rng(seed)
     for i in range(n):

@@ -31,6 +31,7 @@ def named(make_dicom):
 
     words = np.arange(4096, dtype=np.uint16).reshape(64, 64)
     scan = pydicom.dcmread(BytesIO(make_dicom(words, WindowCenter=2000, WindowWidth=4000)))
+    scan.RescaleSlope, scan.RescaleIntercept = 1, 0
     item = Dataset()
     for tag, (kind, *_) in DicomDictionary.items():
         if kind in {"LO", "LT", "PN", "SH", "ST", "UC", "UT"} and tag >> 16 not in (0, 2):
