@@ -106,7 +106,7 @@ def _check_length(shape: Shape, length: int) -> None:
     if length - expected >= max(line, 2) and shape.photometric != "YBR_FULL_422":
         raise ImageError(
             f"the DICOM file has {length} bytes of pixels, and its header (Rows, Columns, "
-            f"BitsAllocated, NumberOfFrames) tells of {expected}."
+            f"BitsAllocated, NumberOfFrames) tells of {expected}. Correct one of them."
         )
 
 
