@@ -16,6 +16,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
 from sklearn_featx import FineTuneClassifier, FineTuneRegressor, PretrainedFeatureExtractor
@@ -157,6 +159,13 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
+def raising(error):
+    def method(*args):
+        raise error
+
+    return method
+
+
 class TestInterruptedTraining:
     def tuner(self, net, stop, **parameters):
         settings = {"unfreeze_depth": 1, "max_epochs": 6, "C": 1.0, "random_state": 0, "lr": 0.01}
@@ -190,6 +199,30 @@ class TestInterruptedTraining:
             again.fit(*digits)
         for name, values in clf.trained_state_.items():
             np.testing.assert_array_equal(values, again.trained_state_[name])
+
+    @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+    @pytest.mark.parametrize("depth", [0, 1])
+    def test_before_training_nothing_changes(
+        self, small_net, digits, depth, interrupt, monkeypatch
+    ):
+        X, y = digits
+        settings = {"unfreeze_depth": depth, "max_epochs": 1, "C": 1.0, "random_state": 0}
+        clf = FineTuneClassifier(small_net, image_size=16, **settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(FineTuneClassifier, "_learn", raising(interrupt))
+            with pytest.raises(interrupt):
+                clf.fit(X, y)
+        with pytest.raises(NotFittedError):
+            check_is_fitted(clf)
+        before = clf.fit(X, y).predict_proba(X)
+        clf.set_params(image_size=24)
+        with monkeypatch.context() as patch:
+            patch.setattr(FineTuneClassifier, "_learn", raising(interrupt))
+            with pytest.raises(interrupt):
+                clf.fit(X, np.array(["a", "b", "c"])[2 - y])
+        clf.set_params(image_size=16)
+        assert clf.classes_.tolist() == [0, 1, 2]
+        np.testing.assert_allclose(clf.predict_proba(X), before, atol=1e-6)
 
     def test_a_callback_that_ends_the_training_is_no_interrupt(self, small_net, digits):
         class Enough(Callback):

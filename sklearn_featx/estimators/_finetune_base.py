@@ -394,10 +394,11 @@ class FineTuneEstimator(
 
     def _learn(self, net: FineTuneNet) -> None:
         """Take over the state of a net, also after a training that Ctrl-C has ended."""
-        self.trained_state_ = trained_state(net)
         # The record of an unfinished epoch has no loss.
         finished = [e for e in net.history if not net.interrupted_ or "train_loss" in e]
         self.history_ = plain_history(finished)
+        # Last: with it, an interrupted estimator is fitted.
+        self.trained_state_ = trained_state(net)
 
     def _unless_interrupted(self, net: FineTuneNet) -> Self:
         if net.interrupted_:

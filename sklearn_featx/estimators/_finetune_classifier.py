@@ -356,7 +356,8 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
             If a loss or parameter is NaN or infinite.
         KeyboardInterrupt
             If Ctrl-C ends the training. The estimator is then fitted, with the weights at that
-            moment, or with the best weights if `early_stopping` is True.
+            moment, or with the best weights if `early_stopping` is True. Before training, Ctrl-C
+            leaves the estimator as it was.
         """
         tasks = FitTasks(self, X, y, sample_weight, groups)
         prepared = self._prepared(X, y, sample_weight)

@@ -27,17 +27,19 @@ def fitting(method: Method) -> Method:
 
 @contextmanager
 def _as_before_if_it_fails(estimator: Any) -> Iterator[None]:
-    """Context manager that restores the learned attributes after an error.
+    """Context manager that restores the learned attributes after an error or an interrupt.
 
-    Ctrl-C is none: after it, the estimator is fitted.
+    If Ctrl-C ends a training, the estimator keeps what it has learned.
     """
     before = {name: value for name, value in vars(estimator).items() if _is_learned(name)}
     try:
         yield
-    except Exception:
-        for name in [name for name in vars(estimator) if _is_learned(name)]:
-            del vars(estimator)[name]
-        vars(estimator).update(before)
+    except BaseException as error:
+        is_trained = vars(estimator).get("trained_state_") is not before.get("trained_state_")
+        if isinstance(error, Exception) or not is_trained:
+            for name in [name for name in vars(estimator) if _is_learned(name)]:
+                del vars(estimator)[name]
+            vars(estimator).update(before)
         raise
 
 
