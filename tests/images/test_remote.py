@@ -6,6 +6,7 @@ import sys
 import tarfile
 import zipfile
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -224,6 +225,9 @@ def test_no_state_where_the_content_may_be_older(memory):
 def test_wrong_addresses_are_one_line(address, error, message, monkeypatch):
     for package in ("s3fs", "aiohttp", "gcsfs"):
         monkeypatch.setitem(sys.modules, package, None)
+    for scheme in ("s3", "https", "gs"):
+        # Other tests may have loaded them.
+        monkeypatch.delitem(fsspec.registry._registry, scheme, raising=False)
     _remote_systems._is_known.cache_clear()
     try:
         with pytest.raises(error, match=message) as caught:
