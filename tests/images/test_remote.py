@@ -6,10 +6,10 @@ import sys
 import tarfile
 import zipfile
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+from fsspec.registry import _registry
 from PIL import Image
 
 from sklearn_featx.exceptions import ImageError, MissingDependencyError
@@ -227,7 +227,7 @@ def test_wrong_addresses_are_one_line(address, error, message, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
     for scheme in ("s3", "https", "gs"):
         # Other tests may have loaded them.
-        monkeypatch.delitem(fsspec.registry._registry, scheme, raising=False)
+        monkeypatch.delitem(_registry, scheme, raising=False)
     _remote_systems._is_known.cache_clear()
     try:
         with pytest.raises(error, match=message) as caught:
