@@ -6,7 +6,7 @@ from typing import Any
 
 from .._messages import shown
 from ..exceptions import InputError
-from ._lines import print_whole
+from ._lines import print_text
 
 
 def _backbones(arguments: argparse.Namespace) -> None:
@@ -23,7 +23,7 @@ def _backbones(arguments: argparse.Namespace) -> None:
             "Without a pattern, `sklearn-featx backbones` lists all but timm's, whose names are "
             "timm/NAME."
         )
-    print_whole("\n".join(names))
+    print_text("\n".join(names))
 
 
 def add_backbones(commands: Any) -> None:

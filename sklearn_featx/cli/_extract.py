@@ -19,7 +19,7 @@ from ._check import unreadable
 from ._empty import some_path, some_text
 from ._exit_codes import NO_GROUP, SOME_UNREADABLE
 from ._groups import group_column
-from ._lines import in_utf_8, print_whole, write_line
+from ._lines import in_utf_8, print_text, write_line
 from ._option_words import in_options
 from ._output import Table, choose_writer, write_whole
 from ._sources import Source, open_source
@@ -71,7 +71,7 @@ def _extract(arguments: argparse.Namespace) -> int:
         name = source.printed_name(_row(failure), failure.path)
         write_line(f"{shown(name)}: {source.reason(_row(failure), failure.reason)}")
     if not arguments.quiet:
-        print_whole(f"{_counted(len(source.entries), len(failures))}{summary}")
+        print_text(f"{_counted(len(source.entries), len(failures))}{summary}")
     return SOME_UNREADABLE if failures else 0
 
 

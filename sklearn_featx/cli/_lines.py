@@ -1,4 +1,7 @@
-"""Lines on standard error, each after the name of the program, and text that UTF-8 can hold."""
+"""What commands write: lines on standard error, after the name of the program, and results.
+
+Letters that a console or UTF-8 lacks are written as escapes.
+"""
 
 import re
 import sys
@@ -20,7 +23,7 @@ def write_line(text: str) -> None:
     print(f"sklearn-featx: {lines}", file=sys.stderr)
 
 
-def print_whole(text: str) -> None:
+def print_text(text: str) -> None:
     """Print a text, with escapes in place of letters that the console lacks.
 
     Parameters

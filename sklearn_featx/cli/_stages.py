@@ -4,14 +4,14 @@ import argparse
 import re
 from typing import Any
 
-from ._lines import print_whole
+from ._lines import print_text
 
 
 def _stages(arguments: argparse.Namespace) -> None:
     # Here: help does not wait for PyTorch.
     from ..backbones import backbone_stages
 
-    print_whole(str(backbone_stages(arguments.name, granularity=arguments.granularity)))
+    print_text(str(backbone_stages(arguments.name, granularity=arguments.granularity)))
 
 
 def _in_words(text: str) -> str:

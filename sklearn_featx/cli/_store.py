@@ -11,7 +11,7 @@ from typing import Any
 from ..exceptions import StoreError, StoreWarning
 from ..store import FeatureStore
 from ._empty import some_path
-from ._lines import print_whole
+from ._lines import print_text
 
 # Larger than any disk: `prune` deletes no rows and only frees unused space.
 _NO_LIMIT = "1000TB"
@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise StoreError(f"PATH: {failures[0]}")
     if not found:
         raise StoreError(f"PATH: this host has no store in {str(path)!r}.")
-    print_whole(text)
+    print_text(text)
 
 
 def _info(store: FeatureStore, _: argparse.Namespace) -> str:

@@ -72,12 +72,12 @@ class System:
         """Return the addresses of the files below an address, by their paths below it."""
         link, *containers = address.links
         # The paths of a system lack what is before its root, such as a host or a drive.
-        root = str(self._files._strip_protocol(link))
+        base = str(self._files._strip_protocol(link))
         with self._turn:
             # Before fsspec 2026.9, an archive finds nothing below "zip://".
-            paths = [str(path) for path in self._files.find(root)]
+            paths = [str(path) for path in self._files.find(base)]
         scheme, _, place = link.partition("://")
-        root = root.strip("/")
+        root = base.strip("/")
         names = [path.removeprefix("/").removeprefix(root).removeprefix("/") for path in paths]
         # A leading slash belongs to the path: file:///photos is not file://photos.
         folder = place.rstrip("/")

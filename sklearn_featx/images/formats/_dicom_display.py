@@ -231,14 +231,13 @@ def _voi_of_file(
 def _refuse_other_units(header: Header, frame: int, name: str) -> None:
     """Reject a window of Hounsfield units for values that have other units."""
     kind = header.of_frame(tags.RESCALE_TYPE, frame).text(tags.RESCALE_TYPE)
-    missing = "it is no CT (Modality, RescaleType)"
-    if header.text(tags.MODALITY) in ("CT", "") and kind in ("", "US"):
-        missing = "it has no RescaleIntercept"
-        intercept = header.of_frame(tags.INTERCEPT, frame).number(tags.INTERCEPT)
-        if intercept is not None or any(header.items(tags.MODALITY_LUT)):
-            return
-    if kind == "HU":
+    is_ct = header.text(tags.MODALITY) in ("CT", "") and kind in ("", "US")
+    intercept = header.of_frame(tags.INTERCEPT, frame).number(tags.INTERCEPT)
+    # Without either, the numbers are stored values.
+    is_rescaled = intercept is not None or any(header.items(tags.MODALITY_LUT))
+    if kind == "HU" or (is_ct and is_rescaled):
         return
+    missing = "it has no RescaleIntercept" if is_ct else "it is no CT (Modality, RescaleType)"
     raise ImageError(
         f"window={name!r} is in Hounsfield units, which this DICOM file does not have: {missing}. "
         "Pass window=(center, width) in its own units, or None."

@@ -101,7 +101,7 @@ def _check_length(shape: Shape, length: int) -> None:
         raise ImageError(
             f"the DICOM file is truncated: it has {length} of {expected} bytes of pixels."
         )
-    # Writers fill up to a block. A wrong number of rows or columns leaves one of these over.
+    # Some writers pad the pixels. A wrong number of rows or columns leaves one over.
     line = min(shape.rows, shape.columns) * shape.samples * shape.bits // 8
     if length - expected >= max(line, 2) and shape.photometric != "YBR_FULL_422":
         raise ImageError(
