@@ -36,9 +36,9 @@ KEY = ("data", "backbone", "n_images", "seed", "depth", "ratio")
 
 def rates(settings):
     """Yield the cells that choose the rate, of the deepest training."""
-    for n, data in itertools.product((200, 2000), settings.data):
-        for ratio in RATIOS:
-            yield data, settings.backbones[0], n, RATES_SEED, DEPTHS[-1], ratio
+    places = itertools.product((200, 2000), settings.data, settings.backbones, RATIOS)
+    for n, data, backbone, ratio in places:
+        yield data, backbone, n, RATES_SEED, DEPTHS[-1], ratio
 
 
 def heads(settings):
