@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import linecache
 import multiprocessing
 import os
 import signal
@@ -108,17 +109,47 @@ class TestCtrlC:
         names = {path.name.split(".")[0] for path in Path(store.path).iterdir()}
         assert len(names) <= 2, "a temporary file was left in the store"
 
-    @pytest.mark.parametrize("where", ["flow._compute._joined", "_progress.Progress.update"])
-    def test_no_thread_outlives_one_between_two_batches(self, where, digits, monkeypatch):
-        def interrupted(*args, **kwargs):
-            raise KeyboardInterrupt
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_no_thread_outlives_one_in_any_line(self, cached, small_net_factory, tmp_path):
+        images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+        seen, where, tracer = set(), None, sys.gettrace()
 
-        monkeypatch.setattr(f"sklearn_featx.{where}", interrupted)
-        with pytest.raises(KeyboardInterrupt) as caught:
-            PretrainedFeatureExtractor(cache=False, n_jobs=2, batch_size=4).transform(digits[0])
-        # The traceback, and all that its frames hold, is still there.
-        assert caught.traceback
-        assert not [t for t in threading.enumerate() if t.name.startswith("featx-worker")]
+        def workers():
+            return [t for t in threading.enumerate() if t.name.startswith("featx-worker")]
+
+        def trace(frame, event, arg):
+            line = (frame.f_code.co_filename, frame.f_lineno)
+            if not {"flow", "_parallel.py"} & set(Path(line[0]).parts):
+                return None
+            if "pool.shutdown" in linecache.getline(*line):
+                return trace
+            if event == "line" and line not in seen and workers():
+                seen.add(line)
+                nonlocal where
+                where = line
+                raise KeyboardInterrupt
+            return trace
+
+        for i in range(1000):
+            extractor = PretrainedFeatureExtractor(
+                small_net_factory(),
+                image_size=8,
+                cache=tmp_path / str(i) if cached else False,
+                n_jobs=2,
+                batch_size=4,
+            )
+            sys.settrace(trace)
+            try:
+                extractor.transform(images)
+            except KeyboardInterrupt:
+                sys.settrace(tracer)
+                # The traceback, and all that its frames hold, is still there.
+                assert not workers(), where
+            else:
+                break
+            finally:
+                sys.settrace(tracer)
+        assert {Path(file).stem for file, _ in seen} >= {"_parallel", "_compute", "_activations"}
 
     def test_nobody_waits_for_one_while_rows_were_claimed(self, digits, tmp_path, monkeypatch):
         claim, asked = RecipeRows.claim, []

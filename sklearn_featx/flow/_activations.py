@@ -8,7 +8,7 @@ computed or cached. A store that fails costs time, never a result.
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,7 +33,7 @@ _SLICE_BYTES = 2**30
 _HELD_BYTES = 2 * 2**30
 
 
-def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Iterator[Result]:
+def stream(images: ImageCollection, recipe: Recipe, settings: Settings) -> Generator[Result]:
     """Yield the rows of images in groups, cached or computed.
 
     Parameters
@@ -158,19 +158,24 @@ def _of_bags(
     return TapRows(*rows_of_bags(found.taps, found.failures, bags, recipe))
 
 
-def _in_order(results: Iterable[Result], n_images: int) -> TapRows:
+def _in_order(results: Generator[Result], n_images: int) -> TapRows:
+    """Bring results into the order of the images, and close them.
+
+    The traceback of an interrupt would keep an open generator, and its threads, alive.
+    """
     found: list[AnyArray] = []
     failures: list[ImageError] = []
-    for result in results:
-        failures += result.failures
-        if not found and list(result.rows) == list(range(n_images)):
-            # All in one, as cached rows come: no copy.
-            found = list(result.taps)
-            continue
-        if result.rows and not found:
-            found = [np.empty((n_images, *t.shape[1:]), dtype=t.dtype) for t in result.taps]
-        for whole, tap in zip(found, result.taps, strict=bool(result.rows)):
-            whole[result.rows] = tap
+    with contextlib.closing(results):
+        for result in results:
+            failures += result.failures
+            if not found and list(result.rows) == list(range(n_images)):
+                # All in one, as cached rows come: no copy.
+                found = list(result.taps)
+                continue
+            if result.rows and not found:
+                found = [np.empty((n_images, *t.shape[1:]), dtype=t.dtype) for t in result.taps]
+            for whole, tap in zip(found, result.taps, strict=bool(result.rows)):
+                whole[result.rows] = tap
     if failures:
         left = readable(n_images, failures)
         found = [whole[left] for whole in found]

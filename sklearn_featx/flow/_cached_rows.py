@@ -57,7 +57,7 @@ def read_or_computed(job: CachedRows, missing: Missing) -> Generator[Result]:
     yield from read_all(job, [i for i in range(len(job.keys)) if i not in given])
 
 
-def read_all(job: CachedRows, positions: Sequence[int]) -> Iterator[Result]:
+def read_all(job: CachedRows, positions: Sequence[int]) -> Generator[Result]:
     """Read rows, in groups."""
     step = _rows_per_read(job)
     for start in range(0, len(positions), step):
