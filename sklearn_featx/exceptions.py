@@ -20,6 +20,7 @@
     ├── BackboneWarning                  a user's network may need another preprocessing or head
     ├── RangeWarning                     the values use less than a quarter of their range
     ├── RandomWeightsWarning             a backbone has random weights
+    ├── SlowPrecisionWarning             PyTorch emulates bfloat16 on this processor
     ├── CutWarning                       an untraceable network is cut at its top-level parts
     ├── SavedVersionWarning              a model was saved with other versions of the libraries
     └── StoreWarning                     rows are not cached, though a store was named
@@ -44,6 +45,7 @@ __all__ = [
     "RangeWarning",
     "SavedStateError",
     "SavedVersionWarning",
+    "SlowPrecisionWarning",
     "StoreError",
     "StoreWarning",
     "UnknownBackboneError",
@@ -289,6 +291,17 @@ class RangeWarning(FeatxWarning):
     --------
     >>> from sklearn_featx.exceptions import RangeWarning
     >>> issubclass(RangeWarning, UserWarning)
+    True
+    """
+
+
+class SlowPrecisionWarning(FeatxWarning):
+    """PyTorch emulates bfloat16 on this processor, which is many times slower than float32.
+
+    Examples
+    --------
+    >>> from sklearn_featx.exceptions import SlowPrecisionWarning
+    >>> issubclass(SlowPrecisionWarning, UserWarning)
     True
     """
 

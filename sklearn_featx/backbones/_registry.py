@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from .._callers import user_level
 from .._digest import may_change_unseen, stat_signature
 from .._graphs import plain_new_tensors
 from .._messages import cause, shown, warn_once
@@ -27,7 +28,6 @@ from ..exceptions import (
     WeightsError,
 )
 from ._backbone import Backbone
-from ._callers import user_level
 from ._digests import digest_factory, digest_module
 from ._global_hooks import refuse_global_hooks
 from ._image_size import fixed_size, for_image_size

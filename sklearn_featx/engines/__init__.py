@@ -3,7 +3,7 @@
 from ._arithmetic import arithmetic_facts
 from ._device import resolve_device
 from ._engine import Engine, EngineName, make_engine
-from ._precision import resolve_precision, type_name
+from ._precision import resolve_precision, type_name, warn_if_emulated
 from ._threads import Workers, count_threads
 from ._trunk import ComplexResultError
 
@@ -18,4 +18,5 @@ __all__ = [
     "resolve_device",
     "resolve_precision",
     "type_name",
+    "warn_if_emulated",
 ]

@@ -8,6 +8,7 @@ from torch import nn
 
 from .._typing import AnyArray, EngineChoice, FloatArray
 from ._openvino import OpenVinoEngine
+from ._precision import warn_if_emulated
 from ._threads import Workers
 from ._torch import TorchEngine
 
@@ -42,9 +43,10 @@ def make_engine(
 ) -> Engine:
     """Return the engine with this name for a network; see `TorchEngine` for the parameters.
 
-    Raises `ValueError` if the engine does not run on the device.
+    Raises `ValueError` if the engine does not run on the device, and warns if that is slow.
     """
     if name != "openvino":
+        warn_if_emulated(dtype, device)
         compiled = name == "compiled"
         return TorchEngine(
             network, pools, normalize=normalize, device=device, dtype=dtype, compiled=compiled

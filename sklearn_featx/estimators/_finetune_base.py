@@ -20,7 +20,7 @@ from .._messages import one_call
 from .._sklearn_compat import CallbackSupportMixin
 from .._typing import AnyArray, FloatArray
 from ..backbones import Backbone, get_backbone, warn_of_classifier
-from ..engines import resolve_device, resolve_precision, type_name
+from ..engines import resolve_device, resolve_precision, type_name, warn_if_emulated
 from ..exceptions import ImageError
 from ..flow import (
     Failure,
@@ -372,7 +372,8 @@ class FineTuneEstimator(
         """Validate the backbone, and set the attributes that are known before training."""
         backbone = self._backbone()
         warn_of_classifier(backbone)
-        resolve_precision(self.precision, resolve_device(self.device))
+        device = resolve_device(self.device)
+        warn_if_emulated(resolve_precision(self.precision, device), device)
         # First: an untraceable network may keep state when it runs.
         self.backbone_digest_ = backbone.digest(len(backbone.stages))
         # The shapes check that the network accepts the images, before all of them are read.

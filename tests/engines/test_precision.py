@@ -1,9 +1,17 @@
 """The type to compute in."""
 
+import platform
+import timeit
+import warnings
+import weakref
+
 import pytest
 import torch
 
+from sklearn_featx import FineTuneClassifier, PretrainedFeatureExtractor
 from sklearn_featx.engines import _precision, resolve_precision
+from sklearn_featx.exceptions import SlowPrecisionWarning
+from sklearn_featx.flow import _compute
 
 CPU = torch.device("cpu")
 
@@ -77,6 +85,71 @@ class TestInstructions:
         monkeypatch.setattr(_precision, "_cpu_has", lambda *names: False)
         with pytest.raises(ValueError, match="precision='float16'"):
             resolve_precision("float16", CPU)
+
+
+class TestEmulation:
+    """On processors without AVX-512 it takes many times as long (pytorch#146508, pytorch#86550)."""
+
+    @pytest.fixture
+    def processor(self, monkeypatch):
+        """Sets the instructions that this processor is said to have."""
+
+        def has(*present):
+            monkeypatch.setattr(_precision, "_cpu_has", lambda *names: bool({*names} & {*present}))
+            monkeypatch.setattr(platform, "machine", lambda: "AMD64")
+
+        # An engine that is kept has warned.
+        monkeypatch.setattr(_compute, "_engines", weakref.WeakKeyDictionary())
+        _precision._converts_bfloat16.cache_clear()
+        yield has
+        _precision._converts_bfloat16.cache_clear()
+
+    @pytest.mark.parametrize("depth", [0, 1, "all"])
+    def test_said_before_a_training(self, processor, depth, small_net, digits):
+        processor()
+        classifier = FineTuneClassifier(
+            small_net, unfreeze_depth=depth, precision="bfloat16", max_epochs=1, cache=False
+        )
+        with pytest.warns(SlowPrecisionWarning, match="Use precision='auto'") as caught:
+            classifier.fit(digits[0][:20], digits[1][:20])
+        assert [warning.filename for warning in caught] == [__file__]
+
+    def test_said_where_rows_are_computed_and_no_more_where_they_are_read(
+        self, processor, small_net, digits, tmp_path
+    ):
+        processor()
+        extractor = PretrainedFeatureExtractor(small_net, precision="bfloat16", cache=tmp_path)
+        with pytest.warns(SlowPrecisionWarning) as caught:
+            extractor.transform(digits[0][:4])
+        assert [warning.filename for warning in caught] == [__file__]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SlowPrecisionWarning)
+            extractor.transform(digits[0][:4])
+
+    @pytest.mark.parametrize(
+        ("instructions", "precision"), [((), "float32"), ((), "auto"), (("avx512",), "bfloat16")]
+    )
+    def test_not_said_where_it_is_not_slow(
+        self, processor, instructions, precision, small_net, digits
+    ):
+        processor(*instructions)
+        extractor = PretrainedFeatureExtractor(small_net, precision=precision, cache=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SlowPrecisionWarning)
+            extractor.transform(digits[0][:4])
+
+    @pytest.mark.skipif(
+        platform.machine() != "x86_64" or _precision._converts_bfloat16(),
+        reason="this processor has the instructions",
+    )
+    def test_it_is_slow_where_it_is_said(self):
+        image, weight = torch.ones(1, 64, 56, 56), torch.ones(64, 64, 3, 3)
+
+        def seconds(dtype):
+            a, b = image.to(dtype), weight.to(dtype)
+            return min(timeit.repeat(lambda: torch.conv2d(a, b), number=1, repeat=5))
+
+        assert seconds(torch.bfloat16) > 2 * seconds(torch.float32)
 
 
 def test_auto_is_the_faster_one_on_this_processor():
