@@ -90,7 +90,7 @@ def warn_if_emulated(dtype: torch.dtype, device: torch.device) -> None:
         For bfloat16 on processors of x86 without AVX-512, where convolutions took 9 to 22 times as
         long as in float32.
     """
-    if dtype is torch.bfloat16 and device.type == "cpu" and not _converts_bfloat16():
+    if dtype is torch.bfloat16 and device.type == "cpu" and not _has_bfloat16_kernels():
         warn_once(
             "precision='bfloat16': this processor has no instructions for it, and PyTorch emulates "
             "them, which takes about ten times as long as float32. Use precision='auto'.",
@@ -100,8 +100,8 @@ def warn_if_emulated(dtype: torch.dtype, device: torch.device) -> None:
 
 
 @functools.cache
-def _converts_bfloat16() -> bool:
-    """Whether oneDNN has kernels for it; with AVX-512 they convert, even without its products."""
+def _has_bfloat16_kernels() -> bool:
+    """Whether oneDNN has kernels for bfloat16: on x86, AVX-512 suffices, which converts fast."""
     if platform.machine().lower() not in {"x86_64", "amd64"}:
         return True
     return _cpu_has("avx512", "avx512_bw", "avx_ne_convert", "amx_tile")

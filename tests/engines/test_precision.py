@@ -100,9 +100,9 @@ class TestEmulation:
 
         # An engine that is kept has warned.
         monkeypatch.setattr(_compute, "_engines", weakref.WeakKeyDictionary())
-        _precision._converts_bfloat16.cache_clear()
+        _precision._has_bfloat16_kernels.cache_clear()
         yield has
-        _precision._converts_bfloat16.cache_clear()
+        _precision._has_bfloat16_kernels.cache_clear()
 
     @pytest.mark.parametrize("depth", [0, 1, "all"])
     def test_said_before_a_training(self, processor, depth, small_net, digits):
@@ -139,7 +139,7 @@ class TestEmulation:
             extractor.transform(digits[0][:4])
 
     @pytest.mark.skipif(
-        platform.machine() != "x86_64" or _precision._converts_bfloat16(),
+        platform.machine() != "x86_64" or _precision._has_bfloat16_kernels(),
         reason="this processor has the instructions",
     )
     def test_it_is_slow_where_it_is_said(self):

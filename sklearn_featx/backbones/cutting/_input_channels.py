@@ -65,13 +65,18 @@ def input_channels(
     Returns
     -------
     n_channels : int
-        That of the first convolution; 3 if there is none, or if no image reaches it.
+        3 if the first convolution that an image reaches then gets the number that it takes, else
+        the number with which it does. Without a convolution, or if no image reaches it: 3, or 1 if
+        it takes 1.
     """
     first = _first_convolution(module)
-    if first is None or _is_for_pictures(first):
-        return 1 if first is not None and first.in_channels == 1 else 3
+    if first is None or isinstance(first, nn.LazyConv2d):
+        return 3
+    if is_stem and _is_for_pictures(first):
+        return first.in_channels
     # The order of modules is not that of computation, and pixels may be rearranged before them.
     sizes = [(side, side) for side in _SIDES] if size is None else [size]
+    # A convolution of one channel may get the mean of three.
     candidates = [3, first.in_channels]
     for n_channels in candidates:
         images = (torch.zeros(1, n_channels, *sides, device="cpu") for sides in sizes)
@@ -81,7 +86,7 @@ def input_channels(
             return n_channels
         if reached is not None and len(candidates) < _MOST_CANDIDATES:
             candidates += _likely(n_channels, reached)
-    return first.in_channels if is_stem else 3
+    return first.in_channels if is_stem or _is_for_pictures(first) else 3
 
 
 def _likely(n_channels: int, reached: _Reached) -> list[int]:
