@@ -17,7 +17,7 @@
 
     FeatxWarning (UserWarning)
     ├── ImageWarning                     unreadable images were omitted
-    ├── BackboneWarning                  a user's network may need another preprocessing or head
+    ├── BackboneWarning                  a user's network needs another preprocessing, or gives NaN
     ├── RangeWarning                     the values use less than a quarter of their range
     ├── RandomWeightsWarning             a backbone has random weights
     ├── SlowPrecisionWarning             PyTorch emulates bfloat16 on this processor
@@ -274,7 +274,7 @@ class RandomWeightsWarning(FeatxWarning):
 
 
 class BackboneWarning(FeatxWarning):
-    """A user's network may need another normalization, or still has its classification head.
+    """A user's network may need another normalization, still has its head, or gives NaN.
 
     Examples
     --------

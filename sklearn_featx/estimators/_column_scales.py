@@ -9,9 +9,7 @@ from sklearn.preprocessing import normalize as scale_to_unit_norm
 from .._digest import digest
 from .._preprocess import Preprocess
 from .._typing import AnyArray, FloatArray
-from ..exceptions import ImageError
 from ..flow import Recipe
-from ..images import ImageCollection
 
 NO_SCALE = (
     "normalize='layer' scales columns by their variance in 'fit', and this %(name)s is not fitted: "
@@ -48,35 +46,6 @@ def learn_scales(layers: Sequence[AnyArray]) -> tuple[FloatArray, FloatArray]:
     scaling = Scaling.of(np.concatenate(flat, axis=1), None, widths)
     shape = layers[0].shape[1:] if len(layers) == 1 else (-1,)
     return scaling.mean.reshape(shape), scaling.spread.reshape(shape)
-
-
-def refuse_infinite(
-    layers: Sequence[AnyArray], images: ImageCollection, unreadable: Sequence[ImageError]
-) -> None:
-    """Raise an error that names the first image whose features have no mean.
-
-    Parameters
-    ----------
-    layers : sequence of ndarray of shape (n_readable, ...)
-        Rows of each layer, of the readable images.
-    images : ImageCollection
-        All images.
-    unreadable : sequence of ImageError
-        The images without rows.
-    """
-    without = {error.row for error in unreadable}
-    rows = np.array([row for row in range(len(images)) if row not in without])
-    finite = np.ones(len(rows), bool)
-    for layer in layers:
-        finite &= np.isfinite(layer.reshape(len(rows), -1)).all(axis=1)
-    if not finite.all():
-        row = int(rows[np.argmin(finite)])
-        raise ImageError(
-            "its features are NaN or infinite, and normalize='layer' needs the mean of each "
-            "column. Leave this image out of fit, or take another layer.",
-            row,
-            images.path(row),
-        )
 
 
 def digest_columns(recipe: Recipe) -> str:

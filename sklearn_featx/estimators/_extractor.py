@@ -36,10 +36,11 @@ from ..flow import (
 )
 from ..images import ImageCollection
 from ._channels import n_channels_of
-from ._column_scales import NO_SCALE, digest_columns, learn_scales, refuse_infinite, unit_norm
+from ._column_scales import NO_SCALE, digest_columns, learn_scales, unit_norm
 from ._fitting import fitting
 from ._image_estimator import ROWS_ARE_NAN, ImageEstimator
 from ._image_reader import ImageReader
+from ._infinite_features import refuse_infinite, warn_of_infinite
 from ._preprocessing import PreprocessingOption
 
 
@@ -277,8 +278,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         Returns
         -------
         features : ndarray of shape (n_images, n_features_out_), float32
-            One row per image, in the order of X. With ``pooling=None``, a row has the shape of the
-            layer. With ``on_error="nan"``, NaN for unreadable images.
+            One row per image, in the order of X; NaN if unreadable, with ``on_error="nan"``. With
+            ``pooling=None``, a row has the shape of the layer.
 
         Raises
         ------
@@ -311,8 +312,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         Raises
         ------
         InputError, ImageError
-            If X is invalid, or an image is unreadable and ``on_error="raise"``, or all images are:
-            the next step of a pipeline would have no data.
+            If X is invalid, an image is unreadable and ``on_error="raise"``, or all images are.
         """
         with one_call():
             features, failures = self.fit(X, y)._features(self._images(X, reset=False))
@@ -362,6 +362,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         if hasattr(self, "backbone_digest_"):
             check_same(recipe.backbone, self.backbone_digest_)
         layers, errors = self._rows(images, recipe)
+        warn_of_infinite(layers, images, errors, recipe.backbone.name)
         if not layers:
             layers = [np.empty((0, *s), np.float32) for s in self._shapes_of_none(recipe, errors)]
         self._check_shapes([layer.shape[1:] for layer in layers])
@@ -393,11 +394,10 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         self.mean_, self.scale_ = learn_scales(layers)
 
     def _shapes_of_none(self, recipe: Recipe, errors: list[ImageError]) -> list[tuple[int, ...]]:
-        """Shape of a row of each layer if no image is readable."""
+        """Shape of a row of each layer if no image is readable; an error if images decide it."""
         try:
             return self._known_shapes(recipe)
         except NotFittedError:
-            # The shapes depend on the images, and none is readable.
             refuse_none_readable(len(errors), errors)
             raise
 

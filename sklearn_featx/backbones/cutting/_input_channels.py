@@ -70,7 +70,7 @@ def input_channels(
         it takes 1.
     """
     first = _first_convolution(module)
-    if first is None or isinstance(first, nn.LazyConv2d):
+    if first is None:
         return 3
     if is_stem and _is_for_pictures(first):
         return first.in_channels

@@ -43,12 +43,6 @@ def test_what_the_convolution_then_gets(way):
     assert input_channels(Before(n_channels, before)) == expected
 
 
-def test_a_lazy_convolution_takes_colors_and_stays_lazy():
-    net = nn.Sequential(nn.LazyConv2d(4, 3))
-    assert input_channels(net) == 3
-    assert net[0].has_uninitialized_params()
-
-
 @pytest.mark.parametrize("way", [way for way, (*_, expected) in WAYS.items() if expected == 3])
 def test_features_are_those_of_the_network_alone(way):
     n_channels, before, _ = WAYS[way]
