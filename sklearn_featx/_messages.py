@@ -1,4 +1,4 @@
-"""Text for people: values and errors in one line, warnings given once, logs silenced, tables.
+"""Text for people: values and errors in one line, warnings once and at the user's line, tables.
 
 A parameter's value may be an image in base64 or a state dict, and an error of torch may have forty
 lines. Every message of this package shortens them with these functions.
@@ -8,13 +8,18 @@ import html
 import logging
 import re
 import reprlib
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, overload
 
 Record = TypeVar("Record")
+
+# Packages between the user's line and this package's code; contextlib calls decorated functions.
+_BETWEEN = {"sklearn_featx", "sklearn", "joblib", "torch", "contextlib"}
 
 # The maximum number of characters of a value, or of another library's error, in a message.
 LONGEST = 100
@@ -113,6 +118,23 @@ def warn_once(message: str, category: type[Warning], *, stacklevel: int) -> None
             return
         given.add((category, message))
     warnings.warn(message, category, stacklevel=stacklevel + 1)
+
+
+def user_level() -> int:
+    """Return the `stacklevel` with which the calling function warns at the user's line.
+
+    TODO(Python 3.12): `warnings.warn` has `skip_file_prefixes`.
+    """
+    level = 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _package(frame) in _BETWEEN:
+        frame = frame.f_back
+        level += 1
+    return level
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 class Table(list[Record]):

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from .._callers import user_level
 from .._digest import may_change_unseen, stat_signature
 from .._graphs import plain_new_tensors
-from .._messages import cause, shown, warn_once
+from .._messages import cause, shown, user_level, warn_once
 from .._parallel import ForkSafeLock, generator_lock
 from .._preprocess import checked_size
 from .._typing import Granularity, Weights

@@ -6,8 +6,7 @@ import time
 
 import torch
 
-from .._callers import user_level
-from .._messages import warn_once
+from .._messages import user_level, warn_once
 from .._typing import Precision
 from ..exceptions import SlowPrecisionWarning
 from ._device import computes_in, fastest_gpu_type

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .._callers import user_level
-from .._messages import shown
+from .._messages import shown, user_level
 from .._typing import AnyArray
 from ..exceptions import BackboneWarning, ImageError
 from ..images import ImageCollection

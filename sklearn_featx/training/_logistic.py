@@ -24,7 +24,7 @@ from .._typing import AnyArray
 # The loss is at least as convex as its penalty. But for the intercept, which has none, its gradient
 # as a share of that of the penalty is therefore a bound for the distance to the solution, as a
 # share of the coefficients' length: with any penalty, however far separable rows draw them.
-TOLERANCE = 1e-7
+TOLERANCE = 1e-8
 # Near enough after many steps, as a weak penalty takes them: probabilities of rows like those of
 # the training were within a few hundredths of those of the solution, and most within thousandths.
 NEAR = 0.01
@@ -36,7 +36,7 @@ ROUGH_SHARE = 0.01
 _ROUNDING = 1e-6
 # A derivative that float64 cannot lower, and one that it may leave where weights are huge.
 _SMALLEST = 1e-13
-_ROUNDED = 1e-9
+_ROUNDED = 1e-8
 # Products of numbers, in one pass over the rows, that are worth a thread.
 PRODUCTS_OF_A_THREAD = 4_000_000
 
@@ -119,7 +119,9 @@ class LogisticProblem:
         # `ftol` would end it where the loss, not the coefficients, no longer changes. With 150
         # classes, the usual memory of 10 steps costs nearly as much as the loss, and saves few.
         options = {"gtol": _SMALLEST, "ftol": 0.0, "maxcor": 5}
-        options |= {"maxiter": MAX_STEPS, "maxfun": np.inf}
+        # Where the weights of classes differ by orders of magnitude, the loss has kinks, where the
+        # usual 20 evaluations find no step.
+        options |= {"maxls": 60, "maxiter": MAX_STEPS, "maxfun": np.inf}
         if roughly:
             largest = float(np.abs(descent.loss(first.ravel())[1]).max())
             options["gtol"] = max(_ROUNDING, ROUGH_SHARE * largest)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from sklearn.datasets import make_blobs
 from sklearn.linear_model import LogisticRegression
 
 from sklearn_featx.training import _logistic
@@ -73,6 +74,20 @@ def test_huge_weights_and_hardly_any_penalty_are_solved_to_rounding(C, weight):
     assert solution.converged
     expected = reference((rows - rows.mean(axis=0), codes, np.ones(150)), 1e8)
     np.testing.assert_allclose(coefficients(solution), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0])
+@pytest.mark.parametrize("length", [1.0, 1e-4])
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_weights_of_classes_that_differ_by_orders_of_magnitude(n_classes, length, C):
+    # As in scikit-learn's check of class weights.
+    for seed in range(10):
+        X, codes = make_blobs(centers=n_classes, cluster_std=20, random_state=seed)
+        rows = (X - X.mean(axis=0)) * length
+        weights = np.where(codes == 0, 1000.0, 1e-4)
+        solution = LogisticProblem(rows, codes, weights).solve(C)
+        assert solution.converged
+        assert (solution.logarithms(rows).argmax(axis=1) == 0).mean() > 0.87
 
 
 def test_a_solution_that_is_not_near_is_not_called_so(monkeypatch):

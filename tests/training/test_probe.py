@@ -233,7 +233,8 @@ class TestThreads:
         monkeypatch.setattr(problem, "_loss_of_part", spy)
         in_two = problem.solve(1.0)
         assert set(map(str, parts)) == {"slice(0, 150, None)", "slice(150, 301, None)"}
-        assert len(names) == 2
+        # One thread may be free before the other part begins.
+        assert names
         assert all(name.startswith("featx-worker") for name in names)
         with thread_pools().limit(limits=1, user_api="blas"):
             parts.clear()

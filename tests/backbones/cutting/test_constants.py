@@ -54,6 +54,7 @@ CONSTANTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:backbone 'adds' gives NaN")
 @pytest.mark.parametrize("name", CONSTANTS)
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_constant_is_computed_with(name, cache):
