@@ -56,8 +56,8 @@ def warn_of_infinite(
         first = f"row {rows[0]}" if path is None else f"row {rows[0]} ({shown(path)})"
         warnings.warn(
             f"backbone {shown(backbone)} gives NaN or infinite features for {len(rows)} of "
-            f"{len(images)} images, {first} first. Check its weights, from which training may have "
-            "diverged, or take an earlier layer.",
+            f"{len(images)} images, {first} first. Check its weights (training may have diverged), "
+            "or take an earlier layer.",
             BackboneWarning,
             stacklevel=user_level(),
         )

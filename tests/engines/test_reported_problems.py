@@ -36,6 +36,16 @@ def test_the_batch_size_changes_no_feature(small_net, batch_size, precision):
     np.testing.assert_allclose(reverse, found, atol=1e-6 if precision == "float32" else 1e-2)
 
 
+def test_the_same_rows_again_in_threads():
+    # mxnet#15576, Paddle#25507: only the first result of oneDNN's layers was right
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = UnevenDilation().eval()
+    first, *others = (features(network, n_jobs=2, batch_size=2) for _ in range(10))
+    for again in others:
+        np.testing.assert_array_equal(again, first)
+
+
 def test_threads_of_the_user_stay_as_many(small_net):
     # serve#1138, DiffBIR#130: libraries that set the number of threads of the process
     seen = []
@@ -76,6 +86,22 @@ class NormOfOnePath(nn.Module):
         return torch.cat([self.norm(self.conv(x)), self.conv(1 - x)], 1).mean((2, 3))
 
 
+class TwoNorms(nn.Module):
+    """Two BatchNorms of one convolution, one of them without `eps` (pytorch#173337)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.first, self.second = nn.BatchNorm2d(4), nn.BatchNorm2d(4, eps=0.0)
+        for norm in (self.first, self.second):
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return (self.first(x).relu() * self.second(x).sigmoid()).mean((2, 3))
+
+
 class UnevenDilation(nn.Module):
     """A strided and dilated convolution whose bias BatchNorm replaces."""
 
@@ -89,7 +115,7 @@ class UnevenDilation(nn.Module):
         return nn.functional.hardswish(self.norm(self.conv(x))).amax((2, 3))
 
 
-@pytest.mark.parametrize("cls", [OneNormTwice, NormOfOnePath, UnevenDilation])
+@pytest.mark.parametrize("cls", [OneNormTwice, NormOfOnePath, TwoNorms, UnevenDilation])
 @pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_folded_layers_compute_as_the_plain_network(cls, engine):
     # pytorch#104593, pytorch#197539, mmcv#747
@@ -99,7 +125,10 @@ def test_folded_layers_compute_as_the_plain_network(cls, engine):
         torch.manual_seed(0)
         network = cls().eval()
     with torch.inference_mode():
-        plain = network(torch.from_numpy(X)[:, None] / 255).numpy()
+        try:
+            plain = network(torch.from_numpy(X)[:, None] / 255).numpy()
+        except ValueError as error:
+            pytest.skip(f"not computed by PyTorch {torch.__version__}: {error}")
     np.testing.assert_allclose(features(network, engine=engine), plain, atol=2e-6)
 
 
