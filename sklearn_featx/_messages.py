@@ -1,4 +1,4 @@
-"""Text for people: values and errors in one line, warnings once and at the user's line, tables.
+"""Text for people: values and errors in one line, warnings at the user's line, logs, tables.
 
 A parameter's value may be an image in base64 or a state dict, and an error of torch may have forty
 lines. Every message of this package shortens them with these functions.

@@ -119,7 +119,7 @@ class TestCtrlC:
 
         def trace(frame, event, arg):
             line = (frame.f_code.co_filename, frame.f_lineno)
-            if not {"flow", "_parallel.py"} & set(Path(line[0]).parts):
+            if not {"flow", "_parallel.py", "_progress.py"} & set(Path(line[0]).parts):
                 return None
             if "pool.shutdown" in linecache.getline(*line):
                 return trace
@@ -149,7 +149,7 @@ class TestCtrlC:
                 break
             finally:
                 sys.settrace(tracer)
-        assert {Path(file).stem for file, _ in seen} >= {"_parallel", "_compute", "_activations"}
+        assert {Path(file).stem for file, _ in seen} >= {"_parallel", "_progress", "_compute"}
 
     def test_nobody_waits_for_one_while_rows_were_claimed(self, digits, tmp_path, monkeypatch):
         claim, asked = RecipeRows.claim, []

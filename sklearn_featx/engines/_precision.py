@@ -86,13 +86,13 @@ def warn_if_emulated(dtype: torch.dtype, device: torch.device) -> None:
     Warns
     -----
     SlowPrecisionWarning
-        For bfloat16 on processors of x86 without AVX-512, where convolutions took 9 to 22 times as
+        For bfloat16 on x86 processors without AVX-512, where three networks took 9 to 22 times as
         long as in float32.
     """
     if dtype is torch.bfloat16 and device.type == "cpu" and not _has_bfloat16_kernels():
         warn_once(
-            "precision='bfloat16': this processor has no instructions for it, and PyTorch emulates "
-            "them, which takes about ten times as long as float32. Use precision='auto'.",
+            "precision='bfloat16': this processor has no instructions for bfloat16, which PyTorch "
+            "emulates in about ten times the time of float32. Use precision='auto'.",
             SlowPrecisionWarning,
             stacklevel=user_level(),
         )

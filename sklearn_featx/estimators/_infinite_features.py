@@ -8,6 +8,7 @@ import numpy as np
 from .._messages import shown, user_level
 from .._typing import AnyArray
 from ..exceptions import BackboneWarning, ImageError
+from ..flow import readable
 from ..images import ImageCollection
 
 
@@ -67,8 +68,7 @@ def _infinite_rows(
     layers: Sequence[AnyArray], images: ImageCollection, unreadable: Sequence[ImageError]
 ) -> list[int]:
     """Return the positions of readable images of which a feature is NaN or infinite."""
-    without = {error.row for error in unreadable}
-    rows = np.array([row for row in range(len(images)) if row not in without], np.intp)
+    rows = readable(len(images), unreadable)
     finite = np.ones(len(rows), bool)
     for layer in layers:
         finite &= np.isfinite(layer.reshape(len(rows), -1)).all(axis=1)

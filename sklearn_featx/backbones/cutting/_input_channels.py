@@ -65,9 +65,8 @@ def input_channels(
     Returns
     -------
     n_channels : int
-        3 if the first convolution that an image reaches then gets the number that it takes, else
-        the number with which it does. Without a convolution, or if no image reaches it: 3, or 1 if
-        it takes 1.
+        The first number, from 3 on, with which the first convolution gets as many channels as it
+        takes. 3 if there is no convolution, or if no number is found; 1 if it takes 1.
     """
     first = _first_convolution(module)
     if first is None:
@@ -76,7 +75,7 @@ def input_channels(
         return first.in_channels
     # The order of modules is not that of computation, and pixels may be rearranged before them.
     sizes = [(side, side) for side in _SIDES] if size is None else [size]
-    # A convolution of one channel may get the mean of three.
+    # 3 first: a convolution of one channel may get the mean of the colors.
     candidates = [3, first.in_channels]
     for n_channels in candidates:
         images = (torch.zeros(1, n_channels, *sides, device="cpu") for sides in sizes)
