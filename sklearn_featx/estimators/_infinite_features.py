@@ -41,6 +41,7 @@ def warn_of_infinite(
     images: ImageCollection,
     unreadable: Sequence[ImageError],
     backbone: str,
+    layer: str | None = None,
 ) -> None:
     """Warn of rows that look like those of unreadable images and are not.
 
@@ -50,13 +51,16 @@ def warn_of_infinite(
         As in `refuse_infinite`.
     backbone : str
         Name of the backbone.
+    layer : str, default=None
+        Name of the layer, if it is one of many.
     """
     rows = _infinite_rows(layers, images, unreadable)
     if rows:
         path = images.path(rows[0])
         first = f"row {rows[0]}" if path is None else f"row {rows[0]} ({shown(path)})"
+        where = "" if layer is None else f", layer {shown(layer)},"
         warnings.warn(
-            f"backbone {shown(backbone)} gives NaN or infinite features for {len(rows)} of "
+            f"backbone {shown(backbone)}{where} gives NaN or infinite features for {len(rows)} of "
             f"{len(images)} images, {first} first. Check its weights (training may have diverged), "
             "or take an earlier layer.",
             BackboneWarning,

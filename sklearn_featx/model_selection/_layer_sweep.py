@@ -16,6 +16,7 @@ from .._messages import Table, shown
 from .._sklearn_compat import _safe_indexing
 from .._typing import AnyArray, Pooling
 from ..estimators._extractor import PretrainedFeatureExtractor
+from ..estimators._infinite_features import warn_of_infinite
 from ..estimators._targets import check_groups
 from ..estimators._wrong_targets import refuse_missing
 from ..exceptions import ImageError
@@ -228,6 +229,7 @@ def _columns(
             seen.add(fingerprint)
             layer = tap.layer if isinstance(tap.layer, str) else names[tap.layer - 1]
             assert tap.pooling is not None
+            warn_of_infinite([features], images, errors, recipe.backbone.name, layer)
             features = spread(features, len(images), errors) if errors else features
             columns.append(_Columns(recipe.backbone.name, layer, tap.pooling, features))
     return columns, errors

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .._messages import user_level
 from .._typing import AnyArray
 from ..exceptions import FeatxWarning
 from ._logistic import LogisticProblem
@@ -206,7 +207,7 @@ def _logistic(rows: ProbeRows, codes: AnyArray, C: float) -> tuple[AnyArray, Any
             f"the linear probe did not converge in {solution.n_steps} steps with C={C:g}. A "
             "smaller C (a stronger penalty) converges faster.",
             FeatxWarning,
-            stacklevel=3,
+            stacklevel=user_level(),
         )
     return solution.weight, solution.bias
 

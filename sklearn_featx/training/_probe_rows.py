@@ -52,12 +52,13 @@ class ProbeRows:
         self._counted = weights > 0
         self._features = features if self._counted.all() else features[self._counted]
         self.sample_weight = weights[self._counted].astype(np.float64)
-        self._scaling = Scaling.of(self._features, self.sample_weight, widths)
+        with np.errstate(invalid="ignore"):
+            self._scaling = Scaling.of(self._features, self.sample_weight, widths)
         if not np.isfinite(self._scaling.mean).all():
-            bad = np.flatnonzero(~np.isfinite(self._features).all(axis=1))[:1].tolist()
+            first = np.argmax(self._counted & ~np.isfinite(features).all(axis=1))
             raise ValueError(
-                f"the linear probe needs finite features: row {bad} of the training rows contains "
-                "NaN or infinity. Try precision='float32' or another layer."
+                f"the linear probe needs finite features: row {first} of the training rows "
+                "contains NaN or infinity. Try precision='float32' or another layer."
             )
         self._by_rows = self._by_columns = None
         n_rows, n_columns = self._features.shape

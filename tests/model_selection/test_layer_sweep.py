@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import (
     GroupKFold,
@@ -49,6 +51,18 @@ def test_scores_equal_those_of_one_layer_at_a_time(small_net, digits, estimator)
 def test_no_estimator(small_net, digits, estimator):
     with pytest.raises(TypeError, match=r"estimator=.* expected an estimator for the features"):
         layer_sweep(PretrainedFeatureExtractor(small_net), estimator, *digits)
+
+
+def test_a_layer_with_infinite_features_is_named(small_net, digits):
+    with torch.no_grad():
+        small_net.top[1].weight.fill_(3e38)
+    extractor = PretrainedFeatureExtractor(small_net, cache=False)
+    with pytest.warns(exceptions.BackboneWarning) as warned:
+        table = layer_sweep(extractor, DummyClassifier(), *digits, poolings=["avg"], cv=2)
+    (said,) = warned
+    assert "layer 'mean', gives NaN or infinite features for 60 of 60 images" in str(said.message)
+    assert said.filename == __file__
+    assert len(table) == 3
 
 
 def test_a_missing_target_is_named_before_a_pass(small_net, digits, estimator, trunk_rows):

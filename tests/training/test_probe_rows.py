@@ -67,9 +67,10 @@ def test_constant_features_have_one_coordinate_of_zeros():
     assert rows.coordinates.shape == (4, 1)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_features_that_are_not_finite_are_refused(features, bad):
-    features[7, 3] = bad
-    with pytest.raises(ValueError, match=r"finite features: row \[7\] .* NaN or infinity"):
-        ProbeRows(features, None)
+def test_the_first_row_that_counts_and_is_not_finite_is_named(features, bad):
+    features[[2, 7, 12], 3] = bad
+    weights = np.ones(len(features))
+    weights[2] = 0
+    with pytest.raises(ValueError, match=r"finite features: row 7 of .* NaN or infinity"):
+        ProbeRows(features, weights)
