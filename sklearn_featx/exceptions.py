@@ -274,7 +274,7 @@ class RandomWeightsWarning(FeatxWarning):
 
 
 class BackboneWarning(FeatxWarning):
-    """A user's network may need another normalization, still has its head, or gives NaN.
+    """A user's network may need another normalization, has its head, draws numbers, or gives NaN.
 
     Examples
     --------

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import sklearn
 import torch
@@ -364,6 +365,35 @@ def test_objects_and_nested_lists_are_arrays_of_their_numbers(extractor, wanted,
     expected = extractor.fit_transform([PIXELS[:3], PIXELS[3:]])
     found = extractor.fit_transform([make(PIXELS[:3]), make(PIXELS[3:])])
     return np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pd.Series,
+        pd.Index,
+        lambda paths: pd.Series(paths).array,
+        lambda paths: pd.Series(paths, dtype="category"),
+        pl.Series,
+        pa.array,
+    ],
+)
+def test_columns_of_a_grouped_table_are_bags(small_net, digit_files, make):
+    paths = digit_files[0][:6]
+    reader = ImageReader(bag_pooling="mean")
+    extractor = PretrainedFeatureExtractor(small_net, reader=reader, cache=False)
+    wanted = extractor.fit_transform([paths[:2], paths[2:]])
+    found = extractor.transform([make(paths[:2]), make(paths[2:])])
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_groups_of_a_dataframe_are_bags(small_net, digit_files):
+    table = pd.DataFrame({"path": digit_files[0][:6], "patient": [0, 0, 1, 1, 1, 1]})
+    reader = ImageReader(bag_pooling="mean")
+    extractor = PretrainedFeatureExtractor(small_net, reader=reader, cache=False)
+    found = extractor.fit_transform(table.groupby("patient")["path"].unique())
+    bags = [digit_files[0][:2], digit_files[0][2:6]]
+    np.testing.assert_array_equal(found, extractor.transform(bags))
 
 
 class TestReported:

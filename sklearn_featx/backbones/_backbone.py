@@ -20,14 +20,14 @@ from ._libraries import versions
 from ._network import Grouping, Network
 from ._normalize import Normalize
 from ._pooling import Pool
-from ._refusals import check_features, mixed_rows, no_rows
+from ._refusals import check_features, mixed_rows, no_rows, warn_if_drawing
 from ._stage import Cost, LayerError, Stage, StageTaps, dry_run, mixes_images
 from .cutting._chain import Chain, adopt_unused, cut
 from .cutting._constants import differing_constant
 from .cutting._end_names import end_names
 from .cutting._granularity import by_first_use, named_ends, stage_ends, unknown_layer
 from .cutting._sequence import stages_by_order
-from .cutting._tracing import Trace, UntraceableError, trace
+from .cutting._tracing import Trace, UntraceableError, check_followed, trace
 
 # With one row, some networks drop the batch axis, and BatchNorm in training mode fails.
 _DRY_ROWS = 2
@@ -67,6 +67,7 @@ class Backbone:
         if network.is_custom:
             # Before it computes: a user's forward may keep state, such as a count of its calls.
             self.digest(len(self.stages))
+            warn_if_drawing(self)
 
     def trained_stages(self, unfreeze_depth: UnfreezeDepth) -> range:
         """Return the positions, counted from the input, of the stages that a depth trains.
@@ -369,7 +370,7 @@ class Backbone:
         network = self.network
         try:
             traces = [self._traced(train=train) for train in (False, True)]
-            _check_followed(network.module, traces[0])
+            check_followed(network.module, traces[0])
         except UntraceableError as error:
             warnings.warn(
                 f"backbone {self.name!r} cannot be traced ({error}). It is cut at its "
@@ -437,7 +438,8 @@ class Backbone:
         """Name each stage by the modules that start in it, or by the user's names."""
         assert self._chains is not None
         if isinstance(self.granularity, list):
-            return [*ends, "output"]
+            rest = [name for name in self.granularity if name not in ends]
+            return [*ends, *(rest or ["output"])]
         order = by_first_use(self._chains[0], self._grouping)
         starts = [0, *(order.index(end) for end in ends), len(order)]
         joined = ["+".join(order[a:b]) for a, b in itertools.pairwise(starts)]
@@ -456,7 +458,18 @@ class Backbone:
         positions = by_stage | chain.named_positions()
         if layer not in positions:
             raise UnknownLayerError(unknown_layer(layer, positions))
+        if not self.network.is_custom and self._is_removed(layer):
+            raise UnknownLayerError(
+                f"layer: {shown(layer)} was the classification head, which is removed. layer=None "
+                "returns what enters it."
+            )
         return positions[layer]
+
+    def _is_removed(self, layer: str) -> bool:
+        # The head of the libraries' models is their last module.
+        modules = dict(self.network.module.named_modules())
+        is_last = layer == list(modules)[-1]
+        return is_last and isinstance(modules[layer], nn.Identity)
 
     def _stage_index(self, layer: str | int) -> int:
         names = [stage.name for stage in self.stages]
@@ -469,17 +482,6 @@ class Backbone:
     def _list_of_stages(self) -> str:
         names = listed(stage.name for stage in self.stages)
         return f"From input to output: {names}."
-
-
-def _check_followed(network: nn.Module, found: Trace) -> None:
-    """Raise an error if one opaque module has most of the parameters: few cuts are possible."""
-    total = sum(parameter.numel() for parameter in network.parameters())
-    for node in found.graph.find_nodes(op="call_module"):
-        module = network.get_submodule(str(node.target))
-        if type(module).__qualname__ in found.opaque:
-            held = sum(parameter.numel() for parameter in module.parameters())
-            if 2 * held > total:
-                raise UntraceableError(f"most of it is in one {type(module).__qualname__}")
 
 
 def _in_words(shape: Sequence[int]) -> str:

@@ -61,6 +61,16 @@ def _resized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
         own.encoder.pos_embedding = nn.Parameter(new)
         own.image_size, own.seq_length = size[0], new.shape[1]
     else:
+        _refuse_parts_of_patches(own.patch_embed, size)
         own.set_input_size(img_size=size)
     resized: nn.Module = own
     return resized
+
+
+def _refuse_parts_of_patches(embed: Any, size: tuple[int, int]) -> None:
+    """Raise an error if timm would not see the pixels at the margin, which fill no patch."""
+    patch = getattr(embed, "patch_size", 1)
+    sides = patch if isinstance(patch, tuple | list) else (patch, patch)
+    is_padded = getattr(embed, "dynamic_img_pad", False)
+    if not is_padded and any(n % side for n, side in zip(size, sides, strict=True)):
+        raise ValueError(f"whole patches of {sides[0]} x {sides[1]} pixels")

@@ -1,11 +1,12 @@
 """Refusals of a backbone: results without a row of its own per image, changes after `fit`."""
 
+import warnings
 from typing import Any
 
 import torch
 
-from .._messages import shown
-from ..exceptions import BackboneError, WeightsError
+from .._messages import shown, user_level
+from ..exceptions import BackboneError, BackboneWarning, WeightsError
 
 
 def complex_features(backbone: Any, layer: str | int, dtype: Any) -> BackboneError:
@@ -26,6 +27,25 @@ def complex_features(backbone: Any, layer: str | int, dtype: Any) -> BackboneErr
         "and features are real. Choose another layer, or let the network end in x.abs() or "
         "torch.view_as_real(x).flatten(-2)."
     )
+
+
+def warn_if_drawing(backbone: Any) -> None:
+    """Warn of a network whose features are other ones in each call.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The backbone of a user's network.
+    """
+    drawing = next((what for what in backbone.unnamed if what.endswith("random numbers")), None)
+    if drawing is not None:
+        warnings.warn(
+            f"backbone {shown(backbone.name)}: its {drawing} in inference mode too, so an image "
+            "has other features in each call. Use a module, such as nn.Dropout, or pass "
+            "training=self.training.",
+            BackboneWarning,
+            stacklevel=user_level(),
+        )
 
 
 def no_tensor(result: Any) -> BackboneError:

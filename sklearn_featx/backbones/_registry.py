@@ -70,7 +70,7 @@ class _Memo:
 
 
 _networks = _Memo(_MAX_KEPT)
-_backbones = _Memo(2 * _MAX_KEPT)
+_backbones = _Memo(_MAX_KEPT)
 
 
 def backbone_names() -> list[str]:
@@ -290,4 +290,9 @@ def _check_name(name: str) -> None:
             f"or to fold. Use {name.removeprefix('quantized_')!r} instead."
         )
     if name not in backbone_names():
-        raise UnknownBackboneError(unknown_name("backbone", name, backbone_names()))
+        hint = " A file of weights is passed as weights." if _names_weights(name) else ""
+        raise UnknownBackboneError(unknown_name("backbone", name, backbone_names()) + hint)
+
+
+def _names_weights(name: str) -> bool:
+    return name.lower().endswith((".pth", ".pt", ".bin", ".ckpt", ".safetensors"))

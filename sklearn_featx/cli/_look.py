@@ -5,6 +5,7 @@ it is loaded, so it is loaded only with ``--trust-pickle``.
 """
 
 import argparse
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ _TRUSTED = frozenset(
         "training._callbacks.GradualUnfreezing",
     )
 )
+_READER = re.compile(r"ImageReader\((?:[^()]|\([^()]*\))*\)")
 _PICKLES = (".joblib", ".pkl", ".pickle")
 
 
@@ -77,7 +79,7 @@ def _noted() -> Iterator[list[warnings.WarningMessage]]:
 
 def _in_words(text: str) -> str:
     """Return a message in the words of the command, whose reader is a part of the model."""
-    return text.replace("ImageReader(", "In the model, ImageReader(")
+    return _READER.sub(r"\g<0> in the model", text)
 
 
 def load_model(path: Path, *, trust_pickle: bool = False) -> Any:

@@ -55,6 +55,8 @@ _PARAMETER = re.compile(
 
 # Advice for Python that has other words on the command line.
 _ADVICE = {
+    "Pass slices(path) in place of the path, or choose frames.": "Pass --frames all with "
+    "--bag-pooling mean, or the number of a slice.",
     "or a slice": "or a range, such as 0:2",
     "Pass a function, or a regular": "Pass a regular",
     "and None (random)": "and none (random)",

@@ -80,7 +80,7 @@ def open_source(arguments: argparse.Namespace) -> Source:
     Parameters
     ----------
     arguments : Namespace
-        `source`, `column`, `root`, `follow_links` and `storage_options`.
+        `source`, `column`, `root`, `follow_links`, `storage_options` and `output`.
 
     Returns
     -------
@@ -90,7 +90,8 @@ def open_source(arguments: argparse.Namespace) -> Source:
     Raises
     ------
     InputError
-        If the source does not exist or has no images, or if an option has no effect on it.
+        If the source does not exist or has no images, if an option has no effect on it, or if the
+        output would replace it.
     """
     source = _opened(arguments)
     return source._replace(
@@ -104,6 +105,7 @@ def _opened(arguments: argparse.Namespace) -> Source:
     path = Path(source)
     is_table = path.suffix.lower() in TABLES and not path.is_dir()
     _refuse_idle_options(arguments, is_table=is_table, is_folder=path.is_dir())
+    _refuse_own_output(path, arguments.output)
     if source == "-":
         return _from_lines(sys.stdin.buffer.read())
     # "zip://folder::photos.zip" names its archive itself.
@@ -144,6 +146,14 @@ def _local(source: str) -> str:
             "slashes, as in file:///home/photos, or the plain path."
         )
     return local_path(source)
+
+
+def _refuse_own_output(source: Path, output: Path | None) -> None:
+    """Refuse to write the output in place of the source."""
+    if output is not None and output.exists() and source.exists() and output.samefile(source):
+        raise InputError(
+            f"--output: {shown(str(output))} is SOURCE, which would be lost. Name another file."
+        )
 
 
 def _refuse_idle_options(arguments: argparse.Namespace, *, is_table: bool, is_folder: bool) -> None:

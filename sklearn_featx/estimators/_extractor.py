@@ -82,7 +82,8 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
         faster for large JPEG files, which are decoded at a fraction of their size; the cosine
         similarity to the exact features is at least 0.999. `Preprocessing`: another geometry. Or a
-        function from a PIL image to the tensor or array that enters the network.
+        function from a PIL image to the floats (channels, height, width) that enter the network,
+        or to levels, as a PIL image or uint8, which are normalized as the weights were trained.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of the network's input. None: the size of its training.
         If `backbone` is not a name, None is the size of the images, which must be equal.

@@ -86,10 +86,10 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
     batch_size : int, default=32
         Rows in one step of the optimizer.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
-        The optimizer.
+        The optimizer; ``"sgd"`` has Nesterov's momentum of 0.9, PyTorch's class alone has none.
     early_stopping : bool, default=False
         Whether to hold out a part of the images, stop when their loss no longer decreases, and
-        restore the best weights.
+        restore the best weights. `partial_fit` has no epochs to choose from and holds out nothing.
     validation_fraction : float, default=0.1
         Share of the images that early stopping holds out. The head does not start from them either.
     n_iter_no_change : int, default=5
@@ -390,7 +390,14 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         ------
         InputError, ImageError, BackboneError, DivergenceError
             As in `fit`.
+        ValueError
+            If `class_weight` is ``"balanced"``, which needs all images.
         """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all images, and partial_fit sees a part of them. "
+                "Pass the weights of the classes as a dict, class_weight={label: weight}."
+            )
         images, first = self._next_images(X)
         labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
         if first:

@@ -64,10 +64,10 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
     batch_size : int, default=32
         Rows in one step of the optimizer.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
-        The optimizer.
+        The optimizer; ``"sgd"`` has Nesterov's momentum of 0.9, PyTorch's class alone has none.
     early_stopping : bool, default=False
         Whether to hold out a part of the images, stop when their loss no longer decreases, and
-        restore the best weights.
+        restore the best weights. `partial_fit` has no epochs to choose from and holds out nothing.
     validation_fraction : float, default=0.1
         Share of the images that early stopping holds out. The head does not start from them either.
     n_iter_no_change : int, default=5

@@ -23,6 +23,7 @@ from ._activations import (
     renumbered,
     slices,
     stream,
+    warn_of_range,
 )
 from ._cache import Cache, Decision, decide, open_store
 from ._failures import Failure, as_table, readable, refuse_none_readable, renumber, spread, warn_of
@@ -63,4 +64,5 @@ __all__ = [
     "spread",
     "stream",
     "warn_of",
+    "warn_of_range",
 ]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from .._messages import user_level
 from .._progress import Progress, note
 from .._typing import AnyArray
 from ..exceptions import BackboneError, ImageError, RangeWarning, StoreWarning
@@ -91,7 +92,7 @@ def _streamed(
     if job is not None and recipe.unnamed is not None:
         # A user's function has changed a value.
         _report(Decision(False, recipe.unnamed), recipe, settings)
-    _warn_of_range(images)
+    warn_of_range(images)
 
 
 def _report(decision: Decision, recipe: Recipe, settings: Settings) -> None:
@@ -107,10 +108,16 @@ def _report(decision: Decision, recipe: Recipe, settings: Settings) -> None:
         note(f"{text}, {decision.reason}")
 
 
-def _warn_of_range(images: ImageCollection) -> None:
-    """Warn once of frames that were not read, and of a range that is hardly used."""
+def warn_of_range(images: ImageCollection) -> None:
+    """Warn once of frames that were not read, and of a range that is hardly used.
+
+    Parameters
+    ----------
+    images : ImageCollection
+        Images of which some were read.
+    """
     for report in [] if images.range_use is None else images.range_use.reports():
-        warnings.warn(report, RangeWarning, stacklevel=4)
+        warnings.warn(report, RangeWarning, stacklevel=user_level())
 
 
 class TapRows(NamedTuple):

@@ -117,6 +117,7 @@ def refuse_none_readable(n_images: int, errors: Sequence[ImageError | Failure]) 
     """
     if errors and len(errors) == n_images:
         row, path, reason = as_table(errors)[0]
+        reason = reason if reason.endswith((".", "!", "?")) else f"{reason}."
         raise ImageError(f"{reason} None of the {n_images} images can be read.", row, path)
 
 

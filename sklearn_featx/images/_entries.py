@@ -53,10 +53,12 @@ from ._options import ReadOptions
 from ._parts import Part, PartItem
 from ._recognize import (
     is_array_like,
+    is_arrow,
     is_arrow_scalar,
     is_missing,
     is_number,
     is_tensor,
+    is_vector,
     tensor_to_array,
 )
 from ._scaling import Note
@@ -109,8 +111,7 @@ _POOL_THEM = (
 
 def _parts(entry: Any, options: ReadOptions) -> list[Any]:
     """Split a bag, or return the image of a pair or mapping, or the entry as it is."""
-    if is_arrow_scalar(entry):
-        entry = entry.as_py()
+    entry = _plain(entry)
     if isinstance(entry, Mapping):
         return _parts(_of_mapping(entry, options), options)
     if _holds_objects(entry):
@@ -132,6 +133,15 @@ def _parts(entry: Any, options: ReadOptions) -> list[Any]:
         with _placed(place, len(entry)):
             parts += _parts(part, options)
     return parts
+
+
+def _plain(entry: Any) -> Any:
+    """Convert an entry of pandas, polars or pyarrow to builtins or an array."""
+    if is_arrow_scalar(entry):
+        return entry.as_py()
+    if is_arrow(entry):
+        return entry.to_pylist()
+    return np.asarray(entry.to_numpy()) if is_vector(entry) else entry
 
 
 def _holds_objects(entry: Any) -> bool:

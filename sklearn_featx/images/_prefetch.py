@@ -93,9 +93,9 @@ def prepare_callable(function: Callable[[Any], Any]) -> Prepare:
     """Return the function that prepares images by a user's callable.
 
     The callable takes an 8-bit PIL image of mode RGB or L; an array (H, W, C) of levels for other
-    numbers of channels; or a float32 array for rows of plain numbers. It returns an array, a tensor
-    or a PIL image. uint8 stays; other numbers become float32. An exception of the callable becomes
-    an `ImageError`.
+    numbers of channels; or a float32 array for rows of plain numbers. It returns levels, as a PIL
+    image or in uint8, or the network's input in other numbers, which become float32. An exception
+    of the callable becomes an `ImageError`.
     """
     return partial(_call, function=function)
 
@@ -119,11 +119,24 @@ def _as_prepared(returned: Any) -> AnyArray:
     if is_array_like(returned):
         array = np.asarray(returned)
         if array.ndim and array.dtype.kind in "buif":
-            return array if array.dtype == np.uint8 else _finite(array.astype(np.float32))
+            return _levels(array) if array.dtype == np.uint8 else _finite(array.astype(np.float32))
     raise ImageError(
         f"preprocessing returned {type(returned).__name__}: expected an array, a tensor or a PIL "
         "image."
     )
+
+
+def _levels(array: AnyArray) -> AnyArray:
+    """Return levels with channels last; functions of torchvision give them with channels first."""
+    if array.ndim == 2:
+        return array[:, :, np.newaxis]
+    if array.ndim != 3:
+        raise ImageError(
+            f"preprocessing returned uint8 of shape {array.shape}: expected levels (height, width, "
+            "channels), or floats as the network takes them."
+        )
+    channels_first = array.shape[2] not in (1, 3) and array.shape[0] in (1, 3)
+    return np.moveaxis(array, 0, 2) if channels_first else array
 
 
 def _finite(array: AnyArray) -> AnyArray:

@@ -54,6 +54,11 @@ def is_series(value: Any) -> bool:
     return _type_has(value, "to_list", "to_numpy") and not is_frame(value)
 
 
+def is_vector(value: Any) -> bool:
+    """Whether `value` is a Series, or an Index or array of pandas."""
+    return is_series(value) or _type_has(value, "tolist", "to_numpy", "dtype")
+
+
 def is_arrow(value: Any) -> bool:
     """Whether `value` is an Array, ChunkedArray or Table of pyarrow."""
     return _type_has(value, "to_pylist", "slice")

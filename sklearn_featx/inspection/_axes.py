@@ -4,8 +4,22 @@ from typing import Any
 
 import numpy as np
 
-from .._messages import shown
+from .._messages import short, shown
 from .._optional import import_optional
+
+# Titles of two names stand side by side.
+_LONGEST_NAME = 17
+
+
+def short_name(name: object) -> str:
+    """Return the name of a class for titles and legends; a longer one keeps both ends.
+
+    Parameters
+    ----------
+    name : object
+        A class, or the name of an output.
+    """
+    return short(str(name), _LONGEST_NAME)
 
 
 def axes_for(ax: Any, purpose: str) -> Any:

@@ -13,7 +13,7 @@ from .._arguments import check_count, check_length
 from .._messages import cause, said, shown
 from .._typing import AnyArray, FloatArray
 from ..exceptions import ImageError
-from ._axes import axes_for, check_axes
+from ._axes import axes_for, check_axes, short_name
 from ._embedding_page import embedding_page
 from ._model import Model
 from ._pictures import thumbnail
@@ -200,7 +200,7 @@ class EmbeddingDisplay:
             colors = [f"C{place % 10}" for place in codes]
             for place, k in enumerate(classes):
                 at = self.points[codes == place].T
-                ax.scatter(*at, s=8, label=str(k), color=f"C{place % 10}")
+                ax.scatter(*at, s=8, label=short_name(k), color=f"C{place % 10}")
             ax.legend(title="label", fontsize="small")
         # Room for the thumbnails of points at the edges.
         ax.margins(0.5 / _CELLS)

@@ -7,7 +7,7 @@ import numpy as np
 
 from .._messages import shown
 from .._typing import FloatArray
-from ._axes import check_axes
+from ._axes import check_axes, short_name
 from ._grid import axes_grid, nearly_square
 from ._heat_maps import HeatMaps, Method, heat_maps
 from ._model import Model
@@ -137,7 +137,7 @@ class HeatMapDisplay:
     def titles(self) -> list[str]:
         """Score and label of each image."""
         return [
-            f"{label}: {score:+.2f}" if np.isfinite(score) else "unreadable"
+            f"{short_name(label)}: {score:+.2f}" if np.isfinite(score) else "unreadable"
             for label, score in zip(self.heat_maps.target, self.heat_maps.scores, strict=True)
         ]
 

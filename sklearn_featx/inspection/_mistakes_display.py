@@ -9,7 +9,8 @@ from .._arguments import check_count
 from .._messages import shown
 from .._typing import AnyArray
 from ..estimators._image_reader import ImageReader
-from ._axes import axes_for, check_axes
+from ..flow import warn_of_range
+from ._axes import axes_for, check_axes, short_name
 from ._grid import axes_grid, nearly_square
 from ._pictures import images_of, thumbnail
 from ._predictions import Predictions, predictions_of
@@ -142,6 +143,7 @@ class MistakesDisplay:
             examples.setdefault((int(found.true[i]), int(found.predicted[i])), i)
         drawn = {*mistakes.tolist(), *examples.values()}
         thumbnails = {i: thumbnail(images, i, thumbnail_size) for i in sorted(drawn)}
+        warn_of_range(images)
         display = cls(found, mistakes, thumbnails, examples)
         return display.plot(ax=ax) if kind == "mistakes" else display.plot_matrix(ax=ax)
 
@@ -167,7 +169,8 @@ class MistakesDisplay:
             The text.
         """
         found = self.predictions
-        names = f"{found.classes[found.true[row]]} → {found.classes[found.predicted[row]]}"
+        true, predicted = found.classes[found.true[row]], found.classes[found.predicted[row]]
+        names = f"{short_name(true)} → {short_name(predicted)}"
         if found.unit == "label":
             return names
         value = found.confidence[row]
@@ -231,7 +234,7 @@ class MistakesDisplay:
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
                 color="black" if true == predicted else "tab:red",
             )  # fmt: skip
-        names = [str(k) for k in classes]
+        names = [short_name(k) for k in classes]
         ax.set_yticks(range(n), names)
         long = sum(map(len, names)) > _LETTERS
         ax.set_xticks(range(n), names, rotation=45 if long else 0, ha="right" if long else "center")

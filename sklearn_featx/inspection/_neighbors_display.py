@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from .._typing import AnyArray
-from ._axes import check_axes
+from ._axes import check_axes, short_name
 from ._grid import axes_grid
 from ._model import Model
 from ._neighbors import NearestImages, nearest_images
@@ -143,7 +143,7 @@ class NeighborsDisplay:
             The text.
         """
         i, found = int(self.shown[row, column]), self.neighbors
-        label = "" if self.labels is None else f"{self.labels[i]}: "
+        label = "" if self.labels is None else f"{short_name(self.labels[i])}: "
         if found.values is None:
             return f"{label}{found.distances[row, column]:.3g} away"
         return f"{label}{found.values[row, i]:+.2g}"
@@ -185,7 +185,8 @@ class NeighborsDisplay:
         found = self.neighbors
         if found.values is None or found.intercept is None or found.target is None:
             return f"image {row}"
-        return f"{found.target[row]}: {found.values[row].sum() + found.intercept[row]:+.2f}"
+        score = found.values[row].sum() + found.intercept[row]
+        return f"{short_name(found.target[row])}: {score:+.2f}"
 
 
 def _extremes(values: AnyArray, n: int) -> AnyArray:

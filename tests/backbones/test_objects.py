@@ -258,6 +258,10 @@ def test_timm_interpolates_positions(X, tmp_path):
         np.testing.assert_allclose(rows, wanted, rtol=1e-4, atol=1e-5)
     assert features(module, X, image_size=(96, 128)).shape == wanted.shape
     assert np.abs(features(module, X) - wanted).max() > 1e-3
+    # Pixels beyond the last whole patch would not be seen.
+    for size in (95, 97, (96, 100)):
+        with pytest.raises(BackboneError, match="whole patches of 16 x 16 pixels"):
+            features(module, X, image_size=size)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn_featx.exceptions.BackboneWarning")

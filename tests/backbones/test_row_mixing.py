@@ -94,6 +94,7 @@ def test_a_condition_on_what_all_images_share_is_not_refused():
     PretrainedFeatureExtractor(values_or_levels, cache=False).fit(X)
 
 
+@pytest.mark.filterwarnings("ignore:.* draws random numbers in inference mode")
 @pytest.mark.parametrize("traceable", [True, False], ids=["traced", "untraceable"])
 @pytest.mark.parametrize("name", ALONE)
 def test_no_other_network_is_refused(name, traceable):

@@ -276,7 +276,7 @@ class TestUnreadable:
         assert "2 images are readable" in captured.out
         assert "skipped: other suffixes 1 (.gz 1)" in captured.err
         assert main(["extract", str(tmp_path), "--check", "-q"]) == 3
-        assert "or choose frames" in capsys.readouterr().err
+        assert "Pass --frames all with --bag-pooling mean" in capsys.readouterr().err
 
     def test_a_check_reads_every_frame_of_a_bag(self, tmp_path, capsys):
         pages = [Image.effect_noise((9, 9), 50 + i) for i in range(3)]

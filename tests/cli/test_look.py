@@ -128,7 +128,7 @@ def test_advice_about_the_reader_is_of_the_model(saved, tmp_path, capsys):
     frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
     page = ["-o", str(tmp_path / "page.html")]
     assert main(["look", str(saved[0] / "model.skops"), str(tmp_path), *page, "-q"]) == 0
-    assert "In the model, ImageReader(frames=0) confirms this" in capsys.readouterr().err
+    assert "ImageReader(frames=0) in the model confirms this" in capsys.readouterr().err
 
 
 def test_pickles_are_loaded_only_when_they_are_trusted(saved, capsys):

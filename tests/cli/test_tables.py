@@ -36,6 +36,22 @@ def test_what_is_said_of_a_table(name, text, column, wanted, tmp_path, monkeypat
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("output", ["t.csv", "link.csv", "folder/../t.csv"])
+def test_the_source_is_not_overwritten(output, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 40)).save("a.png")
+    (tmp_path / "folder").mkdir()
+    table = tmp_path / "t.csv"
+    table.write_text("photo,label\na.png,cat\n")
+    (tmp_path / "link.csv").symlink_to(table)
+    command = ["extract", "t.csv", "--column", "photo", "--image-size", "32", "-o"]
+    assert main([*command, output]) == 2
+    assert f"--output: '{output}' is SOURCE, which would be lost" in capsys.readouterr().err
+    assert table.read_text() == "photo,label\na.png,cat\n"
+    (tmp_path / "f.csv").write_text("older")
+    assert main([*command, "f.csv"]) == 0
+
+
 def test_one_column_and_one_image(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (40, 40)).save("a;b.png")

@@ -32,6 +32,14 @@ class TestClassesOfPartialFit:
         assert first.classes_.tolist() == [0, 1, 2]
         np.testing.assert_array_equal(first.predict_proba(X), expected.predict_proba(X))
 
+    def test_balanced_weights_need_all_images(self, small_net, digits):
+        # As SGDClassifier: those of a call would be of its images alone.
+        model = tuner(small_net, class_weight="balanced").fit(*digits)
+        before = model.predict_proba(digits[0])
+        with pytest.raises(ValueError, match="class_weight='balanced' needs all images"):
+            model.partial_fit(*digits)
+        np.testing.assert_array_equal(model.predict_proba(digits[0]), before)
+
     def test_text(self, small_net, digits):
         X, y = digits
         names = np.array(["a", "b", "c"], dtype=object)

@@ -40,7 +40,7 @@ def test_diverged_statistics_are_said_with_the_number_of_rows(small_net, digits)
 
 def test_a_probe_of_them_is_refused(small_net, digits):
     classifier = FineTuneClassifier(diverged(small_net), cache=False)
-    with pytest.raises(ValueError, match=r"row \[0\] of the training rows contains NaN"):
+    with pytest.raises(ValueError, match="row 0 of the training rows contains NaN"):
         classifier.fit(digits[0][:12], digits[1][:12])
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import PILToTensor
 
 from sklearn_featx._preprocess import Preprocess
 from sklearn_featx.exceptions import ImageError
@@ -161,6 +162,8 @@ PIXELS = np.full((4, 5, 3), 51, np.uint8)
         (lambda picture: picture, np.uint8, (4, 5, 3)),
         (lambda picture: picture.convert("L"), np.uint8, (4, 5, 1)),
         (np.asarray, np.uint8, (4, 5, 3)),
+        (lambda picture: np.asarray(picture.convert("L")), np.uint8, (4, 5, 1)),
+        (PILToTensor(), np.uint8, (4, 5, 3)),
         (lambda picture: np.asarray(picture) / 255, np.float32, (4, 5, 3)),
         (lambda picture: torch.from_numpy(np.array(picture)) / 255, np.float32, (4, 5, 3)),
         (lambda picture: torch.ones(3, 2, 2, dtype=torch.bfloat16), np.float32, (3, 2, 2)),
@@ -202,7 +205,10 @@ def test_what_a_callable_raises_names_the_row(files):
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-@pytest.mark.parametrize("returned", [None, "text", {"pixel_values": 1}, np.array("x"), 3.0])
+@pytest.mark.parametrize(
+    "returned",
+    [None, "text", {"pixel_values": 1}, np.array("x"), 3.0, np.zeros(60, np.uint8)],
+)
 def test_what_a_callable_may_not_return(returned):
     with pytest.raises(ImageError, match="preprocessing returned"):
         prepare_callable(lambda picture: returned)(PIXELS)

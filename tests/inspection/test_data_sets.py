@@ -24,6 +24,7 @@ from sklearn_featx import (
     label_issues,
     near_duplicates,
 )
+from sklearn_featx.exceptions import RangeWarning
 from sklearn_featx.inspection import _near_duplicates
 from sklearn_featx.inspection._embedding_display import MapColumns
 
@@ -188,6 +189,22 @@ class TestMistakesDisplay:
             own = np.asarray(Image.fromarray(X[i]).resize((96, 96)), float)
             shown = np.asarray(ax.images[0].get_array()).mean(2)
             assert np.corrcoef(shown.ravel(), own.ravel())[0, 1] > 0.9
+
+    def test_long_names_keep_both_ends(self, digits):
+        X, y = digits
+        names = [f"pneumothorax, apical, type {k}" for k in range(3)]
+        predicted = np.roll(np.eye(3)[y], 1, axis=1)
+        labels = np.array(names)[y]
+        display = MistakesDisplay.from_predictions(X, labels, predicted, n_mistakes=1)
+        i = int(display.rows[0])
+        title = display.axes_.ravel()[0].get_title()
+        assert title == f"pneumoth...type {y[i]} → pneumoth...type {(y[i] + 1) % 3}, 100%"
+
+    def test_pictures_in_a_range_that_is_hardly_used_are_said(self, digits):
+        X, y = digits
+        with pytest.warns(RangeWarning, match="little contrast") as warned:
+            MistakesDisplay.from_predictions(X.astype(np.uint16), y, (y + 1) % 3)
+        assert warned[0].filename == __file__
 
     def test_matrix_has_an_image_in_each_cell(self, digits):
         X, y = digits

@@ -8,6 +8,7 @@ join the stage that is running when they are used.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
+from operator import itemgetter
 
 from torch import nn
 
@@ -119,14 +120,33 @@ def by_first_use(chain: Chain, stages: Grouping) -> list[str]:
 
 
 def named_ends(chain: Chain, names: Sequence[str]) -> dict[str, int]:
-    """Return the positions of stage ends that a user has named.
+    """Return the positions of stage ends that a user has named, from input to output.
+
+    What follows the last one joins its stage if it has no parameters: the end is left out.
 
     Raises
     ------
     UnknownLayerError
-        If a name is unknown, if more than one value crosses the position, or if a parameter is
-        read on both sides of it.
+        If a name is unknown or repeated, if more than one value crosses the position, if a
+        parameter is read on both sides of it, or if no parameter is read between two of them.
     """
+    repeated = next((name for name in names if list(names).count(name) > 1), None)
+    if repeated is not None:
+        raise UnknownLayerError(f"granularity: {shown(repeated)} is named twice.")
+    ends = dict(sorted(_positions_of(chain, names).items(), key=itemgetter(1)))
+    reads = [i for i in range(len(chain.nodes)) if chain.parameters_at(i)]
+    for (before, start), (name, stop) in pairwise([("", -1), *ends.items()]):
+        if not any(start < i <= stop for i in reads):
+            place = f"between {shown(before)} and it" if before else "before it"
+            raise UnknownLayerError(
+                f"granularity: {shown(name)} ends no stage, because there is no parameter {place}. "
+                "Leave it out."
+            )
+    return {name: end for name, end in ends.items() if any(end < i for i in reads)}
+
+
+def _positions_of(chain: Chain, names: Sequence[str]) -> dict[str, int]:
+    """Return the position at which each named module ends; raise an error if it is no cut."""
     positions, spans = chain.named_positions(), _shared_spans(chain)
     ends = {}
     for name in names:

@@ -120,6 +120,30 @@ def trace(
         return _traced(network, leaf_modules, autowrap_functions)
 
 
+def check_followed(network: nn.Module, found: Trace) -> None:
+    """Check that no opaque module has most of the parameters: few cuts would be possible.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+    found : Trace
+        Its trace.
+
+    Raises
+    ------
+    UntraceableError
+        If there is one.
+    """
+    total = sum(parameter.numel() for parameter in network.parameters())
+    for node in found.graph.find_nodes(op="call_module"):
+        module = network.get_submodule(str(node.target))
+        if type(module).__qualname__ in found.opaque:
+            held = sum(parameter.numel() for parameter in module.parameters())
+            if 2 * held > total:
+                raise UntraceableError(f"most of it is in one {type(module).__qualname__}")
+
+
 def _traced(
     network: nn.Module,
     leaf_modules: Sequence[type[nn.Module]],

@@ -94,16 +94,17 @@ def read_shape(header: Header) -> Shape:
     return shape
 
 
-def _check_length(shape: Shape, length: int) -> None:
+def _check_length(shape: Shape, data: bytes) -> None:
     """Check the number of bytes of pixels that are not compressed."""
-    expected = shape.frame_bytes * shape.frames
+    expected, length = shape.frame_bytes * shape.frames, len(data)
     if length < expected:
         raise ImageError(
             f"the DICOM file is truncated: it has {length} of {expected} bytes of pixels."
         )
-    # Some writers pad the pixels. A wrong number of rows or columns leaves one over.
+    # Some writers pad the pixels with zeros. A wrong number of rows or columns leaves one over.
     line = min(shape.rows, shape.columns) * shape.samples * shape.bits // 8
-    if length - expected >= max(line, 2) and shape.photometric != "YBR_FULL_422":
+    left_over = length - expected >= max(line, 2) and data[expected:].strip(b"\0")
+    if left_over and shape.photometric != "YBR_FULL_422":
         raise ImageError(
             f"the DICOM file has {length} bytes of pixels, and its header (Rows, Columns, "
             f"BitsAllocated, NumberOfFrames) tells of {expected}. Correct one of them."
@@ -121,7 +122,7 @@ def read_frame(header: Header, shape: Shape, frame: int = 0) -> AnyArray:
     if header.encapsulated(pixels):
         _check_stream(header, shape, frame)
     else:
-        _check_length(shape, len(data))
+        _check_length(shape, data)
     if header.transfer_syntax == _EXTENDED and 8 < options["bits_stored"] <= 12:
         return _decode_12_bits(header, shape, frame)
     try:

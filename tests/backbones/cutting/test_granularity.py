@@ -111,6 +111,33 @@ def test_ends_by_name_leave_the_rest_as_the_last_stage(cut, assert_exact):
     assert_exact(backbone, torch.randn(2, 3, 32, 32))
 
 
+def test_named_ends_may_be_in_any_order(cut, assert_exact):
+    backbone = cut("resnet18", ["layer3.0", "layer1"])
+    assert names(backbone) == ["layer1", "layer3.0", "output"]
+    assert_exact(backbone, torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("last", ["layer4", "fc"])
+def test_what_has_no_parameters_joins_the_last_named_stage(last, cut, assert_exact):
+    backbone = cut("resnet18", ["layer2", last])
+    assert names(backbone) == ["layer2", last]
+    assert all(any(True for _ in stage.module.parameters()) for stage in backbone.stages)
+    assert_exact(backbone, torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        (["layer1", "layer1"], "granularity: 'layer1' is named twice"),
+        (["bn1", "relu", "layer1"], "'relu' ends no stage.*between 'bn1' and it"),
+        (["layer4", "avgpool"], "'avgpool' ends no stage.*between 'layer4' and it"),
+    ],
+)
+def test_an_end_of_no_stage_is_named(ends, message, cut):
+    with pytest.raises(UnknownLayerError, match=message):
+        cut("resnet18", ends)
+
+
 def test_an_unknown_end_suggests_the_nearest(cut):
     with pytest.raises(UnknownLayerError, match="'layer1'"):
         cut("resnet18", ["layr1"])

@@ -21,7 +21,12 @@ from sklearn_featx.backbones.sources._torchvision import (
     recipe_of,
     torchvision_names,
 )
-from sklearn_featx.exceptions import BackboneError, UnknownBackboneError, WeightsError
+from sklearn_featx.exceptions import (
+    BackboneError,
+    UnknownBackboneError,
+    UnknownLayerError,
+    WeightsError,
+)
 from sklearn_featx.images._geometry import resize_and_crop
 
 SAMPLE = {
@@ -36,6 +41,12 @@ SAMPLE = {
     "mnasnet0_5": 64,
     "swin_t": 64,
 }
+
+
+def test_the_removed_head_is_no_layer():
+    backbone = get_backbone("resnet18", None, warn=False)
+    with pytest.raises(UnknownLayerError, match="'fc' was the classification head"):
+        backbone.tapped(["fc"])
 
 
 @pytest.mark.parametrize("name", SAMPLE)

@@ -64,9 +64,10 @@ def test_pixels_that_the_header_leaves_over(make_dicom, change):
         decode(file.getvalue())
 
 
-def test_pixels_filled_up_to_a_block(make_dicom):
+@pytest.mark.parametrize("n_bytes", [60, 128])
+def test_pixels_filled_up_with_zeros(make_dicom, n_bytes):
     words = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint16)
-    filled = make_dicom(words, PixelData=words.tobytes() + bytes(60))
+    filled = make_dicom(words, PixelData=words.tobytes() + bytes(n_bytes))
     np.testing.assert_array_equal(decode(filled), decode(make_dicom(words)))
 
 
