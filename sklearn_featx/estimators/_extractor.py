@@ -79,11 +79,10 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         do not change, and are repeated for each pooling of a list. None: no conversion; the result
         has more than two axes, unless the activations are vectors.
     preprocessing : "fast", Preprocessing, callable or None, default=None
-        None: the preprocessing that the weights were trained with. ``"fast"``: nearly the same,
-        faster for large JPEG files, which are decoded at a fraction of their size; the cosine
-        similarity to the exact features is at least 0.999. `Preprocessing`: another geometry. Or a
-        function from a PIL image to the floats (channels, height, width) that enter the network,
-        or to levels, as a PIL image or uint8, which are normalized as the weights were trained.
+        None: that of the weights' training. ``"fast"``: nearly the same, faster for large JPEG
+        files, which are decoded at a fraction of their size; the cosine similarity is at least
+        0.999. `Preprocessing`: another geometry. Or a function from a PIL image to the network's
+        input, floats (channels, height, width), or to levels (PIL image, uint8) before `Normalize`.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of the network's input. None: the size of its training.
         If `backbone` is not a name, None is the size of the images, which must be equal.

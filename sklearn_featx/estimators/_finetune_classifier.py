@@ -28,6 +28,7 @@ from ._targets import (
     check_two_classes,
     codes_and_weights,
     is_indicator,
+    refuse_balanced,
     refuse_other_classes,
     row_weights,
 )
@@ -107,8 +108,7 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
         Number of views of each image. Epoch e uses view e modulo `n_views`; each view passes
         through the trunk once and is cached. None: a new view in each epoch, never cached.
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the previous call instead of the pretrained
-        ones.
+        Whether `fit` continues from the weights of the previous call, not the pretrained ones.
     cross_fit : int or None, default=None
         Number of folds of `fit_transform`. The embedding of each image comes from a network that
         was trained on the other folds, so it does not depend on the image's target. None: from the
@@ -388,16 +388,10 @@ class FineTuneClassifier(ClassScores, PriorForUnreadable, ClassifierMixin, FineT
 
         Raises
         ------
-        InputError, ImageError, BackboneError, DivergenceError
-            As in `fit`.
-        ValueError
-            If `class_weight` is ``"balanced"``, which needs all images.
+        InputError, ImageError, BackboneError, DivergenceError, ValueError
+            As in `fit`, and if `class_weight` is ``"balanced"``, which needs all images.
         """
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' needs all images, and partial_fit sees a part of them. "
-                "Pass the weights of the classes as a dict, class_weight={label: weight}."
-            )
+        refuse_balanced(self.class_weight)
         images, first = self._next_images(X)
         labels = check_labels(y, name=type(self).__name__, n_rows=len(images))
         if first:

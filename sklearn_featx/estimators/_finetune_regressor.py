@@ -81,8 +81,7 @@ class FineTuneRegressor(PriorForUnreadable, RegressorMixin, FineTuneEstimator):
         Number of views of each image. Epoch e uses view e modulo `n_views`; each view passes
         through the trunk once and is cached. None: a new view in each epoch, never cached.
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the previous call instead of the pretrained
-        ones.
+        Whether `fit` continues from the weights of the previous call, not the pretrained ones.
     cross_fit : int or None, default=None
         Number of folds of `fit_transform`. The embedding of each image comes from a network that
         was trained on the other folds, so it does not depend on the image's target. None: from the

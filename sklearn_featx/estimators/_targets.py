@@ -321,3 +321,18 @@ def _indicator_and_weights(
             "Set class_weight=None, and weight the images with sample_weight."
         )
     return labels.astype(np.float32), row_weights(sample_weight, len(labels))
+
+
+def refuse_balanced(class_weight: Any) -> None:
+    """Raise a ValueError for weights of classes that `partial_fit` cannot compute.
+
+    Parameters
+    ----------
+    class_weight : object
+        Parameter of the classifier.
+    """
+    if class_weight == "balanced":
+        raise ValueError(
+            "class_weight='balanced' needs all images, and partial_fit sees a part of them. Pass "
+            "the weights of the classes as a dict, class_weight={label: weight}."
+        )

@@ -103,8 +103,8 @@ def choose_layout(
     if not readings:
         raise ImageError(
             f"an image of shape {shape} has no axis of 1, 3 or 4 channels, neither last (HWC) nor "
-            f"first (CHW). Say which channels are read: {CHOOSE_CHANNELS}. If they are slices, "
-            "pass list(array), with bag_pooling='mean'."
+            f"first (CHW). Say which channels are read: {CHOOSE_CHANNELS}. Of slices, pass "
+            "list(array), with bag_pooling='mean'."
         )
     layout = _checked_against(shape, readings, image_shape)
     if layout == "CHW" and shape[0] == 4 and image_shape is None:
