@@ -17,6 +17,8 @@ from ._predictions import Predictions, predictions_of
 
 # Letters that fit under the columns of a matrix.
 _LETTERS = 50
+# Letters of two names that fit in one line over a picture.
+_LETTERS_IN_TITLE = 16
 
 
 class MistakesDisplay:
@@ -169,8 +171,11 @@ class MistakesDisplay:
             The text.
         """
         found = self.predictions
-        true, predicted = found.classes[found.true[row]], found.classes[found.predicted[row]]
-        names = f"{short_name(true)} → {short_name(predicted)}"
+        true, predicted = (
+            short_name(found.classes[codes[row]]) for codes in (found.true, found.predicted)
+        )
+        between = "\n" if len(true + predicted) > _LETTERS_IN_TITLE else " "
+        names = f"{true} →{between}{predicted}"
         if found.unit == "label":
             return names
         value = found.confidence[row]

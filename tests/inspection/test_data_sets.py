@@ -198,7 +198,7 @@ class TestMistakesDisplay:
         display = MistakesDisplay.from_predictions(X, labels, predicted, n_mistakes=1)
         i = int(display.rows[0])
         title = display.axes_.ravel()[0].get_title()
-        assert title == f"pneumoth...type {y[i]} → pneumoth...type {(y[i] + 1) % 3}, 100%"
+        assert title == f"pneumoth...type {y[i]} →\npneumoth...type {(y[i] + 1) % 3}, 100%"
 
     def test_pictures_in_a_range_that_is_hardly_used_are_said(self, digits):
         X, y = digits
