@@ -344,7 +344,7 @@ def existing_file(path: str) -> str:
         # pathlib is much slower, and this runs for every row of every call.
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError as error:
-        hint = name_hint(path) or _place_hint(path)
+        hint = name_hint(path) or _link_hint(path) or _place_hint(path)
         raise ImageError(f"no such file.{hint}", path=path) from error
     except (OSError, ValueError) as error:
         reason = f"the file cannot be reached: {cause(error)}.{name_hint(path)}"
@@ -356,6 +356,13 @@ def existing_file(path: str) -> str:
     if not stat.S_ISREG(mode):
         raise ImageError("is not a regular file.", path=path)
     return path
+
+
+def _link_hint(path: str) -> str:
+    """Return where a link leads to; empty for other names."""
+    if not os.path.islink(path):  # noqa: PTH114
+        return ""
+    return f" It is a link to {shown(os.readlink(path))}, which does not exist."  # noqa: PTH115
 
 
 def _place_hint(path: str) -> str:

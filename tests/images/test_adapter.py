@@ -155,6 +155,13 @@ def test_a_path_without_file_says_where_it_was_looked_up(files, tmp_path, monkey
         assert "on_error" not in str(error.value)
 
 
+def test_a_link_without_a_file_says_where_it_leads(tmp_path):
+    link = tmp_path / "link.png"
+    link.symlink_to("gone.png")
+    with pytest.raises(ImageError, match=r"no such file\. It is a link to 'gone\.png', which does"):
+        as_image_collection([str(link)])
+
+
 def test_nothing_is_read(files, monkeypatch):
     def refuse(*args):
         raise AssertionError("read")
