@@ -82,7 +82,7 @@ class PretrainedFeatureExtractor(TransformerMixin, ImageEstimator):
         None: that of the weights' training. ``"fast"``: nearly the same, faster for large JPEG
         files, which are decoded at a fraction of their size; the cosine similarity is at least
         0.999. `Preprocessing`: another geometry. Or a function from a PIL image to the network's
-        input, floats (channels, height, width), or to levels (PIL image, uint8) before `Normalize`.
+        input, floats (channels, height, width), or to levels (PIL image, uint8), then normalized.
     image_size : int or (int, int), default=None
         Side, or (height, width), in pixels, of the network's input. None: the size of its training.
         If `backbone` is not a name, None is the size of the images, which must be equal.

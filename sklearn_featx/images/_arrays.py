@@ -43,7 +43,7 @@ def refuse_empty(shape: tuple[int, ...]) -> None:
     """Reject an X without samples or features, with scikit-learn's message."""
     for length, what in zip(shape[:2], ("sample", "feature"), strict=False):
         if length == 0:
-            hint = " Do the files of X exist?" if what == "sample" else ""
+            hint = " Does the pattern of the files match any?" if what == "sample" else ""
             raise InputError(
                 f"Found array with 0 {what}(s) (shape={shape}) while a minimum of 1 is required."
                 f"{hint}"

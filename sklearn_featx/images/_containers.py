@@ -133,8 +133,7 @@ def _refuse_column_of_numbers(name: Any, column: Iterable[Any]) -> None:
     """Raise an error for numbers or dates where images are expected."""
     first = next((value for value in column if not is_missing(value)), None)
     # Dates and periods with a time zone are objects of pandas.
-    is_of_pandas = type(first).__module__.partition(".")[0] == "pandas"
-    of_pandas = is_of_pandas and not is_vector(first)
+    of_pandas = type(first).__module__.partition(".")[0] == "pandas" and not is_vector(first)
     if first is not None and (is_number(first) or of_pandas or isinstance(first, date | timedelta)):
         raise InputError(
             f"column {shown(name)} holds values such as {shown(str(first))}, and images are "

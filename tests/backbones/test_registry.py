@@ -78,6 +78,11 @@ def test_typos_are_answered_with_the_name_meant(typo, meant):
         get_backbone(typo)
 
 
+def test_a_weights_file_is_no_backbone():
+    with pytest.raises(UnknownBackboneError, match="A file of weights is passed as weights"):
+        get_backbone("net.pth")
+
+
 def test_names_are_unique_and_the_packaged_ones_are_first():
     names = backbone_names()
     assert names[:3] == [f"efficientnet_lite{i}" for i in range(3)]

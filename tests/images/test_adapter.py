@@ -179,7 +179,7 @@ def test_nothing_is_read(files, monkeypatch):
         (b"\xff\xd8", r"one image.*\[X\]"),
         (Image.new("L", (2, 2)), r"one image.*\[X\]"),
         (sparse.csr_array(np.eye(3)), "Sparse data was passed"),
-        ([], r"Found array with 0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1 is required"),
+        ([], r"0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1 is required\. Does the pattern"),
         (pd.Series([], dtype=object), r"0 sample\(s\)"),
         (pd.DataFrame({"a": []}, dtype=object), r"0 sample\(s\)"),
         (pd.DataFrame(index=[1, 2]), r"0 feature\(s\)"),

@@ -37,7 +37,7 @@ def test_layout(shape, image_shape, layout):
         ((3, 5, 3), None, r"ambiguous.*image_shape=\(3, 5\).*image_shape=\(5, 3\)"),
         ((3, 3, 3), (3, 3), "ambiguous"),
         ((1, 1, 3), None, "ambiguous"),
-        ((5, 5, 5), None, "no axis of 1, 3 or 4"),
+        ((5, 5, 5), None, r"no axis of 1, 3 or 4.*Of slices, pass list\(array\)"),
         ((5, 8, 6), None, "channels='each'"),
         ((8, 6, 2), None, "channels='each'"),
         ((4, 8, 6), None, r"four channels first.*channels='each'.*image_shape=\(4, 8, 6\)"),
